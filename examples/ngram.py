@@ -1,0 +1,53 @@
+"""Count models of characters, to hold a network's cross-entropy against.
+
+An n-gram model predicts a character from the n - 1 before it. Counts alone give an unseen pair the
+probability 0; Witten and Bell (The zero-frequency problem, 1991, method C) give a context of
+N occurrences and R distinct followers the weight N / (N + R), and the rest to the shorter context:
+
+    p_n(c | context) = (count(context, c) + R(context) p_{n-1}(c | shorter)) / (N + R)
+
+down to p_0 = 1 / V. A context that the training part lacks leaves all to the shorter one.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def witten_bell(
+    train: np.ndarray, test: np.ndarray, vocabulary: int, orders: int
+) -> Iterator[np.ndarray]:
+    """Probability of every test token under the 1-, 2-, ... n-gram model of the training tokens.
+
+    Args:
+        train: `[N]` token ids.
+        test: `[M]` token ids that follow `train` in the text.
+        vocabulary: V.
+        orders: the largest n.
+
+    Yields:
+        `[M]` probabilities for n = 1, 2, ..., `orders`.
+    """
+    ids = np.concatenate([train, test]).astype(np.int64)
+    is_train = np.arange(len(ids)) < len(train)
+    p = np.full(len(ids), 1 / vocabulary)
+    context = np.zeros(len(ids), np.int64)  # a number for the n - 1 tokens before each token
+    for n in range(1, orders + 1):
+        pair = _number(context * vocabulary + ids)
+        occurrences = np.bincount(context[is_train], minlength=context.max() + 1)
+        count = np.bincount(pair[is_train], minlength=pair.max() + 1)
+        context_of_pair = np.zeros(len(count), np.int64)
+        context_of_pair[pair] = context
+        followers = np.bincount(context_of_pair[count > 0], minlength=len(occurrences))
+        total = (occurrences + followers)[context]
+        mixed = (count[pair] + followers[context] * p) / np.maximum(total, 1)
+        p = np.where(total > 0, mixed, p)
+        yield p[len(train) :]
+        # The context grows by one token to the left; the start of the text has none to offer.
+        before = np.concatenate([np.full(n, vocabulary), ids[:-n]])
+        context = _number(context * (vocabulary + 1) + before)
+
+
+def _number(keys: np.ndarray) -> np.ndarray:
+    """Distinct keys as 0, 1, 2, ..., so that longer contexts cannot overflow."""
+    return np.unique(keys, return_inverse=True)[1]

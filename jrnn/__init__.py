@@ -1,0 +1,21 @@
+"""Recurrent networks in JAX whose gradients are derived by hand."""
+
+from importlib.metadata import version
+
+from jrnn import derivation as derivation
+from jrnn import sampling as sampling
+from jrnn import testing as testing
+from jrnn import text as text
+from jrnn import training as training
+from jrnn.cell import Activation as Activation
+from jrnn.loss import init_readout as init_readout
+from jrnn.loss import readout as readout
+from jrnn.loss import softmax_cross_entropy as softmax_cross_entropy
+from jrnn.rnn import init_rnn as init_rnn
+from jrnn.rnn import rnn as rnn
+from jrnn.rnn import rnn_cell as rnn_cell
+from jrnn.types import ReadoutParams as ReadoutParams
+from jrnn.types import RNNParams as RNNParams
+from jrnn.types import summary as summary
+
+__version__ = version("jrnn")

@@ -1,0 +1,192 @@
+"""From states to the cost: readout and softmax cross-entropy, with their gradients by hand.
+
+    o_t = h_t w_ho + b_o                                                            (3)
+    p_t = softmax(o_t)                                                              (4)
+    J_t = - sum_k y_tk log p_tk                  0 log 0 = 0                        (5)
+    J   = sum_t m_t J_t                                                             (6)
+
+    dJ/do_t  = m_t (p_t sum_k y_tk - y_t)                                           (7)
+    dhs_t    = dJ/do_t w_ho^T                                                       (8)
+    dw_ho    = sum_t h_t^T dJ/do_t               db_o = sum_t dJ/do_t              (10)
+    dJ/dy_tk = - m_t log p_tk                    dJ/dm_t = J_t                     (14)
+
+(5), (7) and the first of (14) are `_cross_entropy` and its rule. The readout (3) is linear in each
+of its arguments and (6) in m_t: their transposes (8), (10) and the rest of (14) are left to JAX,
+for the reasons that `bptt.py` gives.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.nn.initializers import Initializer, lecun_normal
+
+from jrnn import checks
+from jrnn.types import ReadoutParams
+
+
+def init_readout(
+    key: jax.Array,
+    hidden_size: int,
+    output_size: int,
+    *,
+    bias: bool = True,
+    w_ho_init: Initializer = lecun_normal(),  # noqa: B008
+    dtype: Any = None,
+) -> ReadoutParams:
+    """Draw the parameters of a readout.
+
+    Args:
+        key: a JAX random key.
+        hidden_size: H, features of the state.
+        output_size: O, classes or vocabulary.
+        bias: False leaves `b_o` out (None in its place).
+        w_ho_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`; by default of
+            variance 1/H (LeCun et al., Efficient BackProp, 1998).
+        dtype: a floating dtype; None is JAX's default float.
+
+    Returns:
+        `ReadoutParams` of `w_ho [H, O]` and `b_o [O]` (zeros) or None.
+
+    Raises:
+        ValueError: a size below 1, or a dtype that is not floating.
+    """
+    checks.sizes(hidden_size=hidden_size, output_size=output_size)
+    dtype = jnp.result_type(float if dtype is None else dtype)
+    checks.floating_dtype(dtype)
+    return ReadoutParams(
+        w_ho=w_ho_init(key, (hidden_size, output_size), dtype),
+        b_o=jnp.zeros((output_size,), dtype) if bias else None,
+    )
+
+
+@jax.jit
+def _readout(params: ReadoutParams, hs: jax.Array) -> jax.Array:
+    logits = hs @ params.w_ho
+    if params.b_o is None:
+        return logits
+    return logits + params.b_o.reshape((1,) * (logits.ndim - 1) + (-1,))
+
+
+def readout(params: ReadoutParams, hs: jax.Array) -> jax.Array:
+    """Logits of states, equation (3): o = h w_ho + b_o. Its gradients are (8) and (10).
+
+    Args:
+        params: `w_ho [H, O]`, `b_o [O]` or None.
+        hs: `[..., H]` states, in the dtype of the parameters.
+
+    Returns:
+        `[..., O]` logits, in the dtype of the parameters.
+
+    Raises:
+        ValueError: a shape or a dtype that does not fit.
+    """
+    checks.readout_arguments(params, hs)
+    return _readout(params, hs)
+
+
+def softmax_cross_entropy(
+    logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None
+) -> jax.Array:
+    """m_t J_t of (5) and (6) for every position; the cost is what the caller sums up of it.
+
+    A total cost is `.sum()`, a mean over N positions `.sum() / N`. Gradients are (7) and (14).
+    Where a weight is 0, the loss and all of its gradients are 0, whatever stands there, NaN
+    included. A logit of -inf has the probability 0, and costs nothing unless a label asks for it.
+
+    Args:
+        logits: `[..., O]`.
+        labels: `[...]` integers, the true classes; or `[..., O]` floats in the dtype of the
+            logits: each class's share, of any sum (a distribution sums to 1).
+        weights: m, `[...]` or `[]`: None (ones), a bool mask, or floats in the dtype of the logits.
+
+    Returns:
+        `[...]` losses in nats, in the dtype of the logits; inside at least float32.
+
+    Raises:
+        ValueError: a shape or a dtype that does not fit, integer labels of the shape of one-hot
+            vectors, concrete labels outside [0, O) where the weight is not 0. Labels outside the
+            range that only the compiled program sees give NaN.
+    """
+    checks.cross_entropy_arguments(logits, labels, weights)
+    return _softmax_cross_entropy(logits, labels, weights)
+
+
+@jax.jit
+def _softmax_cross_entropy(
+    logits: jax.Array, labels: jax.Array, weights: jax.Array | None
+) -> jax.Array:
+    if weights is None:
+        return _cross_entropy(logits, labels)
+    weights = jnp.broadcast_to(weights, logits.shape[:-1])
+    counted = weights != 0
+    # What stands at a position of weight 0 is replaced before it is used: 0 * NaN is NaN.
+    logits = jnp.where(counted[..., None], logits, 0)
+    labels = jnp.where(counted if _are_ids(labels) else counted[..., None], labels, 0)
+    losses = _cross_entropy(logits, labels)
+    if weights.dtype == jnp.bool_:
+        return jnp.where(counted, losses, 0)
+    return jnp.where(counted, weights * losses, 0)  # (6)
+
+
+class CrossEntropyResiduals(NamedTuple):
+    """What (7) and (14) keep: log p_t is `logits - top - log_sum`, precise for logits of 1e4."""
+
+    logits: jax.Array  # [..., O]
+    labels: jax.Array  # [...] or [..., O]
+    top: jax.Array  # [..., 1] the largest logit
+    log_sum: jax.Array  # [..., 1] log sum_k exp(o_tk - top)
+
+
+@jax.custom_vjp
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return _cross_entropy_fwd(logits, labels)[0]
+
+
+def _cross_entropy_fwd(
+    logits: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, CrossEntropyResiduals]:
+    wide = _at_least_float32(logits)
+    top = lax.stop_gradient(wide.max(-1, keepdims=True))  # log p does not depend on it
+    log_sum = jnp.log(jnp.exp(wide - top).sum(-1, keepdims=True))
+    log_p = wide - top - log_sum
+    if _are_ids(labels):
+        y = labels.astype(jnp.int32)[..., None]
+        y = jnp.where(y < 0, log_p.shape[-1], y)  # outside: NaN, not the last class
+        label_log_p = jnp.take_along_axis(log_p, y, -1, mode="fill", fill_value=jnp.nan)
+        losses = -label_log_p.squeeze(-1)  # (5)
+    else:
+        y = _at_least_float32(labels)
+        losses = -jnp.where(y == 0, 0, y * log_p).sum(-1)  # (5)
+    residuals = CrossEntropyResiduals(logits, labels, top, log_sum)
+    return losses.astype(logits.dtype), residuals
+
+
+def _cross_entropy_bwd(
+    residuals: CrossEntropyResiduals, dlosses: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    logits, labels, top, log_sum = residuals
+    log_p = _at_least_float32(logits) - top - log_sum
+    p = jnp.exp(log_p)  # (4)
+    dlosses = _at_least_float32(dlosses)[..., None]
+    if _are_ids(labels):
+        O = p.shape[-1]
+        y = jax.nn.one_hot(labels, O, dtype=p.dtype)
+        y = jnp.where(((labels >= 0) & (labels < O))[..., None], y, jnp.nan)
+        return (dlosses * (p - y)).astype(logits.dtype), None  # (7)
+    y = _at_least_float32(labels)
+    dlogits = dlosses * (p * y.sum(-1, keepdims=True) - y)  # (7)
+    dlabels = dlosses * -log_p  # (14)
+    return dlogits.astype(logits.dtype), dlabels.astype(labels.dtype)
+
+
+_cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
+
+
+def _are_ids(labels: jax.Array) -> bool:
+    return jnp.issubdtype(labels.dtype, jnp.integer)
+
+
+def _at_least_float32(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

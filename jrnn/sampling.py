@@ -1,0 +1,159 @@
+"""Text, or any sequence of tokens, out of a trained network.
+
+The hidden state after a prompt, and the logits there, are all that a sequence needs to go on. Both
+loops below take a block of a fixed number of steps, so nothing compiles anew for another length of
+the prompt or of the sample, and what is sampled can be shown while it grows.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jrnn import checks
+from jrnn.cell import Activation, ActivationName
+from jrnn.loss import readout
+from jrnn.rnn import rnn_cell
+from jrnn.types import ReadoutParams, RNNParams
+
+BLOCK = 32  # steps per call of a compiled loop: about what a terminal shows at once
+
+
+def sample_token(
+    key: jax.Array,
+    logits: jax.Array,
+    temperature: jax.Array | float = 1.0,
+    top_k: jax.Array | int | None = None,
+    top_p: jax.Array | float | None = None,
+) -> jax.Array:
+    """Draw a token from softmax(logits / temperature), cut to its likeliest tokens.
+
+    Args:
+        key: a JAX random key.
+        logits: `[..., O]`.
+        temperature: 0 takes the likeliest token; 1 leaves the distribution as it is.
+        top_k: keep the k likeliest tokens (Fan, Lewis and Dauphin, Hierarchical Neural Story
+            Generation, 2018); None keeps all.
+        top_p: keep the smallest set of likeliest tokens whose probability, after temperature and
+            top_k, reaches p (Holtzman et al., The Curious Case of Neural Text Degeneration, 2020);
+            None keeps all.
+
+    Returns:
+        `[...]` int32 tokens.
+    """
+    O = logits.shape[-1]
+    greedy = jnp.asarray(temperature) == 0
+    top_k = jnp.where(greedy, 1, O if top_k is None else top_k)
+    logits = logits / jnp.where(greedy, 1, temperature).astype(logits.dtype)
+
+    order = jnp.argsort(-logits, -1)  # stable: of equal logits the first is the likelier
+    ranked = jnp.take_along_axis(logits, order, -1)
+    ranked = jnp.where(jnp.arange(O) < top_k, ranked, -jnp.inf)
+    p = jax.nn.softmax(ranked, -1)
+    likelier = jnp.cumsum(p, -1) - p  # the probability of all that ranks before
+    ranked = jnp.where(likelier < (1 if top_p is None else top_p), ranked, -jnp.inf)
+    rank = jax.random.categorical(key, ranked)[..., None]
+    return jnp.take_along_axis(order, rank, -1).squeeze(-1).astype(jnp.int32)
+
+
+def generate(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    key: jax.Array,
+    prompt: Any,
+    length: int,
+    *,
+    num_samples: int = 1,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    activation: ActivationName | Activation = "tanh",
+) -> Iterator[np.ndarray]:
+    """Continue a prompt, several times at once; tokens come as they are drawn.
+
+    Args:
+        rnn_params: of a network over token ids: `w_ih [O, H]`.
+        readout_params: `w_ho [H, O]`.
+        key: a JAX random key. Equal keys give equal samples.
+        prompt: `[P]` token ids, P >= 1, read from a state of zeros; not part of what comes.
+        length: number of tokens to draw for each sample.
+        num_samples: number of samples.
+        temperature: as in `sample_token`; at least 0.
+        top_k: as in `sample_token`; at least 1.
+        top_p: as in `sample_token`; above 0, at most 1.
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        An iterator over `[num_samples, n]` int32 tokens, n <= 32, that add up to `length`.
+
+    Raises:
+        ValueError: an empty prompt, ids outside [0, O), an option outside its range.
+    """
+    prompt = np.asarray(prompt)
+    checks.generate_arguments(rnn_params, readout_params, prompt, length, num_samples)
+    checks.sampling_options(temperature, top_k, top_p)
+    options = (
+        jnp.float32(temperature),
+        jnp.int32(readout_params.w_ho.shape[1] if top_k is None else top_k),
+        jnp.float32(1 if top_p is None else top_p),
+    )
+    draw = partial(_draw_block, rnn_params, readout_params, options, activation=activation)
+    h = _read(rnn_params, prompt, activation)
+    return _draw(draw, jnp.broadcast_to(h, (num_samples, *h.shape)), key, length)
+
+
+def _read(
+    params: RNNParams, prompt: np.ndarray, activation: ActivationName | Activation
+) -> jax.Array:
+    """The state `[H]` after a prompt `[P]`."""
+    h = jnp.zeros((params.w_hh.shape[0],), params.w_hh.dtype)
+    for start in range(0, len(prompt), BLOCK):
+        ids = prompt[start : start + BLOCK]
+        block = np.zeros(BLOCK, np.int32)
+        block[: len(ids)] = ids
+        h = _read_block(params, h, block, len(ids), activation=activation)
+    return h
+
+
+def _draw(
+    draw: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    h: jax.Array,
+    key: jax.Array,
+    length: int,
+) -> Iterator[np.ndarray]:
+    for start in range(0, length, BLOCK):
+        h, tokens = draw(h, jax.random.fold_in(key, start))
+        yield np.asarray(tokens).T[:, : length - start]
+
+
+@partial(jax.jit, static_argnames="activation")
+def _read_block(
+    params: RNNParams, h: jax.Array, ids: jax.Array, count: jax.Array, *, activation: Any
+) -> jax.Array:
+    """The state after the first `count` of a block of ids."""
+    return lax.fori_loop(
+        0, count, lambda i, h: rnn_cell(params, h, ids[i], activation=activation), h
+    )
+
+
+@partial(jax.jit, static_argnames="activation")
+def _draw_block(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    options: tuple[jax.Array, jax.Array, jax.Array],
+    h: jax.Array,
+    key: jax.Array,
+    *,
+    activation: Any,
+) -> tuple[jax.Array, jax.Array]:
+    """Draw a block of tokens and read each of them: the state `[B, H]` and `[BLOCK, B]` tokens."""
+
+    def step(h: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        tokens = sample_token(key, readout(readout_params, h), *options)
+        return rnn_cell(rnn_params, h, tokens, activation=activation), tokens
+
+    return lax.scan(step, h, jax.random.split(key, BLOCK))

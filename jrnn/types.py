@@ -1,0 +1,57 @@
+"""The parameters of a recurrent network, the axes of its arrays, and a table of any parameters.
+
+Axes, in every shape of this library:
+
+    T  time          B  batch         I  input
+    H  hidden        O  output (classes, vocabulary)
+
+A weight `w_ab` maps a to b, has the shape (A, B) and is used as `a @ w_ab`. Time leads, as in
+`lax.scan`: one sequence is `[T, I]`, a batch is `[T, B, I]`. In the equations t counts from 1 and
+`h_0` is the state before the first step; in arrays `hs[0]` is h_1.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+
+
+class RNNParams(NamedTuple):
+    """Parameters of a recurrent layer; `b_h` is None in a layer without bias."""
+
+    w_ih: jax.Array  # [I, H]
+    w_hh: jax.Array  # [H, H]
+    b_h: jax.Array | None  # [H]
+
+
+class ReadoutParams(NamedTuple):
+    """Parameters of the readout of a state; `b_o` is None in a readout without bias."""
+
+    w_ho: jax.Array  # [H, O]
+    b_o: jax.Array | None  # [O]
+
+
+def summary(params: Any) -> str:
+    """A table of path, shape, dtype, number of elements and bytes, one row per array.
+
+    Args:
+        params: any pytree of arrays (or of `jax.ShapeDtypeStruct`).
+
+    Returns:
+        The table as text; its last row is the sum.
+    """
+    rows = [("path", "shape", "dtype", "count", "bytes")]
+    count = total = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        size = math.prod(leaf.shape)
+        nbytes = size * leaf.dtype.itemsize
+        count, total = count + size, total + nbytes
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        rows.append((name, str(tuple(leaf.shape)), str(leaf.dtype), f"{size:,}", f"{nbytes:,}"))
+    rows.append(("total", "", "", f"{count:,}", f"{total:,}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    align = ("<", "<", "<", ">", ">")
+    return "\n".join(
+        "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)).rstrip()
+        for row in rows
+    )
