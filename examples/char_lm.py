@@ -384,11 +384,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     training.add_argument("--eval-every", type=positive, default=100, help="steps")
     sampling = parser.add_argument_group("sampling")
-    sampling.add_argument("--sample", type=positive, metavar="N", help="draw N characters, no training")
+    sampling.add_argument(
+        "--sample", type=positive, metavar="N", help="draw N characters, no training"
+    )
     sampling.add_argument("--num-samples", type=positive, default=1)
     sampling.add_argument("--temperature", type=float, default=0.7, help="0 is greedy")
     sampling.add_argument("--top-k", type=positive, help="keep the K likeliest characters")
-    sampling.add_argument("--top-p", type=float, help="keep the likeliest with probability P in all")
+    sampling.add_argument(
+        "--top-p", type=float, help="keep the likeliest with probability P in all"
+    )
     sampling.add_argument("--prompt", default="", help="text to continue")
     return parser.parse_args(argv)
 

@@ -120,7 +120,7 @@ def _softmax_cross_entropy(
     if weights is None:
         return _cross_entropy(logits, labels)
     weights = jnp.broadcast_to(weights, logits.shape[:-1])
-    counted = weights != 0
+    counted = weights.astype(bool)
     # What stands at a position of weight 0 is replaced before it is used: 0 * NaN is NaN.
     logits = jnp.where(counted[..., None], logits, 0)
     labels = jnp.where(counted if _are_ids(labels) else counted[..., None], labels, 0)

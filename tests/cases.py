@@ -1,0 +1,76 @@
+"""Inputs by name, and how two results are compared."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+import jrnn
+
+# Axis sizes differ pairwise and are at least 2, or a transposed weight would go unseen.
+T, B, I, H, O = 7, 3, 5, 4, 6
+
+# |a - b| <= RTOL max|b| for every array: float64 with sums of some hundred terms.
+RTOL = 1e-10
+# The same formula in another order of operations, as jit or vmap may choose.
+LAW_RTOL = 1e-12
+
+
+class Case(NamedTuple):
+    """The arguments of `rnn` and cotangents for both of its outputs."""
+
+    params: jrnn.RNNParams
+    xs: np.ndarray
+    h0: np.ndarray | None
+    dh_last: np.ndarray
+    dhs: np.ndarray
+
+
+def make_case(
+    *, bias=True, ids=False, batch=True, h0="[B, H]", seed=0, T=T, B=B, I=I, H=H, dtype=np.float64
+):
+    """Random arguments of order 1; `w_hh` of spectral radius near 1 and far from symmetric."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(dtype)
+
+    lead = (T, B) if batch else (T,)
+    params = jrnn.RNNParams(normal(I, H), normal(H, H) / H**0.5, normal(H) if bias else None)
+    params = params._replace(w_ih=params.w_ih.astype(dtype), w_hh=params.w_hh.astype(dtype))
+    xs = rng.integers(0, I, lead).astype(np.int32) if ids else normal(*lead, I)
+    start = {"None": None, "[H]": normal(H), "[B, H]": normal(*lead[1:], H)}[h0]
+    return Case(params, xs, start, normal(*lead[1:], H), normal(*lead, H))
+
+
+def value_and_cotangents(f, case):
+    """`f(params, xs, h0)` and the cotangents of its arguments, named as the oracle names them."""
+    ids = np.issubdtype(case.xs.dtype, np.integer)
+    floats = (case.params, None if ids else case.xs, case.h0)
+
+    def call(params, xs, h0):
+        return f(params, case.xs if ids else xs, h0)
+
+    outputs, vjp = jax.vjp(call, *floats)
+    dparams, dxs, dh0 = vjp((jax.numpy.asarray(case.dh_last), jax.numpy.asarray(case.dhs)))
+    found = {**dparams._asdict(), "xs": dxs, "h0": dh0}
+    return outputs, {name: d for name, d in found.items() if d is not None}
+
+
+def differences(found, expected):
+    """The largest difference in each array, as a share of the largest element expected there."""
+    a, b = (dict(jax.tree.leaves_with_path(tree)) for tree in (found, expected))
+    assert a.keys() == b.keys()
+    result = {}
+    for path, leaf in a.items():
+        x, y = np.asarray(leaf), np.asarray(b[path])
+        assert x.shape == y.shape, (path, x.shape, y.shape)
+        assert x.size, path  # comparing nothing proves nothing
+        result[jax.tree_util.keystr(path)] = np.abs(x - y).max() / (np.abs(y).max() or 1.0)
+    return result
+
+
+def assert_close(found, expected, rtol=RTOL):
+    """Array by array."""
+    wrong = {name: d for name, d in differences(found, expected).items() if not d <= rtol}
+    assert not wrong, wrong

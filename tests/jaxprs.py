@@ -1,0 +1,29 @@
+"""The structure of a traced program."""
+
+import jax
+import jax.extend.core
+import numpy as np
+
+
+def equations(jaxpr):
+    """Every equation of a jaxpr, those inside of loops, calls and rules included."""
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+def named(jaxpr, primitive):
+    return [e for e in equations(jaxpr) if e.primitive.name == primitive]
+
+
+def sizes(equation):
+    """Elements of each result of an equation."""
+    return [int(np.prod(v.aval.shape)) for v in equation.outvars if hasattr(v.aval, "shape")]
+
+
+def carries(scan):
+    """The shapes that a scan hands from one iteration to the next."""
+    first = scan.params["num_consts"]
+    return [v.aval.shape for v in scan.invars[first : first + scan.params["num_carry"]]]

@@ -1,0 +1,291 @@
+"""What every pure function under JAX's transformations must satisfy, and this one does."""
+
+from functools import partial
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import LAW_RTOL, assert_close, make_case, value_and_cotangents
+from jax import lax
+from jax.sharding import PartitionSpec as P
+from jax.test_util import check_grads
+from jaxprs import named
+
+import jrnn
+from jrnn import bptt
+from jrnn.cell import Cell
+
+
+def scan(params, xs, h0=None):
+    """A plain scan, independent of the package."""
+    bias = 0.0 if params.b_h is None else params.b_h[None]
+
+    def step(h, x):
+        h = jnp.tanh(x @ params.w_ih + h @ params.w_hh + bias)
+        return h, h
+
+    shape = (xs.shape[1], params.w_hh.shape[0])
+    h0 = jnp.zeros(shape, xs.dtype) if h0 is None else jnp.broadcast_to(h0, shape)
+    return lax.scan(step, h0, xs)
+
+
+def cost(f, case):
+    """A scalar that depends on both outputs, and not linearly."""
+
+    def total(params, xs, h0):
+        h_last, hs = f(params, xs, h0)
+        return jnp.vdot(jnp.sin(h_last), case.dh_last) + jnp.vdot(hs**2, case.dhs)
+
+    return total
+
+
+def everything(f, case, argnums=(0, 1, 2)):
+    return jax.value_and_grad(cost(f, case), argnums)(case.params, case.xs, case.h0)
+
+
+def test_jit_is_eager():
+    case = make_case()
+    with jax.disable_jit():
+        eager = everything(jrnn.rnn, case)
+    assert_close(jax.jit(lambda: everything(jrnn.rnn, case))(), eager, LAW_RTOL)
+
+
+def test_vmap_over_sequences_is_a_loop():
+    case = make_case()
+    one = partial(jrnn.rnn, case.params)
+    mapped = jax.vmap(one, (1, 0), (0, 1))(case.xs, case.h0)
+    assert_close(mapped, jrnn.rnn(case.params, case.xs, case.h0), LAW_RTOL)
+
+
+def test_vmap_over_batch_major_sequences_has_the_gradient_of_the_batch():
+    case = make_case()
+
+    def batch_major(params, xs, h0):
+        h_last, hs = jax.vmap(jrnn.rnn, (None, 0, 0))(params, xs.swapaxes(0, 1), h0)
+        return h_last, hs.swapaxes(0, 1)
+
+    assert_close(everything(batch_major, case), everything(jrnn.rnn, case), LAW_RTOL)
+
+
+def test_vmap_of_grad_is_the_gradient_of_each_sequence():
+    case = make_case()
+    grad = jax.grad(lambda p, x, h, d: jnp.vdot(jrnn.rnn(p, x, h)[1] ** 2, d))
+    each = jax.vmap(grad, (None, 1, 0, 1))(case.params, case.xs, case.h0, case.dhs)
+    for b in range(cases.B):
+        alone = grad(case.params, case.xs[:, b], case.h0[b], case.dhs[:, b])
+        assert_close(jax.tree.map(lambda d: d[b], each), alone, LAW_RTOL)  # noqa: B023
+
+
+def test_vmap_over_networks():
+    many = [make_case(seed=s) for s in range(2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *many)
+    mapped = jax.vmap(lambda case: everything(jrnn.rnn, case))(stacked)
+    for i, case in enumerate(many):
+        got = jax.tree.map(lambda x: x[i], mapped)  # noqa: B023
+        assert_close(got, everything(jrnn.rnn, case), LAW_RTOL)
+
+
+def test_checkpoint_changes_nothing():
+    case = make_case()
+    assert_close(everything(jax.checkpoint(jrnn.rnn), case), everything(jrnn.rnn, case), LAW_RTOL)
+
+
+def test_inside_a_scan():
+    case = make_case(T=6)
+
+    def in_two(params, xs, h0):
+        h, hs = lax.scan(lambda h, x: jrnn.rnn(params, x, h), h0, xs.reshape(2, 3, *xs.shape[1:]))
+        return h, hs.reshape(6, *hs.shape[2:])
+
+    assert_close(everything(in_two, case), everything(jrnn.rnn, case), LAW_RTOL)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_a_sequence_in_two_parts_is_the_whole(k):
+    case = make_case()
+
+    def parts(params, xs, h0):
+        h_k, first = jrnn.rnn(params, xs[:k], h0)
+        h_last, second = jrnn.rnn(params, xs[k:], h_k)
+        return h_last, jnp.concatenate([first, second])
+
+    assert_close(everything(parts, case), everything(jrnn.rnn, case), LAW_RTOL)
+
+
+def test_permuting_the_batch_permutes_the_result():
+    case = make_case()
+    order = np.array([2, 0, 1])
+    h_last, hs = jrnn.rnn(case.params, case.xs[:, order], case.h0[order])
+    expected = jrnn.rnn(case.params, case.xs, case.h0)
+    assert_close((h_last, hs), (expected[0][order], expected[1][:, order]), LAW_RTOL)
+
+
+def second_order(f, case):
+    """The gradient of a non-linear function of every gradient."""
+
+    def norm(*args):
+        grads = jax.grad(cost(f, case), (0, 1, 2))(*args)
+        return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(grads))
+
+    return jax.grad(norm, (0, 1, 2))(case.params, case.xs, case.h0)
+
+
+def test_grad_of_grad():
+    case = make_case()
+    assert_close(second_order(jrnn.rnn, case), second_order(scan, case), LAW_RTOL * 10)
+
+
+def test_grad_of_grad_through_vmap_and_jit():
+    case = make_case()
+
+    @jax.jit
+    def mapped(params, xs, h0):
+        return jax.vmap(jrnn.rnn, (None, 1, 0), (0, 1))(params, xs, h0)
+
+    assert_close(second_order(mapped, case), second_order(scan, case), LAW_RTOL * 10)
+
+
+def test_third_order():
+    case = make_case(T=3, B=2, I=2, H=3)
+    third = [
+        jax.grad(lambda p: sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(second_order(f, p))))(
+            case
+        )
+        for f in (jrnn.rnn, scan)
+    ]
+    assert_close(*third, LAW_RTOL * 100)
+
+
+def test_grad_of_grad_of_ids():
+    case = make_case(ids=True)
+
+    def norm(f, xs):
+        def inner(params):
+            grads = jax.grad(lambda p: jnp.vdot(f(p, xs, case.h0)[1] ** 2, case.dhs))(params)
+            return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(grads))
+
+        return jax.grad(inner)(case.params)
+
+    assert_close(norm(jrnn.rnn, case.xs), norm(scan, np.eye(cases.I)[case.xs]), LAW_RTOL * 10)
+
+
+def test_forward_mode_is_refused_by_jax_and_served_by_the_plain_scan():
+    case = make_case()
+    tangent = jax.tree.map(jnp.ones_like, case.params)
+    with pytest.raises(TypeError, match="forward-mode autodiff"):
+        jax.jvp(lambda p: jrnn.rnn(p, case.xs), (case.params,), (tangent,))
+    f = lambda p: cost(jrnn.derivation.rnn_scan, case)(p, case.xs, case.h0)  # noqa: E731
+    check_grads(f, (case.params,), order=1, modes=["fwd"], atol=1e-6, rtol=1e-6, eps=1e-6)
+    assert_close(
+        jax.hessian(f)(case.params),
+        jax.jacrev(jax.grad(lambda p: cost(jrnn.rnn, case)(p, case.xs, case.h0)))(case.params),
+        LAW_RTOL * 10,
+    )
+
+
+# --- meshes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("h0", ["None", "[H]", "[B, H]"])
+@pytest.mark.parametrize("place", ["grad of shard_map", "shard_map of grad"])
+def test_shard_map_is_one_device(h0, place):
+    case = make_case(B=4, h0=h0)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def local(params, h0, xs, dhs):
+        return lax.psum(jnp.vdot(jrnn.rnn(params, xs, h0)[1] ** 2, dhs), "data")
+
+    wrt = (0,) if h0 == "None" else (0, 1)
+    specs = (P(), P("data") if h0 == "[B, H]" else P(), P(None, "data"), P(None, "data"))
+    args = (case.params, case.h0, case.xs, case.dhs)
+    if place == "grad of shard_map":
+        f = jax.grad(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P()), wrt)
+    else:
+        f = jax.shard_map(
+            jax.grad(local, wrt), mesh=mesh, in_specs=specs, out_specs=specs[: len(wrt)]
+        )
+    one = jax.grad(lambda p, h0, x, d: jnp.vdot(jrnn.rnn(p, x, h0)[1] ** 2, d), wrt)
+    assert_close(jax.jit(f)(*args), one(*args), LAW_RTOL)
+
+
+def test_sharded_arguments_without_shard_map():
+    case = make_case(B=4)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    put = lambda x, *axes: jax.device_put(x, jax.NamedSharding(mesh, P(*axes)))  # noqa: E731
+    sharded = case._replace(
+        params=put(case.params), xs=put(case.xs, None, "data"), h0=put(case.h0, "data")
+    )
+    assert_close(everything(jrnn.rnn, sharded), everything(jrnn.rnn, case), LAW_RTOL)
+
+
+# --- another cell through the same kernel --------------------------------------------------------
+
+
+def leaky(alpha):
+    """h_t = (1 - alpha) h_{t-1} + alpha tanh(a_t), of which (h_t, h_{t-1}) determine tanh(a_t)."""
+
+    def adjoint(dh_t, h_tm1, h_t):
+        phi = (h_t - (1 - alpha) * h_tm1) / alpha
+        return alpha * (1 - phi**2) * dh_t, (1 - alpha) * dh_t
+
+    return Cell(lambda a_t, h_tm1: (1 - alpha) * h_tm1 + alpha * jnp.tanh(a_t), adjoint)
+
+
+def test_a_leaky_elman_cell():
+    case = make_case()
+    alpha = 0.3
+
+    def plain(params, xs, h0):
+        def step(h, x):
+            a = x @ params.w_ih + h @ params.w_hh + params.b_h[None]
+            h = (1 - alpha) * h + alpha * jnp.tanh(a)
+            return h, h
+
+        return lax.scan(step, h0, xs)
+
+    kernel = partial(bptt.run, leaky(alpha), None)
+    found = value_and_cotangents(kernel, case)
+    assert_close(found, value_and_cotangents(plain, case))
+    assert_close(second_order(kernel, case), second_order(plain, case), LAW_RTOL * 10)
+
+
+# --- dtypes and precision ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
+def test_dtypes_are_preserved(dtype, ids):
+    case = make_case(ids=ids)
+    cast = lambda x: x.astype(dtype) if x.dtype == np.float64 else x  # noqa: E731
+    case = jax.tree.map(cast, case)
+    found = value_and_cotangents(jrnn.rnn, case)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_near(dtype):
+    case = make_case(h0="[B, H]")
+    half = jax.tree.map(lambda x: x.astype(dtype), case)
+    found = jax.tree.map(lambda x: x.astype(jnp.float64), value_and_cotangents(jrnn.rnn, half))
+    # Rounding is 2**-9 (bfloat16) a step, amplified over 7 steps by a w_hh of norm near 2.
+    assert_close(found, value_and_cotangents(jrnn.rnn, case), rtol=0.1)
+
+
+def test_grad_of_grad_in_bfloat16():
+    case = make_case(T=3)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), case)
+    found = jax.tree.map(lambda x: x.astype(jnp.float64), second_order(jrnn.rnn, half))
+    expected = jax.tree.map(lambda x: x.astype(jnp.float64), second_order(scan, half))
+    assert_close(found, expected, rtol=0.1)
+
+
+def test_matmul_precision_reaches_the_backward_pass():
+    case = make_case()
+    with jax.default_matmul_precision("highest"):
+        _, vjp = jax.vjp(jrnn.rnn, case.params, case.xs, case.h0)
+    jaxpr = jax.make_jaxpr(vjp)((case.dh_last, case.dhs))
+    found = [e.params["precision"] for e in named(jaxpr, "dot_general")]
+    assert len(found) >= 4  # dw_hh, dw_ih, dx and the loop
+    assert set(found) == {(lax.Precision.HIGHEST, lax.Precision.HIGHEST)}

@@ -1,0 +1,226 @@
+"""What the traced program contains, and what a call costs that was made before."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import assert_close, make_case
+from jaxprs import carries, equations, named, sizes
+
+import jrnn
+from jrnn.training import init_train_state, make_train_step
+
+# T*B*H, B*H*H and the rest are far apart; 7 is no split that a compiler would choose.
+T, B, I, H = 3, 7, 4, 16
+
+
+def cost(params, xs, h0=None):
+    h_last, hs = jrnn.rnn(params, xs, h0)
+    return jnp.sum(h_last) + jnp.sum(hs**2)
+
+
+def test_loops_carry_nothing_of_the_size_of_a_weight():
+    case = make_case(T=T, B=B, I=I, H=H)
+    jaxpr = jax.make_jaxpr(jax.grad(cost, (0, 1, 2)))(case.params, case.xs, case.h0)
+    scans = named(jaxpr, "scan")
+    assert [s.params["length"] for s in scans] == [T, T]
+    assert [carries(s) for s in scans] == [[(B, H)], [(B, H)]]
+
+
+def test_the_structure_test_sees_autodiff_carry_the_weights():
+    case = make_case(T=T, B=B, I=I, H=H)
+
+    def scan_cost(params):
+        return jnp.sum(jrnn.derivation.rnn_scan(params, case.xs)[1])
+
+    found = [
+        c
+        for s in named(jax.make_jaxpr(jax.grad(scan_cost))(case.params), "scan")
+        for c in carries(s)
+    ]
+    assert (H, H) in found
+
+
+@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
+def test_vmap_with_shared_weights_forms_no_gradient_per_example(ids):
+    case = make_case(T=T, B=B, I=I, H=H, ids=ids)
+
+    def mapped(params):
+        return jnp.sum(jax.vmap(jrnn.rnn, (None, 1))(params, case.xs)[1] ** 2)
+
+    jaxpr = jax.make_jaxpr(jax.grad(mapped))(case.params)
+    assert max(n for e in equations(jaxpr) for n in sizes(e)) < B * H * H
+
+
+@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
+@pytest.mark.parametrize("jit", [jax.jit, lambda f: f], ids=["jit", "eager"])
+def test_the_states_are_all_that_is_kept(jit, ids):
+    case = make_case(T=T, B=B, I=I, H=H, ids=ids)
+    (_, hs), vjp = jax.vjp(lambda p, h0: jit(jrnn.rnn)(p, case.xs, h0), case.params, case.h0)
+    large = [leaf for leaf in jax.tree.leaves(vjp) if leaf.size >= T * B * H]
+    assert len(large) == 1
+    assert_close(large[0], hs, rtol=0.0)
+
+
+def results(wrt, ids=False):
+    """Shapes of the matmuls and scatters in the gradient of some arguments."""
+    case = make_case(T=T, B=B, I=I, H=H, ids=ids)
+
+    def chosen(part):
+        params = case.params._replace(**{k: v for k, v in part.items() if k != "xs"})
+        return cost(params, part.get("xs", case.xs))
+
+    part = {k: case.xs if k == "xs" else getattr(case.params, k) for k in wrt}
+    jaxpr = jax.make_jaxpr(jax.grad(chosen))(part)
+    wanted = ("dot_general", "scatter-add")
+    return [e.outvars[0].aval.shape for e in equations(jaxpr) if e.primitive.name in wanted]
+
+
+def test_only_the_gradients_that_are_asked_for_are_formed():
+    everything = results(["w_ih", "w_hh", "b_h", "xs"])
+    assert (T, B, I) in everything
+    assert (T, B, I) not in results(["w_ih", "w_hh", "b_h"])
+    assert (H, H) in everything
+    assert (H, H) not in results(["w_ih", "b_h"])
+    assert (I, H) not in [tuple(sorted(s)) for s in results(["w_hh", "b_h"])]
+    assert (I, H) in results(["w_ih"], ids=True)  # a scatter
+
+
+def test_no_unused_state_is_left_in_the_compiled_backward_loop():
+    """The Elman adjoint does not read h_{t-1}; the loop must not be fed a shifted copy of hs."""
+    sizes = {"T": 40, "B": 8, "I": 4, "H": 32}
+    case = make_case(**sizes, h0="None", dtype=np.float32)
+    program = jax.jit(jax.grad(cost)).lower(case.params, case.xs).compile()
+    states = 4 * sizes["T"] * sizes["B"] * sizes["H"]
+    # hs, its cotangent or the projection, the deltas, and h_{t-1} for dw_hh
+    assert program.memory_analysis().temp_size_in_bytes < 4.5 * states
+
+
+# --- calls ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compilations():
+    """A list that grows by one whenever XLA compiles."""
+    events = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return events
+
+
+def test_an_eager_call_compiles_once(compilations):
+    case = make_case(T=11)
+    logits, labels = np.ones((11, 3, 5)), np.ones((11, 3), int)
+    readout = jrnn.init_readout(jax.random.key(0), 4, 5)
+    calls = {
+        "rnn": lambda: jrnn.rnn(case.params, case.xs, case.h0),
+        "rnn_cell": lambda: jrnn.rnn_cell(case.params, case.h0, case.xs[0]),
+        "readout": lambda: jrnn.readout(readout, case.dhs),
+        "loss": lambda: jrnn.softmax_cross_entropy(logits, labels),
+        "grad": lambda: jax.grad(cost)(case.params, case.xs, case.h0),
+        "loss grad": lambda: jax.grad(lambda o: jrnn.softmax_cross_entropy(o, labels).sum())(
+            logits
+        ),
+    }
+    for name, call in calls.items():
+        before = len(compilations)
+        call()
+        assert len(compilations) > before, name  # the listener hears
+        before = len(compilations)
+        call()
+        assert len(compilations) == before, name
+
+
+def test_one_trace_per_shape():
+    traces = []
+
+    def identity(a):
+        traces.append(a.shape)
+        return a
+
+    phi = jrnn.Activation(identity, jnp.ones_like)
+    case = make_case(T=9)
+    step = jax.jit(lambda p, xs: jrnn.rnn(p, xs, activation=phi))
+    step(case.params, case.xs)
+    first = len(traces)
+    for _ in range(3):
+        step(case.params, case.xs)
+    assert len(traces) == first
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
+def test_a_whole_training_step_lowers_for_every_platform(ids):
+    model = (jrnn.init_rnn(jax.random.key(0), 5, 4), jrnn.init_readout(jax.random.key(1), 4, 5))
+
+    def loss(model, h0, batch, key):
+        h_last, hs = jrnn.rnn(model[0], batch[0], h0)
+        return jrnn.softmax_cross_entropy(jrnn.readout(model[1], hs), batch[1]).mean(), h_last
+
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    state = init_train_state(model, optimizer, jnp.zeros((3, 4)), jax.random.PRNGKey(0))
+    xs = jnp.zeros((7, 3), jnp.int32) if ids else jnp.zeros((7, 3, 5))
+    batch = (xs, jnp.zeros((7, 3), jnp.int32))
+    step = make_train_step(loss, optimizer)
+    exported = jax.export.export(step, platforms=["cpu", "cuda", "tpu"])(state, batch)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+def seconds(f, *args):
+    jax.block_until_ready(f(*args))
+    best = np.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(f(*args))
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+@pytest.mark.parametrize("size", [(1, 8), (2, 8)], ids=str)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_time_is_linear_in_the_length(dtype, size):
+    """64 times the steps: 64 times the time, where a stack copied at every step takes 4,096."""
+    batch, hidden = size
+    params = jax.tree.map(
+        lambda p: p.astype(dtype), make_case(I=2, H=hidden, B=batch, dtype=np.float32).params
+    )
+    gradient = jax.jit(jax.grad(lambda p, xs: jnp.sum(jrnn.rnn(p, xs)[1] ** 2)))
+    short, long = (seconds(gradient, params, jnp.ones((n, batch, 2), dtype)) for n in (1000, 64000))
+    assert long / short < 90
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("x64", [True, False], ids=["x64", "x32"])
+def test_strict_settings(x64):
+    """Rank and dtype promotion are strict in every test; here NaNs and leaked tracers raise, too."""
+    settings = {"jax_debug_nans": True, "jax_check_tracer_leaks": True, "jax_enable_x64": x64}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    try:
+        rnn = jrnn.init_rnn(jax.random.key(0), 5, 4)
+        readout = jrnn.init_readout(jax.random.key(1), 4, 5)
+        ids = np.arange(21).reshape(7, 3) % 5
+
+        def mean(rnn, readout, h0):
+            _, hs = jrnn.rnn(rnn, ids, h0)
+            return jrnn.softmax_cross_entropy(jrnn.readout(readout, hs), ids, ids > 0).sum() / 21
+
+        for f in (mean, jax.jit(mean)):
+            grads = jax.grad(f, (0, 1, 2))(rnn, readout, jnp.zeros(4))
+            assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
