@@ -29,6 +29,7 @@ class _Activation:
     derivative_from_output: Elementwise
 
 
+@dataclass(frozen=True)
 class Activation(_Activation):
     """An activation phi of the user's own.
 

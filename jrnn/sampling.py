@@ -46,16 +46,18 @@ def sample_token(
         `[...]` int32 tokens.
     """
     O = logits.shape[-1]
-    greedy = jnp.asarray(temperature) == 0
-    top_k = jnp.where(greedy, 1, O if top_k is None else top_k)
-    logits = logits / jnp.where(greedy, 1, temperature).astype(logits.dtype)
+    temperature = jnp.asarray(temperature, logits.dtype)
+    top_k = jnp.asarray(O if top_k is None else top_k, jnp.int32)
+    top_p = jnp.asarray(1 if top_p is None else top_p, logits.dtype)
+    top_k = jnp.where(temperature == 0, 1, top_k)
+    logits = logits / jnp.where(temperature == 0, 1, temperature)
 
     order = jnp.argsort(-logits, -1)  # stable: of equal logits the first is the likelier
     ranked = jnp.take_along_axis(logits, order, -1)
-    ranked = jnp.where(jnp.arange(O) < top_k, ranked, -jnp.inf)
+    ranked = jnp.where(jnp.arange(O, dtype=jnp.int32) < top_k, ranked, -jnp.inf)
     p = jax.nn.softmax(ranked, -1)
     likelier = jnp.cumsum(p, -1) - p  # the probability of all that ranks before
-    ranked = jnp.where(likelier < (1 if top_p is None else top_p), ranked, -jnp.inf)
+    ranked = jnp.where(likelier < top_p, ranked, -jnp.inf)
     rank = jax.random.categorical(key, ranked)[..., None]
     return jnp.take_along_axis(order, rank, -1).squeeze(-1).astype(jnp.int32)
 
@@ -96,10 +98,15 @@ def generate(
     prompt = np.asarray(prompt)
     checks.generate_arguments(rnn_params, readout_params, prompt, length, num_samples)
     checks.sampling_options(temperature, top_k, top_p)
-    options = (
-        jnp.float32(temperature),
-        jnp.int32(readout_params.w_ho.shape[1] if top_k is None else top_k),
-        jnp.float32(1 if top_p is None else top_p),
+    # Arrays, so that another value compiles nothing: all of O, and all of 1, cut nothing off.
+    O = readout_params.w_ho.shape[1]
+    options = tuple(
+        np.asarray(x, dtype)
+        for x, dtype in [
+            (temperature, np.float32),
+            (O if top_k is None else top_k, np.int32),
+            (1 if top_p is None else top_p, np.float32),
+        ]
     )
     draw = partial(_draw_block, rnn_params, readout_params, options, activation=activation)
     h = _read(rnn_params, prompt, activation)

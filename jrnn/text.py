@@ -60,9 +60,9 @@ class Alphabet(NamedTuple):
         Returns:
             `[len(text)]` int32.
         """
-        known = np.frombuffer(self.characters.encode("utf-32-le"), np.uint32)
+        known = _code_points(self.characters)
         order = np.argsort(known, kind="stable")
-        points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        points = _code_points(text)
         place = np.minimum(np.searchsorted(known[order], points), len(known) - 1)
         ids = order[place]
         return np.where(known[ids] == points, ids, 0).astype(np.int32)
@@ -74,6 +74,10 @@ class Alphabet(NamedTuple):
     def unknown(self, text: str) -> list[str]:
         """The characters of a text that the alphabet lacks, sorted."""
         return sorted(set(text) - set(self.characters[1:]))
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def contiguous_streams(ids: np.ndarray, batch_size: int, least: int = 2) -> np.ndarray:

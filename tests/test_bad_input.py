@@ -1,0 +1,310 @@
+"""Every refusal, by its text: the argument, what was expected, what came, the repair."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import B, H, I, O, T, make_case
+
+import jrnn
+from jrnn import bptt
+
+CASE = make_case()
+IDS = make_case(ids=True)
+P = CASE.params
+READOUT = jrnn.ReadoutParams(np.ones((H, O)), np.ones(O))
+LOGITS = np.zeros((T, B, O))
+LABELS = np.zeros((T, B), np.int64)
+NEXT = jrnn.ReadoutParams(np.ones((H, I)), None)
+
+
+@pytest.fixture(autouse=True)
+def kernel_is_out_of_bounds(monkeypatch):
+    """A refusal comes before any kernel code."""
+
+    def entered(*args):
+        raise AssertionError("the kernel was entered")
+
+    monkeypatch.setattr(bptt, "run", entered)
+
+
+def bad_id(value):
+    xs = IDS.xs.copy()
+    xs[3, 1] = value
+    return xs
+
+
+REFUSED = {
+    "rank 1": (
+        lambda: jrnn.rnn(P, np.zeros(T)),
+        "xs: expected vectors [T, I] or [T, B, I]; got float64[7]. "
+        "A single feature is an axis of size 1.",
+    ),
+    "rank 4": (
+        lambda: jrnn.rnn(P, np.zeros((2, T, B, I))),
+        "xs: expected vectors [T, I] or [T, B, I]; got float64[2, 7, 3, 5].",
+    ),
+    "wrong input size": (
+        lambda: jrnn.rnn(P, np.zeros((T, B, I + 1))),
+        "xs: expected vectors [T, I] or [T, B, I] with I = 5; got float64[7, 3, 6]. "
+        "w_ih [5, 4] takes vectors of size I = 5.",
+    ),
+    "no step": (
+        lambda: jrnn.rnn(P, np.zeros((0, B, I))),
+        "xs: expected at least one step (T >= 1); got float64[0, 3, 5].",
+    ),
+    "mixed dtypes": (
+        lambda: jrnn.rnn(P, CASE.xs.astype(np.float32)),
+        "xs: expected the dtype of params, float64; got float32. "
+        "One floating dtype runs through a call: cast either of the two by .astype.",
+    ),
+    "mixed dtypes in h0": (
+        lambda: jrnn.rnn(P, CASE.xs, CASE.h0.astype(np.float32)),
+        "h0: expected the dtype of params, float64; got float32.",
+    ),
+    "mixed dtypes in the parameters": (
+        lambda: jrnn.rnn(P._replace(b_h=P.b_h.astype(np.float32)), CASE.xs),
+        "b_h: expected the dtype of w_hh, float64; got float32.",
+    ),
+    "integer parameters": (
+        lambda: jrnn.rnn(P._replace(w_hh=np.ones((H, H), int)), CASE.xs),
+        "w_hh: expected a floating dtype; got int64[4, 4]. Cast it by .astype(jnp.float32).",
+    ),
+    "mismatched batch": (
+        lambda: jrnn.rnn(P, CASE.xs, np.zeros((B + 1, H))),
+        "h0: expected [H] = [4] or [B, H] = [3, 4]; got float64[4, 4]. [H] is shared by the batch.",
+    ),
+    "state of a batch for one sequence": (
+        lambda: jrnn.rnn(P, CASE.xs[:, 0], CASE.h0),
+        "h0: expected [H] = [4]; got float64[3, 4]. One sequence has one state.",
+    ),
+    "integer state": (
+        lambda: jrnn.rnn(P, CASE.xs, np.zeros((B, H), int)),
+        "h0: expected a floating dtype; got int64[3, 4].",
+    ),
+    "id too large": (
+        lambda: jrnn.rnn(P, bad_id(I)),
+        "xs: expected ids from 0 to 4 (I = 5 rows of w_ih); got 5 at [3, 1], 1 ids outside in all.",
+    ),
+    "negative id": (
+        lambda: jrnn.rnn(P, jnp.asarray(bad_id(-1))),
+        "xs: expected ids from 0 to 4 (I = 5 rows of w_ih); got -1 at [3, 1], 1 ids outside",
+    ),
+    "negative id under grad": (
+        lambda: jax.grad(lambda p: jrnn.rnn(p, bad_id(-1))[0].sum())(P),
+        "xs: expected ids from 0 to 4",
+    ),
+    "counts as integers": (
+        lambda: jrnn.rnn(P, np.ones((T, B, I), int)),
+        "xs: expected integer token ids [T] or [T, B]; got int64[7, 3, 5]. "
+        "Integers are token ids; cast counts to float.",
+    ),
+    "bool inputs": (
+        lambda: jrnn.rnn(P, np.ones((T, B, I), bool)),
+        "xs: expected vectors [T, I] or [T, B, I], or integer token ids [T] or [T, B]; got bool",
+    ),
+    "a list": (
+        lambda: jrnn.rnn(P, [[1.0] * I] * T),
+        "xs: expected a JAX or NumPy array; got list. Convert it by jnp.asarray.",
+    ),
+    "a shape of w_hh": (
+        lambda: jrnn.rnn(P._replace(w_hh=np.ones((H, H + 1))), CASE.xs),
+        "w_hh: expected shape [H, H] = [5, 5]; got float64[4, 5]. It maps a state to a state.",
+    ),
+    "a transposed w_ih": (
+        lambda: jrnn.rnn(P._replace(w_ih=np.ones((H, I))), CASE.xs),
+        "w_ih: expected shape [I, H] = [any, 4]; got float64[4, 5]. "
+        "Use x @ w_ih: transpose an (H, I) weight.",
+    ),
+    "a shape of b_h": (
+        lambda: jrnn.rnn(P._replace(b_h=np.ones((1, H))), CASE.xs),
+        "b_h: expected shape [H] = [4]; got float64[1, 4]. No bias is None in its place.",
+    ),
+    "no parameters": (
+        lambda: jrnn.rnn({"w_ih": 1}, CASE.xs),
+        "params: expected RNNParams(w_ih, w_hh, b_h); got dict. See jrnn.init_rnn.",
+    ),
+    "unknown activation": (
+        lambda: jrnn.rnn(P, CASE.xs, activation="gelu"),
+        'activation: expected one of "tanh", "relu", "sigmoid", "identity", or a jrnn.Activation; '
+        "got 'gelu'. A function of your own is jrnn.Activation(fn, derivative_from_output).",
+    ),
+    "a function as activation": (
+        lambda: jrnn.rnn(P, CASE.xs, activation=jnp.tanh),
+        "A function of your own is jrnn.Activation(fn, derivative_from_output).",
+    ),
+    "an unhashable activation": (
+        lambda: jrnn.rnn(P, CASE.xs, activation=["tanh"]),
+        "activation: expected one of",
+    ),
+    "unknown activation of a cell": (
+        lambda: jrnn.rnn_cell(P, CASE.h0, CASE.xs[0], activation="gelu"),
+        "activation: expected one of",
+    ),
+    "a derivative of the input": (
+        lambda: jrnn.Activation(jnp.tanh, lambda a: 1 - jnp.tanh(a) ** 2),
+        "derivative_from_output: expected phi' as a function of h = phi(a), so ",
+    ),
+    "a derivative of gelu": (
+        lambda: jrnn.Activation(jax.nn.gelu, jax.vmap(jax.grad(jax.nn.gelu))),
+        "A function whose derivative its output does not determine cannot be used.",
+    ),
+    "a derivative that is NaN": (
+        lambda: jrnn.Activation(jnp.tanh, lambda h: jnp.sqrt(-1 - h**2)),
+        "; got nan. tanh, for example, is Activation(jnp.tanh, lambda h: 1 - h**2). "
+        "A function whose derivative its output does not determine cannot be used.",
+    ),
+    "a derivative of another shape": (
+        lambda: jrnn.Activation(jnp.tanh, lambda h: 1 - (h**2).mean()),
+        "Activation: expected fn and derivative_from_output to map an array elementwise to one of "
+        "its shape; got AssertionError: ",
+    ),
+    "one step, wrong input": (
+        lambda: jrnn.rnn_cell(P, CASE.h0, np.zeros((B, I + 1))),
+        "x_t: expected vectors [I] or [B, I] with I = 5; got float64[3, 6].",
+    ),
+    "one step, wrong rank": (
+        lambda: jrnn.rnn_cell(P, CASE.h0, CASE.xs),
+        "x_t: expected vectors [I] or [B, I]; got float64[7, 3, 5].",
+    ),
+    "one step, wrong state": (
+        lambda: jrnn.rnn_cell(P, np.zeros((B, H + 1)), CASE.xs[0]),
+        "h_tm1: expected [H] = [4] or [B, H] = [3, 4]; got float64[3, 5].",
+    ),
+    "one step, wrong id": (
+        lambda: jrnn.rnn_cell(P, CASE.h0, np.array([0, 5, 1])),
+        "x_t: expected ids from 0 to 4 (I = 5 rows of w_ih); got 5 at [1]",
+    ),
+    "the scan, wrong state": (
+        lambda: jrnn.derivation.rnn_scan(P, CASE.xs, np.zeros((B + 1, H))),
+        "h0: expected [H] = [4] or [B, H] = [3, 4]; got float64[4, 4].",
+    ),
+    "sizes": (
+        lambda: jrnn.init_rnn(jax.random.key(0), 5, 0),
+        "hidden_size: expected a positive integer; got 0.",
+    ),
+    "sizes of a readout": (
+        lambda: jrnn.init_readout(jax.random.key(0), 5.0, 2),
+        "hidden_size: expected a positive integer; got 5.0.",
+    ),
+    "dtype": (
+        lambda: jrnn.init_rnn(jax.random.key(0), 5, 4, dtype=jnp.int32),
+        "dtype: expected a floating dtype or None; got int32.",
+    ),
+    "states of another size": (
+        lambda: jrnn.readout(READOUT, np.zeros((T, H + 1))),
+        "hs: expected states [..., H] with H = 4; got float64[7, 5]. The last axis is the state.",
+    ),
+    "states of another dtype": (
+        lambda: jrnn.readout(READOUT, np.zeros((T, H), np.float32)),
+        "hs: expected the dtype of params, float64; got float32.",
+    ),
+    "a shape of b_o": (
+        lambda: jrnn.readout(READOUT._replace(b_o=np.ones(H)), CASE.dhs),
+        "b_o: expected shape [O] = [6]; got float64[4].",
+    ),
+    "parameters of another layer": (
+        lambda: jrnn.readout(P, CASE.dhs),
+        "params: expected ReadoutParams(w_ho, b_o); got RNNParams. See jrnn.init_readout.",
+    ),
+    "integer one-hot labels": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS, np.zeros((T, B, O), int)),
+        "labels: expected ids of shape [7, 3]; got int64[7, 3, 6]. "
+        "Integer labels are ids; cast one-hot labels to float.",
+    ),
+    "labels of another shape": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS, LABELS.T),
+        "labels: expected ids of shape [7, 3]; got int64[3, 7].",
+    ),
+    "float labels of another shape": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS, np.zeros((T, B))),
+        "labels: expected shape [..., O] = [7, 3, 6]; got float64[7, 3]. "
+        "Float labels give every class its share; ids are integers [...].",
+    ),
+    "float labels of another dtype": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS, LOGITS.astype(np.float32)),
+        "labels: expected the dtype of logits, float64; got float32.",
+    ),
+    "a label outside": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS, LABELS + O),
+        "labels: expected ids from 0 to 5 (O = 6 classes); got 6 at [0, 0], 21 ids outside in all.",
+    ),
+    "a label outside that counts": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS, LABELS - 100, np.arange(21).reshape(T, B) == 4),
+        "labels: expected ids from 0 to 5 (O = 6 classes); got -100 at [1, 1], 1 ids outside",
+    ),
+    "integer logits": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS.astype(int), LABELS),
+        "logits: expected a floating dtype; got int64[7, 3, 6].",
+    ),
+    "weights of another shape": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS, LABELS, np.ones(T)),
+        "weights: expected shape [7, 3] or []; got float64[7]. One weight per position, or one",
+    ),
+    "integer weights": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS, LABELS, np.ones((T, B), int)),
+        "weights: expected a bool or floating dtype; got int64[7, 3]. A mask is bool, a weight is",
+    ),
+    "weights of another dtype": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS, LABELS, np.ones((T, B), np.float32)),
+        "weights: expected the dtype of logits, float64; got float32.",
+    ),
+    "an empty prompt": (
+        lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.zeros(0, int), 3),
+        "prompt: expected at least one integer id; got int64[0].",
+    ),
+    "a prompt outside": (
+        lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.array([0, 9]), 3),
+        "prompt: expected ids from 0 to 4 (O = 5 tokens); got 9 at [1]",
+    ),
+    "a readout of other tokens": (
+        lambda: jrnn.sampling.generate(P, READOUT, jax.random.key(0), np.array([0]), 3),
+        "readout_params: expected w_ho [H, O] = [4, 5], a logit for every input id; got [4, 6].",
+    ),
+    "a negative temperature": (
+        lambda: jrnn.sampling.generate(
+            P, NEXT, jax.random.key(0), np.array([0]), 3, temperature=-1.0
+        ),
+        "temperature: expected a number >= 0; got -1.0. 0 is greedy, 1 the model's own.",
+    ),
+    "top_k of 0": (
+        lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.array([0]), 3, top_k=0),
+        "top_k: expected an integer >= 1 or None; got 0.",
+    ),
+    "top_p above 1": (
+        lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.array([0]), 3, top_p=1.5),
+        "top_p: expected a number in (0, 1] or None; got 1.5.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    call, text = REFUSED[name]
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        call()
+    assert text in str(error.value)
+
+
+def test_refused_in_a_trace_too():
+    with pytest.raises(ValueError, match=r"xs: expected vectors"):
+        jax.jit(jrnn.rnn)(P, np.zeros((T, B, I + 1)))
+    with pytest.raises(ValueError, match=r"xs: expected vectors"):
+        jax.vmap(jrnn.rnn, (None, 1))(P, np.zeros((T, B, I + 1)))
+
+
+def test_labels_outside_are_welcome_where_they_do_not_count():
+    mask = np.zeros((T, B), bool)
+    assert not jrnn.softmax_cross_entropy(LOGITS, LABELS - 100, mask).any()
+    traced = jax.jit(lambda w: jrnn.softmax_cross_entropy(LOGITS, LABELS - 100, w))
+    assert not traced(mask).any()
+
+
+def test_an_activation_can_be_made_inside_a_jitted_function(monkeypatch):
+    monkeypatch.undo()
+
+    @jax.jit
+    def f(xs):
+        return jrnn.rnn(P, xs, activation=jrnn.Activation(jnp.tanh, lambda h: 1 - h * h))[0]
+
+    np.testing.assert_allclose(f(CASE.xs), jrnn.rnn(P, CASE.xs)[0], rtol=1e-12)

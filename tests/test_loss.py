@@ -1,0 +1,245 @@
+"""The loss and the readout: values and every gradient against the NumPy oracle, and at the limits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from cases import LAW_RTOL, RTOL, B, H, O, T, assert_close, differences
+from jax.test_util import check_grads
+
+import jrnn
+from jrnn import loss
+
+WEIGHTS = {
+    "no weights": None,
+    "mask": np.random.default_rng(1).random((T, B)) > 0.4,
+    "floats": np.random.default_rng(2).normal(size=(T, B)),
+    "mean": np.float64(1 / (T * B)),
+}
+
+
+def example(kind, shape=(T, B)):
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.normal(size=(*shape, O))
+    labels = {
+        "ids": rng.integers(0, O, shape),
+        "one-hot": np.eye(O)[rng.integers(0, O, shape)],
+        "distribution": rng.dirichlet(np.ones(O), shape),
+        "any sum": rng.normal(size=(*shape, O)),
+    }[kind]
+    return logits, labels, rng.normal(size=shape)
+
+
+def value_and_cotangents(f, logits, labels, weights, dlosses):
+    parts = {"logits": logits}
+    if labels.ndim == logits.ndim:
+        parts["labels"] = labels
+    if weights is not None and weights.dtype != bool:
+        parts["weights"] = weights
+
+    def call(parts):
+        arguments = {"logits": logits, "labels": labels, "weights": weights} | parts
+        return f(arguments["logits"], arguments["labels"], arguments["weights"])
+
+    value, vjp = jax.vjp(call, parts)
+    return value, vjp(jnp.asarray(dlosses))[0]
+
+
+def assert_exact(logits, labels, weights, dlosses, f=jrnn.softmax_cross_entropy):
+    value, found = value_and_cotangents(f, logits, labels, weights, dlosses)
+    losses, expected = oracle.cross_entropy(logits, labels, weights, dlosses)
+    if weights is not None and weights.ndim == 0:
+        expected["weights"] = expected["weights"].sum()
+    assert_close((value, found), (losses, {name: expected[name] for name in found}))
+    return max(differences(found, {name: expected[name] for name in found}).values())
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("kind", ["ids", "one-hot", "distribution", "any sum"])
+def test_every_gradient(kind, weights):
+    logits, labels, dlosses = example(kind)
+    assert_exact(logits, labels, WEIGHTS[weights], dlosses)
+
+
+@pytest.mark.parametrize("shape", [(), (T,), (2, T, B)], ids=str)
+@pytest.mark.parametrize("kind", ["ids", "any sum"])
+def test_any_leading_axes(kind, shape):
+    logits, labels, dlosses = example(kind, shape)
+    assert_exact(logits, np.asarray(labels), None, dlosses)
+
+
+@pytest.mark.parametrize("kind", ["ids", "any sum"])
+def test_second_order(kind):
+    logits, labels, dlosses = example(kind)
+
+    def plain(logits, labels, weights):
+        y = jax.nn.one_hot(labels, O) if kind == "ids" else labels
+        return -(y * jax.nn.log_softmax(logits)).sum(-1) * weights
+
+    def norm(f):
+        def of(logits, weights):
+            cost = lambda o, w: jnp.vdot(f(o, labels, w), dlosses)  # noqa: E731
+            grads = jax.grad(cost, (0, 1))(logits, weights)
+            return sum(jnp.sum(jnp.sin(g)) for g in grads)
+
+        return jax.grad(of, (0, 1))(logits, WEIGHTS["floats"])
+
+    assert_close(norm(jrnn.softmax_cross_entropy), norm(plain), 10 * LAW_RTOL)
+
+
+def test_finite_differences():
+    logits, labels, _ = example("any sum")
+    args = (logits, labels, WEIGHTS["floats"])
+    check_grads(
+        jrnn.softmax_cross_entropy, args, order=1, modes=["rev"], atol=1e-6, rtol=1e-6, eps=1e-6
+    )
+
+
+def test_vmap_is_a_loop():
+    logits, labels, _ = example("ids")
+    mapped = jax.vmap(jrnn.softmax_cross_entropy)(logits, labels)
+    assert_close(mapped, jrnn.softmax_cross_entropy(logits, labels), LAW_RTOL)
+
+
+# --- planted faults ------------------------------------------------------------------------------
+
+
+def faulty(change):
+    """The loss with a backward pass whose result is changed."""
+    rule = jax.custom_vjp(lambda logits, labels: loss._cross_entropy_fwd(logits, labels)[0])
+
+    def bwd(residuals, d):
+        dlogits, dlabels = loss._cross_entropy_bwd(residuals, d)
+        return change(dlogits, dlabels, residuals, d)
+
+    rule.defvjp(loss._cross_entropy_fwd, bwd)
+    return rule
+
+
+def p_of(residuals):
+    return jax.nn.softmax(residuals.logits)
+
+
+FAULTS = {
+    "sum of the labels taken for 1": lambda o, y, r, d: (d[..., None] * (p_of(r) - r.labels), y),
+    "sign": lambda o, y, r, d: (-o, y),
+    "0.1 % on the logits": lambda o, y, r, d: (1.001 * o, y),
+    "mean over the classes": lambda o, y, r, d: (o / O, y),
+    "incoming cotangent left out": lambda o, y, r, d: (o / d[..., None], y),
+    "sign of dlabels": lambda o, y, r, d: (o, -y),
+    "log p without the normaliser": lambda o, y, r, d: (o, -d[..., None] * r.logits),
+    "diagonal of the softmax only": lambda o, y, r, d: (
+        d[..., None] * -r.labels * (1 - p_of(r)),
+        y,
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_fault(fault):
+    logits, labels, dlosses = example("any sum")
+    f = faulty(FAULTS[fault])
+    found = value_and_cotangents(lambda o, y, w: f(o, y), logits, labels, None, dlosses)[1]
+    expected = oracle.cross_entropy(logits, labels, None, dlosses)[1]
+    worst = differences(found, {name: expected[name] for name in found})
+    assert max(worst.values()) > 10 * RTOL
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_large_logits(dtype):
+    logits = np.array([[1e4, -1e4, 0], [1e4, 1e4, 1e4 - 1]], dtype)
+    losses, vjp = jax.vjp(lambda o: jrnn.softmax_cross_entropy(o, np.array([1, 2])), logits)
+    (dlogits,) = vjp(jnp.ones(2, dtype))
+    z = 2 + np.exp(-1.0)
+    np.testing.assert_allclose(losses, [2e4, 1 + np.log(z)], rtol=1e-6)
+    expected = [[1, -1, 0], [1 / z, 1 / z, np.exp(-1) / z - 1]]
+    np.testing.assert_allclose(dlogits, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_minus_infinity_is_probability_zero_and_costs_nothing():
+    logits = np.array([[0.0, -np.inf, 1.0]])
+    share = np.array([[0.25, 0.0, 0.75]])
+    for labels in (np.array([2]), share):
+        losses, vjp = jax.vjp(lambda o: jrnn.softmax_cross_entropy(o, labels), logits)  # noqa: B023
+        (dlogits,) = vjp(jnp.ones(1))
+        p = np.array([1, 0, np.e]) / (1 + np.e)
+        y = share if labels.ndim == 2 else np.array([[0, 0, 1.0]])
+        expected = -(y[:, [0, 2]] * np.log(p[[0, 2]])).sum(-1)
+        np.testing.assert_allclose(losses, expected, rtol=1e-12)
+        np.testing.assert_allclose(dlogits, p - y, rtol=1e-12, atol=1e-12)
+
+
+def test_a_label_of_probability_zero_costs_infinity():
+    assert jrnn.softmax_cross_entropy(np.array([0.0, -np.inf]), np.array(1)) == np.inf
+
+
+@pytest.mark.parametrize("kind", ["ids", "any sum"])
+@pytest.mark.parametrize("weights", ["mask", "floats"])
+def test_nothing_leaks_where_the_weight_is_zero(kind, weights):
+    logits, labels, dlosses = example(kind)
+    mask = WEIGHTS["mask"]
+    w = mask if weights == "mask" else np.where(mask, WEIGHTS["floats"], 0.0)
+    clean = value_and_cotangents(jrnn.softmax_cross_entropy, logits, labels, w, dlosses)
+    for poison in (np.nan, np.inf, -np.inf):
+        bad_logits = np.where(mask[..., None], logits, poison)
+        if kind == "ids":
+            bad_labels = np.where(mask, labels, -100)
+        else:
+            bad_labels = np.where(mask[..., None], labels, poison)
+        found = value_and_cotangents(jrnn.softmax_cross_entropy, bad_logits, bad_labels, w, dlosses)
+        assert_close(found, clean, rtol=0.0)
+    for leaf in jax.tree.leaves(clean):
+        assert not np.asarray(leaf)[~mask].any()
+
+
+def test_traced_labels_outside_the_range_are_nan():
+    logits, labels, _ = example("ids")
+    for wrong in (-1, O):
+        labels[2, 1] = wrong
+        f = jax.jit(jax.value_and_grad(lambda o, y: jrnn.softmax_cross_entropy(o, y)[2, 1]))
+        value, grad = f(logits, labels)
+        assert np.isnan(value)
+        assert np.isnan(grad[2, 1]).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_dtypes_are_preserved(dtype):
+    logits, labels, _ = example("any sum")
+    args = (jnp.asarray(logits, dtype), jnp.asarray(labels, dtype), jnp.ones((T, B), dtype))
+    value, vjp = jax.vjp(jrnn.softmax_cross_entropy, *args)
+    assert {x.dtype for x in (value, *vjp(value))} == {jnp.dtype(dtype)}
+
+
+def test_half_precision_sums_in_float32():
+    logits = jnp.full((4096,), 2.0, jnp.bfloat16)  # 4,096 terms: bfloat16 would stop at 256
+    np.testing.assert_allclose(jrnn.softmax_cross_entropy(logits, np.array(0)), np.log(4096), 0.01)
+
+
+# --- readout -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("lead", [(), (T,), (T, B)], ids=str)
+def test_readout_and_its_gradients(lead, bias):
+    rng = np.random.default_rng(0)
+    params = jrnn.ReadoutParams(rng.normal(size=(H, O)), rng.normal(size=O) if bias else None)
+    hs, do = rng.normal(size=(*lead, H)), rng.normal(size=(*lead, O))
+    logits, vjp = jax.vjp(jrnn.readout, params, hs)
+    dparams, dhs = vjp(jnp.asarray(do))
+    flat_h, flat_o = hs.reshape(-1, H), do.reshape(-1, O)
+    b_o = params.b_o if bias else np.zeros(O)
+    expected = [
+        [sum(h[i] * params.w_ho[i, k] for i in range(H)) + b_o[k] for k in range(O)] for h in flat_h
+    ]
+    assert_close(np.reshape(logits, (-1, O)), np.array(expected))  # (3)
+    assert_close(dhs, do @ params.w_ho.T)  # (8)
+    dw_ho = sum(np.outer(h, o) for h, o in zip(flat_h, flat_o, strict=True))
+    assert_close(dparams.w_ho, dw_ho)  # (10)
+    if bias:
+        assert_close(dparams.b_o, flat_o.sum(0))  # (10)
+    else:
+        assert dparams.b_o is None

@@ -1,0 +1,212 @@
+"""Characters, streams, sampling, model files."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jrnn
+from jrnn import sampling
+from jrnn.model_file import load_model, save_model
+from jrnn.text import Alphabet, chunks, contiguous_streams, read_text
+
+ANY_TEXT = st.text(min_size=1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(ANY_TEXT.filter(lambda s: "\ufffd" not in s), ANY_TEXT)
+def test_encoding_is_undone_by_decoding(text, other):
+    alphabet = Alphabet.of(text)
+    assert alphabet.decode(alphabet.encode(text)) == text
+    known = [c if c in text else "\ufffd" for c in other]
+    assert alphabet.decode(alphabet.encode(other)) == "".join(known)
+    assert alphabet.unknown(other) == sorted(set(other) - set(text))
+
+
+def test_surrogates_are_characters_too():
+    text = "a\ud800b"  # what os.fsdecode makes of bytes that are no text
+    assert Alphabet.of(text).decode(Alphabet.of(text).encode(text)) == text
+
+
+def test_streams_are_contiguous_and_chunks_cover_them():
+    ids = np.arange(1003)
+    streams = contiguous_streams(ids, 4)
+    assert streams.shape == (250, 4)
+    np.testing.assert_array_equal(streams.T.ravel(), ids[:1000])
+    xs, labels = zip(*chunks(streams, 60), strict=True)
+    assert [len(x) for x in xs] == [60, 60, 60, 60, 9]
+    np.testing.assert_array_equal(np.concatenate(xs), streams[:-1])
+    np.testing.assert_array_equal(np.concatenate(labels), streams[1:])
+
+
+def test_a_text_too_short_says_how_much_it_needs():
+    with pytest.raises(ValueError, match="at least 4,128 tokens for 32 streams of 129; got 4,127"):
+        contiguous_streams(np.zeros(4127), 32, least=129)
+    assert contiguous_streams(np.zeros(4128), 32, least=129).shape == (129, 32)
+
+
+def test_read_text(tmp_path):
+    (tmp_path / "a").write_bytes("für".encode())
+    (tmp_path / "b").write_bytes(b"line\r\n")
+    assert read_text([tmp_path / "a", tmp_path / "b"]) == "für\nline\r\n"
+    (tmp_path / "latin").write_bytes("abcdefü".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"UTF-8; got byte 0xfc at offset 6 of .*latin\. Convert"):
+        read_text([tmp_path / "latin"])
+    (tmp_path / "empty").touch()
+    with pytest.raises(ValueError, match=r"at least one character; got none in .*empty"):
+        read_text([tmp_path / "empty"])
+    with pytest.raises(FileNotFoundError, match="missing"):
+        read_text([tmp_path / "missing"])
+    with pytest.raises(IsADirectoryError):
+        read_text([tmp_path])
+
+
+# --- sampling ------------------------------------------------------------------------------------
+
+LOGITS = np.log([0.1, 0.4, 0.2, 0.3])
+
+
+def frequencies(n=4000, **options):
+    draw = lambda key: sampling.sample_token(key, jnp.asarray(LOGITS), **options)  # noqa: E731
+    tokens = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), n))
+    assert tokens.dtype == jnp.int32
+    return np.bincount(tokens, minlength=4) / n
+
+
+def truncated(p):
+    return np.array(p) / np.sum(p)
+
+
+DISTRIBUTIONS = {
+    "as it is": ({}, [0.1, 0.4, 0.2, 0.3]),
+    "cold": ({"temperature": 0.5}, truncated([0.01, 0.16, 0.04, 0.09])),
+    "greedy": ({"temperature": 0}, [0, 1, 0, 0]),
+    "top 1": ({"top_k": 1}, [0, 1, 0, 0]),
+    "top 2": ({"top_k": 2}, truncated([0, 0.4, 0, 0.3])),
+    "top 9": ({"top_k": 9}, [0.1, 0.4, 0.2, 0.3]),
+    "half": ({"top_p": 0.5}, truncated([0, 0.4, 0, 0.3])),
+    "little": ({"top_p": 0.01}, [0, 1, 0, 0]),
+    "most": ({"top_p": 0.85}, truncated([0, 0.4, 0.2, 0.3])),
+    "all": ({"top_p": 1.0}, [0.1, 0.4, 0.2, 0.3]),
+    "both": ({"top_k": 3, "top_p": 0.5}, truncated([0, 0.4, 0, 0.3])),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_what_is_drawn(name):
+    options, expected = DISTRIBUTIONS[name]
+    found = frequencies(**options)
+    assert (found[np.array(expected) == 0] == 0).all()
+    np.testing.assert_allclose(found, expected, atol=0.03)  # 4 standard deviations of 4,000 draws
+
+
+def test_ties_are_cut_to_exactly_k():
+    keys = jax.random.split(jax.random.key(0), 200)
+    draw = lambda key: sampling.sample_token(key, jnp.zeros(5), top_k=2)  # noqa: E731
+    assert set(np.asarray(jax.vmap(draw)(keys)).tolist()) == {0, 1}
+
+
+RNN = jrnn.init_rnn(jax.random.key(0), 6, 8)
+READOUT = jrnn.init_readout(jax.random.key(1), 8, 6)
+
+
+def sample(prompt, length, **options):
+    key = options.pop("key", jax.random.key(2))
+    blocks = list(sampling.generate(RNN, READOUT, key, np.array(prompt), length, **options))
+    assert all(block.shape[1] <= sampling.BLOCK for block in blocks)
+    return np.concatenate(blocks, axis=1)
+
+
+@pytest.mark.parametrize("length", [1, 32, 70])
+@pytest.mark.parametrize("prompt_length", [1, 32, 45])
+def test_a_greedy_sample_is_what_the_network_says(prompt_length, length):
+    prompt = np.arange(prompt_length) % 6
+    found = sample(prompt, length, temperature=0)
+    assert found.shape == (1, length)
+    ids = list(prompt)
+    for _ in range(length):
+        _, hs = jrnn.rnn(RNN, np.array(ids + [0] * (128 - len(ids))))  # one shape, one program
+        ids.append(int(jrnn.readout(READOUT, hs[len(ids) - 1]).argmax()))
+    assert found[0].tolist() == ids[prompt_length:]
+
+
+def test_equal_keys_give_equal_samples_and_samples_differ():
+    found = sample([1, 2], 40, num_samples=3)
+    assert found.shape == (3, 40)
+    np.testing.assert_array_equal(found, sample([1, 2], 40, num_samples=3))
+    assert not np.array_equal(found, sample([1, 2], 40, num_samples=3, key=jax.random.key(5)))
+    assert len({tuple(row) for row in found.tolist()}) == 3
+
+
+def test_nothing_compiles_for_another_prompt_length_or_option():
+    sample([1], 3)
+    sizes = sampling._read_block._cache_size(), sampling._draw_block._cache_size()
+    for prompt in ([1, 2, 3], [1] * 40, [2] * 100):
+        sample(prompt, 50, temperature=0.5, top_k=3, top_p=0.8)
+    assert sizes == (sampling._read_block._cache_size(), sampling._draw_block._cache_size())
+
+
+def test_an_activation_reaches_the_sampler():
+    samples = {
+        tuple(sample([1, 2, 3], 40, temperature=0, activation=a)[0].tolist())
+        for a in ("tanh", "identity")
+    }
+    assert len(samples) == 2
+
+
+# --- model files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_model_file_holds_what_was_saved(tmp_path, bias):
+    rnn = RNN if bias else RNN._replace(b_h=None)
+    readout = READOUT if bias else READOUT._replace(b_o=None)
+    save_model(tmp_path / "m", rnn, readout, {"characters": "\ufffdaé", "n": [1, 2]})
+    found_rnn, found_readout, found_settings = load_model(tmp_path / "m")
+    for found, saved in [(found_rnn, rnn), (found_readout, readout)]:
+        assert type(found) is type(saved)
+        jax.tree.map(np.testing.assert_array_equal, found, saved)
+    assert found_settings == {"characters": "\ufffdaé", "n": [1, 2]}
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_model_file_that_is_none(tmp_path):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "m"
+    save_model(path, RNN, READOUT, {})
+    whole = path.read_bytes()
+    for cut in (0, 5, 100, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=r"model file .*m: expected a whole safetensors file"):
+            load_model(path)
+    save_file({"a": np.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r"expected format 'jrnn 1'; got none\. Train the model"):
+        load_model(path)
+    header = {"format": "jrnn 1", "settings": "{}"}
+    save_file({"rnn.w_ih": np.zeros((2, 3))}, path, metadata=header)
+    with pytest.raises(ValueError, match=r"expected the arrays .*; got \['rnn.w_ih'\]"):
+        load_model(path)
+    arrays = {"rnn.w_ih": (2, 3), "rnn.w_hh": (3, 3), "readout.w_ho": (4, 2)}
+    save_file({k: np.zeros(s) for k, s in arrays.items()}, path, metadata=header)
+    with pytest.raises(ValueError, match=r"expected states \[..., H\] with H = 4"):
+        load_model(path)
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "missing")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    save_model(tmp_path / "m", RNN, READOUT, {"old": True})
+    with pytest.raises(TypeError):
+        save_model(tmp_path / "m", RNN, READOUT, {"not JSON": {1, 2}})
+    assert load_model(tmp_path / "m")[2] == {"old": True}
+
+
+def test_a_missing_extra_says_how_to_get_it(monkeypatch, tmp_path):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(ImportError, match=r"pip install 'jrnn\[train\]'"):
+        save_model(tmp_path / "m", RNN, READOUT, {})

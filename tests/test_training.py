@@ -1,0 +1,185 @@
+"""The training step: optax on the hand-derived gradient, truncated at the cut between two chunks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+from cases import RTOL, B, H, I, T, assert_close, make_case
+
+import jrnn
+from jrnn.training import TrainState, init_train_state, make_train_step
+
+CASE = make_case(T=2 * T)
+CHUNKS = [(CASE.xs[:T], CASE.dhs[:T]), (CASE.xs[T:], CASE.dhs[T:])]
+
+
+def loss(params, h0, batch, key):
+    xs, dhs = batch
+    h_last, hs = jrnn.rnn(params, xs, h0)
+    return jnp.vdot(hs, dhs), h_last
+
+
+def start(optimizer):
+    return init_train_state(CASE.params, optimizer, CASE.h0, jax.random.key(0))
+
+
+def oracle_step(params, h0, chunk, rate):
+    xs, dhs = chunk
+    zero = np.zeros_like(h0)
+    (h_last, _), d = oracle.rnn(params, xs, h0, "tanh", zero, dhs)
+    return jrnn.RNNParams(*(p - rate * d[n] for n, p in params._asdict().items())), h_last
+
+
+def test_two_chunks_are_truncated_bptt():
+    """The state crosses the cut with its value, the gradient does not cross it."""
+    state, step = start(optax.sgd(0.01)), make_train_step(loss, optax.sgd(0.01))
+    params, h = CASE.params, CASE.h0
+    for chunk in CHUNKS:
+        state, metrics = step(state, chunk)
+        params, h = oracle_step(params, h, chunk, 0.01)
+        assert_close((state.params, state.carry), (params, h))
+    assert state.step == 2
+    assert metrics.loss.shape == metrics.grad_norm.shape == ()
+
+
+def test_metrics_are_the_loss_and_the_norm_of_the_gradient():
+    step = make_train_step(loss, optax.sgd(0.0))
+    _, metrics = step(start(optax.sgd(0.0)), CHUNKS[0])
+    xs, dhs = CHUNKS[0]
+    (_, hs), d = oracle.rnn(CASE.params, xs, CASE.h0, "tanh", np.zeros((B, H)), dhs)
+    norm = np.sqrt(sum((d[n] ** 2).sum() for n in CASE.params._fields))
+    np.testing.assert_allclose(metrics.loss, (hs * dhs).sum(), rtol=RTOL)
+    np.testing.assert_allclose(metrics.grad_norm, norm, rtol=RTOL)
+
+
+SCHEDULE = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 2, 6)
+OPTIMIZERS = {
+    "adam": optax.adam(1e-3),
+    "schedule and clipping": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(SCHEDULE)),
+    "weight decay but for the bias": optax.adamw(
+        1e-3, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    ),
+    "frozen recurrence": optax.partition(
+        {"train": optax.sgd(0.1), "freeze": optax.set_to_zero()},
+        jrnn.RNNParams(w_ih="train", w_hh="freeze", b_h="train"),
+    ),
+    "accumulation": optax.MultiSteps(optax.adam(1e-3), every_k_schedule=2),
+    "adafactor": optax.adafactor(1e-3),
+}
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_any_optax_optimizer(name):
+    case = make_case(dtype=np.float32, T=2 * T)
+    state = init_train_state(case.params, OPTIMIZERS[name], case.h0, jax.random.key(0))
+    step = make_train_step(loss, OPTIMIZERS[name])
+    for chunk in [(case.xs[:T], case.dhs[:T]), (case.xs[T:], case.dhs[T:])]:
+        state, _ = step(state, chunk)
+    moved = {
+        n: np.abs(p - getattr(case.params, n)).max() for n, p in state.params._asdict().items()
+    }
+    if name == "frozen recurrence":
+        assert moved.pop("w_hh") == 0
+    assert all(np.isfinite(m) and m > 0 for m in moved.values()), moved
+
+
+@pytest.mark.usefixtures("float32")
+def test_buffers_are_donated_and_the_callers_survive():
+    case = make_case(dtype=np.float32)
+    params = jax.tree.map(jnp.asarray, case.params)
+    state = init_train_state(params, optax.adam(1e-3), jnp.zeros((B, H)), jax.random.key(0))
+    after, _ = make_train_step(loss, optax.adam(1e-3))(state, (case.xs, case.dhs))
+    assert isinstance(after, TrainState)
+    assert state.params.w_hh.is_deleted()
+    assert not params.w_hh.is_deleted()
+
+
+def test_the_step_compiles_once():
+    traces = []
+
+    def counted(*args):
+        traces.append(1)
+        return loss(*args)
+
+    state, step = start(optax.sgd(1e-3)), make_train_step(counted, optax.sgd(1e-3))
+    for _ in range(3):
+        state, _ = step(state, CHUNKS[0])
+    assert len(traces) == 1
+
+
+def test_each_step_has_a_key_of_its_own():
+    def noise(params, carry, batch, key):
+        return 0.0 * params, jax.random.normal(key)
+
+    optimizer = optax.sgd(0.0)
+    state = init_train_state(jnp.ones(()), optimizer, jnp.zeros(()), jax.random.key(3))
+    step, drawn = make_train_step(noise, optimizer), []
+    for _ in range(3):
+        state, _ = step(state, None)
+        drawn.append(float(state.carry))
+    assert len(set(drawn)) == 3
+
+
+@pytest.mark.usefixtures("float32")
+def test_a_rule_that_only_training_finds():
+    """The last bit of a sequence is the parity of two inputs far apart: no network without a state."""
+    rng = np.random.default_rng(0)
+    xs = rng.integers(0, 2, (6, 64))
+    labels = xs[0] ^ xs[3]
+    model = (jrnn.init_rnn(jax.random.key(0), 2, 16), jrnn.init_readout(jax.random.key(1), 16, 2))
+
+    def classify(model, carry, batch, key):
+        h_last, _ = jrnn.rnn(model[0], batch)
+        losses = jrnn.softmax_cross_entropy(jrnn.readout(model[1], h_last), labels)
+        return losses.mean(), carry
+
+    optimizer = optax.adam(1e-2)
+    state = init_train_state(model, optimizer, (), jax.random.key(0))
+    step = make_train_step(classify, optimizer)
+    for _ in range(150):
+        state, metrics = step(state, xs)
+    assert metrics.loss < 0.05
+
+
+def test_summary():
+    text = jrnn.summary({"rnn": CASE.params, "readout": jrnn.ReadoutParams(jnp.ones((H, 2)), None)})
+    rows = text.splitlines()
+    assert rows[0].split() == ["path", "shape", "dtype", "count", "bytes"]
+    assert f"rnn.w_ih      ({I}, {H})  float64     20    160" in rows
+    assert rows[-1].split() == ["total", "48", "384"]
+    assert len(rows) == 6
+    assert jrnn.summary(jax.ShapeDtypeStruct((1000,), np.float32)).splitlines()[1].endswith("4,000")
+
+
+@pytest.mark.parametrize("h0", ["None", "[H]", "[B, H]"])
+def test_check_against_scan_passes(h0):
+    for ids in (False, True):
+        case = make_case(h0=h0, ids=ids)
+        found = jrnn.testing.check_against_scan(case.params, case.xs, case.h0)
+        names = {"h_last", "hs", *(f"gradient.params.{n}" for n in case.params._fields)}
+        if h0 != "None":
+            names.add("gradient.h0")
+        assert names <= found.keys()
+        assert ("gradient.xs" in found) != ids
+        assert max(found.values()) < RTOL
+
+
+def test_check_against_scan_fails_where_the_gradient_is_wrong(monkeypatch):
+    right = jrnn.derivation.rnn_scan
+
+    def wrong(params, *args, **options):
+        h_last, hs = right(params, *args, **options)
+        return h_last, hs + 1e-6 * params.b_h.sum()
+
+    monkeypatch.setattr(jrnn.testing, "rnn_scan", wrong)
+    with pytest.raises(AssertionError, match=r"more than 1e-10:\n(.*\n)*  gradient.params.b_h"):
+        jrnn.testing.check_against_scan(CASE.params, CASE.xs)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_check_against_scan_in_other_dtypes(dtype):
+    case = jax.tree.map(lambda x: x.astype(dtype), make_case())
+    jrnn.testing.check_against_scan(case.params, case.xs, case.h0)
