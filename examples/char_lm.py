@@ -11,12 +11,11 @@ characters is printed beside the network's figure. Ctrl-C ends the training, not
 """
 
 import argparse
-import csv
-import hashlib
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,16 +23,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ngram import witten_bell
+from char_data import Data, baselines, load_data, quote, training_chunks
+from char_report import report, write_curve, write_metrics
 from tqdm import tqdm
 
 import jrnn
+from jrnn.checks import sampling_options
 from jrnn.model_file import load_model, save_model
-from jrnn.text import UNKNOWN, Alphabet, chunks, contiguous_streams, read_text
+from jrnn.text import Alphabet, chunks
 from jrnn.training import TrainState, init_train_state, make_train_step
 
 EVALUATION_CHUNK = 256
-MOST_NGRAM_CHARACTERS = 5_000_000  # count models beyond this would outgrow memory, not improve
 
 
 class Model(NamedTuple):
@@ -69,7 +69,7 @@ def make_loss(activation: str) -> Any:
 
 
 def make_evaluate(activation: str) -> Any:
-    """Mean bits per character over streams, the state carried from zero; unknown ones not counted."""
+    """Bits per character over streams, the state carried from zero, unknown ones not counted."""
 
     @jax.jit
     def chunk_nats(model: Model, h0: jax.Array, xs: Any, labels: Any, weights: Any) -> Any:
@@ -100,94 +100,60 @@ def make_optimizer(args: argparse.Namespace) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(args.clip), optax.adam(schedule))
 
 
-# --- the data ------------------------------------------------------------------------------------
-
-
-class Data(NamedTuple):
-    """A text as integers, its last tenth held out."""
-
-    sha256: str
-    alphabet: Alphabet
-    train: np.ndarray  # [N] ids
-    validation: np.ndarray  # [M] ids
-    streams: np.ndarray  # [N // B, B] the training part
-    validation_streams: np.ndarray  # [M // B, B]
-
-
-def load_data(args: argparse.Namespace) -> Data:
-    """Read and encode the text; say what there is of it."""
-    if args.text:
-        source, text = ", ".join(args.text), read_text(args.text)
-    else:
-        from pydoc_data.topics import topics
-
-        source = f"the language reference of Python {sys.version.split()[0]}"
-        text = "\n".join(topics[name] for name in sorted(topics))
-    sha256 = hashlib.sha256(text.encode()).hexdigest()
-    train, validation = text[: int(len(text) * 0.9)], text[int(len(text) * 0.9) :]
-    alphabet = Alphabet.of(train)
-    ids, validation_ids = alphabet.encode(train), alphabet.encode(validation)
-    data = Data(
-        sha256,
-        alphabet,
-        ids,
-        validation_ids,
-        contiguous_streams(ids, args.batch_size, least=args.length + 1),
-        contiguous_streams(validation_ids, args.batch_size),
-    )
-    print(f"text        {source}: {len(text):,} characters, sha256 {sha256[:16]}")
-    print(f"alphabet    {len(alphabet.characters) - 1} characters in the training part")
-    unknown = alphabet.unknown(validation)
-    if unknown:
-        print(
-            f"            the validation part has {(validation_ids == 0).sum():,} characters that "
-            f"the training part lacks ({_quote(unknown)}): read as U+FFFD, not counted"
-        )
-    return data
-
-
-def training_chunks(streams: np.ndarray, length: int) -> Iterator[tuple[Any, bool]]:
-    """Chunks without end; True with the first of each pass, where the state starts from zero."""
-    while True:
-        for i, batch in enumerate(chunks(streams, length)):
-            if len(batch[0]) == length:
-                yield batch, i == 0
-
-
-def baselines(data: Data) -> dict[str, float]:
-    """Bits per character of count models on the characters that the network is judged by."""
-    n, batch = data.validation_streams.shape
-    judged = np.arange(n * batch).reshape(batch, n)[:, 1:].ravel()  # no label for a first one
-    judged = judged[data.validation[judged] != 0]
-    train = data.train[-MOST_NGRAM_CHARACTERS:]
-    if len(train) < len(data.train):
-        print(f"            (n-grams counted on the last {len(train):,} characters)")
-    probabilities = witten_bell(train, data.validation, len(data.alphabet.characters), orders=6)
-    return {f"{n}-gram": float(-np.log2(p[judged]).mean()) for n, p in enumerate(probabilities, 1)}
-
-
 # --- the training --------------------------------------------------------------------------------
 
 
 class StopFlag:
     """Set by Ctrl-C and read between steps: inside a step the donated buffers would be lost."""
 
-    def __init__(self) -> None:
-        """Take over SIGINT until `restore`."""
+    def __enter__(self) -> "StopFlag":
+        """Take over SIGINT."""
         self.raised = False
         self._previous = signal.signal(signal.SIGINT, self._raise)
+        return self
 
     def _raise(self, signum: int, frame: Any) -> None:
         self.raised = True
-        self.restore()  # a second Ctrl-C stops at once
+        signal.signal(signal.SIGINT, self._previous)  # a second Ctrl-C stops at once
 
-    def restore(self) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Give SIGINT back."""
         signal.signal(signal.SIGINT, self._previous)
 
 
+class Record:
+    """The metrics of a run: a row per evaluation, timed without the evaluations."""
+
+    def __init__(self, step_characters: int) -> None:
+        """Start the clock."""
+        self.rows: list[dict[str, float]] = []
+        self._losses: list[jax.Array] = []
+        self._step_characters = step_characters
+        self._seconds, self._started = 0.0, time.perf_counter()
+
+    def add(self, loss: jax.Array) -> None:
+        """Keep a loss, on the device: reading it would wait for it."""
+        self._losses.append(loss)
+
+    def evaluate(self, step: int, validation_bits: Callable[[], float]) -> None:
+        """Close a row."""
+        train_bits = float(np.mean(jax.device_get(self._losses))) / np.log(2)
+        self._seconds += time.perf_counter() - self._started
+        characters = step * self._step_characters
+        self.rows.append(
+            {
+                "step": step,
+                "characters": characters,
+                "train_bits": train_bits,
+                "validation_bits": validation_bits(),
+                "characters_per_second": characters / self._seconds,
+            }
+        )
+        self._losses, self._started = [], time.perf_counter()
+
+
 def train(args: argparse.Namespace, data: Data) -> tuple[TrainState, list[dict[str, float]], bool]:
-    """Run the training: the last state, a row of metrics per evaluation, and whether it was cut."""
+    """Run the training: the last state, the rows of metrics, and whether Ctrl-C cut it short."""
     key_model, key_state = jax.random.split(jax.random.key(args.seed))
     model = init_model(key_model, args, len(data.alphabet.characters))
     print(jrnn.summary(model), end="\n\n")
@@ -197,96 +163,26 @@ def train(args: argparse.Namespace, data: Data) -> tuple[TrainState, list[dict[s
     train_step = make_train_step(make_loss(args.activation), optimizer)
     evaluate = make_evaluate(args.activation)
 
-    rows: list[dict[str, float]] = []
-    losses: list[jax.Array] = []
-    seconds, stop = 0.0, StopFlag()
-    source = training_chunks(data.streams, args.length)
     step_characters = args.length * args.batch_size
-    bar = tqdm(total=args.steps * step_characters, unit="char", unit_scale=True)
-    started = time.perf_counter()
-    for step in range(1, args.steps + 1):
-        batch, first = next(source)
-        if first:
-            state = state._replace(carry=jnp.zeros_like(zeros))
-        state, metrics = train_step(state, batch)
-        losses.append(metrics.loss)
-        bar.update(step_characters)
-        if step % 10 == 0:  # reading a loss waits for it
-            bar.set_postfix_str(f"{float(metrics.loss) / np.log(2):.3f} bits/char")
-        if step % args.eval_every == 0 or step == args.steps or stop.raised:
-            train_bits = float(np.mean(jax.device_get(losses))) / np.log(2)
-            seconds += time.perf_counter() - started
-            rows.append(
-                {
-                    "step": step,
-                    "characters": step * step_characters,
-                    "train_bits": train_bits,
-                    "validation_bits": evaluate(state.params, data.validation_streams),
-                    "characters_per_second": step * step_characters / seconds,
-                }
-            )
-            losses, started = [], time.perf_counter()
-        if stop.raised:
-            break
-    bar.close()
-    stop.restore()
-    return state, rows, stop.raised
-
-
-# --- what is left behind -------------------------------------------------------------------------
-
-
-def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
-    """The rows as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_curve(path: Path, rows: list[dict[str, float]], counts: dict[str, float]) -> None:
-    """The learning curve as PNG, with the count models as levels."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    million = [row["characters"] / 1e6 for row in rows]
-    axes.plot(million, [row["train_bits"] for row in rows], label="network, training part")
-    axes.plot(million, [row["validation_bits"] for row in rows], label="network, validation part")
-    best = min(counts, key=counts.__getitem__)
-    for name, style in {"2-gram": ":", "3-gram": "--", best: "-."}.items():
-        label = f"{name}, validation part"
-        axes.axhline(counts[name], color="gray", linestyle=style, label=label)
-    last = rows[-1]["validation_bits"]
-    axes.set(
-        xlabel="characters read (millions)",
-        ylabel="cross-entropy (bits per character)",
-        title=f"Character model: {last:.3f} bits per character on held-out text",
-    )
-    axes.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def report(rows: list[dict[str, float]], counts: dict[str, float], data: Data) -> None:
-    """The network's figure beside the count models'."""
-    network = rows[-1]["validation_bits"]
-    best = min(counts, key=counts.__getitem__)
-    print(f"\nvalidation, bits per character (text {data.sha256[:16]})")
-    for name, bits in [*counts.items(), ("network", network)]:
-        print(f"  {name:8s} {bits:6.3f}")
-    for name in ("3-gram", best):
-        difference = network - counts[name]
-        side = "above" if difference > 0 else "below"
-        print(f"  the network is {abs(difference):.3f} {side} the {name}")
-    print(f"  trained at {rows[-1]['characters_per_second']:,.0f} characters/s")
-
-
-def _quote(characters: list[str]) -> str:
-    shown = ", ".join(f"{c!r} U+{ord(c):04X}" for c in characters[:10])
-    return shown + (f" and {len(characters) - 10} more" if len(characters) > 10 else "")
+    record, source = Record(step_characters), training_chunks(data.streams, args.length)
+    with (
+        StopFlag() as stop,
+        tqdm(total=args.steps * step_characters, unit="char", unit_scale=True) as bar,
+    ):
+        for step in range(1, args.steps + 1):
+            batch, first = next(source)
+            if first:
+                state = state._replace(carry=jnp.zeros_like(zeros))
+            state, metrics = train_step(state, batch)
+            record.add(metrics.loss)
+            bar.update(step_characters)
+            if step % 10 == 0:
+                bar.set_postfix_str(f"{float(metrics.loss) / np.log(2):.3f} bits/char")
+            if step % args.eval_every == 0 or step == args.steps or stop.raised:
+                record.evaluate(step, lambda: evaluate(state.params, data.validation_streams))
+            if stop.raised:
+                break
+    return state, record.rows, stop.raised
 
 
 # --- the commands --------------------------------------------------------------------------------
@@ -295,7 +191,9 @@ def _quote(characters: list[str]) -> str:
 def run_training(args: argparse.Namespace) -> int:
     """Train, and leave metrics, curve and model in `--out`."""
     args.out.mkdir(parents=True, exist_ok=True)
-    data = load_data(args)
+    tempfile.TemporaryFile(dir=args.out).close()  # an OSError now, not after the training
+    data = load_data(args.text, args.batch_size, args.length)
+    check_prompt(args.prompt, data.alphabet)
     counts = baselines(data)
     state, rows, interrupted = train(args, data)
     model = jax.device_get(state.params)
@@ -320,16 +218,19 @@ def run_training(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_prompt(prompt: str, alphabet: Alphabet) -> None:
+    """Refuse a prompt that the network cannot read."""
+    unknown = alphabet.unknown(prompt)
+    if unknown:
+        raise ValueError(
+            f"--prompt: expected characters of the training text; got {quote(unknown)}. "
+            f"The model knows: {alphabet.characters[1:]!r}"
+        )
+
+
 def write_samples(args: argparse.Namespace, model: Model, settings: Any, length: int) -> None:
     """Stream one sample, or print several one after the other."""
     alphabet = Alphabet(settings["characters"])
-    unknown = alphabet.unknown(args.prompt)
-    if unknown:
-        known = alphabet.characters[1:]
-        raise ValueError(
-            f"--prompt: expected characters of the training text; got {_quote(unknown)}. "
-            f"The model knows: {known!r}"
-        )
     blocks = jrnn.sampling.generate(
         model.rnn,
         model.readout,
@@ -356,8 +257,14 @@ def run_sampling(args: argparse.Namespace) -> int:
     """Sample from the model in `--out`."""
     path = args.out / "model.safetensors"
     rnn_params, readout_params, settings = load_model(path)
-    if not {"characters", "activation"} <= settings.keys():
-        raise ValueError(f"model file {path}: expected a character model; got {sorted(settings)}.")
+    characters = settings.get("characters", "")
+    if len(characters) != len(rnn_params.w_ih) or "activation" not in settings:
+        raise ValueError(
+            f"model file {path}: expected a character model, its activation and an alphabet of "
+            f"{len(rnn_params.w_ih)} characters; got the settings {sorted(settings)} and "
+            f"{len(characters)} characters. Train the model again."
+        )
+    check_prompt(args.prompt, Alphabet(characters))
     write_samples(args, Model(rnn_params, readout_params), settings, length=args.sample)
     return 0
 
@@ -372,11 +279,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     training = parser.add_argument_group("training")
     training.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
-    training.add_argument("--steps", type=positive, default=2000)
+    training.add_argument("--steps", type=positive, default=3000)
     training.add_argument("--hidden-size", type=positive, default=256)
-    training.add_argument("--length", type=positive, default=128, help="steps in a chunk")
+    training.add_argument("--length", type=positive, default=64, help="steps in a chunk")
     training.add_argument("--batch-size", type=positive, default=32, help="streams")
-    training.add_argument("--learning-rate", type=float, default=4e-3)
+    training.add_argument("--learning-rate", type=float, default=8e-3)
     training.add_argument("--schedule", choices=["cosine", "constant"], default="cosine")
     training.add_argument("--clip", type=float, default=1.0, help="gradient norm")
     training.add_argument(
@@ -408,6 +315,7 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 1 after bad input, 130 after Ctrl-C."""
     args = parse(argv)
     try:
+        sampling_options(args.temperature, args.top_k, args.top_p)
         return run_sampling(args) if args.sample else run_training(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -266,7 +266,8 @@ def activation_derivative(
         except Exception as error:
             raise ValueError(
                 "Activation: expected fn and derivative_from_output to map an array elementwise "
-                f"to one of its shape; got {type(error).__name__}: {str(error).rstrip('.')}. Write both with jnp."
+                f"to one of its shape; got {type(error).__name__}: {str(error).rstrip('.')}. "
+                "Write both with jnp."
             ) from error
         true = jax.vmap(jax.grad(fn))(a)
         difference = np.asarray(jnp.abs(given - true) / (1 + jnp.abs(true)))

@@ -77,7 +77,7 @@ def rnn(params, xs, h0, activation, dh_last, dhs):
     bias = np.zeros(H) if b_h is None else b_h
     start = np.zeros(H) if h0 is None else np.asarray(h0)
     names = ["w_ih", "w_hh"] + ["b_h"] * (b_h is not None)
-    total = {name: 0.0 for name in names}
+    total = dict.fromkeys(names, 0.0)
     hs, dxs, dh0 = [], [], []
     for b in range(np.shape(xs)[1]) if batched else [None]:
         of = (..., b, slice(None)) if batched else ...
@@ -113,10 +113,10 @@ def cross_entropy(logits, labels, weights, dlosses):
         p = e / e.sum()
         for k in range(O):
             losses[at] -= y[k] * np.log(p[k])
-            dlabels[at + (k,)] = -weights[at] * dlosses[at] * np.log(p[k])
+            dlabels[(*at, k)] = -weights[at] * dlosses[at] * np.log(p[k])
             for j in range(O):
                 dp_k = p[k] * ((k == j) - p[j])
-                dlogits[at + (j,)] += weights[at] * dlosses[at] * -y[k] / p[k] * dp_k
+                dlogits[(*at, j)] += weights[at] * dlosses[at] * -y[k] / p[k] * dp_k
         dweights[at] = dlosses[at] * losses[at]
     d = {"logits": dlogits, "labels": dlabels, "weights": dweights}
     return weights * losses, d

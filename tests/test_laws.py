@@ -75,7 +75,7 @@ def test_vmap_of_grad_is_the_gradient_of_each_sequence():
     each = jax.vmap(grad, (None, 1, 0, 1))(case.params, case.xs, case.h0, case.dhs)
     for b in range(cases.B):
         alone = grad(case.params, case.xs[:, b], case.h0[b], case.dhs[:, b])
-        assert_close(jax.tree.map(lambda d: d[b], each), alone, LAW_RTOL)  # noqa: B023
+        assert_close(jax.tree.map(lambda d: d[b], each), alone, LAW_RTOL)
 
 
 def test_vmap_over_networks():
@@ -83,7 +83,7 @@ def test_vmap_over_networks():
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *many)
     mapped = jax.vmap(lambda case: everything(jrnn.rnn, case))(stacked)
     for i, case in enumerate(many):
-        got = jax.tree.map(lambda x: x[i], mapped)  # noqa: B023
+        got = jax.tree.map(lambda x: x[i], mapped)
         assert_close(got, everything(jrnn.rnn, case), LAW_RTOL)
 
 
@@ -176,7 +176,7 @@ def test_forward_mode_is_refused_by_jax_and_served_by_the_plain_scan():
     tangent = jax.tree.map(jnp.ones_like, case.params)
     with pytest.raises(TypeError, match="forward-mode autodiff"):
         jax.jvp(lambda p: jrnn.rnn(p, case.xs), (case.params,), (tangent,))
-    f = lambda p: cost(jrnn.derivation.rnn_scan, case)(p, case.xs, case.h0)  # noqa: E731
+    f = lambda p: cost(jrnn.derivation.rnn_scan, case)(p, case.xs, case.h0)
     check_grads(f, (case.params,), order=1, modes=["fwd"], atol=1e-6, rtol=1e-6, eps=1e-6)
     assert_close(
         jax.hessian(f)(case.params),
@@ -213,7 +213,7 @@ def test_shard_map_is_one_device(h0, place):
 def test_sharded_arguments_without_shard_map():
     case = make_case(B=4)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    put = lambda x, *axes: jax.device_put(x, jax.NamedSharding(mesh, P(*axes)))  # noqa: E731
+    put = lambda x, *axes: jax.device_put(x, jax.NamedSharding(mesh, P(*axes)))
     sharded = case._replace(
         params=put(case.params), xs=put(case.xs, None, "data"), h0=put(case.h0, "data")
     )
@@ -258,7 +258,7 @@ def test_a_leaky_elman_cell():
 @pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
 def test_dtypes_are_preserved(dtype, ids):
     case = make_case(ids=ids)
-    cast = lambda x: x.astype(dtype) if x.dtype == np.float64 else x  # noqa: E731
+    cast = lambda x: x.astype(dtype) if x.dtype == np.float64 else x
     case = jax.tree.map(cast, case)
     found = value_and_cotangents(jrnn.rnn, case)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(dtype)}

@@ -1,4 +1,4 @@
-"""The loss and the readout: values and every gradient against the NumPy oracle, and at the limits."""
+"""Loss and readout: values and every gradient against the NumPy oracle, and at the limits."""
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def test_second_order(kind):
 
     def norm(f):
         def of(logits, weights):
-            cost = lambda o, w: jnp.vdot(f(o, labels, w), dlosses)  # noqa: E731
+            cost = lambda o, w: jnp.vdot(f(o, labels, w), dlosses)
             grads = jax.grad(cost, (0, 1))(logits, weights)
             return sum(jnp.sum(jnp.sin(g)) for g in grads)
 
@@ -164,7 +164,7 @@ def test_minus_infinity_is_probability_zero_and_costs_nothing():
     logits = np.array([[0.0, -np.inf, 1.0]])
     share = np.array([[0.25, 0.0, 0.75]])
     for labels in (np.array([2]), share):
-        losses, vjp = jax.vjp(lambda o: jrnn.softmax_cross_entropy(o, labels), logits)  # noqa: B023
+        losses, vjp = jax.vjp(lambda o: jrnn.softmax_cross_entropy(o, labels), logits)
         (dlogits,) = vjp(jnp.ones(1))
         p = np.array([1, 0, np.e]) / (1 + np.e)
         y = share if labels.ndim == 2 else np.array([[0, 0, 1.0]])

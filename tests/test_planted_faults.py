@@ -1,4 +1,4 @@
-"""Wrong backward passes, one fault each: the comparison of `test_rnn_gradients` must see them all."""
+"""Wrong backward passes, one fault each: the comparison with the oracle must see them all."""
 
 import jax
 import jax.numpy as jnp
@@ -46,14 +46,15 @@ def change(**changed):
     """A sound backward pass whose results, by place, are changed afterwards."""
 
     def bwd(cell, precision, residuals, cotangents):
-        found = dict(zip(["a", "h0", "hs", "w_hh"], SOUND(cell, precision, residuals, cotangents)))
+        found = SOUND(cell, precision, residuals, cotangents)
+        found = dict(zip(["a", "h0", "hs", "w_hh"], found, strict=True))
         return tuple(changed[name](d) if name in changed else d for name, d in found.items())
 
     return bwd
 
 
 def scale_gradient(of, by):
-    """A sound network whose gradient of one parameter is off by a factor (an array, or a number)."""
+    """A sound network but for the gradient of one parameter, multiplied by an array or a number."""
 
     @jax.custom_vjp
     def scaled(x):

@@ -204,7 +204,7 @@ def test_time_is_linear_in_the_length(dtype, size):
 
 @pytest.mark.parametrize("x64", [True, False], ids=["x64", "x32"])
 def test_strict_settings(x64):
-    """Rank and dtype promotion are strict in every test; here NaNs and leaked tracers raise, too."""
+    """Promotion of ranks and dtypes is strict in every test; here NaNs and leaked tracers raise."""
     settings = {"jax_debug_nans": True, "jax_check_tracer_leaks": True, "jax_enable_x64": x64}
     before = {name: getattr(jax.config, name) for name in settings}
     for name, value in settings.items():

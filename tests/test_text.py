@@ -69,7 +69,7 @@ LOGITS = np.log([0.1, 0.4, 0.2, 0.3])
 
 
 def frequencies(n=4000, **options):
-    draw = lambda key: sampling.sample_token(key, jnp.asarray(LOGITS), **options)  # noqa: E731
+    draw = lambda key: sampling.sample_token(key, jnp.asarray(LOGITS), **options)
     tokens = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), n))
     assert tokens.dtype == jnp.int32
     return np.bincount(tokens, minlength=4) / n
@@ -104,7 +104,7 @@ def test_what_is_drawn(name):
 
 def test_ties_are_cut_to_exactly_k():
     keys = jax.random.split(jax.random.key(0), 200)
-    draw = lambda key: sampling.sample_token(key, jnp.zeros(5), top_k=2)  # noqa: E731
+    draw = lambda key: sampling.sample_token(key, jnp.zeros(5), top_k=2)
     assert set(np.asarray(jax.vmap(draw)(keys)).tolist()) == {0, 1}
 
 

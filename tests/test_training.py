@@ -1,4 +1,4 @@
-"""The training step: optax on the hand-derived gradient, truncated at the cut between two chunks."""
+"""The training step: optax on the hand-derived gradient, cut between two chunks."""
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +125,7 @@ def test_each_step_has_a_key_of_its_own():
 
 @pytest.mark.usefixtures("float32")
 def test_a_rule_that_only_training_finds():
-    """The last bit of a sequence is the parity of two inputs far apart: no network without a state."""
+    """The class of a sequence is the parity of two of its bits."""
     rng = np.random.default_rng(0)
     xs = rng.integers(0, 2, (6, 64))
     labels = xs[0] ^ xs[3]

@@ -1,0 +1,54 @@
+"""What a training run of the character model leaves behind: a table, a picture, a few lines."""
+
+import csv
+from pathlib import Path
+
+from char_data import Data
+
+
+def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
+    """The rows as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_curve(path: Path, rows: list[dict[str, float]], counts: dict[str, float]) -> None:
+    """The learning curve as PNG, with the count models as levels."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    million = [row["characters"] / 1e6 for row in rows]
+    axes.plot(million, [row["train_bits"] for row in rows], label="network, training part")
+    axes.plot(million, [row["validation_bits"] for row in rows], label="network, validation part")
+    best = min(counts, key=counts.__getitem__)
+    for name, style in {"2-gram": ":", "3-gram": "--", best: "-."}.items():
+        label = f"{name}, validation part"
+        axes.axhline(counts[name], color="gray", linestyle=style, label=label)
+    last = rows[-1]["validation_bits"]
+    axes.set(
+        xlabel="characters read (millions)",
+        ylabel="cross-entropy (bits per character)",
+        title=f"Character model: {last:.3f} bits per character on held-out text",
+    )
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def report(rows: list[dict[str, float]], counts: dict[str, float], data: Data) -> None:
+    """The network's figure beside the count models'."""
+    network = rows[-1]["validation_bits"]
+    best = min(counts, key=counts.__getitem__)
+    print(f"\nvalidation, bits per character (text {data.sha256[:16]})")
+    for name, bits in [*counts.items(), ("network", network)]:
+        print(f"  {name:8s} {bits:6.3f}")
+    for name in ("3-gram", best):
+        difference = network - counts[name]
+        side = "above" if difference > 0 else "below"
+        print(f"  the network is {abs(difference):.3f} {side} the {name}")
+    print(f"  trained at {rows[-1]['characters_per_second']:,.0f} characters/s")

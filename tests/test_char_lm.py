@@ -1,0 +1,230 @@
+"""The main job, at toy size, as a person runs it."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import char_data
+import char_lm
+import numpy as np
+import pytest
+from ngram import witten_bell
+
+ROOT = Path(__file__).parents[1]
+TEXT = "".join(f"{n} times {m} is {n * m}.\n" for n in range(30) for m in range(30))
+TOY = ["--steps=30", "--hidden-size=16", "--length=16", "--batch-size=4", "--eval-every=10"]
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "table.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(text_file, tmp_path_factory):
+    """A directory that a toy training has filled, and what it printed."""
+    out = tmp_path_factory.mktemp("out")
+    command = [sys.executable, "examples/char_lm.py", "--text", text_file, "--out", str(out), *TOY]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return out, run
+
+
+def run(capsys, *argv):
+    status = char_lm.main([str(a) for a in argv])
+    return status, *capsys.readouterr()
+
+
+def rows_of(out):
+    with (out / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_shows_and_leaves_what_it_promises(trained):
+    out, run = trained
+    assert sorted(p.name for p in out.iterdir()) == [
+        "curve.png",
+        "metrics.csv",
+        "model.safetensors",
+    ]
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+    rows = rows_of(out)
+    assert [int(r["step"]) for r in rows] == [10, 20, 30]
+    assert [int(r["characters"]) for r in rows] == [640, 1280, 1920]
+    assert float(rows[-1]["validation_bits"]) < float(rows[0]["validation_bits"])
+    for text in ("sha256 ", "alphabet ", "1-gram", "6-gram", "network", "3-gram\n", "characters/s"):
+        assert text in run.stdout
+    for text in ("bits/char", "char/s", "<00:"):  # loss, speed, time left
+        assert text in run.stderr
+    assert len(run.stdout.split("a sample:\n\n")[1]) >= 300
+
+
+def test_the_same_seed_gives_the_same_losses_bit_for_bit(trained, text_file, tmp_path):
+    command = [sys.executable, "examples/char_lm.py", "--text", text_file, "--out", str(tmp_path)]
+    subprocess.run([*command, *TOY], cwd=ROOT, capture_output=True, check=True)
+    for a, b in zip(rows_of(trained[0]), rows_of(tmp_path), strict=True):
+        assert (a["train_bits"], a["validation_bits"]) == (b["train_bits"], b["validation_bits"])
+    ours, again = ((d / "model.safetensors").read_bytes()[-64:] for d in (trained[0], tmp_path))
+    assert ours == again
+
+
+@pytest.mark.usefixtures("float32")
+def test_sampling_from_the_model(trained, capsys):
+    out, _ = trained
+    options = ("--sample", 50, "--prompt", "3 times", "--temperature", 0.5, "--top-k", 5)
+    status, text, _ = run(capsys, "--out", out, *options, "--top-p", 0.9)
+    assert status == 0
+    assert text.startswith("3 times")
+    assert len(text) == len("3 times") + 50 + 1
+    assert text == run(capsys, "--out", out, *options, "--top-p", 0.9)[1]
+    several = run(capsys, "--out", out, *options, "--num-samples", 3)[1]
+    assert several.count("--- sample") == several.count("3 times") == 3
+
+
+@pytest.mark.usefixtures("float32")
+def test_an_unknown_character_in_a_prompt(trained, capsys):
+    status, _, error = run(capsys, "--out", trained[0], "--sample", 5, "--prompt", "3 é times")
+    assert status == 1
+    assert "--prompt: expected characters of the training text; got 'é' U+00E9. The model" in error
+    assert "'\\n .0123456789eimst'" in error
+
+
+@pytest.mark.usefixtures("float32")
+def test_an_unknown_character_in_the_validation_part(tmp_path, capsys):
+    path = tmp_path / "text"
+    path.write_text(TEXT + "ßß Ω" * 10)
+    status, text, _ = run(capsys, "--text", path, "--out", tmp_path, *TOY)
+    assert status == 0
+    assert "the validation part has 30 characters that the training part lacks" in text
+    assert "'ß' U+00DF, 'Ω' U+03A9): read as U+FFFD, not counted" in text
+
+
+BAD = {
+    "missing": (None, [], "No such file or directory"),
+    "empty": (b"", [], "text: expected at least one character; got none in"),
+    "not UTF-8": (b"abc\xff", [], "text: expected UTF-8; got byte 0xff at offset 3 of"),
+    "too short": (
+        b"abc" * 20,
+        [],
+        "text: expected at least 68 tokens for 4 streams of 17; got 54.",
+    ),
+    "no common character": (b"a" * 900 + b"b" * 100, [], "text: expected its last tenth, which"),
+    "prompt": (TEXT.encode(), ["--prompt", "é"], "--prompt: expected characters of the training"),
+    "temperature": (TEXT.encode(), ["--temperature", "-1"], "temperature: expected a number >= 0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_before_training(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(char_lm, "train", lambda *args: pytest.fail("training began"))
+    content, options, message = BAD[name]
+    path = tmp_path / "text"
+    if content is not None:
+        path.write_bytes(content)
+    status, _, error = run(capsys, "--text", path, "--out", tmp_path, *TOY, *options)
+    assert status == 1
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_an_out_that_is_no_directory_is_refused_before_training(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    status, _, error = run(capsys, "--out", tmp_path / "file" / "out")
+    assert (status, "Not a directory" in error) == (1, True)
+
+
+def test_a_model_file_that_is_missing_cut_or_another_programs(trained, tmp_path, capsys):
+    from jrnn.model_file import load_model, save_model
+
+    ask = ("--out", tmp_path, "--sample", 5)
+    assert "No such file" in run(capsys, *ask)[2]
+    whole = (trained[0] / "model.safetensors").read_bytes()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(whole[:-10])
+    assert "expected a whole safetensors file" in run(capsys, *ask)[2]
+    rnn, readout, settings = load_model(trained[0] / "model.safetensors")
+    save_model(path, rnn, readout, settings | {"characters": "abc"})
+    error = run(capsys, *ask)[2]
+    assert "expected a character model, its activation and an alphabet of 19 characters" in error
+    assert "and 3 characters. Train the model again." in error
+
+
+def test_ctrl_c_saves_and_says_where(text_file, tmp_path):
+    command = [sys.executable, "-u", "examples/char_lm.py", "--text", text_file, *TOY]
+    command += ["--steps", "1000000", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        seen = ""
+        while "bits/char" not in seen:  # the tenth step is behind us
+            seen += os.read(process.stderr.fileno(), 1000).decode()
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = rows_of(tmp_path)[-1]["step"]
+    assert f"interrupted after step {int(last):,} of 1,000,000; all of it is saved" in out
+    assert f"model.safetensors, metrics.csv and curve.png are in {tmp_path}" in out
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_the_default_text():
+    from pydoc_data.topics import topics
+
+    data = char_data.load_data(None, 32, 64)
+    characters = sum(map(len, topics.values())) + len(topics) - 1
+    assert len(data.train) == int(0.9 * characters)
+    assert len(data.train) + len(data.validation) == characters
+    if sys.version_info[:3] == (3, 11, 7):
+        assert characters == 465_048
+        assert data.sha256.startswith("2a95af4ac93f5b71")
+        assert char_data.baselines(data)["3-gram"] == pytest.approx(2.47, abs=0.005)
+
+
+def test_the_state_is_carried_and_starts_from_zero_with_each_pass():
+    streams = np.arange(200).reshape(50, 4)
+    source = char_data.training_chunks(streams, 16)
+    firsts, starts = [], []
+    for _ in range(7):
+        (xs, labels), first = next(source)
+        assert xs.shape == (16, 4)
+        np.testing.assert_array_equal(xs[1:], labels[:-1])
+        firsts.append(first)
+        starts.append(int(xs[0, 0]) // 4)
+    assert firsts == [True, False, False] * 2 + [True]
+    assert starts == [0, 16, 32] * 2 + [0]
+
+
+def test_witten_bell_against_dictionaries():
+    rng = np.random.default_rng(0)
+    ids = rng.choice(4, 300, p=[0.6, 0.3, 0.07, 0.03])
+    train, test, vocabulary = ids[:200].tolist(), ids[200:].tolist(), 5
+
+    def probability(context, token, n):
+        if n == 0:
+            return 1 / vocabulary
+        context = context[-(n - 1) :] if n > 1 else []
+        places = [i for i in range(n - 1, len(train)) if train[i - n + 1 : i] == context]
+        follow = Counter(train[i] for i in places)
+        shorter = probability(context[1:], token, n - 1)
+        if not follow:
+            return shorter
+        total, kinds = sum(follow.values()), len(follow)
+        return (follow[token] + kinds * shorter) / (total + kinds)
+
+    found = list(witten_bell(ids[:200], ids[200:], vocabulary, orders=4))
+    for n, p in enumerate(found, 1):
+        context = train + test
+        expected = [probability(context[: 200 + i], c, n) for i, c in enumerate(test)]
+        np.testing.assert_allclose(p, expected, rtol=1e-12)
+
+
+def test_n_gram_probabilities_sum_to_one():
+    train = np.array([0, 1, 2, 0, 1, 1, 0, 2, 2, 1, 0])
+    for order in range(4):
+        p = [list(witten_bell(train, np.array([0, 1, c]), 4, orders=4))[order][2] for c in range(4)]
+        np.testing.assert_allclose(sum(p), 1, rtol=1e-12)

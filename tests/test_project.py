@@ -1,0 +1,132 @@
+"""README and docs run, docstrings match signatures, and importing is cheap."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jrnn
+
+ROOT = Path(__file__).parents[1]
+MODULES = ["jrnn", *(f"jrnn.{m.name}" for m in pkgutil.iter_modules(jrnn.__path__))]
+
+
+def public_functions():
+    """Functions and classes that a user may call: the package's own and its submodules' names."""
+    helpers = {"jrnn.checks", "jrnn.bptt"}  # the inside
+    for name in MODULES:
+        module = sys.modules[name] if name in sys.modules else importlib.import_module(name)
+        for attribute, value in vars(module).items():
+            home = getattr(value, "__module__", "")
+            own = home.startswith("jrnn") and home not in helpers
+            if own and not attribute.startswith("_") and inspect.isfunction(value):
+                yield f"{value.__module__}.{attribute}", value
+
+
+FUNCTIONS = dict(public_functions())
+
+
+def test_the_public_names():
+    assert {"jrnn.rnn.rnn", "jrnn.loss.readout", "jrnn.sampling.generate"} <= FUNCTIONS.keys()
+    assert len(FUNCTIONS) >= 20
+
+
+INTERNAL = {"jrnn.cell.elman"}
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - INTERNAL))
+def test_docstring_against_signature(name):
+    function = FUNCTIONS[name]
+    doc = inspect.getdoc(function)
+    assert doc, f"{name} has no docstring"
+    parameters = list(inspect.signature(function).parameters)
+    section = re.search(r"^Args:\n(.*?)(?:\n\n|\Z)", doc, re.S | re.M)
+    assert section, f"{name} has no Args"
+    documented = re.findall(r"^    (\w+): ", section[1], re.M)
+    assert documented == parameters
+    assert re.search(r"^(Returns|Yields|Raises):\n    \S", doc, re.M)
+
+
+def test_docstrings_give_shapes_and_errors():
+    for name in ("rnn.rnn", "rnn.rnn_cell", "loss.readout", "loss.softmax_cross_entropy"):
+        doc = FUNCTIONS[f"jrnn.{name}"].__doc__
+        assert re.search(r"`\[.*\]`", doc), name
+        assert "Raises:\n        ValueError: " in doc, name
+        assert re.search(r"\(\d+\)", doc), f"{name} cites no equation"
+
+
+def python_blocks(path):
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", path.read_text(), re.S | re.M))
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("path", ["README.md", "docs/transformations.md"])
+def test_code_in_the_docs_runs(path, capsys):
+    code = python_blocks(ROOT / path)
+    assert code.count("\n") >= 10
+    exec(compile(code, path, "exec"), {"__name__": path})
+
+
+@pytest.mark.usefixtures("float32")
+def test_readme_session():
+    result = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert result.attempted >= 5
+    assert result.failed == 0
+
+
+def test_readme_example_is_short():
+    lines = python_blocks(ROOT / "README.md").splitlines()
+    assert len([line for line in lines if line.strip()]) <= 15
+
+
+def test_ci_runs_the_command_of_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    command = re.search(r"^Run the tests:\n\n    (.*)$", readme, re.M)[1]
+    assert "Run the tests:" in (ROOT / ".ci/run").read_text()
+    assert command.endswith("pytest")
+
+
+def in_a_new_process(code):
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return run.stdout.split()
+
+
+def test_importing_is_cheap_and_brings_no_extra():
+    code = """
+import sys, time
+import jax, jax.numpy
+extras = {"matplotlib", "tqdm", "orbax", "safetensors"}
+start = time.perf_counter()
+import jrnn
+print(time.perf_counter() - start)
+print(*sorted({m.split(".")[0] for m in sys.modules} & extras))
+"""
+    # The fastest of three: what is measured is the import, not the machine.
+    runs = [in_a_new_process(code) for _ in range(3)]
+    assert min(float(run[0]) for run in runs) < 0.3
+    assert all(run[1:] == [] for run in runs)
+
+
+def test_importing_changes_no_setting():
+    code = """
+import os, jax
+values = {n: getattr(jax.config, n) for n in ("jax_enable_x64", "jax_default_matmul_precision")}
+environment = dict(os.environ)
+import jrnn
+assert environment == dict(os.environ)
+assert values == {n: getattr(jax.config, n) for n in values}
+from jax._src import xla_bridge
+print(xla_bridge.backends_are_initialized())
+"""
+    assert in_a_new_process(code) == ["False"]
+
+
+def test_only_one_file_imports_chex():
+    importing = [p.name for p in (ROOT / "jrnn").glob("*.py") if "import chex" in p.read_text()]
+    assert importing == ["checks.py"]

@@ -1,0 +1,40 @@
+"""What a user's type checker must accept and refuse (mypy reads this file, nobody runs it)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jrnn
+from jrnn.training import StepMetrics, TrainState, init_train_state, make_train_step
+
+key = jax.random.key(0)
+params: jrnn.RNNParams = jrnn.init_rnn(key, 5, 4, bias=False, dtype=jnp.float32)
+readout: jrnn.ReadoutParams = jrnn.init_readout(key, 4, 3)
+xs = jnp.zeros((7, 2, 5))
+
+h_last, hs = jrnn.rnn(params, xs, activation="relu")
+states: jax.Array = hs
+softsign = jrnn.Activation(lambda a: a / (1 + abs(a)), lambda h: (1 - abs(h)) ** 2)
+jrnn.rnn(params, xs, jnp.zeros(4), activation=softsign)
+jrnn.rnn(params, xs, activation="gelu")  # type: ignore[arg-type]
+jrnn.rnn(params, xs, jnp.zeros(4), "relu")  # type: ignore[call-arg]
+jrnn.rnn(readout, xs)  # type: ignore[arg-type]
+params._replace(b_h=None)
+
+h: jax.Array = jrnn.rnn_cell(params, jnp.zeros(4), xs[0])
+losses: jax.Array = jrnn.softmax_cross_entropy(jrnn.readout(readout, hs), jnp.zeros((7, 2), int))
+table: str = jrnn.summary(params)
+worst: float = max(jrnn.testing.check_against_scan(params, xs).values())
+
+
+def loss(
+    params: jrnn.RNNParams, h: jax.Array, batch: jax.Array, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """A user's loss."""
+    h_last, hs = jrnn.rnn(params, batch, h)
+    return jnp.mean(hs**2), h_last
+
+
+state: TrainState = init_train_state(params, optax.adam(1e-3), jnp.zeros((2, 4)), key)
+metrics: StepMetrics
+state, metrics = make_train_step(loss, optax.adam(1e-3))(state, xs)
