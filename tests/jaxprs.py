@@ -25,5 +25,8 @@ def sizes(equation):
 
 def carries(scan):
     """The shapes that a scan hands from one iteration to the next."""
-    first = scan.params["num_consts"]
-    return [v.aval.shape for v in scan.invars[first : first + scan.params["num_carry"]]]
+    if "num_carry" in scan.params:
+        consts, count = scan.params["num_consts"], scan.params["num_carry"]
+    else:  # jax 0.12: the trees of constants, carry and inputs
+        consts, count = (len(tree) for tree in scan.params["ft_in"].unpack()[:2])
+    return [v.aval.shape for v in scan.invars[consts : consts + count]]

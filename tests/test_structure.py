@@ -116,9 +116,9 @@ def compilations():
 
 
 def test_an_eager_call_compiles_once(compilations):
-    case = make_case(T=11)
-    logits, labels = np.ones((11, 3, 5)), np.ones((11, 3), int)
-    readout = jrnn.init_readout(jax.random.key(0), 4, 5)
+    case = make_case(T=11, B=2, I=3, H=9)  # sizes of no other test
+    logits, labels = np.ones((11, 2, 5)), np.ones((11, 2), int)
+    readout = jrnn.init_readout(jax.random.key(0), 9, 5)
     calls = {
         "rnn": lambda: jrnn.rnn(case.params, case.xs, case.h0),
         "rnn_cell": lambda: jrnn.rnn_cell(case.params, case.h0, case.xs[0]),
