@@ -34,6 +34,10 @@ from jrnn.text import Alphabet, chunks
 from jrnn.training import TrainState, init_train_state, make_train_step
 
 EVALUATION_CHUNK = 256
+W_HH_INITS = {
+    "orthogonal": jax.nn.initializers.orthogonal(),
+    "gaussian": jax.nn.initializers.normal(0.01),
+}
 
 
 class Model(NamedTuple):
@@ -47,10 +51,11 @@ class Model(NamedTuple):
 
 
 def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Model:
-    """`w_hh` orthogonal, the rest by LeCun's rule, biases zero."""
+    """`w_hh` orthogonal unless told otherwise, the rest by LeCun's rule, biases zero."""
     key_rnn, key_readout = jax.random.split(key)
+    w_hh_init = W_HH_INITS[args.w_hh_init]
     return Model(
-        jrnn.init_rnn(key_rnn, vocabulary, args.hidden_size),
+        jrnn.init_rnn(key_rnn, vocabulary, args.hidden_size, w_hh_init=w_hh_init),
         jrnn.init_readout(key_readout, args.hidden_size, vocabulary),
     )
 
@@ -281,6 +286,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     training.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
     training.add_argument("--steps", type=positive, default=3000)
     training.add_argument("--hidden-size", type=positive, default=256)
+    training.add_argument(
+        "--w-hh-init", choices=W_HH_INITS, default="orthogonal", help="gaussian: deviation 0.01"
+    )
     training.add_argument("--length", type=positive, default=64, help="steps in a chunk")
     training.add_argument("--batch-size", type=positive, default=32, help="streams")
     training.add_argument("--learning-rate", type=float, default=8e-3)

@@ -76,13 +76,21 @@ class Cell(NamedTuple):
 
 def elman(activation: ActivationName | Activation) -> Cell:
     """The Elman cell: equation (2), and its adjoint delta_t = phi'(h_t) dh_t, the front of (9)."""
+    return _elman(_find(activation))
+
+
+def derivative(activation: ActivationName | Activation) -> Elementwise:
+    """phi' as a function of h = phi(a)."""
+    return _find(activation).derivative_from_output
+
+
+def _find(activation: ActivationName | Activation) -> _Activation:
     checks.activation(activation, Activation, _ACTIVATIONS)
-    return _elman(activation)
+    return activation if isinstance(activation, Activation) else _ACTIVATIONS[activation]
 
 
 @functools.cache  # one activation is one cell, or jit would compile it again
-def _elman(activation: ActivationName | Activation) -> Cell:
-    phi = activation if isinstance(activation, Activation) else _ACTIVATIONS[activation]
+def _elman(phi: _Activation) -> Cell:
     return Cell(
         step=lambda a_t, h_tm1: phi.fn(a_t),
         adjoint=lambda dh_t, h_tm1, h_t: (phi.derivative_from_output(h_t) * dh_t, None),

@@ -1,0 +1,125 @@
+"""The forward pass as a plain scan, and the errors at every step that each derivation starts from.
+
+    h_t = phi(x_t w_ih + h_{t-1} w_hh + b_h)                                    (1) (2)
+    dJ/do_t = m_t (p_t sum_k y_tk - y_t)                                            (7)
+    dhs_t   = dJ/do_t w_ho^T        = dJ_t/dh_t, the loss of step t alone           (8)
+
+In the sources, (1) and (2) are z_t, h_t (Wolf, 2016), z_t, s_t (Brown, 2017), and h_t (Chavan,
+2026, "Chain Rule and Backpropagation"); (7) is p_t - labels_t, y^_t - y_t (Brown's (11)), Z - 1_m.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jrnn import checks
+from jrnn.bptt import project_inputs
+from jrnn.cell import Activation, ActivationName, derivative, elman
+from jrnn.loss import readout, softmax_cross_entropy
+from jrnn.types import ReadoutParams, RNNParams
+
+
+def rnn_scan(
+    params: RNNParams,
+    xs: jax.Array,
+    h0: jax.Array | None = None,
+    *,
+    activation: ActivationName | Activation = "tanh",
+) -> tuple[jax.Array, jax.Array]:
+    """`jrnn.rnn` as (1) and (2) stand, one step after the other; differentiated by JAX.
+
+    The baseline of the hand-derived gradient, and the way to what a `custom_vjp` has not:
+    `jax.jvp`, `jax.jacfwd`, `jax.linearize`, `jax.hessian`.
+
+    Args:
+        params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+        xs: `[T, I]` or `[T, B, I]` inputs, or `[T]` or `[T, B]` token ids.
+        h0: None (zeros), `[H]` (shared by the batch) or `[B, H]`.
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        `(h_last, hs)`: `[H]` or `[B, H]`, and `[T, H]` or `[T, B, H]`.
+
+    Raises:
+        ValueError: as `jrnn.rnn`.
+    """
+    checks.rnn_arguments(params, xs, h0)
+    cell = elman(activation)
+
+    def step(h_tm1: jax.Array, x_t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h_t = cell.step(project_inputs(params, x_t) + h_tm1 @ params.w_hh, h_tm1)  # (1), (2)
+        return h_t, h_t
+
+    xs = jnp.asarray(xs)
+    zeros = jnp.zeros_like(project_inputs(params, xs[0]))
+    first = zeros if h0 is None else jnp.broadcast_to(h0, zeros.shape) + zeros
+    return lax.scan(step, first, xs)
+
+
+class Gradients(NamedTuple):
+    """dJ/d of everything that is learned."""
+
+    rnn: RNNParams
+    readout: ReadoutParams
+    h0: jax.Array  # [H], for an h_0 of None too: the gradient at zeros
+
+
+class Trajectory(NamedTuple):
+    """What a forward pass leaves behind for the derivatives, one row per step."""
+
+    xs: jax.Array  # [T, I] x_t; token ids as the one-hot vectors that they stand for
+    h_tm1s: jax.Array  # [T, H] h_{t-1}
+    hs: jax.Array  # [T, H] h_t
+    dphis: jax.Array  # [T, H] phi'(h_t)
+    losses: jax.Array  # [T] m_t J_t
+    dlogits: jax.Array  # [T, O] dJ/do_t, (7)
+    dhs: jax.Array  # [T, H] dJ_t/dh_t by the loss of step t alone, (8)
+
+
+def trajectory(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    xs: jax.Array,
+    labels: jax.Array,
+    h0: jax.Array | None = None,
+    *,
+    weights: jax.Array | None = None,
+    activation: ActivationName | Activation = "tanh",
+) -> Trajectory:
+    """Run the network and its loss forward; every derivation of this package starts here.
+
+    Args:
+        rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+        readout_params: `w_ho [H, O]`, `b_o [O]` or None.
+        xs: `[T, I]` inputs or `[T]` token ids; with a batch `[T, B, I]` or `[T, B]`.
+        labels: `[T]` ids or `[T, O]` floats; with a batch `[T, B]` or `[T, B, O]`.
+        h0: None (zeros), `[H]`, or with a batch `[B, H]`.
+        weights: m, `[T]` (`[T, B]`), `[]` or None: ones (None) are the total cost, 1/T is the mean,
+            and zeros before the last step leave the loss at the last step only.
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        The `Trajectory`; with a batch every row has the batch axis in second place.
+
+    Raises:
+        ValueError: as `jrnn.rnn` and `jrnn.softmax_cross_entropy`.
+    """
+    _, hs = rnn_scan(rnn_params, xs, h0, activation=activation)
+    first = jnp.zeros_like(hs[0]) if h0 is None else jnp.broadcast_to(h0, hs[0].shape)
+    logits = readout(readout_params, hs)
+    losses, vjp = jax.vjp(lambda o: softmax_cross_entropy(o, labels, weights), logits)
+    (dlogits,) = vjp(jnp.ones_like(losses))
+    xs = jnp.asarray(xs)
+    if jnp.issubdtype(xs.dtype, jnp.integer):
+        xs = jax.nn.one_hot(xs, rnn_params.w_ih.shape[0], dtype=hs.dtype)
+    return Trajectory(
+        xs=xs,
+        h_tm1s=jnp.concatenate([first[None], hs[:-1]]),
+        hs=hs,
+        dphis=derivative(activation)(hs),
+        losses=losses,
+        dlogits=dlogits,
+        dhs=dlogits @ jnp.asarray(readout_params.w_ho).T,
+    )
