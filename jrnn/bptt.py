@@ -53,7 +53,7 @@ def project_inputs(params: RNNParams, xs: jax.Array, precision: Precision = None
     [0, I) stands for nothing: NaN.
     """
     if jnp.issubdtype(xs.dtype, jnp.integer):
-        rows = params.w_ih.at[xs]
+        rows = jnp.asarray(params.w_ih).at[xs]
         projected = rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     else:
         projected = jnp.matmul(xs, params.w_ih, precision=precision)

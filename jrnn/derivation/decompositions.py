@@ -1,0 +1,158 @@
+"""The double sum, summed in one index: by loss, or by use. Equal sums, different terms.
+
+    delta_{t,k} = dJ_t/da_k, the loss of step t alone; 0 for k > t
+
+    by loss   dJ_t/dw_hh = sum_k h_{k-1}^T delta_{t,k}          all paths from one loss
+    by use    h_{k-1}^T delta_k,  delta_k = sum_t delta_{t,k}   all losses through one use
+
+Wolf (2016) quotes a post that writes both as dJ^{t=2}/dw, and calls the second reading
+"categorically false"; it is the second decomposition, and "delaying" the errors means passing to
+it. By loss, step t needs no label but its own: dJ_3/dw_ih does not depend on labels 1 and 2.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jrnn import checks
+from jrnn.cell import Activation, ActivationName
+from jrnn.derivation.forward import Gradients, Trajectory, trajectory
+from jrnn.types import ReadoutParams, RNNParams
+
+
+def deltas_by_loss(f: Trajectory, w_hh: jax.Array) -> jax.Array:
+    """delta_{t,k} for every t and k.
+
+    Args:
+        f: the `Trajectory` of one sequence.
+        w_hh: `[H, H]`.
+
+    Returns:
+        `[T, T, H]`, entry [t, k] is dJ_{t+1}/da_{k+1}; 0 above the diagonal.
+    """
+    T, H = f.hs.shape
+    checks.affordable("deltas by loss", T * T * H * f.hs.dtype.itemsize)
+
+    def step_back(e: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        e = e.at[k].add(f.dhs[k])  # [T, H]: dJ_t/dh_k for every t >= k, (8)
+        deltas = e * f.dphis[k][None]
+        return deltas @ w_hh.T, deltas
+
+    zeros = jnp.zeros_like(f.hs)
+    return lax.scan(step_back, zeros, jnp.arange(T), reverse=True)[1].swapaxes(0, 1)
+
+
+def gradients_per_step(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    xs: jax.Array,
+    labels: jax.Array,
+    h0: jax.Array | None = None,
+    *,
+    weights: jax.Array | None = None,
+    activation: ActivationName | Activation = "tanh",
+) -> Gradients:
+    """By loss: dJ_t/dW for every t, all paths from one loss. O(T^2 H^2).
+
+    Args:
+        rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+        readout_params: `w_ho [H, O]`, `b_o [O]` or None.
+        xs: `[T, I]` inputs or `[T]` token ids, one sequence.
+        labels: `[T]` ids or `[T, O]` floats.
+        h0: None (zeros) or `[H]`.
+        weights: m, `[T]`, `[]` or None, as in `trajectory`.
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        `Gradients` with a leading axis T in every array; the sum over it is the gradient.
+
+    Raises:
+        ValueError: a batch, sizes that need more than 4 GB, or what `trajectory` refuses.
+    """
+    checks.one_sequence(xs, "jax.vmap maps it over a batch.")
+    f = trajectory(
+        rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
+    )
+    T, H = f.hs.shape
+    checks.affordable("gradients per step", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
+    deltas = deltas_by_loss(f, jnp.asarray(rnn_params.w_hh))
+    return _pack(
+        rnn_params,
+        readout_params,
+        dw_ih=jnp.einsum("ki,tkj->tij", f.xs, deltas),
+        dw_hh=jnp.einsum("ki,tkj->tij", f.h_tm1s, deltas),
+        db_h=deltas.sum(1),
+        f=f,
+        dh_0=deltas[:, 0] @ jnp.asarray(rnn_params.w_hh).T,
+    )
+
+
+def gradients_per_use(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    xs: jax.Array,
+    labels: jax.Array,
+    h0: jax.Array | None = None,
+    *,
+    weights: jax.Array | None = None,
+    activation: ActivationName | Activation = "tanh",
+) -> Gradients:
+    """By use: x_k^T delta_k and h_{k-1}^T delta_k for every k, all losses through one use.
+
+    Args:
+        rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+        readout_params: `w_ho [H, O]`, `b_o [O]` or None.
+        xs: `[T, I]` inputs or `[T]` token ids, one sequence.
+        labels: `[T]` ids or `[T, O]` floats.
+        h0: None (zeros) or `[H]`; it is used once, by the first step.
+        weights: m, `[T]`, `[]` or None, as in `trajectory`.
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        `Gradients` with a leading axis T in every array; the sum over it is the gradient.
+
+    Raises:
+        ValueError: a batch, sizes that need more than 4 GB, or what `trajectory` refuses.
+    """
+    checks.one_sequence(xs, "jax.vmap maps it over a batch.")
+    f = trajectory(
+        rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
+    )
+    T, H = f.hs.shape
+    checks.affordable("gradients per use", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
+    w_hh = jnp.asarray(rnn_params.w_hh)
+
+    def step_back(c: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        dhs_k, dphi_k = row
+        delta_k = dphi_k * (dhs_k + c)  # (9)
+        return delta_k @ w_hh.T, delta_k
+
+    dh_0, deltas = lax.scan(step_back, jnp.zeros_like(f.hs[0]), (f.dhs, f.dphis), reverse=True)
+    return _pack(
+        rnn_params,
+        readout_params,
+        dw_ih=jnp.einsum("ki,kj->kij", f.xs, deltas),
+        dw_hh=jnp.einsum("ki,kj->kij", f.h_tm1s, deltas),
+        db_h=deltas,
+        f=f,
+        dh_0=jnp.zeros_like(f.hs).at[0].set(dh_0),
+    )
+
+
+def _pack(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    *,
+    dw_ih: jax.Array,
+    dw_hh: jax.Array,
+    db_h: jax.Array,
+    f: Trajectory,
+    dh_0: jax.Array,
+) -> Gradients:
+    """The readout is used by one loss at a time: its terms are the same in both."""
+    dw_ho = jnp.einsum("ti,tj->tij", f.hs, f.dlogits)  # (10)
+    return Gradients(
+        RNNParams(dw_ih, dw_hh, None if rnn_params.b_h is None else db_h),
+        ReadoutParams(dw_ho, None if readout_params.b_o is None else f.dlogits),
+        dh_0,
+    )

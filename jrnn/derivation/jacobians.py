@@ -1,0 +1,79 @@
+"""How one state depends on another.
+
+    dh_t/dh_{t-1} = diag(phi'(h_t)) w_hh^T                              (out, in)
+    dh_t/dh_k     = J_t J_{t-1} ... J_{k+1}         with J_r = dh_r/dh_{r-1}; the identity at t = k
+
+Chavan (2026), "Phase 1", step 5, derives the first for tanh; the second is the factor dh_t/dh_k of
+Wolf (2016), of Brown (2017), (19)-(20), and of the notebook, "the term responsible for the
+vanishing gradient problem" (Brown).
+
+A cotangent dh_t goes back as dh_t J_t, a row times the Jacobian, or as J_t^T dh_t, the transposed
+Jacobian times a column (Chavan's approaches 1 and 2). Both are (phi'(h_t) * dh_t) w_hh^T, the step
+of (9), which needs no Jacobian at all.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jrnn import checks
+from jrnn.cell import Activation, ActivationName, derivative
+from jrnn.types import RNNParams
+
+
+def state_jacobian(
+    rnn_params: RNNParams,
+    hs: jax.Array,
+    t: int,
+    *,
+    activation: ActivationName | Activation = "tanh",
+) -> jax.Array:
+    """dh_t/dh_{t-1}.
+
+    Args:
+        rnn_params: `w_hh [H, H]` and the rest.
+        hs: `[T, H]` states; `hs[0]` is h_1.
+        t: 1, ..., T, as in the equations.
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        `[H, H]`, entry (i, j) is dh_ti/dh_{t-1,j}.
+
+    Raises:
+        ValueError: t outside 1..T, or states that do not fit.
+    """
+    checks.states("hs", hs, rnn_params)
+    checks.step_within("t", t, 1, len(hs), "T")
+    dphi = derivative(activation)(jnp.asarray(hs)[t - 1])
+    return jnp.diag(dphi) @ jnp.asarray(rnn_params.w_hh).T
+
+
+def state_jacobian_product(
+    rnn_params: RNNParams,
+    hs: jax.Array,
+    t: int,
+    k: int,
+    *,
+    activation: ActivationName | Activation = "tanh",
+) -> jax.Array:
+    """dh_t/dh_k = J_t J_{t-1} ... J_{k+1}, O((t - k) H^3).
+
+    Args:
+        rnn_params: `w_hh [H, H]` and the rest.
+        hs: `[T, H]` states; `hs[0]` is h_1.
+        t: 0, ..., T, as in the equations.
+        k: 0, ..., t.
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        `[H, H]`, entry (i, j) is dh_ti/dh_kj; the identity for k = t.
+
+    Raises:
+        ValueError: t outside 0..T, k outside 0..t, or states that do not fit.
+    """
+    checks.states("hs", hs, rnn_params)
+    checks.step_within("t", t, 0, len(hs), "T")
+    checks.step_within("k", k, 0, t, "t")
+    product = jnp.eye(rnn_params.w_hh.shape[0], dtype=hs.dtype)
+    for r in range(k + 1, t + 1):
+        product = state_jacobian(rnn_params, hs, r, activation=activation) @ product
+    return product

@@ -1,0 +1,92 @@
+"""The shortcut that Wolf (2016) "leaves to you": one reverse loop that carries the error along.
+
+    delta_t = phi'(h_t) * (dhs_t + delta_{t+1} w_hh^T)                              (9)
+
+What it carries has a name in each of the posts that Wolf cites: `dhnext` in Karpathy's min-char-rnn
+is delta_{t+1} w_hh^T; `delta_t` in WildML's tutorial is delta_t; the sum of the e's of "RNN Maths"
+(e^{t=2f3} + e^{t=2f2}, the errors of h_2 by the losses of steps 3 and 2) is dhs_t + dhnext.
+Chavan (2026), "Phase 1", steps 6 and 7, has the recursion for dL/dh_i with the loss at the last
+step alone; he breaks off before dW_hh, which is the line below that appends to it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jrnn import checks
+from jrnn.cell import Activation, ActivationName
+from jrnn.derivation.forward import Gradients, Trajectory, trajectory
+from jrnn.types import ReadoutParams, RNNParams
+
+
+def gradients_recursion(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    xs: jax.Array,
+    labels: jax.Array,
+    h0: jax.Array | None = None,
+    *,
+    weights: jax.Array | None = None,
+    activation: ActivationName | Activation = "tanh",
+) -> Gradients:
+    """The gradient by (9), as a loop that can be read: O(T H^2), what `jrnn.rnn` does by a scan.
+
+    Args:
+        rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+        readout_params: `w_ho [H, O]`, `b_o [O]` or None.
+        xs: `[T, I]` inputs or `[T]` token ids, one sequence.
+        labels: `[T]` ids or `[T, O]` floats.
+        h0: None (zeros) or `[H]`.
+        weights: m, `[T]`, `[]` or None, as in `trajectory`.
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        The `Gradients` of J = sum_t m_t J_t.
+
+    Raises:
+        ValueError: a batch, or anything that `trajectory` refuses.
+    """
+    checks.one_sequence(xs, "jax.vmap maps it over a batch.")
+    f = trajectory(
+        rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
+    )
+    w_hh_transposed = jnp.asarray(rnn_params.w_hh).T
+    dhnext = jnp.zeros_like(f.hs[0])
+    deltas: list[jax.Array] = []
+    for t in reversed(range(len(f.hs))):
+        delta_t = f.dphis[t] * (f.dhs[t] + dhnext)  # (9)
+        dhnext = delta_t @ w_hh_transposed
+        deltas.insert(0, delta_t)
+    return assemble(rnn_params, readout_params, f, jnp.stack(deltas), dhnext)
+
+
+def assemble(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    f: Trajectory,
+    deltas: jax.Array,
+    dh_0: jax.Array,
+) -> Gradients:
+    """(10)-(13): the gradients from the deltas.
+
+    Args:
+        rnn_params: tells whether there is a bias.
+        readout_params: tells whether there is a bias.
+        f: the `Trajectory` of one sequence.
+        deltas: `[T, H]` delta_t.
+        dh_0: `[H]` the cotangent of h_0.
+
+    Returns:
+        The `Gradients`.
+    """
+    return Gradients(
+        RNNParams(
+            w_ih=f.xs.T @ deltas,  # (12)
+            w_hh=f.h_tm1s.T @ deltas,  # (11)
+            b_h=None if rnn_params.b_h is None else deltas.sum(0),  # (12)
+        ),
+        ReadoutParams(
+            w_ho=f.hs.T @ f.dlogits,  # (10)
+            b_o=None if readout_params.b_o is None else f.dlogits.sum(0),  # (10)
+        ),
+        dh_0,
+    )

@@ -1,0 +1,113 @@
+"""Truncated BPTT, of two kinds, and how far each is from the exact gradient.
+
+    window w   the gradient of each J_t goes back through steps t, t - 1, ..., t - w + 1
+    chunk C    the sequence is cut every C steps; the state crosses the cut, the gradient does not
+
+They are different gradients: a window follows every loss equally far, a chunk follows the first
+losses after a cut hardly at all. WildML's `bptt_truncate` is w - 1; training (`jrnn.training`) uses
+chunks. Window 1 is Brown's (2017) equation (15) taken literally, "at first it seems": the immediate
+derivative at every step, which his (17) then completes. With w or C >= T both are exact.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jrnn import checks
+from jrnn.cell import Activation, ActivationName
+from jrnn.derivation.decompositions import deltas_by_loss
+from jrnn.derivation.forward import Gradients, Trajectory, trajectory
+from jrnn.derivation.recursion import assemble
+from jrnn.types import ReadoutParams, RNNParams
+
+
+def gradients_truncated(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    xs: jax.Array,
+    labels: jax.Array,
+    h0: jax.Array | None = None,
+    *,
+    window: int | None = None,
+    chunk: int | None = None,
+    weights: jax.Array | None = None,
+    activation: ActivationName | Activation = "tanh",
+) -> Gradients:
+    """The gradient of truncated BPTT, by `window` or by `chunk`.
+
+    Args:
+        rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+        readout_params: `w_ho [H, O]`, `b_o [O]` or None.
+        xs: `[T, I]` inputs or `[T]` token ids, one sequence.
+        labels: `[T]` ids or `[T, O]` floats.
+        h0: None (zeros) or `[H]`.
+        window: steps that each loss goes back through, at least 1. O(T^2 H^2).
+        chunk: steps between two cuts, at least 1. O(T H^2).
+        weights: m, `[T]`, `[]` or None, as in `trajectory`.
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        The truncated `Gradients`; h_0's is of the losses that reach it.
+
+    Raises:
+        ValueError: both or neither of window and chunk, one below 1, a batch, sizes that need more
+            than 4 GB, or what `trajectory` refuses.
+    """
+    checks.one_sequence(xs, "jax.vmap maps it over a batch.")
+    checks.window_or_chunk(window, chunk)
+    f = trajectory(
+        rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
+    )
+    w_hh = jnp.asarray(rnn_params.w_hh)
+    if window is not None:
+        deltas = _by_window(f, w_hh, window)
+    elif chunk is not None:
+        deltas = _by_chunk(f, w_hh, chunk)
+    return assemble(rnn_params, readout_params, f, deltas, deltas[0] @ w_hh.T)
+
+
+def _by_window(f: Trajectory, w_hh: jax.Array, window: int) -> jax.Array:
+    steps = jnp.arange(len(f.hs))
+    back = steps[:, None] - steps[None]  # t - k
+    return jnp.where((back < window)[..., None], deltas_by_loss(f, w_hh), 0).sum(0)
+
+
+def _by_chunk(f: Trajectory, w_hh: jax.Array, chunk: int) -> jax.Array:
+    def step_back(
+        c: jax.Array, row: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        dhs_t, dphi_t, cut_after = row
+        delta_t = dphi_t * (dhs_t + jnp.where(cut_after, 0, c))  # (9), but for the cut
+        return delta_t @ w_hh.T, delta_t
+
+    cut_after = (jnp.arange(len(f.hs)) + 1) % chunk == 0
+    rows = (f.dhs, f.dphis, cut_after)
+    return lax.scan(step_back, jnp.zeros_like(f.hs[0]), rows, reverse=True)[1]
+
+
+class GradientDistance(NamedTuple):
+    """Two gradients, each as one long vector."""
+
+    norm_ratio: jax.Array  # [] |found| / |exact|
+    cosine: jax.Array  # [] of the angle between them
+
+
+def gradient_distance(found: Gradients, exact: Gradients) -> GradientDistance:
+    """How far a gradient is from the exact one; (1, 1) if it is the same.
+
+    Args:
+        found: any pytree of arrays.
+        exact: a pytree of the same structure.
+
+    Returns:
+        The `GradientDistance`, over all arrays together.
+    """
+    pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True))
+    dot = sum(jnp.vdot(a, b) for a, b in pairs)
+    square = sum(jnp.vdot(a, a) for a, _ in pairs)
+    exact_square = sum(jnp.vdot(b, b) for _, b in pairs)
+    return GradientDistance(
+        norm_ratio=jnp.sqrt(square / exact_square), cosine=dot / jnp.sqrt(square * exact_square)
+    )

@@ -1,0 +1,628 @@
+"""Every form of the gradient against the NumPy oracle, and what the sources say of each factor."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from cases import RTOL, H, I, O, T, assert_close, differences, make_case
+
+import jrnn
+from jrnn import derivation
+from jrnn.derivation import Gradients
+
+
+def kernel(rnn, readout, xs, labels, h0=None, *, weights=None, activation="tanh"):
+    """The gradient by `jrnn.rnn`, and beside it by autodiff of a plain scan."""
+    return _by_autodiff(jrnn.rnn, rnn, readout, xs, labels, h0, weights, activation)
+
+
+def autodiff(rnn, readout, xs, labels, h0=None, *, weights=None, activation="tanh"):
+    return _by_autodiff(derivation.rnn_scan, rnn, readout, xs, labels, h0, weights, activation)
+
+
+def _by_autodiff(f, rnn, readout, xs, labels, h0, weights, activation):
+    def cost(at):
+        _, hs = f(at.rnn, xs, at.h0, activation=activation)
+        return jrnn.softmax_cross_entropy(jrnn.readout(at.readout, hs), labels, weights).sum()
+
+    start = jnp.zeros(rnn.w_hh.shape[0], rnn.w_hh.dtype) if h0 is None else h0
+    return jax.grad(cost)(Gradients(rnn, readout, start))
+
+
+def summed(f):
+    """The sum over the leading axis of a decomposition."""
+    return lambda *args, **options: jax.tree.map(lambda g: g.sum(0), f(*args, **options))
+
+
+FORMS = {
+    "kernel": kernel,
+    "double sum": derivation.gradients_double_sum,
+    "sum of per step": summed(derivation.gradients_per_step),
+    "sum of per use": summed(derivation.gradients_per_use),
+    "recursion": derivation.gradients_recursion,
+    "sensitivity": derivation.gradients_sensitivity,
+    "untruncated window": partial(derivation.gradients_truncated, window=T),
+    "untruncated chunk": partial(derivation.gradients_truncated, chunk=T),
+    "autodiff": autodiff,
+}
+COSTS = {"total": np.ones(T), "mean": np.full(T, 1 / T), "last only": np.eye(T)[-1]}
+
+
+def example(*, bias=True, ids=False, h0="[H]", seed=0, **sizes):
+    """One sequence with its readout and labels."""
+    case = make_case(batch=False, bias=bias, ids=ids, h0=h0, seed=seed, **sizes)
+    rng = np.random.default_rng(seed + 100)
+    n, h = case.dhs.shape
+    readout = jrnn.ReadoutParams(rng.normal(size=(h, O)), rng.normal(size=O) if bias else None)
+    labels = rng.integers(0, O, n) if ids else rng.dirichlet(np.ones(O), n)
+    return case.params, readout, case.xs, labels, case.h0
+
+
+def expected(rnn, readout, xs, labels, h0, weights, activation):
+    """The gradient by the oracle's loops."""
+    h0 = np.zeros(len(rnn.w_hh)) if h0 is None else h0
+    zero = np.zeros_like(h0)
+    (_, hs), _ = oracle.rnn(rnn, xs, h0, activation, zero, np.zeros((len(xs), len(zero))))
+    logits = hs @ readout.w_ho + (0 if readout.b_o is None else readout.b_o)
+    _, d = oracle.cross_entropy(logits, labels, weights, np.ones(len(xs)))
+    dhs = d["logits"] @ readout.w_ho.T
+    _, dp = oracle.rnn(rnn, xs, h0, activation, zero, dhs)
+    dw_ho = sum(np.outer(h, o) for h, o in zip(hs, d["logits"], strict=True))
+    db_o = None if readout.b_o is None else d["logits"].sum(0)
+    drnn = jrnn.RNNParams(dp["w_ih"], dp["w_hh"], dp.get("b_h"))
+    return Gradients(drnn, jrnn.ReadoutParams(dw_ho, db_o), dp["h0"])
+
+
+# An orthogonal array: every pair of two options occurs, and with each the three costs.
+OPTIONS = [
+    ("tanh", True, False, "[H]"),
+    ("tanh", False, True, "None"),
+    ("relu", True, False, "None"),
+    ("relu", False, True, "[H]"),
+    ("sigmoid", True, True, "[H]"),
+    ("sigmoid", False, False, "None"),
+    ("identity", True, True, "None"),
+    ("identity", False, False, "[H]"),
+]
+
+
+@pytest.mark.parametrize(("activation", "bias", "ids", "h0"), OPTIONS)
+def test_every_form_is_the_gradient(activation, bias, ids, h0):
+    args = example(bias=bias, ids=ids, h0=h0)
+    for name, form in FORMS.items():
+        f = form if name == "double sum" else jax.jit(form, static_argnames="activation")
+        for cost, weights in COSTS.items():
+            found = f(*args, weights=weights, activation=activation)
+            want = expected(*args, weights, activation)
+            wrong = {k: d for k, d in differences(found, want).items() if not d <= RTOL}
+            assert not wrong, (name, cost, wrong)
+
+
+@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
+@pytest.mark.parametrize("activation", oracle.ACTIVATIONS)
+def test_finite_differences(activation, ids):
+    args = example(ids=ids)  # relu: every |a| > 1e-3, see the test below
+    found = derivation.gradients_finite_difference(*args, activation=activation)
+    assert_close(found, expected(*args, None, activation), rtol=1e-6)
+
+
+@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
+def test_relu_stays_off_its_kink(ids):
+    rnn, _, xs, _, h0 = example(ids=ids)
+    x = np.eye(I)[xs] if ids else xs
+    a, _ = oracle.states(rnn.w_ih, rnn.w_hh, rnn.b_h, x, h0, "relu")
+    assert np.abs(a).min() > 1e-3
+
+
+def test_a_batch_by_vmap():
+    many = [example(seed=s) for s in range(3)]
+    rnn, readout, *_ = many[0]
+    xs, labels, h0 = (np.stack(leaves) for leaves in list(zip(*many, strict=True))[2:])
+    for form in (derivation.gradients_recursion, derivation.gradients_sensitivity):
+        found = jax.vmap(form, (None, None, 0, 0, 0))(rnn, readout, xs, labels, h0)
+        for b in range(3):
+            want = expected(rnn, readout, xs[b], labels[b], h0[b], None, "tanh")
+            assert_close(jax.tree.map(lambda g: g[b], found), want)
+
+
+# --- the two decompositions ----------------------------------------------------------------------
+
+
+def test_by_loss_is_the_gradient_of_each_loss():
+    args = example()
+    found = derivation.gradients_per_step(*args)
+    for t in range(T):
+        want = expected(*args, np.eye(T)[t], "tanh")
+        assert_close(jax.tree.map(lambda g: g[t], found), want)
+
+
+def test_by_use_is_the_gradient_of_each_use():
+    """Give every step weights of its own: the gradient of step k's is the term of use k."""
+    rnn, readout, xs, labels, h0 = example()
+    found = derivation.gradients_per_use(rnn, readout, xs, labels, h0)
+    own = jax.tree.map(lambda w: jnp.broadcast_to(w, (T, *w.shape)), (rnn, readout))
+
+    def cost(own):
+        def step(h, row):
+            (rnn, readout), x, y = row
+            h = jnp.tanh(x @ rnn.w_ih + h @ rnn.w_hh + rnn.b_h)
+            return h, -jnp.vdot(y, jax.nn.log_softmax(h @ readout.w_ho + readout.b_o))
+
+        return jax.lax.scan(step, h0, (own, xs, labels))[1].sum()
+
+    drnn, dreadout = jax.grad(cost)(own)
+    assert_close((found.rnn, found.readout), (drnn, dreadout))
+
+
+def test_the_sums_are_equal_and_the_terms_are_not():
+    args = example()
+    by_loss, by_use = derivation.gradients_per_step(*args), derivation.gradients_per_use(*args)
+    assert_close(by_loss.rnn.w_hh.sum(0), by_use.rnn.w_hh.sum(0))
+    norms = [np.linalg.norm(g.rnn.w_hh, axis=(1, 2)) for g in (by_loss, by_use)]
+    assert np.abs(norms[0] - norms[1]).max() > 0.1 * max(map(np.max, norms))
+
+
+def test_a_loss_needs_no_label_but_its_own():
+    """Wolf: "we'll need access to our labels at time-steps t = 3, 2 and 1" for dJ_3. No."""
+    rnn, readout, xs, labels, h0 = example()
+    others = labels.copy()
+    others[[0, 1]] = labels[[1, 0]]
+    a, b = (derivation.gradients_per_step(rnn, readout, xs, y, h0) for y in (labels, others))
+    third = lambda g: jax.tree.map(lambda x: x[2], g)
+    assert_close(third(a), third(b), rtol=0.0)
+    assert max(differences(a, b).values()) > 0.01
+
+
+def test_with_a_zero_first_state_the_first_use_of_w_hh_is_nothing():
+    rnn, readout, xs, labels, _ = example()
+    found = derivation.gradients_per_use(rnn, readout, xs, labels)
+    assert not found.rnn.w_hh[0].any()
+    assert found.rnn.w_ih[0].any()
+
+
+# --- Wolf's and the notebook's expansions, term by term ------------------------------------------
+
+
+def factors(args):
+    rnn, readout, xs, labels, h0 = args
+    f = derivation.trajectory(rnn, readout, xs, labels, h0)
+    return f, [None, *f.dhs], [None, *map(np.diag, f.dphis)], rnn.w_hh.T
+
+
+def test_wolf_expands_three_steps():
+    """3 + 2 + 1 terms of dJ/dW^hh and dJ/dW^xh."""
+    args = example(T=3)
+    f, dJ_dh, dh_dz, dz_dh = factors(args)
+    paths = {
+        (3, 3): dJ_dh[3] @ dh_dz[3],
+        (3, 2): dJ_dh[3] @ dh_dz[3] @ dz_dh @ dh_dz[2],
+        (3, 1): dJ_dh[3] @ dh_dz[3] @ dz_dh @ dh_dz[2] @ dz_dh @ dh_dz[1],
+        (2, 2): dJ_dh[2] @ dh_dz[2],
+        (2, 1): dJ_dh[2] @ dh_dz[2] @ dz_dh @ dh_dz[1],
+        (1, 1): dJ_dh[1] @ dh_dz[1],
+    }
+    dW_hh = sum(np.outer(f.h_tm1s[k - 1], path) for (_, k), path in paths.items())
+    dW_xh = sum(np.outer(f.xs[k - 1], path) for (_, k), path in paths.items())
+    found = derivation.gradients_double_sum(*args)
+    assert_close((found.rnn.w_hh, found.rnn.w_ih), (dW_hh, dW_xh))
+    deltas = derivation.deltas_by_loss(f, jnp.asarray(args[0].w_hh))
+    for (t, k), path in paths.items():
+        assert_close(deltas[t - 1, k - 1], path)
+
+
+def test_the_notebook_expands_four_steps():
+    """L_1 + ... + L_4: 1 + 2 + 3 + 4 terms of dL/dW_xh, the terms k > t being none."""
+    args = example(T=4)
+    f, dJ_dh, dh_dz, dz_dh = factors(args)
+    J = [None, *(d @ dz_dh for d in dh_dz[1:])]  # J[t] = dh_t/dh_{t-1}
+    dL = [None] * 5
+    x = [None, *f.xs]
+    dL[1] = np.outer(x[1], dJ_dh[1] @ dh_dz[1])
+    dL[2] = np.outer(x[2], dJ_dh[2] @ dh_dz[2]) + np.outer(x[1], dJ_dh[2] @ J[2] @ dh_dz[1])
+    dL[3] = (
+        np.outer(x[3], dJ_dh[3] @ dh_dz[3])
+        + np.outer(x[2], dJ_dh[3] @ J[3] @ dh_dz[2])
+        + np.outer(x[1], dJ_dh[3] @ J[3] @ J[2] @ dh_dz[1])
+    )
+    dL[4] = (
+        np.outer(x[4], dJ_dh[4] @ dh_dz[4])
+        + np.outer(x[3], dJ_dh[4] @ J[4] @ dh_dz[3])
+        + np.outer(x[2], dJ_dh[4] @ J[4] @ J[3] @ dh_dz[2])
+        + np.outer(x[1], dJ_dh[4] @ J[4] @ J[3] @ J[2] @ dh_dz[1])
+    )
+    assert_close(derivation.gradients_per_step(*args).rnn.w_ih, np.stack(dL[1:]))
+    assert_close(derivation.gradients_double_sum(*args).rnn.w_ih, sum(dL[1:]))
+
+
+# --- Jacobians -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", oracle.ACTIVATIONS)
+def test_state_jacobians(activation):
+    rnn, _, xs, _, h0 = example()
+    _, hs = jrnn.rnn(rnn, xs, h0, activation=activation)
+    options = {"activation": activation}
+
+    def run(h, k, t):
+        """h_t from h_k, by the oracle's own definition of a step."""
+        phi = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
+        for r in range(k, t):
+            a = xs[r] @ rnn.w_ih + h @ rnn.w_hh + rnn.b_h
+            h = phi.get(activation, lambda a: a)(a)
+        return h
+
+    before = [h0, *hs]
+    for t, k in [(1, 0), (4, 3), (T, 2), (T, 0), (3, 3)]:
+        product = derivation.state_jacobian_product(rnn, hs, t, k, **options)
+        assert_close(product, jax.jacrev(run)(jnp.asarray(before[k]), k, t))
+    assert_close(
+        derivation.state_jacobian(rnn, hs, 4, **options),
+        derivation.state_jacobian_product(rnn, hs, 4, 3, **options),
+        rtol=0.0,
+    )
+
+
+def test_a_row_times_the_jacobian_and_its_transpose_times_a_column():
+    """Chavan's approaches 1 and 2, and the step of (9): delta w_hh^T, with w_hh not symmetric."""
+    rnn, _, xs, _, h0 = example()
+    _, hs = jrnn.rnn(rnn, xs, h0)
+    dh_3 = np.random.default_rng(0).normal(size=H)
+    J_3 = derivation.state_jacobian(rnn, hs, 3)
+    delta_3 = (1 - hs[2] ** 2) * dh_3
+    assert_close(dh_3 @ J_3, delta_3 @ rnn.w_hh.T)
+    assert_close(J_3.T @ dh_3, delta_3 @ rnn.w_hh.T)
+    assert np.abs(J_3 @ dh_3 - delta_3 @ rnn.w_hh.T).max() > 0.1
+
+
+# --- softmax: Chavan's worked example ------------------------------------------------------------
+
+LOGITS, TRUE = np.array([2.0, 1.0, 0.1]), 1
+P = np.exp(LOGITS) / np.exp(LOGITS).sum()
+ONE_HOT = np.eye(3)[TRUE]
+
+
+def test_chavans_example():
+    np.testing.assert_allclose(P, [0.6590, 0.2424, 0.0986], atol=5e-5)
+    found = derivation.logits_derivative(P, ONE_HOT)
+    np.testing.assert_allclose(found, [0.6590, -0.7576, 0.0986], atol=5e-5)
+    np.testing.assert_allclose(found, P - ONE_HOT, rtol=1e-12)
+    np.testing.assert_allclose(derivation.cross_entropy_derivative(P, ONE_HOT), [0, -1 / P[1], 0])
+
+
+def test_chavans_slips_by_number():
+    # The quotient rule with e^{y_i} under the sum for e^{y_k}: 0.869 for 0.225 at class 1.
+    e = np.exp(LOGITS)
+    right = derivation.softmax_jacobian(P)[0, 0]
+    assert right == pytest.approx(0.2247, abs=5e-5)
+    assert P[0] * (3 * e[0] - e[0]) / e.sum() == pytest.approx(0.8686, abs=5e-5)
+    # The sum over i without i in it: C times the true class's derivative.
+    assert sum(-1 / P[1] * P[1] * (1 - P[1]) for _ in range(3)) == pytest.approx(-2.273, abs=5e-4)
+    assert derivation.logits_derivative(P, ONE_HOT)[1] == pytest.approx(-0.758, abs=5e-4)
+    # dL/dZ is not Z - 1_m; that is dL/dy.
+    dZ = derivation.cross_entropy_derivative(P, ONE_HOT)
+    np.testing.assert_allclose(dZ, [0, -4.125, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_softmax_jacobian_and_the_collapse(seed):
+    rng = np.random.default_rng(seed)
+    o, y = jnp.asarray(rng.normal(size=O)), jnp.asarray(rng.normal(size=O))
+    p = jax.nn.softmax(o)
+    assert_close(derivation.softmax_jacobian(p), jax.jacrev(jax.nn.softmax)(o))
+    assert_close(derivation.cross_entropy_derivative(p, y), jax.grad(lambda p: -y @ jnp.log(p))(p))
+    assert_close(derivation.logits_derivative(p, y), p * y.sum() - y)
+    assert_close(derivation.logits_derivative(p, y), jax.grad(jrnn.softmax_cross_entropy)(o, y))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_the_gradient_at_the_logits_says(seed):
+    p = np.random.default_rng(seed).dirichlet(np.ones(O))
+    d = derivation.logits_derivative(p, np.eye(O)[2])
+    assert abs(d.sum()) < 1e-12
+    assert d[2] <= 0
+    assert (np.delete(d, 2) >= 0).all()
+    surer = np.where(np.arange(O) == 4, 5.0, p)
+    surer /= surer.sum()  # more confident, and wrong
+    assert np.abs(derivation.logits_derivative(surer, np.eye(O)[2])).sum() > np.abs(d).sum()
+
+
+def test_the_notebooks_loss_without_the_sum_over_classes():
+    losses = -ONE_HOT * np.log(P)
+    assert losses.shape == (3,)
+    assert losses.sum() == pytest.approx(float(jrnn.softmax_cross_entropy(LOGITS, np.array(TRUE))))
+
+
+# --- truncation ----------------------------------------------------------------------------------
+
+
+def plain_window(args, w):
+    """Each loss differentiated by JAX with the state cut w steps before it."""
+    rnn, readout, xs, labels, h0 = args
+
+    def cost(at):
+        total = 0.0
+        for t in range(len(xs)):
+            h = at.h0
+            for k in range(t + 1):
+                h = jax.lax.stop_gradient(h) if k == t - w + 1 and k > 0 else h
+                h = jnp.tanh(xs[k] @ at.rnn.w_ih + h @ at.rnn.w_hh + at.rnn.b_h)
+            logits = h @ at.readout.w_ho + at.readout.b_o
+            total -= jnp.vdot(labels[t], jax.nn.log_softmax(logits))
+        return total
+
+    return jax.grad(cost)(Gradients(rnn, readout, h0))
+
+
+def plain_chunk(args, c):
+    rnn, readout, xs, labels, h0 = args
+
+    def cost(at):
+        total, h = 0.0, at.h0
+        for t in range(len(xs)):
+            h = jax.lax.stop_gradient(h) if t % c == 0 and t > 0 else h
+            h = jnp.tanh(xs[t] @ at.rnn.w_ih + h @ at.rnn.w_hh + at.rnn.b_h)
+            logits = h @ at.readout.w_ho + at.readout.b_o
+            total -= jnp.vdot(labels[t], jax.nn.log_softmax(logits))
+        return total
+
+    return jax.grad(cost)(Gradients(rnn, readout, h0))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, T - 1, T, T + 5])
+def test_truncated_gradients(n):
+    args = example()
+    window = derivation.gradients_truncated(*args, window=n)
+    chunk = derivation.gradients_truncated(*args, chunk=n)
+    assert_close(window, plain_window(args, n))
+    assert_close(chunk, plain_chunk(args, n))
+    exact = expected(*args, None, "tanh")
+    for found in (window, chunk):
+        distance = derivation.gradient_distance(found, exact)
+        if n >= T:
+            np.testing.assert_allclose(distance, (1, 1), rtol=1e-12)
+        else:
+            assert max(differences(found, exact).values()) > 10 * RTOL
+    if 1 < n < T:
+        assert max(differences(window, chunk).values()) > 0.01  # different gradients
+
+
+def test_window_one_is_the_immediate_derivative():
+    """Brown's (15): every state as if it depended on the weights through its own step alone."""
+    args = example()
+    f, *_ = factors(args)
+    found = derivation.gradients_truncated(*args, window=1).rnn
+    assert_close(
+        found.w_hh, sum(np.outer(h, d) for h, d in zip(f.h_tm1s, f.dhs * f.dphis, strict=True))
+    )
+
+
+def test_gradient_distance():
+    a = {"x": jnp.array([3.0, 0.0]), "y": jnp.array(4.0)}
+    b = {"x": jnp.array([0.0, 0.0]), "y": jnp.array(10.0)}
+    np.testing.assert_allclose(derivation.gradient_distance(a, b), (0.5, 0.8))
+
+
+# --- forward in time -----------------------------------------------------------------------------
+
+
+def test_sensitivity_online():
+    """Every step knows its own loss's gradient, and the running sum."""
+    rnn, readout, xs, labels, h0 = args = example()
+    by_loss = derivation.gradients_per_step(*args)
+    carry = derivation.sensitivity_init(rnn, readout, h0)
+    for t in range(T):
+        carry, out = derivation.sensitivity_step(rnn, readout, carry, xs[t], labels[t])
+        assert_close(out.gradients, jax.tree.map(lambda g: g[t], by_loss))
+        assert_close(carry.total, jax.tree.map(lambda g: g[: t + 1].sum(0), by_loss))
+        assert_close(out.loss, derivation.trajectory(*args).losses[t])
+
+
+def test_training_online():
+    """Updates inside the sequence: the loss falls; S_t goes stale by as much as theta moves."""
+    rnn, readout, xs, labels, _ = example(ids=True, T=120, I=3, H=6)
+    xs, labels = np.arange(120) % 3, (np.arange(120) + 1) % 3
+
+    @jax.jit
+    def step(rnn, readout, carry, x, y, rate):
+        carry, out = derivation.sensitivity_step(rnn, readout, carry, x, y)
+        move = lambda p, d: p - rate * d
+        rnn = jax.tree.map(move, rnn, out.gradients.rnn)
+        readout = jax.tree.map(move, readout, out.gradients.readout)
+        return rnn, readout, carry, out
+
+    def online(rate):
+        theta, carry = (rnn, readout), derivation.sensitivity_init(rnn, readout)
+        losses, last = [], None
+        for x, y in zip(xs, labels, strict=True):
+            *theta, carry, last = step(*theta, carry, x, y, rate)
+            losses.append(float(last.loss))
+        return losses, last.gradients
+
+    losses, _ = online(0.1)
+    assert np.mean(losses[-5:]) < 0.2 * np.mean(losses[:5])
+    exact = jax.tree.map(lambda g: g[-1], derivation.gradients_per_step(rnn, readout, xs, labels))
+    assert_close(online(0.0)[1], exact)
+    stale = [max(differences(online(rate)[1], exact).values()) for rate in (1e-5, 1e-3)]
+    assert RTOL < stale[0] < 0.1 * stale[1]
+
+
+def test_the_memory_of_the_sensitivities_does_not_grow_with_time():
+    def temporaries(steps):
+        args = example(T=steps, H=8)
+        program = jax.jit(derivation.gradients_sensitivity).lower(*args).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    grown = temporaries(400) - temporaries(100)
+    assert grown <= 300 * 8 * (I + O + H)  # nothing but rows of the inputs
+
+
+def test_mean_and_total_cost_differ_by_the_number_of_steps():
+    """Brown (2) has 1/N, his 2.4 "just sums"."""
+    args = example()
+    total = derivation.gradients_recursion(*args)
+    mean = derivation.gradients_recursion(*args, weights=COSTS["mean"])
+    assert_close(jax.tree.map(lambda g: T * g, mean), total)
+
+
+# --- size and speed ------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float32")
+def test_by_step_at_a_useful_size():
+    import time
+
+    args = example(T=200, H=64, I=8)
+    args = jax.tree.map(lambda x: x.astype(np.float32), args)
+    for form in (derivation.gradients_per_step, derivation.gradients_per_use):
+        f = jax.jit(form)
+        memory = f.lower(*args).compile().memory_analysis()
+        assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 200e6
+        jax.block_until_ready(f(*args))
+        start = time.perf_counter()
+        jax.block_until_ready(f(*args))
+        assert time.perf_counter() - start < 1
+
+
+# --- planted faults ------------------------------------------------------------------------------
+
+
+def double_sum(args, *, first=1, last=lambda t: t, jacobian=None, order=1, product_from=1):
+    """The double sum once more, with a place for each fault."""
+    f, dJ_dh, dh_dz, dz_dh = factors(args)
+    J = [None, *(jacobian or (lambda d: d @ dz_dh))(np.stack(dh_dz[1:]))]
+    dW = np.zeros((H, H))
+    for t in range(1, T + 1):
+        for k in range(first, last(t) + 1):
+            product = np.eye(H)
+            for r in range(k + product_from, t + 1):
+                product = J[r] @ product if order == 1 else product @ J[r]
+            dW += np.outer(f.h_tm1s[k - 1], dJ_dh[t] @ product @ dh_dz[k])
+    return dW
+
+
+DERIVATION_FAULTS = {
+    "Jacobians multiplied in the order of time": {"order": -1},
+    "k from 2": {"first": 2},
+    "k up to t - 1": {"last": lambda t: t - 1},
+    "k beyond t, as the notebook writes it": {"last": lambda t: T},
+    "one Jacobian too few": {"product_from": 2},
+    "one Jacobian too many": {"product_from": 0},
+    "diagonal missing": {"jacobian": lambda d: np.stack([example()[0].w_hh.T] * T)},
+    "w_hh not transposed": {"jacobian": lambda d: d @ example()[0].w_hh},
+    "diagonal on the wrong side": {"jacobian": lambda d: example()[0].w_hh.T @ d},
+}
+
+
+def test_the_copy_without_a_fault():
+    args = example()
+    assert_close(double_sum(args), expected(*args, None, "tanh").rnn.w_hh)
+
+
+@pytest.mark.parametrize("fault", DERIVATION_FAULTS)
+def test_planted_fault(fault):
+    args = example()
+    want = {"w_hh": expected(*args, None, "tanh").rnn.w_hh}
+    found = {"w_hh": double_sum(args, **DERIVATION_FAULTS[fault])}
+    assert max(differences(found, want).values()) > 10 * RTOL
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_window_or_chunk_off_by_one_is_seen(n):
+    args = example()
+    for plain, name in ((plain_window, "window"), (plain_chunk, "chunk")):
+        for wrong in (n - 1, n + 1):
+            found = derivation.gradients_truncated(*args, **{name: wrong})
+            assert max(differences(found, plain(args, n)).values()) > 10 * RTOL
+
+
+def test_wolf_brown_and_the_diagonal_of_the_softmax():
+    """ "Same gradient as sigmoid" (Brown, 2.1) is true of the diagonal alone."""
+    jacobian = derivation.softmax_jacobian(P)
+    sigmoid = P * (1 - P)
+    np.testing.assert_allclose(np.diag(jacobian), sigmoid)
+    assert np.abs(jacobian - np.diag(sigmoid)).max() > 0.05
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+ARGS = example()
+RNN, READOUT = ARGS[:2]
+HS = np.zeros((T, H))
+BIG = jrnn.RNNParams(
+    *(jax.ShapeDtypeStruct(s, np.float64) for s in [(2, 1024), (1024, 1024), (1024,)])
+)
+BIG_READOUT = jrnn.ReadoutParams(*(jax.ShapeDtypeStruct(s, np.float64) for s in [(1024, 3), (3,)]))
+
+REFUSED = {
+    "k above t": (
+        lambda: derivation.state_jacobian_product(RNN, HS, 3, 4),
+        "k: expected an integer from 0 to t = 3; got 4. Steps count from 1, as in the equations",
+    ),
+    "k below 0": (
+        lambda: derivation.state_jacobian_product(RNN, HS, 3, -1),
+        "k: expected an integer from 0 to t = 3; got -1.",
+    ),
+    "t above T": (
+        lambda: derivation.state_jacobian_product(RNN, HS, T + 1, 0),
+        "t: expected an integer from 0 to T = 7; got 8.",
+    ),
+    "t of a Jacobian": (
+        lambda: derivation.state_jacobian(RNN, HS, 0),
+        "t: expected an integer from 1 to T = 7; got 0.",
+    ),
+    "states of a batch": (
+        lambda: derivation.state_jacobian(RNN, np.zeros((T, 2, H)), 1),
+        "hs: expected shape [T, H] = [any, 4]; got float64[7, 2, 4].",
+    ),
+    "a batch": (
+        lambda: derivation.gradients_recursion(RNN, READOUT, np.zeros((T, 2, I)), ARGS[3]),
+        "xs: expected one sequence, vectors [T, I] or ids [T]; got float64[7, 2, 5]. jax.vmap maps",
+    ),
+    "window 0": (
+        lambda: derivation.gradients_truncated(*ARGS, window=0),
+        "window: expected an integer >= 1; got 0.",
+    ),
+    "chunk of a float": (
+        lambda: derivation.gradients_truncated(*ARGS, chunk=2.0),
+        "chunk: expected an integer >= 1; got 2.0.",
+    ),
+    "window and chunk": (
+        lambda: derivation.gradients_truncated(*ARGS, window=1, chunk=2),
+        "window, chunk: expected one of the two; got window=1 and chunk=2. They are different",
+    ),
+    "neither": (
+        lambda: derivation.gradients_truncated(*ARGS),
+        "window, chunk: expected one of the two; got neither.",
+    ),
+    "too large by step": (
+        lambda: jax.eval_shape(
+            derivation.gradients_per_step,
+            BIG,
+            BIG_READOUT,
+            jax.ShapeDtypeStruct((1000,), np.int32),
+            jax.ShapeDtypeStruct((1000,), np.int32),
+        ),
+        "gradients per step: expected at most 4 GB; got 8.4 GB. jax.grad through jrnn.rnn computes",
+    ),
+    "too large forward in time": (
+        lambda: derivation.sensitivity_init(BIG, BIG_READOUT),
+        "sensitivities: expected at most 4 GB; got 8.6 GB.",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f not in ("kernel", "autodiff")])
+def test_every_form_refuses_a_batch(form):
+    with pytest.raises(ValueError, match=r"one sequence, vectors \[T, I\] or ids \[T\]"):
+        FORMS[form](RNN, READOUT, np.zeros((T, 2, I)), ARGS[3])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    call, text = REFUSED[name]
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        call()
+    assert text in str(error.value)
