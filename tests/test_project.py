@@ -66,7 +66,7 @@ def python_blocks(path):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("path", ["README.md", "docs/transformations.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/transformations.md", "docs/derivation.md"])
 def test_code_in_the_docs_runs(path, capsys):
     code = python_blocks(ROOT / path)
     assert code.count("\n") >= 10
