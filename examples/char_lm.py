@@ -11,6 +11,7 @@ characters is printed beside the network's figure. Ctrl-C ends the training, not
 """
 
 import argparse
+import io
 import signal
 import sys
 import tempfile
@@ -25,15 +26,22 @@ import numpy as np
 import optax
 from char_data import Data, baselines, load_data, quote, training_chunks
 from char_report import report, write_curve, write_metrics
-from tqdm import tqdm
 
 import jrnn
-from jrnn.checks import sampling_options
+from jrnn.checks import refuse, sampling_options
 from jrnn.model_file import load_model, save_model
 from jrnn.text import Alphabet, chunks
 from jrnn.training import TrainState, init_train_state, make_train_step
 
+try:  # all that a run needs, before it begins
+    import matplotlib as matplotlib
+    import safetensors as safetensors
+    from tqdm import tqdm
+except ImportError as error:
+    sys.exit(f"{error.name} is missing: pip install -e '.[train]'")
+
 EVALUATION_CHUNK = 256
+ACTIVATIONS = ["tanh", "relu", "sigmoid", "identity"]
 W_HH_INITS = {
     "orthogonal": jax.nn.initializers.orthogonal(),
     "gaussian": jax.nn.initializers.normal(0.01),
@@ -73,7 +81,7 @@ def make_loss(activation: str) -> Any:
     return loss
 
 
-def make_evaluate(activation: str) -> Any:
+def make_evaluate(activation: str, streams: np.ndarray) -> Callable[[Model], float]:
     """Bits per character over streams, the state carried from zero, unknown ones not counted."""
 
     @jax.jit
@@ -82,15 +90,15 @@ def make_evaluate(activation: str) -> Any:
         logits = jrnn.readout(model.readout, hs)
         return jrnn.softmax_cross_entropy(logits, labels, weights).sum(), h_last
 
-    def evaluate(model: Model, streams: np.ndarray) -> float:
+    def evaluate(model: Model) -> float:
         h = jnp.zeros((streams.shape[1], model.rnn.w_hh.shape[0]))
-        nats = counted = 0.0
+        nats = 0.0
         for xs, labels in chunks(streams, EVALUATION_CHUNK):
             padding = ((0, EVALUATION_CHUNK - len(xs)), (0, 0))
             xs, labels = np.pad(xs, padding), np.pad(labels, padding)  # one shape, one program
             chunk, h = chunk_nats(model, h, xs, labels, labels != 0)
-            nats, counted = nats + float(chunk), counted + (labels != 0).sum()
-        return nats / counted / np.log(2)
+            nats += float(chunk)
+        return nats / np.count_nonzero(streams[1:]) / np.log(2)
 
     return evaluate
 
@@ -119,7 +127,7 @@ class StopFlag:
 
     def _raise(self, signum: int, frame: Any) -> None:
         self.raised = True
-        signal.signal(signal.SIGINT, self._previous)  # a second Ctrl-C stops at once
+        print("\nstopping after this step, and saving", file=sys.stderr, flush=True)
 
     def __exit__(self, *exception: object) -> None:
         """Give SIGINT back."""
@@ -127,53 +135,55 @@ class StopFlag:
 
 
 class Record:
-    """The metrics of a run: a row per evaluation, timed without the evaluations."""
+    """The metrics of a run: a row per evaluation; the time is that of the steps after the first."""
 
-    def __init__(self, step_characters: int) -> None:
-        """Start the clock."""
+    def __init__(self, step_characters: int, evaluate: Callable[[Model], float]) -> None:
+        """Nothing is recorded yet."""
         self.rows: list[dict[str, float]] = []
+        self._step_characters, self._evaluate = step_characters, evaluate
         self._losses: list[jax.Array] = []
-        self._step_characters = step_characters
-        self._seconds, self._started = 0.0, time.perf_counter()
+        self._seconds = self._started = 0.0
 
     def add(self, loss: jax.Array) -> None:
         """Keep a loss, on the device: reading it would wait for it."""
         self._losses.append(loss)
+        if not self._started:  # the first step compiles
+            loss.block_until_ready()
+            self._started = time.perf_counter()
 
-    def evaluate(self, step: int, validation_bits: Callable[[], float]) -> None:
+    def evaluate(self, step: int, model: Model) -> None:
         """Close a row."""
         train_bits = float(np.mean(jax.device_get(self._losses))) / np.log(2)
+        if not np.isfinite(train_bits):
+            repair = "Lower --learning-rate or --clip. Nothing in --out was changed."
+            refuse(f"training, up to step {step:,}", "a finite loss", train_bits, repair)
         self._seconds += time.perf_counter() - self._started
-        characters = step * self._step_characters
         self.rows.append(
             {
                 "step": step,
-                "characters": characters,
+                "characters": step * self._step_characters,
                 "train_bits": train_bits,
-                "validation_bits": validation_bits(),
-                "characters_per_second": characters / self._seconds,
+                "validation_bits": self._evaluate(model),
+                "characters_per_second": (step - 1) * self._step_characters / self._seconds,
             }
         )
         self._losses, self._started = [], time.perf_counter()
 
 
-def train(args: argparse.Namespace, data: Data) -> tuple[TrainState, list[dict[str, float]], bool]:
-    """Run the training: the last state, the rows of metrics, and whether Ctrl-C cut it short."""
+def train(args: argparse.Namespace, data: Data, stop: StopFlag) -> tuple[TrainState, Record]:
+    """Run the training until its end or the flag."""
     key_model, key_state = jax.random.split(jax.random.key(args.seed))
     model = init_model(key_model, args, len(data.alphabet.characters))
-    print(jrnn.summary(model), end="\n\n")
+    print(jrnn.summary(model), end="\n\n", flush=True)
     optimizer = make_optimizer(args)
     zeros = jnp.zeros((args.batch_size, args.hidden_size))
     state = init_train_state(model, optimizer, zeros, key_state)
     train_step = make_train_step(make_loss(args.activation), optimizer)
-    evaluate = make_evaluate(args.activation)
 
     step_characters = args.length * args.batch_size
-    record, source = Record(step_characters), training_chunks(data.streams, args.length)
-    with (
-        StopFlag() as stop,
-        tqdm(total=args.steps * step_characters, unit="char", unit_scale=True) as bar,
-    ):
+    evaluate = make_evaluate(args.activation, data.validation_streams)
+    record, source = Record(step_characters, evaluate), training_chunks(data.streams, args.length)
+    with tqdm(total=args.steps * step_characters, unit="char", unit_scale=True) as bar:
         for step in range(1, args.steps + 1):
             batch, first = next(source)
             if first:
@@ -183,11 +193,11 @@ def train(args: argparse.Namespace, data: Data) -> tuple[TrainState, list[dict[s
             bar.update(step_characters)
             if step % 10 == 0:
                 bar.set_postfix_str(f"{float(metrics.loss) / np.log(2):.3f} bits/char")
-            if step % args.eval_every == 0 or step == args.steps or stop.raised:
-                record.evaluate(step, lambda: evaluate(state.params, data.validation_streams))
             if stop.raised:
                 break
-    return state, record.rows, stop.raised
+            if step % args.eval_every == 0 and step < args.steps:
+                record.evaluate(step, state.params)
+    return state, record
 
 
 # --- the commands --------------------------------------------------------------------------------
@@ -200,45 +210,52 @@ def run_training(args: argparse.Namespace) -> int:
     data = load_data(args.text, args.batch_size, args.length)
     check_prompt(args.prompt, data.alphabet)
     counts = baselines(data)
-    state, rows, interrupted = train(args, data)
-    model = jax.device_get(state.params)
-    settings = {
-        "characters": data.alphabet.characters,
-        "activation": args.activation,
-        "text_sha256": data.sha256,
-        "validation_bits": rows[-1]["validation_bits"],
-        "options": {k: str(v) if k == "out" else v for k, v in vars(args).items()},
-        "versions": {"jrnn": jrnn.__version__, "jax": jax.__version__},
-    }
-    save_model(args.out / "model.safetensors", model.rnn, model.readout, settings)
-    write_metrics(args.out / "metrics.csv", rows)
-    write_curve(args.out / "curve.png", rows, counts)
-    report(rows, counts, data)
+    with StopFlag() as stop:
+        state, record = train(args, data, stop)
+        step = int(state.step)
+        record.evaluate(step, state.params)
+        model, settings = jax.device_get(state.params), settings_of(args, data)
+        save_model(args.out / "model.safetensors", model.rnn, model.readout, settings)
+        write_metrics(args.out / "metrics.csv", record.rows)
+        write_curve(args.out / "curve.png", record.rows, counts)
+    report(record.rows, counts, data)
     print(f"\nmodel.safetensors, metrics.csv and curve.png are in {args.out}")
-    if interrupted:
-        print(f"interrupted after step {rows[-1]['step']:,} of {args.steps:,}; all of it is saved")
+    if step < args.steps:
+        print(f"interrupted after step {step:,} of {args.steps:,}; all of it is saved")
         return 130
     print("a sample:\n")
     write_samples(args, model, settings, length=300)
     return 0
 
 
+def settings_of(args: argparse.Namespace, data: Data) -> dict[str, Any]:
+    """What a model file says beside the arrays."""
+    return {
+        "characters": data.alphabet.characters,
+        "activation": args.activation,
+        "text_sha256": data.sha256,
+        "options": {k: str(v) if k == "out" else v for k, v in vars(args).items()},
+        "versions": {"jrnn": jrnn.__version__, "jax": jax.__version__},
+    }
+
+
 def check_prompt(prompt: str, alphabet: Alphabet) -> None:
     """Refuse a prompt that the network cannot read."""
     unknown = alphabet.unknown(prompt)
     if unknown:
-        raise ValueError(
-            f"--prompt: expected characters of the training text; got {quote(unknown)}. "
-            f"The model knows: {alphabet.characters[1:]!r}"
-        )
+        known = alphabet.characters[1:]
+        known = repr(known) if len(known) <= 200 else f"{len(known):,} others"
+        expected = "characters of the training text"
+        refuse("--prompt", expected, quote(unknown), f"The model knows {known}.")
 
 
 def write_samples(args: argparse.Namespace, model: Model, settings: Any, length: int) -> None:
     """Stream one sample, or print several one after the other."""
     alphabet = Alphabet(settings["characters"])
+    never = jnp.asarray(model.readout.b_o).at[0].set(-jnp.inf)  # U+FFFD is for reading only
     blocks = jrnn.sampling.generate(
         model.rnn,
-        model.readout,
+        model.readout._replace(b_o=never),
         jax.random.key(args.seed),
         alphabet.encode(args.prompt or "\n"),
         length,
@@ -261,14 +278,21 @@ def write_samples(args: argparse.Namespace, model: Model, settings: Any, length:
 def run_sampling(args: argparse.Namespace) -> int:
     """Sample from the model in `--out`."""
     path = args.out / "model.safetensors"
+    if not path.exists():
+        refuse("--out", "a directory with a model.safetensors", args.out, "Train a model first.")
     rnn_params, readout_params, settings = load_model(path)
-    characters = settings.get("characters", "")
-    if len(characters) != len(rnn_params.w_ih) or "activation" not in settings:
-        raise ValueError(
-            f"model file {path}: expected a character model, its activation and an alphabet of "
-            f"{len(rnn_params.w_ih)} characters; got the settings {sorted(settings)} and "
-            f"{len(characters)} characters. Train the model again."
-        )
+    characters, activation = settings.get("characters"), settings.get("activation")
+    I = len(rnn_params.w_ih)
+    if (
+        not isinstance(characters, str)
+        or len(characters) != I
+        or activation not in ACTIVATIONS
+        or readout_params.b_o is None
+    ):
+        alphabet = f"{len(characters)} characters" if isinstance(characters, str) else "no alphabet"
+        expected = f"a character model, its activation and an alphabet of {I} characters"
+        came = f"{alphabet}, activation {activation!r}"
+        refuse(f"model file {path}", expected, came, "Train the model again.")
     check_prompt(args.prompt, Alphabet(characters))
     write_samples(args, Model(rnn_params, readout_params), settings, length=args.sample)
     return 0
@@ -281,7 +305,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("out/char_lm"), help="directory")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     training = parser.add_argument_group("training")
     training.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
     training.add_argument("--steps", type=positive, default=3000)
@@ -291,12 +315,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     training.add_argument("--length", type=positive, default=64, help="steps in a chunk")
     training.add_argument("--batch-size", type=positive, default=32, help="streams")
-    training.add_argument("--learning-rate", type=float, default=8e-3)
+    training.add_argument("--learning-rate", type=positive_float, default=8e-3)
     training.add_argument("--schedule", choices=["cosine", "constant"], default="cosine")
-    training.add_argument("--clip", type=float, default=1.0, help="gradient norm")
-    training.add_argument(
-        "--activation", choices=["tanh", "relu", "sigmoid", "identity"], default="tanh"
-    )
+    training.add_argument("--clip", type=positive_float, default=1.0, help="gradient norm")
+    training.add_argument("--activation", choices=ACTIVATIONS, default="tanh")
     training.add_argument("--eval-every", type=positive, default=100, help="steps")
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument(
@@ -314,20 +336,39 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def positive(text: str) -> int:
     """An integer above 0, for argparse."""
-    if int(text) < 1:
+    if not 1 <= int(text) < 2**31:
         raise ValueError
     return int(text)
+
+
+def seed(text: str) -> int:
+    """A seed of a random key, for argparse."""
+    if not 0 <= int(text) < 2**31:
+        raise ValueError
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    if not 0 < float(text) < float("inf"):
+        raise ValueError
+    return float(text)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 1 after bad input, 130 after Ctrl-C."""
     args = parse(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the terminal cannot show, escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sampling_options(args.temperature, args.top_k, args.top_p)
         return run_sampling(args) if args.sample else run_training(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before or after the training; during it there is a flag
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from jrnn.arrays import add_bias, are_ids, at_least_float32
 from jrnn.cell import Cell
 from jrnn.types import RNNParams
 
@@ -52,14 +53,13 @@ def project_inputs(params: RNNParams, xs: jax.Array, precision: Precision = None
     A token id k stands for the one-hot vector e_k, and e_k w_ih is row k of w_ih. An id outside
     [0, I) stands for nothing: NaN.
     """
-    if jnp.issubdtype(xs.dtype, jnp.integer):
-        rows = jnp.asarray(params.w_ih).at[xs]
+    if are_ids(xs):
+        rows = at_least_float32(params.w_ih).at[xs]  # many steps may add to one row: in float32
         projected = rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        projected = projected.astype(params.w_ih.dtype)
     else:
         projected = jnp.matmul(xs, params.w_ih, precision=precision)
-    if params.b_h is None:
-        return projected
-    return projected + params.b_h.reshape((1,) * (projected.ndim - 1) + (-1,))
+    return add_bias(projected, params.b_h)
 
 
 def run(

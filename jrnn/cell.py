@@ -43,7 +43,8 @@ class Activation(_Activation):
 
     Raises:
         ValueError: `derivative_from_output(fn(a))` is not the derivative that automatic
-            differentiation finds, somewhere on -3 <= a <= 3.
+            differentiation finds, to 1e-6 somewhere on -3 <= a <= 3; or one of the two is not
+            hashable, not elementwise, or changes the dtype.
     """
 
     def __post_init__(self) -> None:
@@ -75,12 +76,32 @@ class Cell(NamedTuple):
 
 
 def elman(activation: ActivationName | Activation) -> Cell:
-    """The Elman cell: equation (2), and its adjoint delta_t = phi'(h_t) dh_t, the front of (9)."""
+    """The Elman cell: equation (2), and its adjoint delta_t = phi'(h_t) dh_t, the front of (9).
+
+    Args:
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        The `Cell`; the same one for the same activation.
+
+    Raises:
+        ValueError: an unknown activation.
+    """
     return _elman(_find(activation))
 
 
 def derivative(activation: ActivationName | Activation) -> Elementwise:
-    """phi' as a function of h = phi(a)."""
+    """phi' as a function of h = phi(a).
+
+    Args:
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        The elementwise function.
+
+    Raises:
+        ValueError: an unknown activation.
+    """
     return _find(activation).derivative_from_output
 
 
@@ -89,7 +110,7 @@ def _find(activation: ActivationName | Activation) -> _Activation:
     return activation if isinstance(activation, Activation) else _ACTIVATIONS[activation]
 
 
-@functools.cache  # one activation is one cell, or jit would compile it again
+@functools.lru_cache(256)  # one activation is one cell, or jit would compile it again
 def _elman(phi: _Activation) -> Cell:
     return Cell(
         step=lambda a_t, h_tm1: phi.fn(a_t),

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jrnn.arrays import are_ids
+
 if TYPE_CHECKING:
     from jrnn.types import ReadoutParams, RNNParams
 
@@ -43,10 +45,6 @@ def _shape(argument: str, x: Any, shape: tuple[int | None, ...], axes: str, repa
     except AssertionError:
         sizes = ", ".join("any" if n is None else str(n) for n in shape)
         refuse(argument, f"shape {axes} = [{sizes}]", _describe(x), repair)
-
-
-def _is_integer(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.integer)
 
 
 def _is_float(x: Any) -> bool:
@@ -84,6 +82,7 @@ def _ids_within(
     values = _concrete(ids)
     if values is None or values.size == 0:
         return
+    values = values.astype(np.int64)  # `size` need not fit into the dtype of the ids
     wrong = (values < 0) | (values >= size)
     if counted is not None:
         wrong &= counted
@@ -97,18 +96,36 @@ def _ids_within(
         )
 
 
+def ids(argument: str, ids: Any, size: int, what: str) -> None:
+    array(argument, ids)
+    if not are_ids(ids):
+        refuse(argument, "integers", _describe(ids), "Ids count from 0.")
+    _ids_within(argument, ids, size, f"{size} {what}")
+
+
 # --- parameters and states -----------------------------------------------------------------------
 
 
 def sizes(**values: Any) -> None:
     for argument, n in values.items():
-        if not isinstance(n, (int, np.integer)) or n < 1:
-            refuse(argument, "a positive integer", repr(n), "Sizes count features.")
+        if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
+            refuse(argument, "a positive integer", repr(n), "It is the size of an axis.")
 
 
-def floating_dtype(dtype: Any) -> None:
-    if not jnp.issubdtype(dtype, jnp.floating):
-        refuse("dtype", "a floating dtype or None", dtype, "Leave it out for JAX's default float.")
+def floating_dtype(dtype: Any) -> np.dtype:
+    """The dtype of new parameters."""
+    repair = "Leave it out for JAX's default float."
+    try:
+        asked = jnp.dtype(float if dtype is None else dtype)
+    except TypeError:
+        refuse("dtype", "a floating dtype or None", repr(dtype), repair)
+    if not jnp.issubdtype(asked, jnp.floating):
+        refuse("dtype", "a floating dtype or None", asked, repair)
+    given = jax.dtypes.canonicalize_dtype(asked)  # float32 for float64, but in 64-bit mode
+    if dtype is not None and given != asked:
+        repair = "JAX has it after jax.config.update('jax_enable_x64', True)."
+        refuse("dtype", f"at most {given}", asked, repair)
+    return given
 
 
 def rnn_params(params: "RNNParams") -> None:
@@ -125,30 +142,28 @@ def rnn_params(params: "RNNParams") -> None:
         _same_dtype("b_h", params.b_h, "w_hh", params.w_hh)
 
 
-def _inputs(argument: str, xs: Any, params: "RNNParams", lead: str, ranks: tuple[int, int]) -> None:
-    """Vectors with the leading axes `lead` of one of two ranks, or ids of those ranks."""
+def _inputs(argument: str, xs: Any, params: "RNNParams", leads: tuple[str, str]) -> None:
+    """Vectors, or ids, with one of two groups of leading axes, such as "T" and "T, B"."""
     array(argument, xs)
     I = params.w_ih.shape[0]
-    one, batch = lead.split("|")
-    vectors = f"vectors [{one}I] or [{batch}I]"
-    ids = f"integer token ids [{one.rstrip(', ')}] or [{batch.rstrip(', ')}]"
-    if _is_integer(xs):
-        if xs.ndim not in ranks:
-            repair = (
-                "Integers are token ids; cast counts to float."
-                if xs.ndim == ranks[1] + 1
-                else "Integers are token ids."
-            )
-            refuse(argument, ids, _describe(xs), repair)
+    vectors = " or ".join(f"[{lead}{', ' if lead else ''}I]" for lead in leads)
+    ids = "integer token ids " + " or ".join(f"[{lead}]" for lead in leads)
+    ranks = [lead.replace(",", "").split() for lead in leads]
+    features = xs.ndim - np.array([len(axes) for axes in ranks])  # axes that are left, for each
+    if are_ids(xs):
+        if 0 not in features:
+            repair = "cast counts to float." if 1 in features else "vectors are floats."
+            refuse(argument, ids, _describe(xs), f"Integers are token ids; {repair}")
         _ids_within(argument, xs, I, f"I = {I} rows of w_ih")
         return
     if not _is_float(xs):
-        refuse(argument, f"{vectors}, or {ids}", _describe(xs), "Cast it by .astype.")
-    if xs.ndim - 1 not in ranks:
-        refuse(argument, vectors, _describe(xs), "A single feature is an axis of size 1.")
+        refuse(argument, f"vectors {vectors}, or {ids}", _describe(xs), "Cast it by .astype.")
+    if 1 not in features:
+        repair = "A single feature is an axis of size 1."
+        refuse(argument, f"vectors {vectors}", _describe(xs), repair)
     if xs.shape[-1] != I:
         repair = f"w_ih {list(params.w_ih.shape)} takes vectors of size I = {I}."
-        refuse(argument, f"{vectors} with I = {I}", _describe(xs), repair)
+        refuse(argument, f"vectors {vectors} with I = {I}", _describe(xs), repair)
     _same_dtype(argument, xs, "params", params.w_hh)
 
 
@@ -166,17 +181,17 @@ def _state(argument: str, h: Any, params: "RNNParams", batch: tuple[int, ...]) -
 
 def cell_arguments(params: "RNNParams", h_tm1: Any, x_t: Any) -> None:
     rnn_params(params)
-    _inputs("x_t", x_t, params, "|B, ", (0, 1))
-    _state("h_tm1", h_tm1, params, x_t.shape[: x_t.ndim - (not _is_integer(x_t))])
+    _inputs("x_t", x_t, params, ("", "B"))
+    _state("h_tm1", h_tm1, params, x_t.shape[: x_t.ndim - (not are_ids(x_t))])
 
 
 def rnn_arguments(params: "RNNParams", xs: Any, h0: Any) -> None:
     rnn_params(params)
-    _inputs("xs", xs, params, "T, |T, B, ", (1, 2))
+    _inputs("xs", xs, params, ("T", "T, B"))
     if xs.shape[0] == 0:
         refuse("xs", "at least one step (T >= 1)", _describe(xs), "Leave empty sequences out.")
     if h0 is not None:
-        _state("h0", h0, params, xs.shape[1 : xs.ndim - (not _is_integer(xs))])
+        _state("h0", h0, params, xs.shape[1 : xs.ndim - (not are_ids(xs))])
 
 
 # --- readout and loss ----------------------------------------------------------------------------
@@ -204,40 +219,53 @@ def readout_arguments(params: "ReadoutParams", hs: Any) -> None:
     _same_dtype("hs", hs, "params", params.w_ho)
 
 
-def cross_entropy_arguments(logits: Any, labels: Any, weights: Any) -> None:
+def logits(logits: Any) -> None:
     array("logits", logits)
-    array("labels", labels)
     _floating("logits", logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         refuse("logits", "[..., O] with O >= 1", _describe(logits), "The last axis is the classes.")
-    O, positions = logits.shape[-1], logits.shape[:-1]
+
+
+def cross_entropy_arguments(logits_: Any, labels: Any, weights: Any) -> None:
+    logits(logits_)
+    array("labels", labels)
     if weights is not None:
-        array("weights", weights)
-        if weights.shape not in ((), positions):
-            repair = "One weight per position, or one for all."
-            refuse("weights", f"shape {list(positions)} or []", _describe(weights), repair)
-        if weights.dtype != jnp.bool_:
-            if not _is_float(weights):
-                repair = "A mask is bool, a weight is a float: cast it by .astype."
-                refuse("weights", "a bool or floating dtype", _describe(weights), repair)
-            _same_dtype("weights", weights, "logits", logits)
-    if _is_integer(labels):
-        if labels.shape != positions:
-            repair = (
-                "Integer labels are ids; cast one-hot labels to float."
-                if labels.shape == logits.shape
-                else "Integer labels are ids, one per position."
-            )
-            refuse("labels", f"ids of shape {list(positions)}", _describe(labels), repair)
-        known = np.ones(()) if weights is None else _concrete(weights)
-        if known is not None:
-            counted = np.broadcast_to(known != 0, positions)
-            _ids_within("labels", labels, O, f"O = {O} classes", counted)
+        _weights(weights, logits_)
+    if are_ids(labels):
+        _label_ids(labels, logits_, weights)
+    else:
+        repair = "Float labels give every class its share; ids are integers [...]."
+        _shape("labels", labels, logits_.shape, "[..., O]", repair)
+        _floating("labels", labels)
+        _same_dtype("labels", labels, "logits", logits_)
+
+
+def _weights(weights: Any, logits: Any) -> None:
+    array("weights", weights)
+    positions = logits.shape[:-1]
+    if weights.shape not in ((), positions):
+        repair = "One weight per position, or one for all."
+        refuse("weights", f"shape {list(positions)} or []", _describe(weights), repair)
+    if weights.dtype == jnp.bool_:
         return
-    repair = "Float labels give every class its share; ids are integers [...]."
-    _shape("labels", labels, logits.shape, "[..., O]", repair)
-    _floating("labels", labels)
-    _same_dtype("labels", labels, "logits", logits)
+    if not _is_float(weights):
+        repair = "A mask is bool, a weight is a float: cast it by .astype."
+        refuse("weights", "a bool or floating dtype", _describe(weights), repair)
+    _same_dtype("weights", weights, "logits", logits)
+
+
+def _label_ids(labels: Any, logits: Any, weights: Any) -> None:
+    """Ids where the weight is not 0; where it is known only to the compiled program, any."""
+    *positions, O = logits.shape
+    if labels.shape != tuple(positions):
+        one_hot = labels.shape == logits.shape
+        repair = "cast one-hot labels to float." if one_hot else "one per position."
+        repair = f"Integer labels are ids; {repair}"
+        refuse("labels", f"ids of shape {positions}", _describe(labels), repair)
+    known = np.ones(()) if weights is None else _concrete(weights)
+    if known is not None:
+        counted = np.broadcast_to(known != 0, positions)
+        _ids_within("labels", labels, O, f"O = {O} classes", counted)
 
 
 # --- options -------------------------------------------------------------------------------------
@@ -254,32 +282,34 @@ def activation(value: Any, activation_class: type, names: Collection[str]) -> No
 def activation_derivative(
     fn: Callable[[jax.Array], jax.Array], derivative_from_output: Callable[[jax.Array], jax.Array]
 ) -> None:
-    """Compare phi'(phi(a)) with autodiff on a grid that leaves out a = 0, where relu has its kink.
-
-    float32 on a grid of 0.05: a difference beyond 1e-3 is no rounding.
-    """
-    with jax.ensure_compile_time_eval():
-        a = jnp.arange(-60, 60, dtype=jnp.float32) / 20 + 0.0125
-        try:
-            given = derivative_from_output(fn(a))
-            chex.assert_equal_shape([fn(a), given, a])
-        except Exception as error:
-            raise ValueError(
-                "Activation: expected fn and derivative_from_output to map an array elementwise "
-                f"to one of its shape; got {type(error).__name__}: {str(error).rstrip('.')}. "
-                "Write both with jnp."
-            ) from error
-        true = jax.vmap(jax.grad(fn))(a)
-        difference = np.asarray(jnp.abs(given - true) / (1 + jnp.abs(true)))
-    worst = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
-    if not difference[worst] <= 1e-3:
+    """Compare phi'(phi(a)) with autodiff in float64, on a grid that leaves out relu's kink at 0."""
+    repair = (
+        "tanh, for example, is Activation(jnp.tanh, lambda h: 1 - h**2). "
+        "A function whose derivative its output does not determine cannot be used."
+    )
+    try:
+        hash((fn, derivative_from_output))
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+            for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):
+                a = jnp.arange(-60, 60).astype(dtype) / 20 + 0.0125
+                h = fn(a)
+                given = derivative_from_output(h)
+                chex.assert_trees_all_equal_shapes_and_dtypes(a, h, given)
+            true = jax.vmap(jax.grad(fn))(a)
+            at, found, expected = (np.asarray(x) for x in (a, given, true))
+    except Exception as error:
         refuse(
-            "derivative_from_output",
-            f"phi' as a function of h = phi(a), so {float(true[worst]):.6g} at a = {a[worst]:.4g}",
-            f"{float(given[worst]):.6g}",
-            "tanh, for example, is Activation(jnp.tanh, lambda h: 1 - h**2). "
-            "A function whose derivative its output does not determine cannot be used.",
+            "fn, derivative_from_output",
+            "two hashable functions of an array to one of its shape and dtype, elementwise",
+            f"{type(error).__name__}: {str(error).splitlines()[0].rstrip('.')}",
+            f"Write both with jnp; {repair}",
         )
+    difference = np.abs(found - expected) / (1 + np.abs(expected))
+    worst = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
+    if not difference[worst] <= 1e-6:
+        place = f"{expected[worst]:.6g} at a = {at[worst]:.4g}"
+        right = f"phi' as a function of h = phi(a), so {place}"
+        refuse("derivative_from_output", right, f"{found[worst]:.6g}", repair)
 
 
 def generate_arguments(
@@ -296,19 +326,27 @@ def generate_arguments(
             "Tokens that come out go in again.",
         )
     _shape("prompt", prompt, (None,), "[P]", "Encode one text; num_samples draws several.")
-    if not _is_integer(prompt) or prompt.size == 0:
+    if not are_ids(prompt) or prompt.size == 0:
         refuse("prompt", "at least one integer id", _describe(prompt), "Start with a newline, say.")
     _ids_within("prompt", prompt, O, f"O = {O} tokens")
     sizes(length=length, num_samples=num_samples)
 
 
-def sampling_options(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    if not 0 <= temperature < np.inf:
+def sampling_options(temperature: Any, top_k: Any, top_p: Any) -> None:
+    """Concrete options; what is traced is the caller's own."""
+    traced = [isinstance(x, jax.core.Tracer) for x in (temperature, top_k, top_p)]
+    if not traced[0] and not (_is_number(temperature) and 0 <= temperature < np.inf):
         refuse("temperature", "a number >= 0", temperature, "0 is greedy, 1 the model's own.")
-    if top_k is not None and not top_k >= 1:
+    whole = top_k is None or traced[1] or (_is_number(top_k) and top_k == np.floor(top_k) >= 1)
+    if not whole:
         refuse("top_k", "an integer >= 1 or None", top_k, "1 is greedy.")
-    if top_p is not None and not 0 < top_p <= 1:
+    share = top_p is None or traced[2] or (_is_number(top_p) and 0 < top_p <= 1)
+    if not share:
         refuse("top_p", "a number in (0, 1] or None", top_p, "1 keeps every token.")
+
+
+def _is_number(x: Any) -> bool:
+    return np.ndim(x) == 0 and isinstance(np.asarray(x).item(), (int, float))
 
 
 # --- the derivation ------------------------------------------------------------------------------
@@ -318,7 +356,7 @@ MOST_BYTES = 4e9
 
 def one_sequence(xs: Any, repair: str) -> None:
     array("xs", xs)
-    if xs.ndim != (1 if _is_integer(xs) else 2):
+    if xs.ndim != (1 if are_ids(xs) else 2):
         refuse("xs", "one sequence, vectors [T, I] or ids [T]", _describe(xs), repair)
 
 

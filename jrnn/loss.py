@@ -23,6 +23,7 @@ from jax import lax
 from jax.nn.initializers import Initializer, lecun_normal
 
 from jrnn import checks
+from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32, draw
 from jrnn.types import ReadoutParams
 
 
@@ -53,23 +54,19 @@ def init_readout(
         ValueError: a size below 1, or a dtype that is not floating.
     """
     checks.sizes(hidden_size=hidden_size, output_size=output_size)
-    dtype = jnp.result_type(float if dtype is None else dtype)
-    checks.floating_dtype(dtype)
+    dtype = checks.floating_dtype(dtype)
     return ReadoutParams(
-        w_ho=w_ho_init(key, (hidden_size, output_size), dtype),
+        w_ho=draw(w_ho_init, key, (hidden_size, output_size), dtype),
         b_o=jnp.zeros((output_size,), dtype) if bias else None,
     )
 
 
 @jax.jit
 def _readout(params: ReadoutParams, hs: jax.Array) -> jax.Array:
-    logits = hs @ params.w_ho
-    if params.b_o is None:
-        return logits
-    return logits + params.b_o.reshape((1,) * (logits.ndim - 1) + (-1,))
+    return add_bias(hs @ params.w_ho, params.b_o)
 
 
-def readout(params: ReadoutParams, hs: jax.Array) -> jax.Array:
+def readout(params: ReadoutParams, hs: ArrayLike) -> jax.Array:
     """Logits of states, equation (3): o = h w_ho + b_o. Its gradients are (8) and (10).
 
     Args:
@@ -87,7 +84,7 @@ def readout(params: ReadoutParams, hs: jax.Array) -> jax.Array:
 
 
 def softmax_cross_entropy(
-    logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None
+    logits: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
 ) -> jax.Array:
     """m_t J_t of (5) and (6) for every position; the cost is what the caller sums up of it.
 
@@ -123,7 +120,7 @@ def _softmax_cross_entropy(
     counted = weights.astype(bool)
     # What stands at a position of weight 0 is replaced before it is used: 0 * NaN is NaN.
     logits = jnp.where(counted[..., None], logits, 0)
-    labels = jnp.where(counted if _are_ids(labels) else counted[..., None], labels, 0)
+    labels = jnp.where(counted if are_ids(labels) else counted[..., None], labels, 0)
     losses = _cross_entropy(logits, labels)
     if weights.dtype == jnp.bool_:
         return jnp.where(counted, losses, 0)
@@ -147,17 +144,15 @@ def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def _cross_entropy_fwd(
     logits: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, CrossEntropyResiduals]:
-    wide = _at_least_float32(logits)
+    wide = at_least_float32(logits)
     top = lax.stop_gradient(wide.max(-1, keepdims=True))  # log p does not depend on it
     log_sum = jnp.log(jnp.exp(wide - top).sum(-1, keepdims=True))
     log_p = wide - top - log_sum
-    if _are_ids(labels):
-        y = labels.astype(jnp.int32)[..., None]
-        y = jnp.where(y < 0, log_p.shape[-1], y)  # outside: NaN, not the last class
-        label_log_p = jnp.take_along_axis(log_p, y, -1, mode="fill", fill_value=jnp.nan)
-        losses = -label_log_p.squeeze(-1)  # (5)
+    if are_ids(labels):
+        y = _classes(labels, log_p.shape[-1])[..., None]
+        losses = -jnp.take_along_axis(log_p, y, -1, mode="fill", fill_value=jnp.nan).squeeze(-1)
     else:
-        y = _at_least_float32(labels)
+        y = at_least_float32(labels)
         losses = -jnp.where(y == 0, 0, y * log_p).sum(-1)  # (5)
     residuals = CrossEntropyResiduals(logits, labels, top, log_sum)
     return losses.astype(logits.dtype), residuals
@@ -167,26 +162,25 @@ def _cross_entropy_bwd(
     residuals: CrossEntropyResiduals, dlosses: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
     logits, labels, top, log_sum = residuals
-    log_p = _at_least_float32(logits) - top - log_sum
+    log_p = at_least_float32(logits) - top - log_sum
     p = jnp.exp(log_p)  # (4)
-    dlosses = _at_least_float32(dlosses)[..., None]
-    if _are_ids(labels):
+    dlosses = at_least_float32(dlosses)[..., None]
+    if are_ids(labels):
         O = p.shape[-1]
-        y = jax.nn.one_hot(labels, O, dtype=p.dtype)
-        y = jnp.where(((labels >= 0) & (labels < O))[..., None], y, jnp.nan)
-        return (dlosses * (p - y)).astype(logits.dtype), None  # (7)
-    y = _at_least_float32(labels)
+        y = _classes(labels, O)
+        one_hot = jnp.where((y < O)[..., None], jax.nn.one_hot(y, O, dtype=p.dtype), jnp.nan)
+        return (dlosses * (p - one_hot)).astype(logits.dtype), None  # (7)
+    y = at_least_float32(labels)
     dlogits = dlosses * (p * y.sum(-1, keepdims=True) - y)  # (7)
     dlabels = dlosses * -log_p  # (14)
     return dlogits.astype(logits.dtype), dlabels.astype(labels.dtype)
 
 
+def _classes(labels: jax.Array, O: int) -> jax.Array:
+    """Label ids as int32, and O for those outside [0, O), which has no class: NaN, no neighbour."""
+    top = int(jnp.iinfo(labels.dtype).max)  # type: ignore[no-untyped-call]
+    largest = min(O - 1, top)  # the comparison is in the labels' own dtype
+    return jnp.where((labels >= 0) & (labels <= largest), labels.astype(jnp.int32), O)
+
+
 _cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
-
-
-def _are_ids(labels: jax.Array) -> bool:
-    return jnp.issubdtype(labels.dtype, jnp.integer)
-
-
-def _at_least_float32(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)

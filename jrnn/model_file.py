@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jrnn import checks
@@ -38,15 +39,19 @@ def save_model(
         ImportError: safetensors is missing.
         OSError: the file cannot be written.
     """
-    save_file = _safetensors().numpy.save_file
+    to_bytes = _safetensors().numpy.save
     leaves = jax.tree_util.tree_leaves_with_path({"rnn": rnn_params, "readout": readout_params})
     arrays = {
         jax.tree_util.keystr(key, simple=True, separator="."): np.ascontiguousarray(leaf)
         for key, leaf in leaves
     }
+    content = to_bytes(arrays, {"format": _FORMAT, "settings": json.dumps(settings)})
     unfinished = Path(f"{path}.unfinished")
-    save_file(arrays, unfinished, metadata={"format": _FORMAT, "settings": json.dumps(settings)})
-    os.replace(unfinished, path)
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load_model(
@@ -58,40 +63,45 @@ def load_model(
         path: the file.
 
     Returns:
-        `(rnn_params, readout_params, settings)`, the arrays as NumPy arrays.
+        `(rnn_params, readout_params, settings)`.
 
     Raises:
         ImportError: safetensors is missing.
         OSError: the file is missing or cannot be read.
         ValueError: the file is cut short, is no model, or its arrays do not fit together.
     """
+    name = f"model file {path}"
     with Path(path).open("rb"):  # an OSError with the path, whatever safetensors makes of it
         pass
     try:
         with _safetensors().safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except _safetensors().SafetensorError as error:
-        raise ValueError(
-            f"model file {path}: expected a whole safetensors file; got {error}. {_REPAIR}"
-        ) from error
-    if header.get("format") != _FORMAT:
-        came = header.get("format", "none")
-        raise ValueError(f"model file {path}: expected format '{_FORMAT}'; got {came}. {_REPAIR}")
-    expected = {"rnn.w_ih", "rnn.w_hh", "readout.w_ho"}
-    if not expected <= arrays.keys() <= expected | {"rnn.b_h", "readout.b_o"}:
-        raise ValueError(
-            f"model file {path}: expected the arrays {sorted(expected)} and biases; "
-            f"got {sorted(arrays)}. {_REPAIR}"
-        )
-    rnn_params = RNNParams(arrays["rnn.w_ih"], arrays["rnn.w_hh"], arrays.get("rnn.b_h"))
-    readout_params = ReadoutParams(arrays["readout.w_ho"], arrays.get("readout.b_o"))
+            if header.get("format") != _FORMAT:
+                came = f"format {header.get('format', 'none')}"
+                checks.refuse(name, f"format {_FORMAT}", came, _REPAIR)
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        settings = json.loads(header.get("settings", "null"))
+    except (_safetensors().SafetensorError, json.JSONDecodeError) as error:
+        checks.refuse(name, "a whole safetensors file", error, _REPAIR)
+    if not isinstance(settings, dict):
+        checks.refuse(name, "settings as a JSON object", repr(settings), _REPAIR)
+    return *_parameters(name, arrays), settings
+
+
+def _parameters(name: str, arrays: dict[str, np.ndarray]) -> tuple[RNNParams, ReadoutParams]:
+    needed = {"rnn.w_ih", "rnn.w_hh", "readout.w_ho"}
+    if not needed <= arrays.keys() <= needed | {"rnn.b_h", "readout.b_o"}:
+        expected = f"the arrays {', '.join(sorted(needed))} and biases"
+        checks.refuse(name, expected, sorted(arrays), _REPAIR)
+    found = {key: jnp.asarray(value) for key, value in arrays.items()}
+    rnn_params = RNNParams(found["rnn.w_ih"], found["rnn.w_hh"], found.get("rnn.b_h"))
+    readout_params = ReadoutParams(found["readout.w_ho"], found.get("readout.b_o"))
     try:
         checks.rnn_params(rnn_params)
         checks.readout_arguments(readout_params, rnn_params.w_hh)
     except ValueError as error:
-        raise ValueError(f"model file {path}: {error} {_REPAIR}") from error
-    return rnn_params, readout_params, json.loads(header["settings"])
+        raise ValueError(f"{name}: {error} {_REPAIR}") from error
+    return rnn_params, readout_params
 
 
 def _safetensors() -> Any:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer, lecun_normal, orthogonal
 
 from jrnn import bptt, checks
+from jrnn.arrays import ArrayLike, draw
 from jrnn.cell import Activation, ActivationName, Cell, elman
 from jrnn.types import RNNParams
 
@@ -48,20 +49,19 @@ def init_rnn(
         ValueError: a size below 1, or a dtype that is not floating.
     """
     checks.sizes(input_size=input_size, hidden_size=hidden_size)
-    dtype = jnp.result_type(float if dtype is None else dtype)
-    checks.floating_dtype(dtype)
+    dtype = checks.floating_dtype(dtype)
     key_ih, key_hh = jax.random.split(key)
     return RNNParams(
-        w_ih=w_ih_init(key_ih, (input_size, hidden_size), dtype),
-        w_hh=w_hh_init(key_hh, (hidden_size, hidden_size), dtype),
+        w_ih=draw(w_ih_init, key_ih, (input_size, hidden_size), dtype),
+        w_hh=draw(w_hh_init, key_hh, (hidden_size, hidden_size), dtype),
         b_h=jnp.zeros((hidden_size,), dtype) if bias else None,
     )
 
 
 def rnn_cell(
     params: RNNParams,
-    h_tm1: jax.Array,
-    x_t: jax.Array,
+    h_tm1: ArrayLike,
+    x_t: ArrayLike,
     *,
     activation: ActivationName | Activation = "tanh",
 ) -> jax.Array:
@@ -87,8 +87,8 @@ def rnn_cell(
 
 def rnn(
     params: RNNParams,
-    xs: jax.Array,
-    h0: jax.Array | None = None,
+    xs: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
     activation: ActivationName | Activation = "tanh",
 ) -> tuple[jax.Array, jax.Array]:
@@ -99,7 +99,8 @@ def rnn(
 
     The gradient is backpropagation through time, derived by hand: equations (9) and (11)-(13) of
     `jrnn/bptt.py`. It is exact to every order of reverse mode; of size T*B*H it keeps `hs` alone.
-    There is no forward mode: for `jax.jvp` or `jax.hessian` use `jrnn.derivation.rnn_scan`.
+    There is no forward mode of `rnn` itself (`jax.jvp`, `jax.jacfwd`, `jax.linearize`): use
+    `jrnn.derivation.rnn_scan`. Forward over reverse, as in `jax.hessian` of a cost, works.
     `jax.default_matmul_precision` holds for the backward pass as for the forward pass.
 
     Args:

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from jrnn import checks
+from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
 from jrnn.loss import readout
 from jrnn.rnn import rnn_cell
@@ -25,7 +26,7 @@ BLOCK = 32  # steps per call of a compiled loop: about what a terminal shows at 
 
 def sample_token(
     key: jax.Array,
-    logits: jax.Array,
+    logits: ArrayLike,
     temperature: jax.Array | float = 1.0,
     top_k: jax.Array | int | None = None,
     top_p: jax.Array | float | None = None,
@@ -44,17 +45,40 @@ def sample_token(
 
     Returns:
         `[...]` int32 tokens.
-    """
-    O = logits.shape[-1]
-    temperature = jnp.asarray(temperature, logits.dtype)
-    top_k = jnp.asarray(O if top_k is None else top_k, jnp.int32)
-    top_p = jnp.asarray(1 if top_p is None else top_p, logits.dtype)
-    top_k = jnp.where(temperature == 0, 1, top_k)
-    logits = logits / jnp.where(temperature == 0, 1, temperature)
 
-    order = jnp.argsort(-logits, -1)  # stable: of equal logits the first is the likelier
-    ranked = jnp.take_along_axis(logits, order, -1)
-    ranked = jnp.where(jnp.arange(O, dtype=jnp.int32) < top_k, ranked, -jnp.inf)
+    Raises:
+        ValueError: logits without a class, or a concrete option outside its range.
+    """
+    checks.logits(logits)
+    checks.sampling_options(temperature, top_k, top_p)
+    return _sample_token(key, logits, *_options(logits.shape[-1], temperature, top_k, top_p))
+
+
+Options = tuple[jax.Array, jax.Array, jax.Array]  # temperature, top_k, top_p
+
+
+def _options(O: int, temperature: Any, top_k: Any, top_p: Any) -> Options:
+    """As arrays, so that another value compiles nothing; O tokens and all of 1 cut nothing off."""
+    top_k = O if top_k is None else jnp.minimum(top_k, O)
+    top_p = jnp.inf if top_p is None else top_p
+    return (
+        jnp.asarray(temperature, jnp.float32),
+        jnp.asarray(top_k, jnp.int32),
+        jnp.asarray(top_p, jnp.float32),
+    )
+
+
+def _sample_token(
+    key: jax.Array, logits: ArrayLike, temperature: jax.Array, top_k: jax.Array, top_p: jax.Array
+) -> jax.Array:
+    greedy = temperature == 0
+    wide = jnp.asarray(logits, jnp.float32)
+    wide = (wide - wide.max(-1, keepdims=True)) / jnp.where(greedy, 1, temperature)
+
+    order = jnp.argsort(-wide, -1)  # stable: of equal logits the first is the likelier
+    ranked = jnp.take_along_axis(wide, order, -1)
+    kept = jnp.where(greedy, 1, top_k)
+    ranked = jnp.where(jnp.arange(ranked.shape[-1], dtype=jnp.int32) < kept, ranked, -jnp.inf)
     p = jax.nn.softmax(ranked, -1)
     likelier = jnp.cumsum(p, -1) - p  # the probability of all that ranks before
     ranked = jnp.where(likelier < top_p, ranked, -jnp.inf)
@@ -98,16 +122,7 @@ def generate(
     prompt = np.asarray(prompt)
     checks.generate_arguments(rnn_params, readout_params, prompt, length, num_samples)
     checks.sampling_options(temperature, top_k, top_p)
-    # Arrays, so that another value compiles nothing: all of O, and all of 1, cut nothing off.
-    O = readout_params.w_ho.shape[1]
-    options = tuple(
-        np.asarray(x, dtype)
-        for x, dtype in [
-            (temperature, np.float32),
-            (O if top_k is None else top_k, np.int32),
-            (1 if top_p is None else top_p, np.float32),
-        ]
-    )
+    options = _options(readout_params.w_ho.shape[1], temperature, top_k, top_p)
     draw = partial(_draw_block, rnn_params, readout_params, options, activation=activation)
     h = _read(rnn_params, prompt, activation)
     return _draw(draw, jnp.broadcast_to(h, (num_samples, *h.shape)), key, length)
@@ -151,7 +166,7 @@ def _read_block(
 def _draw_block(
     rnn_params: RNNParams,
     readout_params: ReadoutParams,
-    options: tuple[jax.Array, jax.Array, jax.Array],
+    options: Options,
     h: jax.Array,
     key: jax.Array,
     *,
@@ -160,7 +175,7 @@ def _draw_block(
     """Draw a block of tokens and read each of them: the state `[B, H]` and `[BLOCK, B]` tokens."""
 
     def step(h: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        tokens = sample_token(key, readout(readout_params, h), *options)
+        tokens = _sample_token(key, readout(readout_params, h), *options)
         return rnn_cell(rnn_params, h, tokens, activation=activation), tokens
 
     return lax.scan(step, h, jax.random.split(key, BLOCK))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jrnn.arrays import ArrayLike, are_ids
 from jrnn.cell import Activation, ActivationName
 from jrnn.derivation import rnn_scan
 from jrnn.rnn import rnn
@@ -14,8 +15,8 @@ from jrnn.types import RNNParams
 
 def check_against_scan(
     params: RNNParams,
-    xs: jax.Array,
-    h0: jax.Array | None = None,
+    xs: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
     activation: ActivationName | Activation = "tanh",
     rtol: float | None = None,
@@ -47,7 +48,7 @@ def check_against_scan(
     if rtol is None:
         rtol = {8: 1e-10, 4: 1e-4}.get(dtype.itemsize, 0.05)
     floats = {"params": params, "xs": xs, "h0": h0}
-    ids = {"xs": floats.pop("xs")} if jnp.issubdtype(jnp.result_type(xs), jnp.integer) else {}
+    ids = {"xs": floats.pop("xs")} if are_ids(xs) else {}
 
     def outputs_and_gradients(f: Any) -> dict[str, Any]:
         def call(floats: dict[str, Any]) -> Any:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jrnn import checks
+
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -23,18 +25,18 @@ def read_text(paths: Sequence[str | PathLike[str]]) -> str:
         OSError: a file is missing or cannot be read.
         ValueError: a file is not UTF-8, or there is no text in any.
     """
+    if isinstance(paths, str):
+        checks.refuse("paths", "a sequence of paths", "a string", "Put it into a list.")
     parts = []
     for path in paths:
         try:
             parts.append(Path(path).read_bytes().decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise ValueError(
-                f"text: expected UTF-8; got byte 0x{error.object[error.start]:02x} at offset "
-                f"{error.start:,} of {path}. Convert the file, for example with iconv."
-            ) from error
+            byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start:,} of {path}"
+            checks.refuse("text", "UTF-8", byte, "Convert the file, for example with iconv.")
     if not any(parts):
         names = ", ".join(str(path) for path in paths) or "no file"
-        raise ValueError(f"text: expected at least one character; got none in {names}.")
+        checks.refuse("text", "at least one character", f"none in {names}", "Give another file.")
     return "\n".join(parts)
 
 
@@ -48,7 +50,14 @@ class Alphabet(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> "Alphabet":
-        """The alphabet of a text: its characters, and U+FFFD for all others in front."""
+        """The alphabet of a text: its characters, and U+FFFD for all others in front.
+
+        Args:
+            text: any string.
+
+        Returns:
+            The `Alphabet`.
+        """
         return cls(UNKNOWN + "".join(sorted(set(text) - {UNKNOWN})))
 
     def encode(self, text: str) -> np.ndarray:
@@ -68,12 +77,30 @@ class Alphabet(NamedTuple):
         return np.where(known[ids] == points, ids, 0).astype(np.int32)
 
     def decode(self, ids: np.ndarray) -> str:
-        """The text of ids `[N]`, each in [0, len(characters))."""
+        """The text that ids stand for.
+
+        Args:
+            ids: `[N]` integers in [0, len(characters)).
+
+        Returns:
+            The text.
+
+        Raises:
+            ValueError: an id outside.
+        """
+        checks.ids("ids", ids, len(self.characters), "characters")
         return "".join(self.characters[i] for i in ids)
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of a text that the alphabet lacks, sorted."""
-        return sorted(set(text) - set(self.characters[1:]))
+        """The characters of a text that the alphabet lacks.
+
+        Args:
+            text: any string.
+
+        Returns:
+            The characters, sorted.
+        """
+        return sorted(set(text) - set(self.characters))
 
 
 def _code_points(text: str) -> np.ndarray:
@@ -94,12 +121,12 @@ def contiguous_streams(ids: np.ndarray, batch_size: int, least: int = 2) -> np.n
     Raises:
         ValueError: the sequence is too short for that; the message says how long it must be.
     """
+    checks.sizes(batch_size=batch_size, least=least)
     length = len(ids) // batch_size
     if length < least:
-        raise ValueError(
-            f"text: expected at least {batch_size * least:,} tokens for {batch_size} streams of "
-            f"{least:,}; got {len(ids):,}. Give more text, fewer streams or shorter chunks."
-        )
+        needed = f"{batch_size * least:,} tokens for {batch_size} streams of {least:,}"
+        repair = "Give more text, fewer streams or shorter chunks."
+        checks.refuse("ids", f"at least {needed}", f"{len(ids):,}", repair)
     return np.ascontiguousarray(ids[: length * batch_size].reshape(batch_size, length).T)
 
 
@@ -113,7 +140,11 @@ def chunks(streams: np.ndarray, length: int) -> Iterator[tuple[np.ndarray, np.nd
     Yields:
         `(xs [T, B], labels [T, B])` with `labels[t]` the token after `xs[t]`; each chunk begins
         where the one before ended. The last one is shorter if T does not divide N - 1.
+
+    Raises:
+        ValueError: a length below 1.
     """
+    checks.sizes(length=length)
     for start in range(0, len(streams) - 1, length):
         window = streams[start : start + length + 1]
         yield window[:-1], window[1:]

@@ -25,7 +25,7 @@ class TrainState(NamedTuple):
     params: Any
     opt_state: Any
     carry: Any  # what the loss carries from chunk to chunk: the hidden state, as a rule [B, H]
-    step: jax.Array  # [] int32, the number of updates so far
+    step: jax.Array  # [] int32, the number of steps so far
     key: jax.Array  # a random key; each step folds its number into it
 
 
@@ -41,8 +41,8 @@ def init_train_state(
 ) -> TrainState:
     """The state before the first step.
 
-    Arrays are copied: a training step gives its state's buffers back to the device, and the
-    caller's must survive that.
+    Arrays are copied: a training step gives its state's buffers back to the device, which the
+    caller's must survive, and no buffer can be given back twice.
 
     Args:
         params: any pytree of arrays.
@@ -53,8 +53,8 @@ def init_train_state(
     Returns:
         The `TrainState` of step 0.
     """
-    params, carry, key = jax.tree.map(jnp.copy, (params, carry, key))
-    return TrainState(params, optimizer.init(params), carry, jnp.zeros((), jnp.int32), key)
+    state = TrainState(params, optimizer.init(params), carry, jnp.zeros((), jnp.int32), key)
+    return jax.tree.map(jnp.copy, state)
 
 
 def make_train_step(
@@ -65,19 +65,21 @@ def make_train_step(
     Args:
         loss_fn: `(params, carry, batch, key) -> (loss [], carry)`, a pure function. It gets the
             carry that it returned for the batch before, and a key of this step's own.
-        optimizer: an optax optimiser.
+        optimizer: an optax optimiser; not one that evaluates the loss again (a line search).
 
     Returns:
         `step(state, batch) -> (state, StepMetrics)`. The state that goes in is donated: use the
         one that comes out.
     """
 
+    update = optax.with_extra_args_support(optimizer).update  # some read the loss
+
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(state.key, state.step)
         (loss, carry), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state.carry, batch, key
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = update(grads, state.opt_state, state.params, value=loss, grad=grads)
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(loss, optax.tree.norm(grads))
         return TrainState(params, opt_state, carry, state.step + 1, state.key), metrics

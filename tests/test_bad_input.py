@@ -99,6 +99,15 @@ REFUSED = {
         "xs: expected integer token ids [T] or [T, B]; got int64[7, 3, 5]. "
         "Integers are token ids; cast counts to float.",
     ),
+    "ids of no step": (
+        lambda: jrnn.rnn(P, np.array(3)),
+        "xs: expected integer token ids [T] or [T, B]; got int64[]. "
+        "Integers are token ids; vectors are floats.",
+    ),
+    "an id of four bits": (
+        lambda: jrnn.rnn(jrnn.init_rnn(jax.random.key(0), 6, H), jnp.array([1, 7], jnp.int4)),
+        "xs: expected ids from 0 to 5 (I = 6 rows of w_ih); got 7 at [1]",
+    ),
     "bool inputs": (
         lambda: jrnn.rnn(P, np.ones((T, B, I), bool)),
         "xs: expected vectors [T, I] or [T, B, I], or integer token ids [T] or [T, B]; got bool",
@@ -156,8 +165,28 @@ REFUSED = {
     ),
     "a derivative of another shape": (
         lambda: jrnn.Activation(jnp.tanh, lambda h: 1 - (h**2).mean()),
-        "Activation: expected fn and derivative_from_output to map an array elementwise to one of "
-        "its shape; got AssertionError: ",
+        "fn, derivative_from_output: expected two hashable functions of an array to one of its "
+        "shape and dtype, elementwise; got AssertionError: ",
+    ),
+    "a derivative that is 0.09 % off": (
+        lambda: jrnn.Activation(jnp.tanh, lambda h: 1.0009 * (1 - h * h)),
+        "derivative_from_output: expected phi' as a function of h = phi(a), so ",
+    ),
+    "a function of NumPy": (
+        lambda: jrnn.Activation(np.tanh, lambda h: 1 - h * h),
+        "Write both with jnp; tanh, for example, is Activation(jnp.tanh, lambda h: 1 - h**2).",
+    ),
+    "a function of the whole array": (
+        lambda: jrnn.Activation(jax.nn.softmax, lambda h: h * (1 - h)),
+        "fn, derivative_from_output: expected two hashable functions of an array to one of its",
+    ),
+    "a function that widens": (
+        lambda: jrnn.Activation(lambda a: jnp.tanh(a.astype(jnp.float32)), lambda h: 1 - h * h),
+        "fn, derivative_from_output: expected two hashable functions of an array to one of its",
+    ),
+    "a function without a hash": (
+        lambda: jrnn.Activation([], lambda h: 1 - h * h),
+        "got TypeError: unhashable type: 'list'. Write both with jnp;",
     ),
     "one step, wrong input": (
         lambda: jrnn.rnn_cell(P, CASE.h0, np.zeros((B, I + 1))),
@@ -190,6 +219,10 @@ REFUSED = {
     "dtype": (
         lambda: jrnn.init_rnn(jax.random.key(0), 5, 4, dtype=jnp.int32),
         "dtype: expected a floating dtype or None; got int32.",
+    ),
+    "dtype of no name": (
+        lambda: jrnn.init_readout(jax.random.key(0), 5, 4, dtype="foo"),
+        "dtype: expected a floating dtype or None; got 'foo'. Leave it out for JAX's default",
     ),
     "states of another size": (
         lambda: jrnn.readout(READOUT, np.zeros((T, H + 1))),
@@ -270,6 +303,18 @@ REFUSED = {
     "top_k of 0": (
         lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.array([0]), 3, top_k=0),
         "top_k: expected an integer >= 1 or None; got 0.",
+    ),
+    "top_k of a fraction": (
+        lambda: jrnn.sampling.sample_token(jax.random.key(0), LOGITS, top_k=2.5),
+        "top_k: expected an integer >= 1 or None; got 2.5.",
+    ),
+    "a temperature of None": (
+        lambda: jrnn.sampling.sample_token(jax.random.key(0), LOGITS, None),
+        "temperature: expected a number >= 0; got None.",
+    ),
+    "logits of no class": (
+        lambda: jrnn.sampling.sample_token(jax.random.key(0), np.zeros(())),
+        "logits: expected [..., O] with O >= 1; got float64[]. The last axis is the classes.",
     ),
     "top_p above 1": (
         lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.array([0]), 3, top_p=1.5),

@@ -5,14 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import char_data
 import char_lm
+import jax
 import numpy as np
 import pytest
 from ngram import witten_bell
+
+from jrnn.model_file import load_model, save_model
 
 ROOT = Path(__file__).parents[1]
 TEXT = "".join(f"{n} times {m} is {n * m}.\n" for n in range(30) for m in range(30))
@@ -69,8 +73,8 @@ def test_the_same_seed_gives_the_same_losses_bit_for_bit(trained, text_file, tmp
     subprocess.run([*command, *TOY], cwd=ROOT, capture_output=True, check=True)
     for a, b in zip(rows_of(trained[0]), rows_of(tmp_path), strict=True):
         assert (a["train_bits"], a["validation_bits"]) == (b["train_bits"], b["validation_bits"])
-    ours, again = ((d / "model.safetensors").read_bytes()[-64:] for d in (trained[0], tmp_path))
-    assert ours == again
+    ours, again = (load_model(d / "model.safetensors") for d in (trained[0], tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, ours[:2], again[:2])
 
 
 @pytest.mark.usefixtures("float32")
@@ -91,7 +95,7 @@ def test_an_unknown_character_in_a_prompt(trained, capsys):
     status, _, error = run(capsys, "--out", trained[0], "--sample", 5, "--prompt", "3 é times")
     assert status == 1
     assert "--prompt: expected characters of the training text; got 'é' U+00E9. The model" in error
-    assert "'\\n .0123456789eimst'" in error
+    assert "The model knows '\\n .0123456789eimst'." in error
 
 
 @pytest.mark.usefixtures("float32")
@@ -111,9 +115,20 @@ BAD = {
     "too short": (
         b"abc" * 20,
         [],
-        "text: expected at least 68 tokens for 4 streams of 17; got 54.",
+        "text: expected at least 76 characters for 4 streams of chunks of 16 with a tenth held "
+        "out; got 60. Give more text, or a smaller --batch-size or --length.",
+    ),
+    "too short to validate": (
+        b"abc" * 100,
+        ["--batch-size=16"],
+        "text: expected at least 311 characters for 16 streams of chunks of 16",
     ),
     "no common character": (b"a" * 900 + b"b" * 100, [], "text: expected its last tenth, which"),
+    "nothing to judge": (
+        b"abcdefghij" * 90 + b"a" + b"z" * 99,
+        [],
+        "share characters with the rest; got none in common. Give a text whose parts are alike.",
+    ),
     "prompt": (TEXT.encode(), ["--prompt", "é"], "--prompt: expected characters of the training"),
     "temperature": (TEXT.encode(), ["--temperature", "-1"], "temperature: expected a number >= 0"),
 }
@@ -139,10 +154,8 @@ def test_an_out_that_is_no_directory_is_refused_before_training(tmp_path, capsys
 
 
 def test_a_model_file_that_is_missing_cut_or_another_programs(trained, tmp_path, capsys):
-    from jrnn.model_file import load_model, save_model
-
     ask = ("--out", tmp_path, "--sample", 5)
-    assert "No such file" in run(capsys, *ask)[2]
+    assert "--out: expected a directory with a model.safetensors; got" in run(capsys, *ask)[2]
     whole = (trained[0] / "model.safetensors").read_bytes()
     path = tmp_path / "model.safetensors"
     path.write_bytes(whole[:-10])
@@ -151,10 +164,16 @@ def test_a_model_file_that_is_missing_cut_or_another_programs(trained, tmp_path,
     save_model(path, rnn, readout, settings | {"characters": "abc"})
     error = run(capsys, *ask)[2]
     assert "expected a character model, its activation and an alphabet of 19 characters" in error
-    assert "and 3 characters. Train the model again." in error
+    assert "got 3 characters, activation 'tanh'. Train the model again." in error
+    for changed in ({"characters": None}, {"activation": ["tanh"]}, {"activation": "gelu"}):
+        save_model(path, rnn, readout, settings | changed)
+        assert "expected a character model" in run(capsys, *ask)[2]
+    save_model(path, rnn, readout._replace(b_o=None), settings)
+    assert "expected a character model" in run(capsys, *ask)[2]
 
 
-def test_ctrl_c_saves_and_says_where(text_file, tmp_path):
+@pytest.mark.parametrize("presses", [1, 3])
+def test_ctrl_c_saves_and_says_where(text_file, tmp_path, presses):
     command = [sys.executable, "-u", "examples/char_lm.py", "--text", text_file, *TOY]
     command += ["--steps", "1000000", "--out", str(tmp_path)]
     with subprocess.Popen(
@@ -163,9 +182,12 @@ def test_ctrl_c_saves_and_says_where(text_file, tmp_path):
         seen = ""
         while "bits/char" not in seen:  # the tenth step is behind us
             seen += os.read(process.stderr.fileno(), 1000).decode()
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "stopping after this step, and saving" in err
     last = rows_of(tmp_path)[-1]["step"]
     assert f"interrupted after step {int(last):,} of 1,000,000; all of it is saved" in out
     assert f"model.safetensors, metrics.csv and curve.png are in {tmp_path}" in out
@@ -179,10 +201,35 @@ def test_the_default_text():
     characters = sum(map(len, topics.values())) + len(topics) - 1
     assert len(data.train) == int(0.9 * characters)
     assert len(data.train) + len(data.validation) == characters
-    if sys.version_info[:3] == (3, 11, 7):
-        assert characters == 465_048
-        assert data.sha256.startswith("2a95af4ac93f5b71")
-        assert char_data.baselines(data)["3-gram"] == pytest.approx(2.47, abs=0.005)
+    # Other Pythons bring other editions of the reference; its statistics stay.
+    same_edition = data.sha256.startswith("2a95af4ac93f5b71")
+    assert (characters == 465_048) == same_edition
+    tolerance = 0.005 if same_edition else 0.05
+    assert char_data.baselines(data)["3-gram"] == pytest.approx(2.47, abs=tolerance)
+
+
+@pytest.mark.usefixtures("float32")
+def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(text_file, tmp_path, capsys):
+    (tmp_path / "model.safetensors").write_text("an older model")
+    options = ("--text", text_file, "--out", tmp_path, *TOY, "--learning-rate=1e30")
+    status, _, error = run(capsys, *options, "--activation=identity", "--schedule=constant")
+    assert status == 1
+    assert "a finite loss; got nan. Lower --learning-rate" in error
+    assert (tmp_path / "model.safetensors").read_text() == "an older model"
+
+
+def test_u_fffd_in_a_text_is_no_unknown_character(tmp_path, capsys):
+    path = tmp_path / "text"
+    path.write_text("abcde\ufffd" * 200)
+    char_data.load_data([str(path)], 4, 16)
+    assert "lacks" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--learning-rate=nan", "--clip=-1", "--steps=0", "--seed=-1"])
+def test_options_that_are_none(option, capsys):
+    with pytest.raises(SystemExit):
+        char_lm.main([option])
+    assert "invalid" in capsys.readouterr().err
 
 
 def test_the_state_is_carried_and_starts_from_zero_with_each_pass():

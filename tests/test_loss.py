@@ -206,6 +206,15 @@ def test_traced_labels_outside_the_range_are_nan():
         assert np.isnan(grad[2, 1]).all()
 
 
+@pytest.mark.parametrize("O", [200, 256, 300])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.uint32, np.int64])
+def test_labels_of_any_integer_type(dtype, O):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(3, O)), np.array([1, 5, min(O - 1, np.iinfo(dtype).max)])
+    f = jax.value_and_grad(lambda o, y: jrnn.softmax_cross_entropy(o, y).sum())
+    assert_close(f(logits, labels.astype(dtype)), f(logits, labels), rtol=0.0)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_dtypes_are_preserved(dtype):
     logits, labels, _ = example("any sum")

@@ -21,8 +21,9 @@ def test_encoding_is_undone_by_decoding(text, other):
     alphabet = Alphabet.of(text)
     assert alphabet.decode(alphabet.encode(text)) == text
     known = [c if c in text else "\ufffd" for c in other]
+    lacking = set(other) - set(text) - {"\ufffd"}
     assert alphabet.decode(alphabet.encode(other)) == "".join(known)
-    assert alphabet.unknown(other) == sorted(set(other) - set(text))
+    assert alphabet.unknown(other) == sorted(lacking)
 
 
 def test_surrogates_are_characters_too():
@@ -42,9 +43,20 @@ def test_streams_are_contiguous_and_chunks_cover_them():
 
 
 def test_a_text_too_short_says_how_much_it_needs():
-    with pytest.raises(ValueError, match="at least 4,128 tokens for 32 streams of 129; got 4,127"):
+    with pytest.raises(
+        ValueError, match="ids: expected at least 4,128 tokens for 32 streams of 129; got 4,127"
+    ):
         contiguous_streams(np.zeros(4127), 32, least=129)
     assert contiguous_streams(np.zeros(4128), 32, least=129).shape == (129, 32)
+
+
+def test_sizes_and_ids_that_are_none():
+    with pytest.raises(ValueError, match="batch_size: expected a positive integer; got 0"):
+        contiguous_streams(np.zeros(10), 0)
+    with pytest.raises(ValueError, match="length: expected a positive integer; got -3"):
+        next(chunks(np.zeros((10, 2)), -3))
+    with pytest.raises(ValueError, match=r"ids: expected ids from 0 to 2 \(3 characters\); got -1"):
+        Alphabet.of("ab").decode(np.array([-1]))
 
 
 def test_read_text(tmp_path):
@@ -61,6 +73,8 @@ def test_read_text(tmp_path):
         read_text([tmp_path / "missing"])
     with pytest.raises(IsADirectoryError):
         read_text([tmp_path])
+    with pytest.raises(ValueError, match="paths: expected a sequence of paths; got a string"):
+        read_text(str(tmp_path / "a"))
 
 
 # --- sampling ------------------------------------------------------------------------------------
@@ -100,6 +114,24 @@ def test_what_is_drawn(name):
     found = frequencies(**options)
     assert (found[np.array(expected) == 0] == 0).all()
     np.testing.assert_allclose(found, expected, atol=0.03)  # 4 standard deviations of 4,000 draws
+
+
+def test_half_precision_logits_lose_no_token():
+    logits = jnp.zeros(4096, jnp.bfloat16)
+    keys = jax.random.split(jax.random.key(0), 500)
+    tokens = np.asarray(jax.vmap(lambda key: sampling.sample_token(key, logits))(keys))
+    assert tokens.max() > 3900
+    assert tokens.min() < 200
+
+
+def test_a_tiny_temperature_is_greedy():
+    tokens = frequencies(n=20, temperature=1e-37)
+    assert tokens[1] == 1
+
+
+def test_options_may_be_traced():
+    draw = jax.jit(lambda t, k, p: sampling.sample_token(jax.random.key(0), LOGITS, t, k, p))
+    assert draw(1.0, 1, 0.5) == 1
 
 
 def test_ties_are_cut_to_exactly_k():
@@ -180,11 +212,20 @@ def test_a_model_file_that_is_none(tmp_path):
     whole = path.read_bytes()
     for cut in (0, 5, 100, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(ValueError, match=r"model file .*m: expected a whole safetensors file"):
+        with pytest.raises(
+            ValueError,
+            match=r"m: expected a whole safetensors file; got .* Train the model again",
+        ):
             load_model(path)
     save_file({"a": np.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"expected format 'jrnn 1'; got none\. Train the model"):
+    with pytest.raises(
+        ValueError, match=r"expected format jrnn 1; got format none\. Train the model"
+    ):
         load_model(path)
+    for text in ("{", "[1]", "null"):
+        save_file({"a": np.zeros(1)}, path, metadata={"format": "jrnn 1", "settings": text})
+        with pytest.raises(ValueError, match=r"model file .*m: expected (a whole|settings)"):
+            load_model(path)
     header = {"format": "jrnn 1", "settings": "{}"}
     save_file({"rnn.w_ih": np.zeros((2, 3))}, path, metadata=header)
     with pytest.raises(ValueError, match=r"expected the arrays .*; got \['rnn.w_ih'\]"):
@@ -197,11 +238,23 @@ def test_a_model_file_that_is_none(tmp_path):
         load_model(tmp_path / "missing")
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path):
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     save_model(tmp_path / "m", RNN, READOUT, {"old": True})
     with pytest.raises(TypeError):
         save_model(tmp_path / "m", RNN, READOUT, {"not JSON": {1, 2}})
+
+    def disk_full(*args):
+        raise OSError(28, "No space left on device")
+
+    for name in ("os.replace", "pathlib.Path.write_bytes"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, disk_full)
+            with pytest.raises(OSError, match="No space left"):
+                save_model(tmp_path / "m", RNN, READOUT, {})
     assert load_model(tmp_path / "m")[2] == {"old": True}
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    with pytest.raises(FileNotFoundError):
+        save_model(tmp_path / "missing" / "m", RNN, READOUT, {})
 
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch, tmp_path):

@@ -67,6 +67,10 @@ OPTIMIZERS = {
     ),
     "accumulation": optax.MultiSteps(optax.adam(1e-3), every_k_schedule=2),
     "adafactor": optax.adafactor(1e-3),
+    "one that keeps the parameters": optax.contrib.prodigy(1.0),
+    "one that reads the loss": optax.chain(
+        optax.adam(1e-3), optax.contrib.reduce_on_plateau(patience=1)
+    ),
 }
 
 

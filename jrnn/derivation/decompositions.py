@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks
+from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
 from jrnn.derivation.forward import Gradients, Trajectory, trajectory
 from jrnn.types import ReadoutParams, RNNParams
@@ -45,11 +46,11 @@ def deltas_by_loss(f: Trajectory, w_hh: jax.Array) -> jax.Array:
 def gradients_per_step(
     rnn_params: RNNParams,
     readout_params: ReadoutParams,
-    xs: jax.Array,
-    labels: jax.Array,
-    h0: jax.Array | None = None,
+    xs: ArrayLike,
+    labels: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
-    weights: jax.Array | None = None,
+    weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Gradients:
     """By loss: dJ_t/dW for every t, all paths from one loss. O(T^2 H^2).
@@ -90,11 +91,11 @@ def gradients_per_step(
 def gradients_per_use(
     rnn_params: RNNParams,
     readout_params: ReadoutParams,
-    xs: jax.Array,
-    labels: jax.Array,
-    h0: jax.Array | None = None,
+    xs: ArrayLike,
+    labels: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
-    weights: jax.Array | None = None,
+    weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Gradients:
     """By use: x_k^T delta_k and h_{k-1}^T delta_k for every k, all losses through one use.

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jrnn import checks
+from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
 from jrnn.derivation.forward import Gradients, trajectory
 from jrnn.derivation.jacobians import state_jacobian_product
@@ -21,11 +22,11 @@ from jrnn.types import ReadoutParams, RNNParams
 def gradients_double_sum(
     rnn_params: RNNParams,
     readout_params: ReadoutParams,
-    xs: jax.Array,
-    labels: jax.Array,
-    h0: jax.Array | None = None,
+    xs: ArrayLike,
+    labels: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
-    weights: jax.Array | None = None,
+    weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Gradients:
     """The gradient as a double sum over losses and uses: O(T^3 H^3), for short sequences.

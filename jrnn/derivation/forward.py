@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks
+from jrnn.arrays import ArrayLike, are_ids
 from jrnn.bptt import project_inputs
 from jrnn.cell import Activation, ActivationName, derivative, elman
 from jrnn.loss import readout, softmax_cross_entropy
@@ -23,15 +24,15 @@ from jrnn.types import ReadoutParams, RNNParams
 
 def rnn_scan(
     params: RNNParams,
-    xs: jax.Array,
-    h0: jax.Array | None = None,
+    xs: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
     activation: ActivationName | Activation = "tanh",
 ) -> tuple[jax.Array, jax.Array]:
     """`jrnn.rnn` as (1) and (2) stand, one step after the other; differentiated by JAX.
 
     The baseline of the hand-derived gradient, and the way to what a `custom_vjp` has not:
-    `jax.jvp`, `jax.jacfwd`, `jax.linearize`, `jax.hessian`.
+    `jax.jvp`, `jax.jacfwd`, `jax.linearize`.
 
     Args:
         params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
@@ -81,11 +82,11 @@ class Trajectory(NamedTuple):
 def trajectory(
     rnn_params: RNNParams,
     readout_params: ReadoutParams,
-    xs: jax.Array,
-    labels: jax.Array,
-    h0: jax.Array | None = None,
+    xs: ArrayLike,
+    labels: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
-    weights: jax.Array | None = None,
+    weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Trajectory:
     """Run the network and its loss forward; every derivation of this package starts here.
@@ -112,7 +113,7 @@ def trajectory(
     losses, vjp = jax.vjp(lambda o: softmax_cross_entropy(o, labels, weights), logits)
     (dlogits,) = vjp(jnp.ones_like(losses))
     xs = jnp.asarray(xs)
-    if jnp.issubdtype(xs.dtype, jnp.integer):
+    if are_ids(xs):
         xs = jax.nn.one_hot(xs, rnn_params.w_ih.shape[0], dtype=hs.dtype)
     return Trajectory(
         xs=xs,

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jrnn import checks
+from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
 from jrnn.derivation.forward import Gradients, Trajectory, trajectory
 from jrnn.types import ReadoutParams, RNNParams
@@ -21,11 +22,11 @@ from jrnn.types import ReadoutParams, RNNParams
 def gradients_recursion(
     rnn_params: RNNParams,
     readout_params: ReadoutParams,
-    xs: jax.Array,
-    labels: jax.Array,
-    h0: jax.Array | None = None,
+    xs: ArrayLike,
+    labels: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
-    weights: jax.Array | None = None,
+    weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Gradients:
     """The gradient by (9), as a loop that can be read: O(T H^2), what `jrnn.rnn` does by a scan.

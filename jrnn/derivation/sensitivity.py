@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks
+from jrnn.arrays import ArrayLike, are_ids
 from jrnn.cell import Activation, ActivationName, derivative
 from jrnn.derivation.forward import Gradients
 from jrnn.loss import readout, softmax_cross_entropy
@@ -45,7 +46,7 @@ class SensitivityOutput(NamedTuple):
 
 
 def sensitivity_init(
-    rnn_params: RNNParams, readout_params: ReadoutParams, h0: jax.Array | None = None
+    rnn_params: RNNParams, readout_params: ReadoutParams, h0: ArrayLike | None = None
 ) -> SensitivityCarry:
     """The carry before the first step: S_0 = 0 but for dh_0/dh_0.
 
@@ -79,9 +80,9 @@ def sensitivity_step(
     rnn_params: RNNParams,
     readout_params: ReadoutParams,
     carry: SensitivityCarry,
-    x_t: jax.Array,
-    y_t: jax.Array,
-    weight: jax.Array | None = None,
+    x_t: ArrayLike,
+    y_t: ArrayLike,
+    weight: ArrayLike | None = None,
     *,
     activation: ActivationName | Activation = "tanh",
 ) -> tuple[SensitivityCarry, SensitivityOutput]:
@@ -106,7 +107,7 @@ def sensitivity_step(
     dphi = jnp.diag(derivative(activation)(h_t))  # (out, in)
     J_t = dphi @ jnp.asarray(rnn_params.w_hh).T
     x_t = jnp.asarray(x_t)
-    if jnp.issubdtype(x_t.dtype, jnp.integer):
+    if are_ids(x_t):
         x_t = jax.nn.one_hot(x_t, rnn_params.w_ih.shape[0], dtype=h_t.dtype)
     immediate = RNNParams(
         w_ih=jnp.einsum("a,ib->iab", x_t, dphi),
@@ -133,11 +134,11 @@ def _apply(left: jax.Array, sensitivity: jax.Array) -> jax.Array:
 def gradients_sensitivity(
     rnn_params: RNNParams,
     readout_params: ReadoutParams,
-    xs: jax.Array,
-    labels: jax.Array,
-    h0: jax.Array | None = None,
+    xs: ArrayLike,
+    labels: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
-    weights: jax.Array | None = None,
+    weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Gradients:
     """The gradient by real-time recurrent learning: O(H^4) per step, memory independent of T.

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks
+from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
 from jrnn.derivation.decompositions import deltas_by_loss
 from jrnn.derivation.forward import Gradients, Trajectory, trajectory
@@ -26,13 +27,13 @@ from jrnn.types import ReadoutParams, RNNParams
 def gradients_truncated(
     rnn_params: RNNParams,
     readout_params: ReadoutParams,
-    xs: jax.Array,
-    labels: jax.Array,
-    h0: jax.Array | None = None,
+    xs: ArrayLike,
+    labels: ArrayLike,
+    h0: ArrayLike | None = None,
     *,
     window: int | None = None,
     chunk: int | None = None,
-    weights: jax.Array | None = None,
+    weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Gradients:
     """The gradient of truncated BPTT, by `window` or by `chunk`.

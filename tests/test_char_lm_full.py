@@ -1,0 +1,40 @@
+"""The character model at its real size: what the README says of it."""
+
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(out, *options):
+    """Validation bits, what was printed, and the seconds of a run of the example."""
+    start = time.perf_counter()
+    command = [sys.executable, "examples/char_lm.py", "--out", str(out), *options]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    seconds = time.perf_counter() - start
+    with (out / "metrics.csv").open(newline="") as file:
+        *_, last = csv.DictReader(file)
+    return float(last["validation_bits"]), text, seconds
+
+
+@pytest.mark.slow
+def test_the_default_run(tmp_path):
+    bits, text, seconds = run(tmp_path)
+    print(f"{bits:.3f} bits per character in {seconds:.0f} s")
+    three_gram = float(text.split("3-gram")[1].split()[0])
+    assert bits <= three_gram - 0.3
+    assert "the network is" in text.split("3-gram\n")[-1]  # and how far from the best n-gram
+    assert seconds < 120
+
+
+@pytest.mark.slow
+def test_the_plain_recipe(tmp_path):
+    recipe = "--length 128 --steps 1500 --learning-rate 2e-3 --schedule constant"
+    bits, _, seconds = run(tmp_path, *recipe.split())
+    print(f"{bits:.3f} bits per character in {seconds:.0f} s")
+    assert bits <= 2.12
