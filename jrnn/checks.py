@@ -29,7 +29,7 @@ def refuse(argument: str, expected: str, came: object, repair: str) -> NoReturn:
 # --- one array -----------------------------------------------------------------------------------
 
 
-def _describe(x: Any) -> str:
+def describe(x: Any) -> str:
     return f"{jnp.result_type(x)}{list(np.shape(x))}"
 
 
@@ -38,13 +38,13 @@ def array(argument: str, x: Any) -> None:
         refuse(argument, "a JAX or NumPy array", type(x).__name__, "Convert it by jnp.asarray.")
 
 
-def _shape(argument: str, x: Any, shape: tuple[int | None, ...], axes: str, repair: str) -> None:
+def shape(argument: str, x: Any, shape: tuple[int | None, ...], axes: str, repair: str) -> None:
     array(argument, x)
     try:
         chex.assert_shape(x, shape)
     except AssertionError:
         sizes = ", ".join("any" if n is None else str(n) for n in shape)
-        refuse(argument, f"shape {axes} = [{sizes}]", _describe(x), repair)
+        refuse(argument, f"shape {axes} = [{sizes}]", describe(x), repair)
 
 
 def _is_float(x: Any) -> bool:
@@ -53,7 +53,7 @@ def _is_float(x: Any) -> bool:
 
 def _floating(argument: str, x: Any) -> None:
     if not _is_float(x):
-        refuse(argument, "a floating dtype", _describe(x), "Cast it by .astype(jnp.float32).")
+        refuse(argument, "a floating dtype", describe(x), "Cast it by .astype(jnp.float32).")
 
 
 def _same_dtype(argument: str, x: Any, reference_name: str, reference: Any) -> None:
@@ -99,7 +99,7 @@ def _ids_within(
 def ids(argument: str, ids: Any, size: int, what: str) -> None:
     array(argument, ids)
     if not are_ids(ids):
-        refuse(argument, "integers", _describe(ids), "Ids count from 0.")
+        refuse(argument, "integers", describe(ids), "Ids count from 0.")
     _ids_within(argument, ids, size, f"{size} {what}")
 
 
@@ -131,14 +131,14 @@ def floating_dtype(dtype: Any) -> np.dtype:
 def rnn_params(params: "RNNParams") -> None:
     if not all(hasattr(params, name) for name in ("w_ih", "w_hh", "b_h")):
         refuse("params", "RNNParams(w_ih, w_hh, b_h)", type(params).__name__, "See jrnn.init_rnn.")
-    _shape("w_hh", params.w_hh, (None, None), "[H, H]", "See jrnn.init_rnn.")
+    shape("w_hh", params.w_hh, (None, None), "[H, H]", "See jrnn.init_rnn.")
     _floating("w_hh", params.w_hh)
     H = params.w_hh.shape[1]
-    _shape("w_hh", params.w_hh, (H, H), "[H, H]", "It maps a state to a state.")
-    _shape("w_ih", params.w_ih, (None, H), "[I, H]", "Use x @ w_ih: transpose an (H, I) weight.")
+    shape("w_hh", params.w_hh, (H, H), "[H, H]", "It maps a state to a state.")
+    shape("w_ih", params.w_ih, (None, H), "[I, H]", "Use x @ w_ih: transpose an (H, I) weight.")
     _same_dtype("w_ih", params.w_ih, "w_hh", params.w_hh)
     if params.b_h is not None:
-        _shape("b_h", params.b_h, (H,), "[H]", "No bias is None in its place.")
+        shape("b_h", params.b_h, (H,), "[H]", "No bias is None in its place.")
         _same_dtype("b_h", params.b_h, "w_hh", params.w_hh)
 
 
@@ -153,17 +153,17 @@ def _inputs(argument: str, xs: Any, params: "RNNParams", leads: tuple[str, str])
     if are_ids(xs):
         if 0 not in features:
             repair = "cast counts to float." if 1 in features else "vectors are floats."
-            refuse(argument, ids, _describe(xs), f"Integers are token ids; {repair}")
+            refuse(argument, ids, describe(xs), f"Integers are token ids; {repair}")
         _ids_within(argument, xs, I, f"I = {I} rows of w_ih")
         return
     if not _is_float(xs):
-        refuse(argument, f"vectors {vectors}, or {ids}", _describe(xs), "Cast it by .astype.")
+        refuse(argument, f"vectors {vectors}, or {ids}", describe(xs), "Cast it by .astype.")
     if 1 not in features:
         repair = "A single feature is an axis of size 1."
-        refuse(argument, f"vectors {vectors}", _describe(xs), repair)
+        refuse(argument, f"vectors {vectors}", describe(xs), repair)
     if xs.shape[-1] != I:
         repair = f"w_ih {list(params.w_ih.shape)} takes vectors of size I = {I}."
-        refuse(argument, f"vectors {vectors} with I = {I}", _describe(xs), repair)
+        refuse(argument, f"vectors {vectors} with I = {I}", describe(xs), repair)
     _same_dtype(argument, xs, "params", params.w_hh)
 
 
@@ -174,7 +174,7 @@ def _state(argument: str, h: Any, params: "RNNParams", batch: tuple[int, ...]) -
     if h.shape not in ((H,), (*batch, H)):
         wanted = f"[H] = [{H}]" + (f" or [B, H] = {[*batch, H]}" if batch else "")
         repair = "[H] is shared by the batch." if batch else "One sequence has one state."
-        refuse(argument, wanted, _describe(h), repair)
+        refuse(argument, wanted, describe(h), repair)
     _floating(argument, h)
     _same_dtype(argument, h, "params", params.w_hh)
 
@@ -189,7 +189,7 @@ def rnn_arguments(params: "RNNParams", xs: Any, h0: Any) -> None:
     rnn_params(params)
     _inputs("xs", xs, params, ("T", "T, B"))
     if xs.shape[0] == 0:
-        refuse("xs", "at least one step (T >= 1)", _describe(xs), "Leave empty sequences out.")
+        refuse("xs", "at least one step (T >= 1)", describe(xs), "Leave empty sequences out.")
     if h0 is not None:
         _state("h0", h0, params, xs.shape[1 : xs.ndim - (not are_ids(xs))])
 
@@ -202,10 +202,10 @@ def readout_params(params: "ReadoutParams") -> None:
         refuse(
             "params", "ReadoutParams(w_ho, b_o)", type(params).__name__, "See jrnn.init_readout."
         )
-    _shape("w_ho", params.w_ho, (None, None), "[H, O]", "See jrnn.init_readout.")
+    shape("w_ho", params.w_ho, (None, None), "[H, O]", "See jrnn.init_readout.")
     _floating("w_ho", params.w_ho)
     if params.b_o is not None:
-        _shape("b_o", params.b_o, (params.w_ho.shape[1],), "[O]", "No bias is None in its place.")
+        shape("b_o", params.b_o, (params.w_ho.shape[1],), "[O]", "No bias is None in its place.")
         _same_dtype("b_o", params.b_o, "w_ho", params.w_ho)
 
 
@@ -214,7 +214,7 @@ def readout_arguments(params: "ReadoutParams", hs: Any) -> None:
     array("hs", hs)
     H = params.w_ho.shape[0]
     if np.ndim(hs) == 0 or hs.shape[-1] != H:
-        refuse("hs", f"states [..., H] with H = {H}", _describe(hs), "The last axis is the state.")
+        refuse("hs", f"states [..., H] with H = {H}", describe(hs), "The last axis is the state.")
     _floating("hs", hs)
     _same_dtype("hs", hs, "params", params.w_ho)
 
@@ -223,7 +223,7 @@ def logits(logits: Any) -> None:
     array("logits", logits)
     _floating("logits", logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
-        refuse("logits", "[..., O] with O >= 1", _describe(logits), "The last axis is the classes.")
+        refuse("logits", "[..., O] with O >= 1", describe(logits), "The last axis is the classes.")
 
 
 def cross_entropy_arguments(logits_: Any, labels: Any, weights: Any) -> None:
@@ -235,7 +235,7 @@ def cross_entropy_arguments(logits_: Any, labels: Any, weights: Any) -> None:
         _label_ids(labels, logits_, weights)
     else:
         repair = "Float labels give every class its share; ids are integers [...]."
-        _shape("labels", labels, logits_.shape, "[..., O]", repair)
+        shape("labels", labels, logits_.shape, "[..., O]", repair)
         _floating("labels", labels)
         _same_dtype("labels", labels, "logits", logits_)
 
@@ -245,12 +245,12 @@ def _weights(weights: Any, logits: Any) -> None:
     positions = logits.shape[:-1]
     if weights.shape not in ((), positions):
         repair = "One weight per position, or one for all."
-        refuse("weights", f"shape {list(positions)} or []", _describe(weights), repair)
+        refuse("weights", f"shape {list(positions)} or []", describe(weights), repair)
     if weights.dtype == jnp.bool_:
         return
     if not _is_float(weights):
         repair = "A mask is bool, a weight is a float: cast it by .astype."
-        refuse("weights", "a bool or floating dtype", _describe(weights), repair)
+        refuse("weights", "a bool or floating dtype", describe(weights), repair)
     _same_dtype("weights", weights, "logits", logits)
 
 
@@ -261,7 +261,7 @@ def _label_ids(labels: Any, logits: Any, weights: Any) -> None:
         one_hot = labels.shape == logits.shape
         repair = "cast one-hot labels to float." if one_hot else "one per position."
         repair = f"Integer labels are ids; {repair}"
-        refuse("labels", f"ids of shape {positions}", _describe(labels), repair)
+        refuse("labels", f"ids of shape {positions}", describe(labels), repair)
     known = np.ones(()) if weights is None else _concrete(weights)
     if known is not None:
         counted = np.broadcast_to(known != 0, positions)
@@ -325,9 +325,9 @@ def generate_arguments(
             list(readout.w_ho.shape),
             "Tokens that come out go in again.",
         )
-    _shape("prompt", prompt, (None,), "[P]", "Encode one text; num_samples draws several.")
+    shape("prompt", prompt, (None,), "[P]", "Encode one text; num_samples draws several.")
     if not are_ids(prompt) or prompt.size == 0:
-        refuse("prompt", "at least one integer id", _describe(prompt), "Start with a newline, say.")
+        refuse("prompt", "at least one integer id", describe(prompt), "Start with a newline, say.")
     _ids_within("prompt", prompt, O, f"O = {O} tokens")
     sizes(length=length, num_samples=num_samples)
 
@@ -347,45 +347,3 @@ def sampling_options(temperature: Any, top_k: Any, top_p: Any) -> None:
 
 def _is_number(x: Any) -> bool:
     return np.ndim(x) == 0 and isinstance(np.asarray(x).item(), (int, float))
-
-
-# --- the derivation ------------------------------------------------------------------------------
-
-MOST_BYTES = 4e9
-
-
-def one_sequence(xs: Any, repair: str) -> None:
-    array("xs", xs)
-    if xs.ndim != (1 if are_ids(xs) else 2):
-        refuse("xs", "one sequence, vectors [T, I] or ids [T]", _describe(xs), repair)
-
-
-def states(argument: str, hs: Any, params: "RNNParams") -> None:
-    rnn_params(params)
-    repair = "These are the states of one sequence, as jrnn.rnn returns them."
-    _shape(argument, hs, (None, params.w_hh.shape[0]), "[T, H]", repair)
-
-
-def step_within(argument: str, step: Any, low: int, high: int, high_name: str) -> None:
-    if not isinstance(step, (int, np.integer)) or not low <= step <= high:
-        expected = f"an integer from {low} to {high_name} = {high}"
-        refuse(argument, expected, repr(step), "Steps count from 1, as in the equations; h_0 is 0.")
-
-
-def window_or_chunk(window: Any, chunk: Any) -> None:
-    if (window is None) == (chunk is None):
-        came = "neither" if window is None else f"window={window} and chunk={chunk}"
-        refuse("window, chunk", "one of the two", came, "They are different gradients.")
-    name, value = ("window", window) if chunk is None else ("chunk", chunk)
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        refuse(name, "an integer >= 1", repr(value), "1 is the immediate derivative of each step.")
-
-
-def affordable(what: str, nbytes: int) -> None:
-    if nbytes > MOST_BYTES:
-        refuse(
-            what,
-            f"at most {MOST_BYTES / 1e9:.0f} GB",
-            f"{nbytes / 1e9:.1f} GB",
-            "jax.grad through jrnn.rnn computes the same gradient without them.",
-        )

@@ -19,7 +19,7 @@ MODULES = ["jrnn", *(f"jrnn.{m.name}" for m in pkgutil.iter_modules(jrnn.__path_
 
 def public_functions():
     """Functions and classes that a user may call: the package's own and its submodules' names."""
-    helpers = {"jrnn.arrays", "jrnn.checks", "jrnn.bptt"}  # the inside
+    helpers = {"jrnn.arrays", "jrnn.checks", "jrnn.bptt", "jrnn.derivation.limits"}  # the inside
     for name in MODULES:
         module = sys.modules[name] if name in sys.modules else importlib.import_module(name)
         for attribute, value in vars(module).items():

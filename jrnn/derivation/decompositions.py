@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
+from jrnn.derivation import limits
 from jrnn.derivation.forward import Gradients, Trajectory, trajectory
 from jrnn.types import ReadoutParams, RNNParams
 
@@ -32,7 +32,7 @@ def deltas_by_loss(f: Trajectory, w_hh: jax.Array) -> jax.Array:
         `[T, T, H]`, entry [t, k] is dJ_{t+1}/da_{k+1}; 0 above the diagonal.
     """
     T, H = f.hs.shape
-    checks.affordable("deltas by loss", T * T * H * f.hs.dtype.itemsize)
+    limits.affordable("deltas by loss", T * T * H * f.hs.dtype.itemsize)
 
     def step_back(e: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
         e = e.at[k].add(f.dhs[k])  # [T, H]: dJ_t/dh_k for every t >= k, (8)
@@ -70,12 +70,12 @@ def gradients_per_step(
     Raises:
         ValueError: a batch, sizes that need more than 4 GB, or what `trajectory` refuses.
     """
-    checks.one_sequence(xs, "jax.vmap maps it over a batch.")
+    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )
     T, H = f.hs.shape
-    checks.affordable("gradients per step", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
+    limits.affordable("gradients per step", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
     deltas = deltas_by_loss(f, jnp.asarray(rnn_params.w_hh))
     return _pack(
         rnn_params,
@@ -115,12 +115,12 @@ def gradients_per_use(
     Raises:
         ValueError: a batch, sizes that need more than 4 GB, or what `trajectory` refuses.
     """
-    checks.one_sequence(xs, "jax.vmap maps it over a batch.")
+    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )
     T, H = f.hs.shape
-    checks.affordable("gradients per use", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
+    limits.affordable("gradients per use", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
     w_hh = jnp.asarray(rnn_params.w_hh)
 
     def step_back(c: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

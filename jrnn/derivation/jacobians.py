@@ -15,8 +15,8 @@ of (9), which needs no Jacobian at all.
 import jax
 import jax.numpy as jnp
 
-from jrnn import checks
 from jrnn.cell import Activation, ActivationName, derivative
+from jrnn.derivation import limits
 from jrnn.types import RNNParams
 
 
@@ -41,8 +41,8 @@ def state_jacobian(
     Raises:
         ValueError: t outside 1..T, or states that do not fit.
     """
-    checks.states("hs", hs, rnn_params)
-    checks.step_within("t", t, 1, len(hs), "T")
+    limits.states("hs", hs, rnn_params)
+    limits.step_within("t", t, 1, len(hs), "T")
     dphi = derivative(activation)(jnp.asarray(hs)[t - 1])
     return jnp.diag(dphi) @ jnp.asarray(rnn_params.w_hh).T
 
@@ -70,9 +70,9 @@ def state_jacobian_product(
     Raises:
         ValueError: t outside 0..T, k outside 0..t, or states that do not fit.
     """
-    checks.states("hs", hs, rnn_params)
-    checks.step_within("t", t, 0, len(hs), "T")
-    checks.step_within("k", k, 0, t, "t")
+    limits.states("hs", hs, rnn_params)
+    limits.step_within("t", t, 0, len(hs), "T")
+    limits.step_within("k", k, 0, t, "t")
     product = jnp.eye(rnn_params.w_hh.shape[0], dtype=hs.dtype)
     for r in range(k + 1, t + 1):
         product = state_jacobian(rnn_params, hs, r, activation=activation) @ product

@@ -23,6 +23,7 @@ from jax import lax
 from jrnn import checks
 from jrnn.arrays import ArrayLike, are_ids
 from jrnn.cell import Activation, ActivationName, derivative
+from jrnn.derivation import limits
 from jrnn.derivation.forward import Gradients
 from jrnn.loss import readout, softmax_cross_entropy
 from jrnn.rnn import rnn_cell
@@ -65,7 +66,7 @@ def sensitivity_init(
     checks.readout_params(readout_params)
     I, H = rnn_params.w_ih.shape
     dtype = jnp.result_type(rnn_params.w_hh)
-    checks.affordable("sensitivities", H * H * (H + I) * dtype.itemsize)
+    limits.affordable("sensitivities", H * H * (H + I) * dtype.itemsize)
     h = jnp.zeros(H, dtype) if h0 is None else jnp.asarray(h0)
     rnn_params, readout_params = jax.tree.map(jnp.asarray, (rnn_params, readout_params))
     return SensitivityCarry(
@@ -159,7 +160,7 @@ def gradients_sensitivity(
         ValueError: a batch, sizes that need more than 4 GB, or what `jrnn.rnn` and
             `jrnn.softmax_cross_entropy` refuse.
     """
-    checks.one_sequence(xs, "jax.vmap maps it over a batch.")
+    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
     checks.rnn_arguments(rnn_params, xs, h0)
     xs, labels = jnp.asarray(xs), jnp.asarray(labels)
     if weights is None:

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
+from jrnn.derivation import limits
 from jrnn.derivation.decompositions import deltas_by_loss
 from jrnn.derivation.forward import Gradients, Trajectory, trajectory
 from jrnn.derivation.recursion import assemble
@@ -56,8 +56,8 @@ def gradients_truncated(
         ValueError: both or neither of window and chunk, one below 1, a batch, sizes that need more
             than 4 GB, or what `trajectory` refuses.
     """
-    checks.one_sequence(xs, "jax.vmap maps it over a batch.")
-    checks.window_or_chunk(window, chunk)
+    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
+    limits.window_or_chunk(window, chunk)
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )
