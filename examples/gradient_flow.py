@@ -1,0 +1,172 @@
+"""Where the gradient of the character model goes, before and after training, in pictures.
+
+    python examples/gradient_flow.py                    # about two minutes on two cores
+    python examples/gradient_flow.py --steps 100        # a quick look
+
+The model of `char_lm.py` is trained twice, from an orthogonal w_hh and from a small Gaussian one.
+At the start and at the end, on text that was held out: how the norm of one step's gradient changes
+with the lag, what each use of w_hh adds to its gradient, which states each loss depends on, and
+the Lyapunov exponents along one stream of the text.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import char_lm
+import jax
+import numpy as np
+from char_data import Data, load_data
+from matplotlib.figure import Figure
+
+from jrnn import diagnostics, plot
+
+LAGS = (1, 10, 50)  # of the table that is printed
+STREAMS = 8  # that are measured side by side
+TABLE_STEPS = 100  # of an influence table
+
+
+class Measured(NamedTuple):
+    """The diagnostics of one model."""
+
+    name: str
+    flow: diagnostics.GradientFlow
+    exponents: np.ndarray  # [n]
+    influence: np.ndarray  # [TABLE_STEPS, TABLE_STEPS]
+
+
+def measure(name: str, model: char_lm.Model, streams: np.ndarray, args: Any) -> Measured:
+    """All diagnostics of a model, on the start of the held-out streams `[T, B]`."""
+    xs, labels = streams[:-1][: args.length], streams[1:][: args.length]
+    flow = diagnostics.gradient_flow(*model, xs, labels, max_lag=args.max_lag)
+    start = slice(TABLE_STEPS)
+    return Measured(
+        name,
+        jax.device_get(flow),
+        np.asarray(
+            diagnostics.lyapunov_exponents(
+                model.rnn, xs[:, 0], n=min(args.exponents, args.hidden_size), warmup=len(xs) // 10
+            )
+        ),
+        np.asarray(diagnostics.influence(*model, xs[start, 0], labels[start, 0])),
+    )
+
+
+def train_and_measure(w_hh_init: str, data: Data, args: Any) -> list[Measured]:
+    """One training by `char_lm.py`, measured before and after."""
+    options = char_lm.parse([f"--w-hh-init={w_hh_init}", f"--eval-every={args.steps}"])
+    for name in ("steps", "hidden_size", "seed"):
+        setattr(options, name, getattr(args, name))
+    key, _ = jax.random.split(jax.random.key(args.seed))  # as `char_lm.train` does
+    first = char_lm.init_model(key, options, len(data.alphabet.characters))
+    with char_lm.StopFlag() as stop:
+        state, _ = char_lm.train(options, data, stop)
+    if stop.raised:
+        raise KeyboardInterrupt
+    bits = char_lm.make_evaluate(options.activation, data.validation_streams)(state.params)
+    trained = f"{w_hh_init}, after {args.steps:,} steps ({bits:.2f} bits per character)"
+    streams = data.validation_streams[:, :STREAMS]
+    return [
+        measure(f"{w_hh_init}, at the start", first, streams, args),
+        measure(trained, state.params, streams, args),
+    ]
+
+
+# --- what it leaves behind -----------------------------------------------------------------------
+
+
+def table(measured: list[Measured]) -> str:
+    """The median norm at some lags, as a share of that at lag 0, and the largest exponent."""
+    head = "".join(f"{f'lag {lag}':>10s}" for lag in LAGS)
+    lines = [f"{'median norm as a share of lag 0':56s}{head}{'exponent':>10s}"]
+    for m in measured:
+        lags, median = m.flow.lags, m.flow.percentiles[1]
+        shares = {l: median[l] / median[0] for l in LAGS if l in lags}
+        cells = (f"{shares[l]:.1e}" if shares.get(l) else "-" for l in LAGS)
+        row = "".join(f"{cell:>10s}" for cell in cells)
+        lines.append(f"{m.name:56s}{row}{m.exponents.max():10.3f}")
+    return "\n".join([*lines, "(-: not measured, or below the range of float32)"])
+
+
+def name_panels(panels: Any, name: str) -> None:
+    """Say on top of a panel which model it shows."""
+    for panel in np.ravel(panels):
+        panel.set_title(f"{name}\n{panel.get_title()}", fontsize="medium")
+
+
+def draw_flows(measured: list[Measured], path: Path) -> None:
+    """A row per model, equal axes in each column."""
+    figure = Figure(figsize=(12, 3.8 * len(measured)), layout="constrained")
+    rows = figure.subplots(len(measured), 2, sharex="col", sharey="col", squeeze=False)
+    for m, row in zip(measured, rows, strict=True):
+        name_panels(plot.plot_gradient_flow(m.flow, row), m.name)
+    for panel in rows[0]:
+        panel.set_yscale("log")
+    top = max(np.nanmax(m.flow.percentiles) for m in measured)
+    rows[0, 0].set_ylim(top * 1e-12, top * 3)  # a Gaussian start falls below any axis
+    figure.savefig(path, dpi=110)
+
+
+def draw_influences(measured: list[Measured], path: Path) -> None:
+    """Two tables beside each other, all in the same colours."""
+    figure = Figure(figsize=(13, 5.5 * (len(measured) // 2)), layout="constrained")
+    panels = figure.subplots(len(measured) // 2, 2).ravel()
+    top = max(m.influence.max() for m in measured)
+    for m, panel in zip(measured, panels, strict=True):
+        plot.plot_influence(m.influence, panel).images[0].set_clim(top * 1e-8, top)
+        name_panels(panel, m.name)
+    figure.savefig(path, dpi=110)
+
+
+def draw_exponents(measured: list[Measured], path: Path) -> None:
+    """Two spectra beside each other, on the same axes."""
+    figure = Figure(figsize=(12, 4.5 * (len(measured) // 2)), layout="constrained")
+    panels = figure.subplots(len(measured) // 2, 2, sharex=True, sharey=True).ravel()
+    for m, panel in zip(measured, panels, strict=True):
+        name_panels(plot.plot_lyapunov_exponents(m.exponents, panel), m.name)
+    figure.savefig(path, dpi=110)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    positive = char_lm.positive
+    parser.add_argument("--out", type=Path, default=Path("out/gradient_flow"), help="directory")
+    parser.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=positive, default=2000, help="of each training")
+    parser.add_argument("--hidden-size", type=positive, default=256)
+    parser.add_argument("--length", type=positive, default=500, help="steps that are measured")
+    parser.add_argument("--max-lag", type=positive, default=100)
+    parser.add_argument("--exponents", type=positive, default=64, help="how many")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0, 1 after bad input, 130 after Ctrl-C."""
+    args = parse(argv)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        options = char_lm.parse([])
+        data = load_data(args.text, options.batch_size, options.length)
+        measured = [m for init in char_lm.W_HH_INITS for m in train_and_measure(init, data, args)]
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: no picture is drawn", file=sys.stderr)
+        return 130
+    draw_flows(measured, args.out / "gradient_flow.png")
+    draw_influences(measured, args.out / "influence.png")
+    draw_exponents(measured, args.out / "lyapunov_exponents.png")
+    print(f"\n{table(measured)}\n")
+    print(f"gradient_flow.png, influence.png and lyapunov_exponents.png are in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""Pictures of what `jrnn.diagnostics` measures, with a title that says what is to be seen.
+
+matplotlib comes with `pip install 'jrnn[plot]'` and is imported when a picture is drawn. Without
+`axes` a picture is a `matplotlib.figure.Figure` of its own, of which pyplot knows nothing: no
+window, no backend, no global state. Save it by `axes.figure.savefig(...)`.
+
+A curve over lags is called vanishing if it ends at half of its first value or less, exploding at
+twice or more; its half-life (doubling time) is the first lag at which it has halved (doubled).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jrnn import checks
+from jrnn.diagnostics import GradientFlow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+REACH = 0.01  # a loss reaches back to where this share of the norm at its own step is left
+DECADES = 12  # of an influence table that colours tell apart
+
+
+def plot_gradient_flow(flow: GradientFlow, axes: Any = None) -> Any:
+    """Draw how the gradient changes with the lag, and what each step adds to dw_hh.
+
+    Args:
+        flow: `lags [L+1]`, `percentiles [3, L+1]`, `uses [T]`, by `jrnn.diagnostics.gradient_flow`.
+        axes: two `matplotlib.axes.Axes`, for the lags and for the steps; None makes them.
+
+    Returns:
+        `[2]`, the two `Axes`, logarithmic where a curve spans a factor of 30. Zeros are left out.
+
+    Raises:
+        ValueError: no `GradientFlow`, or not two axes.
+        ImportError: matplotlib is missing.
+    """
+    if not isinstance(flow, GradientFlow):
+        repair = "Call jrnn.diagnostics.gradient_flow."
+        checks.refuse("flow", "a GradientFlow", type(flow).__name__, repair)
+    over_lags, over_steps = panels = _axes(axes, 2, (12, 4.5))
+    lags, (low, median, high) = np.asarray(flow.lags), _positive(flow.percentiles)
+    over_lags.fill_between(lags, low, high, alpha=0.3, label="10th to 90th percentile")
+    over_lags.plot(lags, median, label="median over steps and batch")
+    over_lags.set(
+        xlabel="lag l (steps)",
+        ylabel=r"$\|dJ_t / dh_{t-l}\|$ (nats per unit of state)",
+        title=f"Loss of one step, by lag\n{_tendency(np.asarray(flow.percentiles[1]))}",
+    )
+    uses = _positive(flow.uses)
+    over_steps.plot(np.arange(1, len(uses) + 1), uses, label=r"$\|\sum_b h_{k-1}^T \delta_k\|$")
+    over_steps.set(
+        xlabel="step k",
+        ylabel="norm (nats per unit of weight)",
+        title=f"All losses, through the use of w_hh at step k\n{_largest(uses)}",
+    )
+    for panel, curve in ((over_lags, median), (over_steps, uses)):
+        panel.legend()
+        if np.isfinite(curve).any() and np.nanmax(curve) > 30 * np.nanmin(curve):
+            panel.set_yscale("log")
+    return panels
+
+
+def plot_lyapunov_exponents(exponents: Any, axes: "Axes | None" = None) -> "Axes":
+    """Draw a Lyapunov spectrum.
+
+    Args:
+        exponents: `[n]`, by `jrnn.diagnostics.lyapunov_exponents`.
+        axes: a `matplotlib.axes.Axes`; None makes one.
+
+    Returns:
+        The `Axes`. Exponents of -inf are left out, and counted in the legend.
+
+    Raises:
+        ValueError: another shape.
+        ImportError: matplotlib is missing.
+    """
+    exponents = _of_rank("exponents", exponents, 1, "[n]", "lyapunov_exponents")
+    (axes,) = _axes(axes, 1, (6, 4.5))
+    lost = int(np.isneginf(exponents).sum())
+    label = r"$\lambda_i$" + (f" ({lost} more at $-\\infty$)" if lost else "")
+    shown = np.where(np.isfinite(exponents), exponents, np.nan)
+    axes.plot(np.arange(1, len(shown) + 1), shown, marker=".", label=label)
+    axes.axhline(0.0, color="gray", linestyle="--", label="0: changes of the state are kept")
+    axes.set(
+        xlabel="i",
+        ylabel=r"Lyapunov exponent $\lambda_i$ (nats per step)",
+        title=f"Lyapunov exponents\n{_growth(float(exponents.max()))}",
+    )
+    axes.legend()
+    return axes
+
+
+def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
+    """Draw the influence of every state on the loss of every step, as an image.
+
+    Args:
+        table: `[T, T]`, by `jrnn.diagnostics.influence`.
+        axes: a `matplotlib.axes.Axes`; None makes one.
+
+    Returns:
+        The `Axes`, with a colour bar of up to 12 decades beside it.
+
+    Raises:
+        ValueError: another shape.
+        ImportError: matplotlib is missing.
+    """
+    table = _of_rank("table", table, 2, "[T, T]", "influence")
+    (axes,) = _axes(axes, 1, (7, 6))
+    from matplotlib.colors import LogNorm
+
+    T, own = len(table), np.diagonal(table)  # the norms at k = t: 0 without a loss
+    top = table[(table > 0) & np.isfinite(table)].max(initial=0) or 1.0
+    shown = np.ma.masked_where(np.triu(np.ones((T, T), bool), 1) | (own[:, None] == 0), table)
+    shown = np.ma.maximum(shown, top / 10**DECADES)  # also what is below the floating range
+    norm = LogNorm(top / 10**DECADES, top)
+    extent = (0.5, T + 0.5, T + 0.5, 0.5)
+    image = axes.imshow(shown, norm=norm, extent=extent, interpolation="nearest")
+    label = r"$\|dJ_t / dh_k\|$ (nats per unit of state)"
+    axes.figure.colorbar(image, ax=axes, label=label, extend="min")
+    t = np.flatnonzero((own > 0) & np.isfinite(own))
+    ratios = table[t] / own[t, None]
+    first = np.argmax(ratios >= REACH, axis=1)
+    label = f"the first k with {REACH:.0%} of the norm at k = t"
+    axes.plot(first + 1, t + 1, color="red", linewidth=1, label=label)
+    # Lags that half of the steps have, or a median would be that of a few of the last steps.
+    lags = range((T + 1) // 2)
+    medians = [np.median(ratios[t >= l, t[t >= l] - l]) for l in lags if (t >= l).any()]
+    axes.set(
+        xlabel="step k of the state",
+        ylabel="step t of the loss",
+        title=f"Influence of h_k on the loss of step t\n{_tendency(np.array(medians))}",
+    )
+    axes.legend(loc="upper right")
+    return axes
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+def _tendency(curve: np.ndarray) -> str:
+    """What a median by lag does from its first to its last value."""
+    curve = curve[~np.isnan(curve)]
+    if len(curve) < 2 or not 0 < curve[0] < np.inf:
+        return "no two lags to compare"
+    last, ratio = len(curve) - 1, curve[-1] / curve[0]
+    if ratio <= 0.5:
+        left = f"{ratio:.1g} of lag 0 is left" if ratio else "below the floating range"
+        n = int(np.argmax(curve <= curve[0] / 2))
+        return f"half-life {n} step{'s' * (n > 1)}: vanishing, {left} at lag {last}"
+    if ratio >= 2:
+        n = int(np.argmax(curve >= 2 * curve[0]))
+        end = f"{ratio:.1g} times lag 0 at lag {last}"
+        return f"doubling time {n} step{'s' * (n > 1)}: exploding, {end}"
+    return f"within a factor of 2 of lag 0 at lag {last}"
+
+
+def _largest(uses: np.ndarray) -> str:
+    if not np.isfinite(uses).any():
+        return "no norm above 0"
+    ratio = np.nanmax(uses) / np.nanmedian(uses)
+    return f"largest at k = {np.nanargmax(uses) + 1}, {ratio:.3g} times the median"
+
+
+def _growth(exponent: float) -> str:
+    if not np.isfinite(exponent) or exponent == 0:
+        return f"largest exponent {exponent:g}"
+    does = "halve" if exponent < 0 else "double"
+    steps = np.log(2) / abs(exponent)
+    return f"largest {exponent:.3g} per step: changes {does} in {steps:.3g} steps"
+
+
+# --- paper ---------------------------------------------------------------------------------------
+
+
+def _axes(axes: Any, count: int, size: tuple[float, float]) -> np.ndarray:
+    """`[count]`: the user's axes, or those of a new figure."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("matplotlib is missing: pip install 'jrnn[plot]'") from error
+    if axes is None:
+        axes = Figure(figsize=size, layout="constrained").subplots(1, count)
+    found = np.array(axes, dtype=object).ravel()
+    if len(found) != count:
+        checks.refuse("axes", f"{count} matplotlib Axes", len(found), "None makes them.")
+    return found
+
+
+def _of_rank(argument: str, x: Any, rank: int, axes: str, source: str) -> np.ndarray:
+    x = np.asarray(x, np.float64)
+    if x.ndim != rank or not x.size or len(set(x.shape)) > 1:
+        repair = f"Call jrnn.diagnostics.{source}."
+        checks.refuse(argument, f"an array {axes}", f"shape {list(x.shape)}", repair)
+    return x
+
+
+def _positive(x: Any) -> np.ndarray:
+    """In float64, with NaN, which no curve is drawn through, for what has no logarithm."""
+    x = np.asarray(x, np.float64)
+    return np.where((x > 0) & np.isfinite(x), x, np.nan)

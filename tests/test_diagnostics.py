@@ -1,0 +1,630 @@
+"""Where the gradient goes: against a scan of the tests' own, differentiated by JAX."""
+
+import functools
+import inspect
+import types
+
+import gradient_flow
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import LAW_RTOL, B, H, I, O, T, assert_close, make_case
+from jaxprs import equations, sizes
+
+import jrnn
+from jrnn import diagnostics
+
+PHI = {"tanh": jnp.tanh, "relu": lambda a: jnp.maximum(a, 0), "identity": lambda a: a}
+
+
+def problem(*, ids=False, batch=True, h0="[B, H]", weights=None, seed=0):
+    """The arguments of `gradient_flow` and `influence`; some losses do not count."""
+    case = make_case(ids=ids, batch=batch, h0=h0, seed=seed)
+    rng = np.random.default_rng(seed + 1)
+    readout = jrnn.ReadoutParams(rng.normal(size=(H, O)), rng.normal(size=O))
+    lead = (T, B) if batch else (T,)
+    labels = rng.integers(0, O, lead)
+    if weights == "mask":
+        weights = np.asarray(rng.integers(0, 4, lead) > 0)
+    elif weights == "floats":
+        weights = np.where(rng.integers(0, 4, lead) > 0, rng.uniform(size=lead), 0)
+    return (case.params, readout, case.xs, labels, case.h0), weights
+
+
+def as_batch(arguments, weights):
+    """The same with a batch axis, ids and labels as one-hot vectors, and nothing None."""
+    params, readout, xs, labels, h0 = arguments
+    vectors = np.eye(I)[xs] if np.issubdtype(xs.dtype, np.integer) else xs
+    vectors, labels = vectors.reshape(T, -1, I), np.eye(O)[labels].reshape(T, -1, O)
+    n = labels.shape[1]
+    h0 = np.broadcast_to(np.zeros(H) if h0 is None else h0, (n, H))
+    m = np.ones((T, n)) if weights is None else np.asarray(weights, float).reshape(T, n)
+    return params, readout, vectors, labels, h0, m
+
+
+def scan_losses(arguments, activation, a_changes, h_changes):
+    """m_t J_t and h_{t-1} for every t, where every a_t and h_t is changed by something."""
+    params, readout, xs, labels, h0, m = arguments
+
+    def step(h, t):
+        x, y, m, da, dh = t
+        a = x @ params.w_ih + h @ params.w_hh + params.b_h[None] + da
+        h_t = PHI[activation](a) + dh
+        log_p = jax.nn.log_softmax(h_t @ readout.w_ho + readout.b_o[None])
+        return h_t, (-m * (log_p * y).sum(-1), h)
+
+    return jax.lax.scan(step, jnp.asarray(h0), (xs, labels, m, a_changes, h_changes))[1]
+
+
+@functools.partial(jax.jit, static_argnames="activation")
+def derivatives(arguments, activation):
+    """dJ_t/dh_k `[T, B, T, B, H]`, and of all losses the deltas, with h_{t-1} beside them."""
+    zero = jnp.zeros((*arguments[-1].shape, H))
+
+    def losses(dh):
+        return scan_losses(arguments, activation, zero, dh)[0]
+
+    def total(da):
+        losses, h_tm1s = scan_losses(arguments, activation, da, zero)
+        return losses.sum(), h_tm1s
+
+    return jax.jacrev(losses)(zero), *jax.grad(total, has_aux=True)(zero)
+
+
+def oracle(arguments, weights, activation):
+    """||dJ_t/dh_k|| as `[T, T, B]`, and the norm of each use's outer products, `[T]`."""
+    jacobian, deltas, h_tm1s = map(
+        np.asarray, derivatives(as_batch(arguments, weights), activation=activation)
+    )
+    n = jacobian.shape[1]
+    norms = np.stack([np.linalg.norm(jacobian[:, b, :, b], axis=-1) for b in range(n)], -1)
+    outer = [[np.outer(h_tm1s[k, b], deltas[k, b]) for b in range(n)] for k in range(T)]
+    return norms, np.array([np.linalg.norm(sum(use)) for use in outer])
+
+
+def percentiles(norms, weights):
+    """By lag, over every loss that counts and every state that it is that far from."""
+    n = norms.shape[-1]
+    counted = np.ones((T, n), bool) if weights is None else np.asarray(weights).reshape(T, n) != 0
+    columns = []
+    for lag in range(T):
+        found = [norms[t, t - lag, b] for t in range(lag, T) for b in range(n) if counted[t, b]]
+        columns.append(np.percentile(found, [10, 50, 90]))
+    return np.array(columns).T
+
+
+CASES = {
+    "batch": {},
+    "one": {"batch": False},
+    "ids": {"ids": True, "h0": "None"},
+    "one, ids": {"ids": True, "batch": False, "h0": "[H]"},
+    "mask": {"weights": "mask"},
+    "floats": {"weights": "floats", "h0": "[H]"},
+    "one, floats": {"weights": "floats", "batch": False, "seed": 1},
+}
+
+
+def flow_differs(module, case="batch", activation="tanh"):
+    arguments, weights = problem(**CASES[case])
+    norms, uses = oracle(arguments, weights, activation)
+    expected = (np.arange(T), percentiles(norms, weights), uses)
+    found = module.gradient_flow(*arguments, weights=weights, activation=activation)
+    assert_close(tuple(found), expected)
+
+
+def influence_differs(module, case="one", activation="tanh"):
+    arguments, weights = problem(**CASES[case])
+    norms, _ = oracle(arguments, weights, activation)
+    found = module.influence(*arguments, weights=weights, activation=activation)
+    assert_close(found, norms[..., 0])
+    assert not np.triu(found, 1).any()
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_flow_against_jacrev(case, activation):
+    flow_differs(diagnostics, case, activation)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("case", [c for c in CASES if "one" in c])
+def test_influence_against_jacrev(case, activation):
+    influence_differs(diagnostics, case, activation)
+
+
+def orthogonal(size, seed=0):
+    return np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0]
+
+
+def linear(w_hh, steps, seed=0):
+    """An identity network around `w_hh`, and one sequence for it."""
+    rng = np.random.default_rng(seed)
+    n = len(w_hh)
+    return jrnn.RNNParams(rng.normal(size=(2, n)), w_hh, None), rng.normal(size=(steps, 2))
+
+
+def test_the_norms_of_a_scaled_rotation_fall_geometrically():
+    params, xs = linear(0.9 * orthogonal(6), 50)
+    readout = jrnn.ReadoutParams(np.random.default_rng(1).normal(size=(6, 3)), None)
+    labels = np.zeros(50, int)
+    arguments = (params, readout, xs, labels)
+    table = diagnostics.influence(*arguments, activation="identity")
+    expected = 0.9 ** np.subtract.outer(np.arange(50), np.arange(50)) * np.diag(table)[:, None]
+    np.testing.assert_allclose(table, np.tril(expected), rtol=1e-10)
+    last = {"weights": np.arange(50) == 49, "activation": "identity"}  # one norm per lag
+    flow = diagnostics.gradient_flow(*arguments, **last)
+    assert flow.lags.tolist() == list(range(50))
+    for curve in flow.percentiles:
+        np.testing.assert_allclose(curve, curve[0] * 0.9 ** np.arange(50), rtol=1e-10)
+
+
+def test_max_lag():
+    arguments, _ = problem()
+    whole = diagnostics.gradient_flow(*arguments)
+    cut = diagnostics.gradient_flow(*arguments, max_lag=2)
+    assert whole.percentiles.shape == (3, T)
+    assert cut.lags.tolist() == [0, 1, 2]
+    assert_close(cut.percentiles, whole.percentiles[:, :3], LAW_RTOL)
+    assert_close(cut.uses, whole.uses, LAW_RTOL)
+
+
+def test_what_is_not_there_is_nan():
+    arguments, _ = problem(batch=False)
+    first = diagnostics.gradient_flow(*arguments, weights=np.arange(T) == 0)
+    assert np.isfinite(first.percentiles[:, 0]).all()
+    assert np.isnan(first.percentiles[:, 1:]).all()  # the first loss has no earlier state
+    xs = arguments[2].copy()
+    xs[4:] = np.nan
+    broken = diagnostics.gradient_flow(*arguments[:2], xs, *arguments[3:])
+    assert np.isnan(broken.percentiles).all()  # not those of the steps that are left
+    counted = diagnostics.gradient_flow(
+        *arguments[:2], xs, *arguments[3:], weights=np.arange(T) < 4
+    )
+    assert np.isfinite(counted.percentiles[:, :4]).all()
+
+
+def test_norms_far_below_one_do_not_vanish_in_float32():
+    params, xs = linear(1e-3 * orthogonal(6), 13)
+    readout = jrnn.ReadoutParams(np.ones((6, 3)) + np.eye(6, 3), None)
+    to32 = lambda tree: jax.tree.map(lambda x: x.astype(np.float32), tree)
+    arguments = (*to32((params, readout, xs)), np.zeros(13, int))
+    flow = diagnostics.gradient_flow(*arguments, activation="identity")
+    assert flow.percentiles.dtype == flow.uses.dtype == np.float32
+    median = np.asarray(flow.percentiles[1], np.float64)
+    assert median[12] > 1e-37  # its square is 1e-72
+    np.testing.assert_allclose(np.diff(np.log10(median)), -3, atol=0.5)
+
+
+# --- Lyapunov exponents --------------------------------------------------------------------------
+
+
+def rotation_differs(module):
+    params, xs = linear(0.9 * orthogonal(6), 40)
+    found = module.lyapunov_exponents(params, xs, n=6, activation="identity")
+    np.testing.assert_allclose(found, np.log(0.9), rtol=0, atol=1e-10)
+
+
+def spectrum_differs(module):
+    values = np.array([1.1, -0.95, 0.8, -0.6, 0.3])
+    basis = np.random.default_rng(3).normal(size=(5, 5))
+    params, xs = linear(basis @ np.diag(values) @ np.linalg.inv(basis), 300)
+    found = module.lyapunov_exponents(params, xs, n=5, warmup=200, activation="identity")
+    np.testing.assert_allclose(found, np.log(np.abs(values)), rtol=0, atol=1e-6)
+
+
+def determinant_differs(module):
+    """All exponents add up to the mean of log |det J_t|, here of Jacobians by autodiff."""
+    case = make_case(batch=False, h0="[H]")
+    step = lambda h, x: jnp.tanh(x @ case.params.w_ih + h @ case.params.w_hh + case.params.b_h)
+    h, logs = jnp.asarray(case.h0), []
+    for x in case.xs:
+        logs.append(np.linalg.slogdet(jax.jacrev(step)(h, x))[1])
+        h = step(h, x)
+    for warmup in (0, 3):
+        found = module.lyapunov_exponents(case.params, case.xs, case.h0, n=H, warmup=warmup)
+        np.testing.assert_allclose(found.sum(), np.mean(logs[warmup:]), rtol=1e-10)
+
+
+def growth_differs(module, ids=False):
+    """Any change of the state turns towards the direction that grows fastest: let one do so."""
+    case = make_case(T=400, batch=False, ids=ids, h0="None")
+    h, change, logs = np.zeros(H), np.ones(H), []
+    for x in np.eye(I)[case.xs] if ids else case.xs:
+        h = np.tanh(x @ case.params.w_ih + h @ case.params.w_hh + case.params.b_h)
+        change = (1 - h**2) * (change @ case.params.w_hh)
+        logs.append(np.log(np.linalg.norm(change)))
+        change = change / np.linalg.norm(change)
+    found = module.lyapunov_exponents(case.params, case.xs, n=2, warmup=200)
+    np.testing.assert_allclose(found[0], np.mean(logs[200:]), rtol=1e-8)
+
+
+def test_exponents_of_a_scaled_rotation():
+    rotation_differs(diagnostics)
+
+
+def test_exponents_of_real_eigenvalues():
+    spectrum_differs(diagnostics)
+
+
+def test_exponents_of_a_diagonal_are_those_of_its_largest_entries():
+    """Unit vectors as first directions would stay what they are, and find the first entries."""
+    params, xs = linear(np.diag([0.3, 0.5, 0.9, 0.7]), 300)
+    found = diagnostics.lyapunov_exponents(params, xs, n=2, warmup=200, activation="identity")
+    np.testing.assert_allclose(found, np.log([0.9, 0.7]), rtol=0, atol=1e-6)
+
+
+def test_exponents_of_a_complex_pair_by_their_sum():
+    block = np.diag([0.0, 0.0, 0.5, 0.3])
+    block[:2, :2] = 0.9 * np.array([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]])
+    basis = np.random.default_rng(3).normal(size=(4, 4))
+    params, xs = linear(basis @ block @ np.linalg.inv(basis), 300)
+    found = diagnostics.lyapunov_exponents(params, xs, n=3, warmup=200, activation="identity")
+    np.testing.assert_allclose(found[:2].sum(), 2 * np.log(0.9), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[2], np.log(0.5), rtol=0, atol=1e-6)
+
+
+def test_exponents_of_tanh_add_up_to_the_determinants():
+    determinant_differs(diagnostics)
+
+
+@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
+def test_the_largest_exponent_of_tanh_is_the_growth_of_a_change(ids):
+    growth_differs(diagnostics, ids)
+
+
+def test_a_direction_that_relu_loses_has_no_finite_exponent():
+    """Units that never fire: what is left is the matrix among the others."""
+    w_hh = np.abs(np.random.default_rng(0).normal(size=(5, 5))) / 5
+    params = jrnn.RNNParams(np.array([[1.0, 1, 1, -9, -9]]), w_hh, None)
+    found = diagnostics.lyapunov_exponents(
+        params, np.ones((300, 1)), n=5, warmup=200, activation="relu"
+    )
+    values = np.sort(np.abs(np.linalg.eigvals(w_hh[:3, :3])))[::-1]
+    np.testing.assert_allclose(found[:3].sum(), np.log(values).sum(), atol=1e-6)
+    np.testing.assert_allclose(found[0], np.log(values[0]), atol=1e-6)
+    assert np.isneginf(found[3:]).all()
+
+
+def test_states_beyond_the_floating_range_have_no_exponents():
+    params, xs = linear(1e3 * orthogonal(4), 200)
+    assert np.isnan(diagnostics.lyapunov_exponents(params, xs, n=2, activation="relu")).all()
+
+
+# --- planted faults ------------------------------------------------------------------------------
+
+
+FLOW, INFLUENCE = flow_differs, influence_differs
+ROTATION, SPECTRUM = rotation_differs, spectrum_differs
+# What is changed, into what, and the comparisons that have to see it, each by itself.
+FAULTS = {
+    "w_hh not transposed": ("(dphis * e) @ w_hh.T", "(dphis * e) @ w_hh", [FLOW, INFLUENCE]),
+    "phi' missing": ("(dphis * e) @", "e @", [FLOW, INFLUENCE]),
+    "phi' of the step before": ("(dphis * e)", "(jnp.roll(dphis, 1, 0) * e)", [FLOW, INFLUENCE]),
+    "phi' of the step after": ("(dphis * e)", "(jnp.roll(dphis, -1, 0) * e)", [FLOW, INFLUENCE]),
+    "no step back": ("[rows[1:], jnp", "[rows[:-1], jnp", [FLOW, INFLUENCE]),
+    "lags off by one": (
+        "scan(next_lag, (steps.dhs, counted)",
+        "scan(next_lag, next_lag((steps.dhs, counted), None)[0]",
+        [FLOW],
+    ),
+    "lags of a table off by one": (
+        "scan(next_lag, steps.dhs,",
+        "scan(next_lag, next_lag(steps.dhs, None)[0],",
+        [INFLUENCE],
+    ),
+    "states before the first counted": ("_shift(counted)), found", "counted), found", [FLOW]),
+    "losses of weight 0 counted": ("weights.astype(bool)", "jnp.asarray(True)", [FLOW]),
+    "the 80th for the 90th": ("0.5, 0.9]", "0.5, 0.8]", [FLOW]),
+    "a rank too far": ("(count - 1).astype", "count.astype", [FLOW]),
+    "no root": ("jnp.sqrt(jnp.square(x / top)", "(jnp.square(x / top)", [FLOW, INFLUENCE]),
+    "sum for norm": ("jnp.square(x / top)", "jnp.abs(x / top)", [FLOW, INFLUENCE]),
+    "deltas: w_hh not transposed": ("return delta_t @ w_hh.T", "return delta_t @ w_hh", [FLOW]),
+    "deltas: phi' missing": ("delta_t = dphi_t * (", "delta_t = (", [FLOW]),
+    "deltas: of one loss only": ("(dhs_t + c_t)", "(dhs_t + 0 * c_t)", [FLOW]),
+    "deltas: in the order of time": ("backwards, reverse=True)", "backwards)", [FLOW]),
+    "uses: h_t for h_{t-1}": ("= (steps.h_tm1s, ", "= (steps.hs, ", [FLOW]),
+    "uses: norms before the sum over b": (
+        "_norm(use)\n",
+        "(_norm(h_tm1, -1) * _norm(delta_t, -1)).sum()\n",
+        [FLOW],
+    ),
+    "table: transposed": ("k[:, None] - k[None, :]", "k[None, :] - k[:, None]", [INFLUENCE]),
+    "table: a row per lag": ("lag >= 0, table, 0", "lag >= 0, by_lag.T, 0", [INFLUENCE]),
+    "table: not cut": ("lag >= 0, table, 0", "lag < 99, table, 0", [INFLUENCE]),
+    "exponents: w_hh not transposed": ("params.w_hh.T @ q", "params.w_hh @ q", [growth_differs]),
+    "exponents: phi' missing": (
+        "dphi_t[:, None] * (params",
+        "(params",
+        [determinant_differs, growth_differs],
+    ),
+    "exponents: phi' of the step before": (
+        "derivative(activation)(hs))\n    settled",
+        "jnp.roll(derivative(activation)(hs), 1, 0))\n    settled",
+        [determinant_differs, growth_differs],
+    ),
+    "exponents: QR's signs kept": (
+        "jnp.abs(jnp.diagonal(r))",
+        "jnp.diagonal(r)",
+        [ROTATION],
+    ),
+    "exponents: no log": ("return q, jnp.log(", "return q, (", [ROTATION]),
+    "exponents: base 2": ("return q, jnp.log(", "return q, jnp.log2(", [ROTATION]),
+    "exponents: QR never kept": ("return q, jnp.log(", "return changes, jnp.log(", [ROTATION]),
+    "exponents: warm-up averaged": (
+        "dtype=jnp.int32) >= warmup",
+        "dtype=jnp.int32) >= 0",
+        [SPECTRUM],
+    ),
+    "exponents: a sum": ("jnp.mean(logs, 0,", "jnp.sum(logs, 0,", [ROTATION]),
+}
+SOURCE = inspect.getsource(diagnostics)
+
+
+def copy_with(old, new):
+    """The module once more, with one place of its source changed."""
+    assert SOURCE.count(old) == 1, old
+    module = types.ModuleType("jrnn.diagnostics")
+    exec(SOURCE.replace(old, new), module.__dict__)
+    return module
+
+
+CHECKS = sorted({c for *_, checks in FAULTS.values() for c in checks}, key=lambda c: c.__name__)
+
+
+@pytest.fixture
+def quick_compilation():
+    """Every copy is compiled, and runs once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+def test_the_copy_without_a_fault(check):
+    check(copy_with("# --- what they share", "# --- what they share"))
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault(fault):
+    old, new, checks = FAULTS[fault]
+    module = copy_with(old, new)
+    for check in checks:
+        case = {"case": "floats"} if "weight 0" in fault else {}
+        with pytest.raises(AssertionError):
+            check(module, **case)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+CASE, ONE = make_case(), make_case(batch=False)
+IDS = make_case(ids=True)
+P, READOUT = CASE.params, jrnn.ReadoutParams(np.ones((H, O)), np.ones(O))
+LABELS = np.zeros((T, B), int)
+
+
+def flow(params=P, readout=READOUT, xs=CASE.xs, labels=LABELS, h0=None, **options):
+    return diagnostics.gradient_flow(params, readout, xs, labels, h0, **options)
+
+
+def exponents(params=P, xs=ONE.xs, h0=None, **options):
+    return diagnostics.lyapunov_exponents(params, xs, h0, **options)
+
+
+REFUSED = {
+    "rank of xs": (
+        lambda: flow(xs=np.zeros(T)),
+        "xs: expected vectors [T, I] or [T, B, I]; got float64[7]. ",
+    ),
+    "an id outside": (lambda: flow(xs=IDS.xs + I), "xs: expected ids from 0 to 4 (I = 5 rows"),
+    "a state": (
+        lambda: flow(h0=np.zeros((B + 1, H))),
+        "h0: expected [H] = [4] or [B, H] = [3, 4]; got float64[4, 4].",
+    ),
+    "no readout": (
+        lambda: flow(readout=P),
+        "params: expected ReadoutParams(w_ho, b_o); got RNNParams. See jrnn.init_readout.",
+    ),
+    "a readout of other states": (
+        lambda: flow(readout=READOUT._replace(w_ho=np.ones((H + 1, O)))),
+        "readout_params: expected w_ho of float64[H, O] with H = 4; got float64[5, 6]. "
+        "A readout reads the states of its own network.",
+    ),
+    "a readout of another dtype": (
+        lambda: flow(readout=jax.tree.map(lambda x: x.astype(np.float32), READOUT)),
+        "readout_params: expected w_ho of float64[H, O] with H = 4; got float32[4, 6].",
+    ),
+    "labels of another shape": (
+        lambda: flow(labels=LABELS.T),
+        "labels: expected ids of shape [7, 3]; got int64[3, 7].",
+    ),
+    "a label outside": (
+        lambda: flow(labels=LABELS + O),
+        "labels: expected ids from 0 to 5 (O = 6 classes); got 6 at [0, 0], 21 ids outside in all.",
+    ),
+    "weights of another shape": (
+        lambda: flow(weights=np.ones(T)),
+        "weights: expected shape [7, 3] or []; got float64[7].",
+    ),
+    "activation": (lambda: flow(activation="gelu"), "activation: expected one of"),
+    "an unhashable activation": (lambda: flow(activation=["tanh"]), "activation: expected one of"),
+    "a negative lag": (
+        lambda: flow(max_lag=-1),
+        "max_lag: expected an integer >= 0; got -1. Lag 0 is dJ_t/dh_t itself.",
+    ),
+    "half a lag": (lambda: flow(max_lag=2.5), "max_lag: expected an integer >= 0; got 2.5."),
+    "a table of a batch": (
+        lambda: diagnostics.influence(P, READOUT, CASE.xs, LABELS),
+        "xs: expected one sequence, vectors [T, I] or token ids [T]; got float64[7, 3, 5]. "
+        "Take one of the batch, xs[:, b], or map over the batch by jax.vmap.",
+    ),
+    "a table of a batch of ids": (
+        lambda: diagnostics.influence(P, READOUT, IDS.xs, LABELS),
+        "xs: expected one sequence, vectors [T, I] or token ids [T]; got int32[7, 3].",
+    ),
+    "exponents of a batch": (
+        lambda: exponents(xs=CASE.xs, n=1),
+        "xs: expected one sequence, vectors [T, I] or token ids [T]; got float64[7, 3, 5].",
+    ),
+    "exponents, state of a batch": (
+        lambda: exponents(h0=np.zeros((B, H)), n=1),
+        "h0: expected [H] = [4]; got float64[3, 4]. One sequence has one state.",
+    ),
+    "n > H": (
+        lambda: exponents(n=H + 1),
+        "n: expected an integer from 1 to 4; got 5. A state of size H = 4 has 4 exponents.",
+    ),
+    "n = 0": (lambda: exponents(n=0), "n: expected an integer from 1 to 4; got 0."),
+    "nothing after the warm-up": (
+        lambda: exponents(n=1, warmup=T),
+        "warmup: expected an integer from 0 to 6; got 7. "
+        "Of T = 7 steps one at least is left for the mean.",
+    ),
+    "exponents, activation": (lambda: exponents(n=1, activation=max), "activation: expected one"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name, monkeypatch):
+    """By its text, and before anything runs."""
+    for inside in ("_gradient_flow", "_influence", "_lyapunov_exponents"):
+        monkeypatch.setattr(diagnostics, inside, None)
+    call, text = REFUSED[name]
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        call()
+    assert text in str(error.value)
+
+
+# --- structure and laws --------------------------------------------------------------------------
+
+
+def largest(module, max_lag, T=2000, B=8, H=128, O=100):
+    """Elements of the largest array that a call would form at the size of a training."""
+    shape = lambda *axes: jax.ShapeDtypeStruct(axes, np.float32)
+    ids = jax.ShapeDtypeStruct((T, B), np.int32)
+    params = jrnn.RNNParams(shape(O, H), shape(H, H), shape(H))
+    readout = jrnn.ReadoutParams(shape(H, O), shape(O))
+    traced = jax.make_jaxpr(lambda *a: module.gradient_flow(*a, max_lag=max_lag))
+    return max(n for e in equations(traced(params, readout, ids, ids)) for n in sizes(e))
+
+
+def test_no_array_grows_with_the_lags_or_with_a_weight_per_step():
+    T, B, H = 2000, 8, 128
+    assert largest(diagnostics, 200) <= T * B * H < T * H * H
+    assert largest(diagnostics, 1999) <= T * B * H
+    kept = copy_with("@ w_hh.T, _norm(use)", "@ w_hh.T, use")  # the test sees [T, H, H]
+    assert largest(kept, 200) >= T * H * H
+
+
+def test_a_second_call_compiles_nothing():
+    events = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    case = make_case(T=11, I=3, H=9, batch=False, h0="[H]")  # sizes of no other test
+    readout = jrnn.ReadoutParams(np.ones((9, 2)), None)
+    arguments = (case.params, readout, case.xs, np.zeros(11, int), case.h0)
+    calls = {
+        "gradient_flow": lambda: diagnostics.gradient_flow(*arguments),
+        "influence": lambda: diagnostics.influence(*arguments),
+        "exponents": lambda: diagnostics.lyapunov_exponents(case.params, case.xs, case.h0, n=3),
+    }
+    for name, call in calls.items():
+        before = len(events)
+        call()
+        assert len(events) > before, name  # the listener hears
+        before = len(events)
+        call()
+        assert len(events) == before, name
+
+
+def test_jit_and_vmap():
+    (params, readout, xs, labels, h0), _ = problem()
+    eager = diagnostics.gradient_flow(params, readout, xs, labels, h0)
+    jitted = jax.jit(diagnostics.gradient_flow)(params, readout, xs, labels, h0)
+    assert_close(tuple(jitted), tuple(eager), LAW_RTOL)
+    mapped = jax.vmap(diagnostics.influence, (None, None, 1, 1, 0))
+    tables = mapped(params, readout, xs, labels, h0)
+    spectra = jax.vmap(lambda xs, h0: diagnostics.lyapunov_exponents(params, xs, h0, n=2), (1, 0))
+    for b in range(B):
+        one = (xs[:, b], labels[:, b], h0[b])
+        assert_close(tables[b], diagnostics.influence(params, readout, *one), LAW_RTOL)
+        found = diagnostics.lyapunov_exponents(params, xs[:, b], h0[b], n=2)
+        assert_close(spectra(xs, h0)[b], found, LAW_RTOL)
+
+
+@pytest.fixture
+def every_guard():
+    """NaNs and leaked tracers raise, beside the strict promotion of every test."""
+    settings = ("jax_debug_nans", "jax_check_tracer_leaks")
+    for name in settings:
+        jax.config.update(name, True)
+    yield
+    for name in settings:
+        jax.config.update(name, False)
+
+
+@pytest.mark.usefixtures("every_guard")
+def test_strict_settings():
+    flow_differs(diagnostics, "floats")
+    influence_differs(diagnostics, "one, floats")
+    assert np.isfinite(exponents(n=2)).all()
+
+
+def test_they_lower_for_every_platform():
+    (params, readout, *data), _ = problem(batch=False)
+
+    def everything(*data):
+        flow = diagnostics.gradient_flow(params, readout, *data)
+        table = diagnostics.influence(params, readout, *data)
+        return flow, table, diagnostics.lyapunov_exponents(params, data[0], n=2)
+
+    platforms = ("cpu", "cuda", "tpu")
+    assert jax.export.export(jax.jit(everything), platforms=platforms)(*data).platforms == platforms
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_lower_precision_is_computed_in_float32(dtype):
+    arguments, _ = problem()
+    narrow = lambda x: x.astype(dtype) if x.dtype == np.float64 else x
+    low = jax.tree.map(narrow, arguments)
+    wide = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == dtype else x, low)
+    found, expected = (diagnostics.gradient_flow(*a) for a in (low, wide))
+    assert found.percentiles.dtype == found.uses.dtype == np.float32
+    assert_close(tuple(found), tuple(expected), 1e-5)
+    params, xs = low[0], low[2][:, 0]
+    assert diagnostics.lyapunov_exponents(params, xs, n=2).dtype == np.float32
+
+
+# --- the example ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float32")
+def test_the_example_draws_what_it_promises(tmp_path, capsys):
+    text = tmp_path / "text"
+    text.write_text("".join(f"{n} times {m} is {n * m}.\n" for n in range(60) for m in range(60)))
+    toy = ["--steps=3", "--hidden-size=8", "--length=120", "--max-lag=20", "--exponents=4"]
+    out = tmp_path / "out"
+    assert gradient_flow.main(["--text", str(text), "--out", str(out), *toy]) == 0
+    names = ["gradient_flow.png", "influence.png", "lyapunov_exponents.png"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in out.iterdir())
+    printed = capsys.readouterr().out
+    for row in (
+        "orthogonal, at the start ",
+        "gaussian, at the start ",
+        "gaussian, after 3 steps (",
+    ):
+        assert row in printed
+
+
+@pytest.mark.usefixtures("float32")
+def test_the_example_refuses_a_missing_text(tmp_path, capsys):
+    missing = ["--text", str(tmp_path / "nothing"), "--out", str(tmp_path)]
+    assert gradient_flow.main(missing) == 1
+    assert "error: " in capsys.readouterr().err
