@@ -113,8 +113,8 @@ import jrnn
 print(time.perf_counter() - start)
 print(*sorted({m.split(".")[0] for m in sys.modules} & extras))
 """
-    # The fastest of three: what is measured is the import, not the machine.
-    runs = [in_a_new_process(code) for _ in range(3)]
+    # The fastest of five: what is measured is the import, not the machine.
+    runs = [in_a_new_process(code) for _ in range(5)]
     assert min(float(run[0]) for run in runs) < 0.3
     assert all(run[1:] == [] for run in runs)
 
