@@ -4,13 +4,13 @@ Shapes and dtypes are static, so these checks run once per trace and cost a comp
 nothing. Values (token ids, labels) can be looked at only where they are concrete. Every refusal is
 a ValueError that names the argument, what was expected, what came, and the repair.
 
-The only file that imports chex, and of chex only static assertions.
+The only file that imports chex, and of chex only static assertions; it does so at the first check,
+since importing chex takes longer than importing all of this package.
 """
 
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +39,8 @@ def array(argument: str, x: Any) -> None:
 
 
 def shape(argument: str, x: Any, shape: tuple[int | None, ...], axes: str, repair: str) -> None:
+    import chex
+
     array(argument, x)
     try:
         chex.assert_shape(x, shape)
@@ -287,6 +289,8 @@ def activation_derivative(
         "tanh, for example, is Activation(jnp.tanh, lambda h: 1 - h**2). "
         "A function whose derivative its output does not determine cannot be used."
     )
+    import chex
+
     try:
         hash((fn, derivative_from_output))
         with jax.ensure_compile_time_eval(), jax.enable_x64(True):

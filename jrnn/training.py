@@ -10,11 +10,13 @@ trajectories, 1990). Schedules, clipping and accumulation are optax's:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
+
+if TYPE_CHECKING:
+    import optax
 
 LossFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 
@@ -37,7 +39,7 @@ class StepMetrics(NamedTuple):
 
 
 def init_train_state(
-    params: Any, optimizer: optax.GradientTransformation, carry: Any, key: jax.Array
+    params: Any, optimizer: "optax.GradientTransformation", carry: Any, key: jax.Array
 ) -> TrainState:
     """The state before the first step.
 
@@ -58,7 +60,7 @@ def init_train_state(
 
 
 def make_train_step(
-    loss_fn: LossFn, optimizer: optax.GradientTransformation
+    loss_fn: LossFn, optimizer: "optax.GradientTransformation"
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]:
     """A jitted step of gradient descent that takes the state's buffers for its result.
 
@@ -71,6 +73,8 @@ def make_train_step(
         `step(state, batch) -> (state, StepMetrics)`. The state that goes in is donated: use the
         one that comes out.
     """
+
+    import optax  # here: importing jrnn is to be quick
 
     update = optax.with_extra_args_support(optimizer).update  # some read the loss
 
