@@ -137,7 +137,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     positive = char_lm.positive
     parser.add_argument("--out", type=Path, default=Path("out/gradient_flow"), help="directory")
     parser.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=char_lm.seed, default=0)
     parser.add_argument("--steps", type=positive, default=2000, help="of each training")
     parser.add_argument("--hidden-size", type=positive, default=256)
     parser.add_argument("--length", type=positive, default=500, help="steps that are measured")
