@@ -281,6 +281,27 @@ def activation(value: Any, activation_class: type, names: Collection[str]) -> No
     refuse("activation", expected, repr(value), repair)
 
 
+def compute_dtype(dtype: Any, params: "RNNParams") -> np.dtype | None:
+    """The dtype of matmul operands; None where it is that of the parameters."""
+    own = jnp.result_type(params.w_hh)
+    expected = f"a floating dtype narrower than that of the parameters, {own}, or None"
+    repair = "For mixed precision: parameters in float32, compute_dtype=jnp.bfloat16."
+    try:
+        asked = own if dtype is None else jnp.dtype(dtype)
+    except TypeError:
+        refuse("compute_dtype", expected, repr(dtype), repair)
+    if asked == own:
+        return None
+    if not jnp.issubdtype(asked, jnp.floating) or asked.itemsize >= own.itemsize:
+        refuse("compute_dtype", expected, asked, repair)
+    return asked
+
+
+def flag(argument: str, value: Any) -> None:
+    if not isinstance(value, (bool, np.bool_)):
+        refuse(argument, "True or False", repr(value), "It is fixed when the call is compiled.")
+
+
 def activation_derivative(
     fn: Callable[[jax.Array], jax.Array], derivative_from_output: Callable[[jax.Array], jax.Array]
 ) -> None:
