@@ -247,7 +247,7 @@ def test_a_leaky_elman_cell(form):
 
         return lax.scan(step, h0, xs)
 
-    kernel = partial(form.run, bptt.Recurrence(leaky(alpha), chunk=3))
+    kernel = partial(form.run, bptt.Recurrence(leaky(alpha), schedule=bptt.Schedule(3, block=2)))
     found = value_and_cotangents(kernel, case)
     assert_close(found, value_and_cotangents(plain, case))
     assert_close(second_order(kernel, case), second_order(plain, case), LAW_RTOL * 10)

@@ -109,37 +109,35 @@ PREVIOUS_FAULTS = {
 
 
 SOUND_STEP_BACK, SOUND_SUMS = batch._step_back, batch._add_weight_gradients
-SOUND_STATE_BEFORE, SOUND_OVER_CHUNKS = batch._state_before, batch._over_chunks
+SOUND_STATE_BEFORE, SOUND_OVER_TIME = batch._state_before, batch.over_time
 
 
 def step_back(*, c=lambda c: c, deltas=lambda d: d, dhs=lambda dhs: dhs, residuals=lambda r: r):
     """(9) of a chunk, with a place for a fault in what goes in and what comes out."""
 
-    def faulty(recurrence, w, r, g, start, K, c_in):
-        c_out, d = SOUND_STEP_BACK(recurrence, w, residuals(r), dhs(g), start, K, c_in)
+    def faulty(recurrence, schedule, w, r, g, start, K, c_in):
+        c_out, d = SOUND_STEP_BACK(recurrence, schedule, w, residuals(r), dhs(g), start, K, c_in)
         return c(c_out), deltas(d)
 
     return faulty
 
 
-def over_chunks(fault):
+def over_time(fault):
     """The loop over chunks of the backward pass, with another one in its place."""
 
-    def faulty(recurrence, xs, chunk, state, reverse=False):
-        run = fault if reverse else SOUND_OVER_CHUNKS
-        return run(recurrence, xs, chunk, state, reverse)
+    def faulty(T, K, body, state, reverse=False):
+        run = fault if T == 7 and reverse else SOUND_OVER_TIME
+        return run(T, K, body, state, reverse)
 
     return faulty
 
 
-def without_the_rest(recurrence, xs, chunk, state, reverse):
-    for start in range(len(xs) // 3 * 3 - 3, -1, -3):
-        state = chunk(start, 3, state)
-    return state
+def without_the_rest(T, K, body, state, reverse):
+    return SOUND_OVER_TIME(T // K * K, K, body, state, reverse)
 
 
-def in_the_order_of_time(recurrence, xs, chunk, state, reverse):
-    return SOUND_OVER_CHUNKS(recurrence, xs, chunk, state)
+def in_the_order_of_time(T, K, body, state, reverse):
+    return SOUND_OVER_TIME(T, K, body, state)
 
 
 def sums(change):
@@ -153,7 +151,7 @@ def nothing_before(sums, deltas, xs, previous):
 
 BATCH_FAULTS = {
     "w_hh not transposed": {
-        "_step_back": lambda r, w, *rest: SOUND_STEP_BACK(r, w.T, *rest),
+        "_step_back": lambda r, schedule, w, *rest: SOUND_STEP_BACK(r, schedule, w.T, *rest),
     },
     "link cut at the border of a chunk": {"_step_back": step_back(c=jnp.zeros_like)},
     "link 0.1 % weak at the border of a chunk": {"_step_back": step_back(c=lambda c: 0.999 * c)},
@@ -163,14 +161,14 @@ BATCH_FAULTS = {
     "phi' of the step before": {
         "_step_back": step_back(residuals=lambda r: r._replace(hs=jnp.roll(r.hs, 1, 0)))
     },
-    "chunks in the order of time": {"_over_chunks": over_chunks(in_the_order_of_time)},
-    "rest of the sequence dropped": {"_over_chunks": over_chunks(without_the_rest)},
+    "chunks in the order of time": {"over_time": over_time(in_the_order_of_time)},
+    "rest of the sequence dropped": {"over_time": over_time(without_the_rest)},
     "sums forgotten at the border of a chunk": {"_add_weight_gradients": sums(nothing_before)},
     "h_0 before every chunk": {"_state_before": lambda r, t: r.h0},
     "h_0 left out": {
         "_state_before": lambda r, t: jnp.where(t == 0, 0.0, SOUND_STATE_BEFORE(r, t))
     },
-    "h_t for h_{t-1} before a chunk": {"_state_before": lambda r, t: batch.at(r.hs, t)},
+    "h_t for h_{t-1} before a chunk": {"_state_before": lambda r, t: batch.rows(r.hs, t, 1)[0]},
     "x of the examples shifted": {
         "_add_weight_gradients": sums(lambda s, d, x, h: (s, d, jnp.roll(x, 1, 1), h))
     },
@@ -186,8 +184,8 @@ BATCH_FAULTS = {
 
 
 def worst_difference(run):
-    case = make_case()  # 7 steps: two chunks of 3 and a rest
-    recurrence = bptt.Recurrence(elman("tanh"), chunk=3)
+    case = make_case()  # 7 steps: two chunks of 3 and a rest, in blocks of 2
+    recurrence = bptt.Recurrence(elman("tanh"), schedule=bptt.Schedule(3, block=2))
     found = value_and_cotangents(lambda *a: run(recurrence, *a), case)
     expected = oracle.rnn(case.params, case.xs, case.h0, "tanh", case.dh_last, case.dhs)
     return max(differences(found, expected).values())
@@ -208,7 +206,7 @@ def test_the_copies_without_a_fault(monkeypatch):
     plant(monkeypatch, backward())
     assert worst_difference(sequence.run) <= RTOL
     monkeypatch.setattr(batch, "_step_back", step_back())
-    monkeypatch.setattr(batch, "_over_chunks", over_chunks(SOUND_OVER_CHUNKS))
+    monkeypatch.setattr(batch, "over_time", over_time(SOUND_OVER_TIME))
     monkeypatch.setattr(batch, "_add_weight_gradients", sums(lambda *arguments: arguments))
     assert worst_difference(batch.run) <= RTOL
 

@@ -22,20 +22,17 @@ def cost(params, xs, h0=None):
     return jnp.sum(h_last) + jnp.sum(hs**2)
 
 
-def innermost(jaxpr):
-    return [s for s in named(jaxpr, "scan") if not named(s.params["jaxpr"], "scan")]
-
-
 def test_no_loop_over_steps_carries_anything_of_the_size_of_a_weight():
-    """Neither of a batch, in chunks, nor of one sequence."""
-    case = make_case(T=2 * 73, B=B, I=I, H=H)  # two chunks of 512 / 7 steps
+    """Neither of a batch, in chunks of 512 / 7 steps on a CPU, nor of one sequence."""
+    case = make_case(T=2 * 73, B=B, I=I, H=H)
     jaxpr = jax.make_jaxpr(jax.grad(cost, (0, 1, 2)))(case.params, case.xs, case.h0)
-    loops = innermost(jaxpr)
-    assert [s.params["length"] for s in loops] == [73, 73]
     states, deltas = (2 * 73, B, H), (H, 73, B)
-    assert [c for s in loops for c in carries(s) if c] == [(B, H), states, (B, H), deltas]
-    over_chunks = [s for s in named(jaxpr, "scan") if s not in loops]
-    assert [s.params["length"] for s in over_chunks] == [2, 2]
+    platforms = named(jaxpr, "cond")
+    assert [e.params["branches_platforms"][0] for e in platforms] == [("cpu",), ("cpu",)]
+    for platform, buffer in zip(platforms, (states, deltas), strict=True):
+        over_chunks, over_steps = named(platform.params["branches"][0], "scan")
+        assert [over_chunks.params["length"], over_steps.params["length"]] == [2, 73]
+        assert [c for c in carries(over_steps) if c] == [(B, H), buffer]  # () counts the steps
 
     one = make_case(T=T, batch=False, I=I, H=H)
     jaxpr = jax.make_jaxpr(jax.grad(cost, (0, 1, 2)))(one.params, one.xs, one.h0)

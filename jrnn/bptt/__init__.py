@@ -33,9 +33,10 @@ import jax.numpy as jnp
 
 from jrnn.arrays import are_ids
 from jrnn.bptt import batch, segments, sequence
-from jrnn.bptt.buffers import varying_alike
+from jrnn.bptt.loops import varying_alike
 from jrnn.bptt.step import Precision as Precision
 from jrnn.bptt.step import Recurrence as Recurrence
+from jrnn.bptt.step import Schedule as Schedule
 from jrnn.bptt.step import project_inputs as project_inputs
 from jrnn.types import RNNParams
 

@@ -25,11 +25,9 @@ from jax import lax
 
 from jrnn.arrays import are_ids, at_least_float32
 from jrnn.bptt import sequence
-from jrnn.bptt.buffers import at, empty, floats, put, varying_alike
-from jrnn.bptt.step import Recurrence, project_inputs
+from jrnn.bptt.loops import empty, floats, over_time, put, rows, varying_alike
+from jrnn.bptt.step import Recurrence, Schedule, project_inputs
 from jrnn.types import RNNParams
-
-ROWS = 512  # K*B, the rows of a chunk's matmuls: from here on they run at full speed
 
 
 class Residuals(NamedTuple):
@@ -85,22 +83,31 @@ _states.defvjp(_states_fwd, _states_bwd)
 def _forward(
     recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    return _by_schedule(_scheduled_forward, recurrence, xs, (params, xs, h0))
+
+
+def _scheduled_forward(
+    recurrence: Recurrence, schedule: Schedule, params: RNNParams, xs: jax.Array, h0: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     w_hh = recurrence.rounded(params.w_hh)
 
     def chunk(start: Any, K: int, state: tuple[jax.Array, jax.Array]) -> Any:
-        xs_chunk = lax.dynamic_slice_in_dim(xs, start, K)
-        projected = project_inputs(params, xs_chunk, recurrence.matmul)
+        projected = project_inputs(params, rows(xs, start, K), recurrence.matmul)
 
-        def step(k: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            h_tm1, hs = state
-            h_t = recurrence.step(w_hh, at(projected, k), h_tm1)
-            return h_t, put(hs, recurrence.rounded(h_t), start + k)
+        def block(k: Any, u: int, state: tuple[jax.Array, jax.Array]) -> Any:
+            h, hs = state
+            projected_block = schedule.read(rows(projected, k, u))
+            states = []
+            for j in range(u):
+                h = recurrence.step(w_hh, projected_block[j], h)
+                states.append(recurrence.rounded(h))
+            return h, put(hs, jnp.stack(states), start + k)
 
-        return lax.fori_loop(0, K, step, state)
+        return over_time(K, schedule.block, block, state)
 
     with jax.named_scope("rnn_forward"):
         hs = empty((len(xs), *h0.shape), recurrence.rounded(h0))
-        h_last, hs = _over_chunks(recurrence, xs, chunk, (h0, hs))
+        h_last, hs = over_time(len(xs), schedule.chunk, chunk, (h0, hs))
         return h_last, floats(hs)
 
 
@@ -109,6 +116,15 @@ def _backward(
     recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[RNNParams, jax.Array | None, jax.Array]:
     """The cotangents of params, xs (None for ids) and h0."""
+    return _by_schedule(_scheduled_backward, recurrence, residuals.xs, (residuals, cotangents))
+
+
+def _scheduled_backward(
+    recurrence: Recurrence,
+    schedule: Schedule,
+    residuals: Residuals,
+    cotangents: tuple[jax.Array, jax.Array],
+) -> tuple[RNNParams, jax.Array | None, jax.Array]:
     params, xs, _, hs = residuals
     dh_last, dhs = cotangents
     w_hh_transposed = recurrence.rounded(params.w_hh.T)  # once, not at every step
@@ -116,19 +132,19 @@ def _backward(
     def chunk(start: Any, K: int, state: tuple[jax.Array, Sums, jax.Array | None]) -> Any:
         c, sums, dxs = state
         with jax.named_scope("rnn_backward"):
-            c, deltas = _step_back(recurrence, w_hh_transposed, residuals, dhs, start, K, c)
+            step_back = partial(_step_back, recurrence, schedule, w_hh_transposed, residuals, dhs)
+            c, deltas = step_back(start, K, c)
         with jax.named_scope("rnn_weight_gradients"):
-            xs_chunk = lax.dynamic_slice_in_dim(xs, start, K)
             before = _state_before(residuals, start)[None]
-            previous = jnp.concatenate([before, lax.dynamic_slice_in_dim(hs, start, K - 1)])
-            sums = _add_weight_gradients(recurrence, sums, deltas, xs_chunk, previous)
+            previous = jnp.concatenate([before, rows(hs, start, K - 1)])
+            sums = _add_weight_gradients(recurrence, sums, deltas, rows(xs, start, K), previous)
             if dxs is not None:
                 dxs = put(dxs, _input_gradients(recurrence, deltas, params.w_ih), start)
         return c, sums, dxs
 
     dxs = None if are_ids(xs) else empty(xs.shape, xs)
     state = (dh_last, _no_sums(params, xs), dxs)
-    dh0, sums, dxs = _over_chunks(recurrence, xs, chunk, state, reverse=True)
+    dh0, sums, dxs = over_time(len(xs), schedule.chunk, chunk, state, reverse=True)
     dparams = RNNParams(sums.w_ih if are_ids(xs) else sums.w_ih.T, sums.w_hh.T, sums.b_h)
     dparams = jax.tree.map(lambda d: d.astype(params.w_hh.dtype), dparams)
     return dparams, None if dxs is None else floats(dxs), dh0
@@ -136,6 +152,7 @@ def _backward(
 
 def _step_back(
     recurrence: Recurrence,
+    schedule: Schedule,
     w_hh_transposed: jax.Array,
     residuals: Residuals,
     dhs: jax.Array,
@@ -145,25 +162,30 @@ def _step_back(
 ) -> tuple[jax.Array, jax.Array]:
     """(9) from step start + K - 1 to step start: c before them, and the deltas [H, K, B]."""
 
-    def step_back(i: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        c_t, deltas = state
-        k = K - 1 - i
+    def block(k: Any, u: int, state: tuple[jax.Array, jax.Array]) -> Any:
+        c, deltas = state
         t = start + k
-        dh_t = at(dhs, t).astype(c_t.dtype) + c_t
-        h_tm1 = _state_before(residuals, t)  # compiled away for a cell that does not read it
-        h_t = at(residuals.hs, t)
-        c_tm1, delta_t = recurrence.step_back(w_hh_transposed, dh_t, h_tm1, h_t)
-        return c_tm1, put(deltas, recurrence.rounded(delta_t).T, k, axis=1)
+        hs_block, dhs_block = schedule.read((rows(residuals.hs, t, u), rows(dhs, t, u)))
+        before = _state_before(residuals, t)  # compiled away for a cell that does not read it
+        found = []
+        for j in reversed(range(u)):
+            dh_t = dhs_block[j].astype(c.dtype) + c
+            h_tm1 = hs_block[j - 1] if j else before
+            c, delta_t = recurrence.step_back(w_hh_transposed, dh_t, h_tm1, hs_block[j])
+            found.append(recurrence.rounded(delta_t).T)
+        # In the order they are computed in, then turned around: a TPU writes them as it goes.
+        return c, put(deltas, lax.rev(jnp.stack(found, 1), (1,)), k, axis=1)
 
     B, H = c.shape
-    c, deltas = lax.fori_loop(0, K, step_back, (c, empty((H, K, B), recurrence.rounded(c))))
+    state = (c, empty((H, K, B), recurrence.rounded(c)))
+    c, deltas = over_time(K, schedule.block, block, state, reverse=True)
     return c, floats(deltas)
 
 
 def _state_before(residuals: Residuals, t: Any) -> jax.Array:
     """h_{t-1}, of a step t that is counted from 0, as it was stored."""
     h0 = residuals.h0.astype(residuals.hs.dtype)
-    return jnp.where(t == 0, h0, at(residuals.hs, jnp.maximum(t - 1, 0)))
+    return jnp.where(t == 0, h0, rows(residuals.hs, jnp.maximum(t - 1, 0), 1)[0])
 
 
 def _no_sums(params: RNNParams, xs: jax.Array) -> Sums:
@@ -215,30 +237,30 @@ def _backward_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
     return jax.jvp(gradients, primals, tangents)
 
 
-# --- chunks of time ------------------------------------------------------------------------------
+# --- schedules -----------------------------------------------------------------------------------
 
 
-def _over_chunks(
-    recurrence: Recurrence,
-    xs: jax.Array,
-    chunk: Callable[[Any, int, Any], Any],
-    state: Any,
-    reverse: bool = False,
+def _by_schedule(
+    pass_: Callable[..., Any], recurrence: Recurrence, xs: jax.Array, args: Any
 ) -> Any:
-    """`state = chunk(start, K, state)` for every whole chunk of K steps and for the rest."""
+    """`pass_(recurrence, schedule, *args)`, by the schedule of the platform it is compiled for.
+
+    What a step costs differs. A GPU launches a kernel for every operation: steps written out in one
+    block share those that read and write. A TPU wants the rows of a block in one piece. XLA:CPU
+    gains nothing from blocks, and its matmuls are at full speed from about 512 rows on.
+    """
+    if recurrence.schedule is not None:
+        return pass_(recurrence, recurrence.schedule, *args)
     T, B = xs.shape[:2]
-    K = min(recurrence.chunk, T) if recurrence.chunk else divisor_near(T, ROWS // B)
-    whole, rest = divmod(T, K)
-
-    def nth(n: Any, state: Any) -> Any:
-        return chunk((whole - 1 - n if reverse else n) * K, K, state)
-
-    if rest and reverse:
-        state = chunk(whole * K, rest, state)
-    state = lax.fori_loop(0, whole, nth, state)
-    if rest and not reverse:
-        state = chunk(whole * K, rest, state)
-    return state
+    cpu = Schedule(divisor_near(T, 512 // B))
+    tpu = Schedule(divisor_near(T, 1024 // B), block=16, read_first=True)
+    gpu = Schedule(divisor_near(T, 1024 // B), block=16)
+    return lax.platform_dependent(
+        *args,
+        cpu=partial(pass_, recurrence, cpu),
+        tpu=partial(pass_, recurrence, tpu),
+        default=partial(pass_, recurrence, gpu),
+    )
 
 
 def divisor_near(T: int, wanted: int) -> int:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jrnn.bptt.buffers import bits, floats
+from jrnn.bptt.loops import bits, floats
 from jrnn.bptt.step import Recurrence, project_inputs
 from jrnn.types import RNNParams
 

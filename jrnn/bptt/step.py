@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32
 from jrnn.cell import Cell
@@ -21,13 +22,27 @@ Precision = str | None  # as `jax.default_matmul_precision` takes it
 Matmul = Callable[[Any, jax.Array], jax.Array]
 
 
+class Schedule(NamedTuple):
+    """How a batch goes through time; no result depends on it but for rounding."""
+
+    chunk: int  # K, steps that share a matmul of the inputs and of the weight gradients
+    block: int = 1  # steps written out in one iteration of a loop
+    read_first: bool = False  # read the rows of a block in one piece, before its first step
+
+    def read(self, block: Any) -> Any:
+        """The rows of a block, as arrays that stand in memory if they are to be read first."""
+        if not self.read_first:
+            return block
+        return lax.optimization_barrier(block)  # type: ignore[no-untyped-call]
+
+
 class Recurrence(NamedTuple):
     """What is static in a recurrence: hashable, as an option of a jitted function must be."""
 
     cell: Cell
     precision: Precision = None
     compute_dtype: np.dtype | None = None  # None: that of the parameters
-    chunk: int | None = None  # steps per chunk of a batch; None: as `batch.py` chooses
+    schedule: Schedule | None = None  # None: as `batch.py` chooses for the platform
 
     def rounded(self, x: jax.Array) -> jax.Array:
         """An operand of a matmul."""
