@@ -1,0 +1,55 @@
+"""The shapes that are measured, their data, and the arithmetic that they cannot do without."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+import jrnn
+
+
+class Case(NamedTuple):
+    """One shape of a recurrence."""
+
+    T: int  # time
+    B: int  # batch
+    I: int  # input
+    H: int  # hidden
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self))
+
+    def flops(self, gradient: bool) -> int:
+        """The matmuls of (1), and with the gradient in the parameters those of (9), (11), (12)."""
+        recurrent, inputs = (3, 2) if gradient else (1, 1)
+        return 2 * self.T * self.B * (recurrent * self.H**2 + inputs * self.I * self.H)
+
+
+CASES = {
+    1: Case(128, 32, 64, 64),  # small
+    2: Case(512, 32, 128, 256),  # a long chunk of a character model
+    3: Case(784, 64, 1, 128),  # pixel by pixel MNIST
+    4: Case(128, 64, 256, 512),
+    5: Case(1024, 1, 32, 128),  # one sequence
+    6: Case(64, 256, 512, 1024),  # matmul alone, nearly
+}
+TOY_CASES = {1: Case(7, 4, 3, 5), 2: Case(5, 1, 2, 6)}
+
+
+class Data(NamedTuple):
+    """Parameters, inputs and the weights of the cost sum(hs * y), as float32 NumPy arrays."""
+
+    params: jrnn.RNNParams
+    xs: np.ndarray  # [T, B, I]
+    y: np.ndarray  # [T, B, H]
+
+
+def data(case: Case) -> Data:
+    """The same for every rival: jrnn's initialiser, normal inputs, normal y."""
+    T, B, I, H = case
+    random = np.random.default_rng(0)
+    params = jrnn.init_rnn(jax.random.key(0), I, H)
+    bias = 0.1 * random.standard_normal(H)  # a bias of zeros would hide that it is left out
+    params = jax.tree.map(np.asarray, params)._replace(b_h=bias.astype(np.float32))
+    xs, y = random.standard_normal((T, B, I)), random.standard_normal((T, B, H))
+    return Data(params, xs.astype(np.float32), y.astype(np.float32))

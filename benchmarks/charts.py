@@ -1,0 +1,69 @@
+"""The charts of the benchmarks."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+COLOURS = matplotlib.colormaps["tab10"].colors
+
+
+def kernel(path: Path, records: list[dict[str, Any]], title: str) -> None:
+    """Bars of every rival's time over jrnn's, by row; a panel per pass."""
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    for panel, gradient in zip(panels, (False, True), strict=True):
+        ratios = _ratios([r for r in records if r["gradient"] == gradient])
+        _bars(panel, ratios)
+        panel.set_title(f"{title}, {'forward + backward' if gradient else 'forward'}")
+    cases = {r["row"]: ", ".join(map(str, r["case"])) for r in records}
+    panels[1].set_xticks(range(len(cases)), [f"row {n}\n{case}" for n, case in cases.items()])
+    panels[1].set_xlabel("T, B, I, H")
+    figure.savefig(path, dpi=120)
+
+
+def _ratios(records: list[dict[str, Any]]) -> dict[str, dict[Any, float]]:
+    """program -> row -> its time over jrnn's with the same activation."""
+    own = {(r["row"], r["program"]): r["minimum_ms"] for r in records}
+    found: dict[str, dict[Any, float]] = {}
+    for r in records:
+        base = "jrnn relu" if r["activation"] == "relu" else "jrnn"
+        if r["program"] != base:
+            ratio = r["minimum_ms"] / own[r["row"], base]
+            found.setdefault(r["program"], {})[r["row"]] = ratio
+    return found
+
+
+def _bars(panel: Any, ratios: dict[str, dict[Any, float]]) -> None:
+    rows = list(dict.fromkeys(row for by_row in ratios.values() for row in by_row))
+    width = 0.85 / max(len(ratios), 1)
+    for n, (name, by_row) in enumerate(ratios.items()):
+        at = np.array([rows.index(row) for row in by_row]) + (n + 0.5) * width - 0.425
+        heights = list(by_row.values())
+        bars = panel.bar(at, heights, width, label=name, color=COLOURS[n % 10])
+        panel.bar_label(bars, [f"{h:.2f}" for h in heights], fontsize=6, rotation=90, padding=2)
+    panel.axhline(1, color="black", linewidth=1)
+    panel.margins(y=0.15)
+    panel.set_ylabel("time / jrnn's time\n(above 1: jrnn is faster)")
+    panel.legend(ncols=4, fontsize=8, loc="upper left")
+
+
+def train_step(path: Path, records: list[dict[str, Any]]) -> None:
+    """Bars of characters per second, a panel per row."""
+    rows = list(dict.fromkeys(r["row"] for r in records))
+    figure = Figure(figsize=(5.5 * len(rows) + 1, 4.5), layout="constrained")
+    panels = figure.subplots(1, len(rows), squeeze=False)[0]
+    for panel, row in zip(panels, rows, strict=True):
+        found = [r for r in records if r["row"] == row]
+        names = [r["program"] for r in found]
+        rates = [r["characters_per_second"] for r in found]
+        colours = ["black" if name == "jrnn" else COLOURS[0] for name in names]
+        panel.bar_label(panel.barh(names, rates, color=colours), fmt="{:,.0f}", padding=3)
+        panel.invert_yaxis()
+        panel.margins(x=0.2)
+        size = f"T = {found[0]['length']}, B = {found[0]['batch_size']}"
+        panel.set_title(f"row {row}: {size}, H = {found[0]['hidden_size']}")
+        panel.set_xlabel("characters per second, median step")
+    figure.savefig(path, dpi=120)

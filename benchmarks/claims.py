@@ -1,0 +1,187 @@
+"""The ratios that are claimed, computed from the records of a run, wins and losses alike.
+
+A ratio "rival / jrnn" above 1 is a win of jrnn. Times are minima. haiku's ReLU is set against
+jrnn's; every other rival against jrnn's tanh.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SCANS = ["naive", "hoisted", "hoisted x4"]
+JAX_LIBRARIES = ["flax", "haiku relu", "haiku own tanh", "keras"]
+
+
+class Claim(NamedTuple):
+    """One ratio at several rows."""
+
+    text: str
+    ratios: dict[Any, float]  # by row
+    lost: list[Any]  # rows where a rival is ahead
+
+    @property
+    def geometric_mean(self) -> float:
+        """Over the rows."""
+        return float(np.exp(np.mean(np.log(list(self.ratios.values())))))
+
+    def __str__(self) -> str:
+        rows = ", ".join(f"{ratio:.2f} (row {row})" for row, ratio in self.ratios.items())
+        lost = f"; behind at {', '.join(map(str, self.lost))}" if self.lost else ""
+        return f"{self.text}: {rows}; geometric mean {self.geometric_mean:.2f}{lost}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        mean = self.geometric_mean
+        return {
+            "claim": self.text,
+            "by_row": self.ratios,
+            "geometric_mean": mean,
+            "lost": self.lost,
+        }
+
+
+class Group:
+    """The records of one route, dtype and pass: by row and program, one quantity."""
+
+    def __init__(self, records: Iterable[dict[str, Any]], **key: Any) -> None:
+        chosen = [r for r in records if all(r[k] == v for k, v in key.items())]
+        self.rows: dict[Any, dict[str, dict[str, Any]]] = {}
+        for r in chosen:
+            self.rows.setdefault(r["row"], {})[r["program"]] = r
+
+    def best(self, row: Any, names: Iterable[str], quantity: str = "minimum_ms") -> float | None:
+        """The least of the programs that are there and know the quantity."""
+        there = [self.rows[row][name][quantity] for name in names if name in self.rows[row]]
+        there = [value for value in there if value is not None]
+        return min(there) if there else None
+
+    def over_jrnn(self, row: Any, names: Iterable[str]) -> float | None:
+        """The smallest ratio of a rival's time to jrnn's with the same activation."""
+        programs = self.rows[row]
+        ratios = []
+        for name in names:
+            if name in programs:
+                own = "jrnn relu" if programs[name]["activation"] == "relu" else "jrnn"
+                ratios.append(programs[name]["minimum_ms"] / programs[own]["minimum_ms"])
+        return min(ratios) if ratios else None
+
+
+def _claim(
+    text: str, group: Group, ratio: Callable[[Any], float | None], wins: bool = True
+) -> list[Claim]:
+    """A list of one, or of none where nothing of it was measured."""
+    found = {row: ratio(row) for row in group.rows}
+    ratios = {row: r for row, r in found.items() if r is not None and r > 0}
+    lost = [row for row, r in ratios.items() if wins and r < 1]
+    return [Claim(text, ratios, lost)] if ratios else []
+
+
+def _quotient(a: float | None, b: float | None) -> float | None:
+    return None if a is None or not b else a / b
+
+
+def of_kernel(records: list[dict[str, Any]]) -> list[Claim]:
+    """All that `kernel` has to say."""
+    found: list[Claim] = []
+    for gradient, what in ((True, "forward + backward"), (False, "forward")):
+        native = Group(records, route="native", dtype="float32", gradient=gradient)
+        found += _native(native, what)
+        found += _vmap(Group(records, route="vmap", dtype="float32", gradient=gradient), what)
+        mesh = Group(records, route="mesh", dtype="float32", gradient=gradient)
+        found += _autodiff(mesh, f"{what}, mesh") + _floor(mesh, f"{what}, mesh")
+        for route in ("native", "vmap", "mesh"):
+            half = Group(records, route=route, dtype="bfloat16", gradient=gradient)
+            found += _bfloat16(half, f"{what}, {route}, bfloat16")
+    return found
+
+
+def _autodiff(group: Group, what: str) -> list[Claim]:
+    return _claim(f"{what}: best autodiff / jrnn", group, lambda row: group.over_jrnn(row, SCANS))
+
+
+def _floor(group: Group, what: str) -> list[Claim]:
+    def share(row: Any) -> float | None:
+        jrnn = group.rows[row]["jrnn"]
+        return jrnn["floor_ms"] / jrnn["minimum_ms"]
+
+    return _claim(f"{what}: matmul floor / jrnn", group, share, wins=False)
+
+
+def _native(group: Group, what: str) -> list[Claim]:
+    everyone = SCANS + JAX_LIBRARIES
+    found = _autodiff(group, what)
+    for name in [*JAX_LIBRARIES, "torch"]:
+        found += _claim(
+            f"{what}: {name} / jrnn", group, lambda row, n=name: group.over_jrnn(row, [n])
+        )
+    found += _claim(
+        f"{what}: best JAX library / jrnn", group, lambda row: group.over_jrnn(row, JAX_LIBRARIES)
+    )
+    found += _claim(
+        f"{what}: best of autodiff and JAX libraries / jrnn",
+        group,
+        lambda row: group.over_jrnn(row, everyone),
+    )
+    found += _floor(group, what)
+    for quantity, text in (
+        ("temporary_bytes", "jrnn's temporary bytes / the smallest autodiff's"),
+        ("compile_seconds", "jrnn's compile time / the shortest autodiff's"),
+    ):
+        found += _claim(
+            f"{what}: {text}",
+            group,
+            lambda row, q=quantity: _quotient(
+                group.best(row, ["jrnn"], q), group.best(row, SCANS, q)
+            ),
+            wins=False,
+        )
+    return found
+
+
+def _vmap(group: Group, what: str) -> list[Claim]:
+    return [
+        *_claim(
+            f"{what}: jrnn under vmap / jrnn's batch of the same arrays",
+            group,
+            lambda row: _quotient(group.best(row, ["jrnn"]), group.best(row, ["jrnn native"])),
+            wins=False,
+        ),
+        *_autodiff(group, f"{what}, vmap"),
+    ]
+
+
+def _bfloat16(group: Group, what: str) -> list[Claim]:
+    found = []
+    for kind in ("bfloat16", "mixed"):
+        names = [f"{scan} {kind}" for scan in SCANS]
+        found += _claim(
+            f"{what}: best autodiff, {kind} / jrnn",
+            group,
+            lambda row, names=names: group.over_jrnn(row, names),
+        )
+    return found + _claim(
+        f"{what}: jrnn in float32 / jrnn",
+        group,
+        lambda row: group.over_jrnn(row, ["jrnn float32"]),
+        wins=False,
+    )
+
+
+def of_train_step(records: list[dict[str, Any]]) -> list[Claim]:
+    """All that `train_step` has to say; times are medians, as characters per second are."""
+    group = Group(records)
+    programs = dict.fromkeys(r["program"] for r in records)
+    libraries = [name for name in programs if name not in ("jrnn", "torch", *SCANS)]
+    sets = {name: [name] for name in programs if name != "jrnn"}
+    sets |= {"best autodiff": SCANS, "best JAX library": libraries}
+
+    def ratio(row: Any, names: list[str]) -> float | None:
+        return _quotient(
+            group.best(row, names, "median_ms"), group.best(row, ["jrnn"], "median_ms")
+        )
+
+    found: list[Claim] = []
+    for name, names in sets.items():
+        found += _claim(f"{name} / jrnn", group, lambda row, names=names: ratio(row, names))
+    return found

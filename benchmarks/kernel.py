@@ -1,0 +1,210 @@
+"""The recurrence alone: its states, and the gradient in its parameters of sum(hs * y).
+
+    python -m benchmarks.kernel                                  # everything
+    python -m benchmarks.kernel --rows 2 4 --routes native --dtypes float32 --rivals autodiff
+
+native  a batch [T, B, I], on one device
+vmap    `jax.vmap` of one sequence over [B, T, I], beside jrnn's own batch with the axes swapped
+mesh    the batch split over devices by `jax.shard_map`, the gradient summed at the end
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import claims, machine, report
+from benchmarks.cases import CASES, TOY_CASES, Case, Data, data
+from benchmarks.measuring import (
+    FLOAT32_TOLERANCE,
+    ROUNDED_TOLERANCE,
+    Program,
+    compare,
+    compile_program,
+    matmul_program,
+    time_in_turn,
+)
+from benchmarks.mesh import on_mesh, split_batch
+from benchmarks.rivals import Recurrence, autodiff, jrnn_itself, load
+
+RIVALS = ["autodiff", "flax", "haiku", "keras", "torch"]
+ROUTES = ["native", "vmap", "mesh"]
+DTYPES = ["float32", "bfloat16"]
+MATMUL = 2048
+
+
+# --- which programs stand against each other -----------------------------------------------------
+
+
+def recurrences(case: Case, route: str, dtype: str, rivals: list[str]) -> list[Recurrence]:
+    """jrnn's and the rivals' of one route; libraries take part in the native one."""
+    plain = "autodiff" in rivals
+    if dtype == "bfloat16":
+        own = jrnn_itself.recurrences_bfloat16(case)
+        others = autodiff.recurrences_bfloat16(case) if plain else []
+    else:
+        own = jrnn_itself.recurrences(case, relu=route == "native" and "haiku" in rivals)
+        others = autodiff.recurrences(case) if plain else []
+    if route == "native" and dtype == "float32":
+        libraries = [name for name in rivals if name not in ("autodiff", "torch")]
+        others += [r for name in libraries for r in load(name).recurrences(case)]
+    if route == "vmap":
+        return [with_swapped_axes(own[0]), *map(under_vmap, own + others)]
+    return own + others
+
+
+def under_vmap(recurrence: Recurrence) -> Recurrence:
+    """One sequence, mapped over batch-leading arrays."""
+    states = jax.vmap(recurrence.states, (None, 0))
+    return recurrence._replace(states=states, batch_first=True)
+
+
+def with_swapped_axes(recurrence: Recurrence) -> Recurrence:
+    """A batch, given the same batch-leading arrays as under `vmap`."""
+
+    def states(params: Any, xs: Any) -> Any:
+        return recurrence.states(params, xs.swapaxes(0, 1)).swapaxes(0, 1)
+
+    name = f"{recurrence.name} native"
+    return recurrence._replace(name=name, states=states, batch_first=True)
+
+
+# --- how each of them becomes a program ----------------------------------------------------------
+
+
+def program(recurrence: Recurrence, given: Data, gradient: bool, devices: int) -> Program:
+    """The states or the gradient, compiled, on one device or split over several."""
+    params = jax.tree.map(lambda p: jnp.asarray(p, recurrence.input_dtype), given.params)
+    own = recurrence.own(params)
+    xs, y = (a.swapaxes(0, 1) if recurrence.batch_first else a for a in (given.xs, given.y))
+    xs, y = jnp.asarray(xs, recurrence.input_dtype), jnp.asarray(y, recurrence.state_dtype)
+
+    def cost(own: Any, xs: Any, y: Any) -> Any:
+        return jnp.sum(recurrence.states(own, xs) * y, dtype=jnp.float32)
+
+    function: Callable[..., Any] = jax.value_and_grad(cost) if gradient else recurrence.states
+    args = (own, xs, y) if gradient else (own, xs)
+    if devices > 1:
+        function, args = on_mesh(function, devices, gradient), split_batch(args, devices)
+    arrays = partial(_gradient if gradient else _states, recurrence)
+    return compile_program(recurrence.name, function, args, arrays)
+
+
+def _states(recurrence: Recurrence, hs: Any) -> dict[str, Any]:
+    return {"hs": hs.swapaxes(0, 1) if recurrence.batch_first else hs}
+
+
+def _gradient(recurrence: Recurrence, result: Any) -> dict[str, Any]:
+    return recurrence.common(result[1])._asdict()
+
+
+def reference(given: Data, activation: str, gradient: bool) -> dict[str, np.ndarray]:
+    """What all results are compared with: a plain scan in full float32."""
+    scan = partial(autodiff.naive, phi={"tanh": jnp.tanh, "relu": jax.nn.relu}[activation])
+    recurrence = Recurrence("the reference", scan, activation=activation)
+    with jax.default_matmul_precision("highest"):
+        plain = program(recurrence, given, gradient, 1)
+        return jax.tree.map(np.asarray, plain.arrays(plain.call()))
+
+
+# --- the measurement -----------------------------------------------------------------------------
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A record per row, route, dtype, pass and program."""
+    cases = TOY_CASES if args.toy else CASES
+    for number in args.rows:
+        case = cases[number]
+        for gradient in (False, True):
+            given = data(case)
+            expected = {phi: reference(given, phi, gradient) for phi in ("tanh", "relu")}
+            for dtype in args.dtypes:
+                for route in args.routes:
+                    if route == "mesh" and left_out(number, case):
+                        continue
+                    key = {"row": number, "route": route, "dtype": dtype, "gradient": gradient}
+                    yield from measure_group(args, case, given, expected, key)
+
+
+def left_out(number: int, case: Case) -> bool:
+    """Whether the devices cannot share the batch; said, if so."""
+    devices = jax.device_count()
+    if devices > 1 and case.B % devices == 0:
+        return False
+    print(f"row {number}: no mesh, {devices} device(s) do not split a batch of {case.B}")
+    return True
+
+
+def measure_group(
+    args: argparse.Namespace, case: Case, given: Data, expected: Any, key: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The programs of one table row: compared, then timed in turn."""
+    gradient, dtype = key["gradient"], key["dtype"]
+    devices = jax.device_count() if key["route"] == "mesh" else 1
+    found = recurrences(case, key["route"], dtype, args.rivals)
+    activations = {r.name: r.activation for r in found}
+    programs = [program(r, given, gradient, devices) for r in found]
+    if "torch" in args.rivals and (key["route"], dtype) == ("native", "float32"):
+        programs += load("torch").programs(case, given, gradient)
+    exact = dtype == "float32" and jax.default_backend() == "cpu"
+    tolerance = FLOAT32_TOLERANCE if exact else ROUNDED_TOLERANCE
+    errors = {
+        p.name: compare(p, expected[activations.get(p.name, "tanh")], tolerance) for p in programs
+    }
+    matmul = matmul_program(64 if args.toy else MATMUL)
+    times = time_in_turn([matmul, *programs], args.rounds)
+    flops_per_second = 2 * (64 if args.toy else MATMUL) ** 3 / times[matmul.name].minimum
+    floor = case.flops(gradient) / flops_per_second
+    for p in programs:
+        yield key | {
+            "case": list(case),
+            "devices": devices,
+            "program": p.name,
+            "activation": activations.get(p.name, "tanh"),
+            "minimum_ms": 1e3 * times[p.name].minimum,
+            "median_ms": 1e3 * times[p.name].median,
+            "floor_ms": 1e3 * floor,
+            "matmul_gflops": flops_per_second / 1e9,
+            "compile_seconds": p.compile_seconds,
+            "temporary_bytes": p.temporary_bytes,
+            "error": max(errors[p.name].values()),
+        }
+    fastest = min(programs, key=lambda p: times[p.name].minimum)
+    print(
+        f"row {key['row']} ({case}) {key['route']} {dtype} "
+        f"{'forward + backward' if gradient else 'forward'}: jrnn "
+        f"{1e3 * times['jrnn'].minimum:.2f} ms, fastest {fastest.name}",
+        flush=True,
+    )
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = report.parser(__doc__, "kernel", RIVALS, rounds=9)
+    parser.add_argument("--routes", nargs="+", choices=ROUTES, default=ROUTES)
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
+    return report.parse(parser, argv, list(CASES), list(TOY_CASES))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0, or 1 after bad input."""
+    args = parse(argv)
+    try:
+        machine.set_devices(args.devices)
+        for name in args.rivals:
+            load(name)
+        records = list(measure(args))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    report.write_kernel(args, records, claims.of_kernel(records))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The options that the programs share, and what they leave: Markdown, JSON, charts."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import charts, machine
+
+# --- options -------------------------------------------------------------------------------------
+
+
+def parser(doc: str | None, name: str, rivals: list[str], rounds: int) -> argparse.ArgumentParser:
+    """The options of every program; `name` is the program's and its default folder's."""
+    assert doc is not None
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=doc.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    made.add_argument("--rows", nargs="+", metavar="ROW", help="rows of the table (default: all)")
+    made.add_argument("--rivals", nargs="+", choices=rivals, default=rivals)
+    made.add_argument("--rounds", type=positive, default=rounds, help="turns of every program")
+    made.add_argument("--out", type=Path, default=Path(f"out/{name}"), help="directory")
+    made.add_argument(
+        "--devices", type=positive, help="CPU devices (default: one per core; a GPU: all there are)"
+    )
+    made.add_argument("--toy", action="store_true", help="tiny sizes: does everything run?")
+    return made
+
+
+def positive(text: str) -> int:
+    """An integer above 0, for argparse."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: list[str] | None, rows: list[Any], toy_rows: list[Any]
+) -> argparse.Namespace:
+    """The options, with `rows` as the keys of the rows there are."""
+    args = parser.parse_args(argv)
+    there = {str(row): row for row in (toy_rows if args.toy else rows)}
+    unknown = [row for row in args.rows or [] if row not in there]
+    if unknown:
+        parser.error(f"argument --rows: {', '.join(unknown)} (choose from {', '.join(there)})")
+    args.rows = [there[row] for row in args.rows or there]
+    words = sys.argv[1:] if argv is None else argv
+    args.command = shlex.join(["python", "-m", parser.prog.split()[-1], *words])
+    return args
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def number(value: float | None, unit: float = 1) -> str:
+    """Three digits, or nothing."""
+    return "" if value is None else f"{value / unit:.3g}"
+
+
+def kernel_tables(records: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+    """(title, table) per dtype, route and pass: ms, and in brackets the ratio to jrnn's."""
+    for key, group in grouped(records, ("dtype", "route", "gradient")).items():
+        dtype, route, gradient = key
+        programs = list(dict.fromkeys(r["program"] for r in group))
+        rows = []
+        for (row,), found in grouped(group, ("row",)).items():
+            by_name = {r["program"]: r for r in found}
+            cells = [time_and_ratio(by_name.get(name), by_name) for name in programs]
+            case = ", ".join(map(str, found[0]["case"]))
+            rows.append([row, case, *cells, number(found[0]["floor_ms"])])
+        title = f"{route}, {dtype}, {'forward + backward' if gradient else 'forward'}"
+        yield title, table(["row", "T, B, I, H", *programs, "matmul floor"], rows)
+
+
+def time_and_ratio(record: dict[str, Any] | None, row: dict[str, dict[str, Any]]) -> str:
+    """Minimum in ms, and over that of jrnn with the same activation."""
+    if record is None:
+        return ""
+    own = "jrnn relu" if record["activation"] == "relu" else "jrnn"
+    time = number(record["minimum_ms"])
+    if record["program"] == own:
+        return time
+    return f"{time} ({record['minimum_ms'] / row[own]['minimum_ms']:.2f})"
+
+
+def grouped(records: list[dict[str, Any]], keys: Sequence[str]) -> dict[Any, list[dict[str, Any]]]:
+    """Records by the values of some keys, in the order they came."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(tuple(record[key] for key in keys), []).append(record)
+    return groups
+
+
+def kernel_details(records: list[dict[str, Any]]) -> str:
+    """Everything else that was measured."""
+    header = ["row", "route", "dtype", "pass", "program", "min ms", "median ms", "compile s"]
+    header += ["temporary MB", "error"]
+    rows = []
+    for r in records:
+        direction = "forward + backward" if r["gradient"] else "forward"
+        temporary = number(r["temporary_bytes"], 1e6)
+        times = [number(r["minimum_ms"]), number(r["median_ms"]), number(r["compile_seconds"])]
+        start = [r["row"], r["route"], r["dtype"], direction, r["program"]]
+        rows.append([*start, *times, temporary, f"{r['error']:.1e}"])
+    return table(header, rows)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def write(args: argparse.Namespace, name: str, result: dict[str, Any], parts: list[str]) -> None:
+    """`name`.json and `name`.md, and the Markdown's first parts on the screen."""
+    described = machine.description()
+    result = {"command": args.command, "machine": described, "rounds": args.rounds} | result
+    head = f"# {name}\n\n    {args.command}\n\n{machine.sentence(described)} {args.rounds} rounds."
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / f"{name}.md").write_text("\n\n".join([head, *parts]) + "\n")
+
+
+def write_kernel(args: argparse.Namespace, records: list[dict[str, Any]], claims: Any) -> None:
+    """The result of `kernel`."""
+    said = "\n".join(f"- {claim}" for claim in claims)
+    tables = [f"## {title}\n\n{text}" for title, text in kernel_tables(records)]
+    legend = "Milliseconds, minimum over all calls; in brackets over jrnn's (ReLU: over its ReLU)."
+    result = {"records": records, "claims": [claim.as_dict() for claim in claims]}
+    parts = [legend, *tables, f"## Claims\n\n{said}", f"## Details\n\n{kernel_details(records)}"]
+    write(args, "kernel", result, parts)
+    for key, group in grouped(records, ("route", "dtype")).items():
+        charts.kernel(args.out / f"kernel_{'_'.join(key)}.png", group, " ".join(key))
+    print("\n" + "\n\n".join([*tables, said]))
+    print(f"\nkernel.md, kernel.json and the charts are in {args.out}")
+
+
+def write_train_step(args: argparse.Namespace, records: list[dict[str, Any]], claims: Any) -> None:
+    """The result of `train_step`."""
+    rows = []
+    for r in records:
+        size = f"{r['length']}, {r['batch_size']}, {r['hidden_size']}"
+        times = [number(r["minimum_ms"]), number(r["median_ms"]), number(r["first_step_seconds"])]
+        bits = "" if r["validation_bits"] is None else f"{r['validation_bits']:.3f}"
+        rate = f"{r['characters_per_second']:,.0f}"
+        rows.append([r["row"], size, r["program"], *times, rate, bits])
+    header = ["row", "T, B, H", "program", "min ms", "median ms", "first step s"]
+    header += ["characters/s (median)", "validation bits"]
+    text = table(header, rows)
+    said = "\n".join(f"- {claim}" for claim in claims)
+    result = {"records": records, "claims": [claim.as_dict() for claim in claims]}
+    write(args, "train_step", result, [text, f"## Claims\n\n{said}"])
+    charts.train_step(args.out / "train_step.png", records)
+    print(f"\n{text}\n\n{said}\n\ntrain_step.md, .json and .png are in {args.out}")

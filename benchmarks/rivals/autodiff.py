@@ -1,0 +1,120 @@
+"""Plain scans differentiated by JAX: what one writes without a library.
+
+naive           x_t w_ih and h_{t-1} w_hh inside the loop
+hoisted         x_t w_ih + b_h for all t in one matmul before the loop
+hoisted x4      the same, four steps in one iteration (`unroll=4`)
+
+"Autodiff" in a claim is the best of the three.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+import jrnn
+from benchmarks.cases import Case
+from benchmarks.rivals import CharacterModel, Recurrence
+
+Matmul = Callable[[Any, Any], Any]
+Phi = Callable[[Any], Any]
+
+
+def naive(
+    params: Any, xs: Any, h0: Any = None, *, phi: Phi = jnp.tanh, matmul: Matmul = jnp.matmul
+) -> Any:
+    """hs of xs [T, ..., I] or of ids [T, ...]."""
+
+    def step(h: Any, x: Any) -> Any:
+        h = phi(_project(params, x, matmul) + matmul(h, params.w_hh))
+        return h, h
+
+    first = _project(params, xs[0], matmul)  # for its shape and its mesh axes; compiled away
+    return lax.scan(step, jnp.zeros_like(first) if h0 is None else h0, xs)[1]
+
+
+def hoisted(
+    params: Any, xs: Any, h0: Any = None, *, unroll: int = 1, matmul: Matmul = jnp.matmul
+) -> Any:
+    """The same, the inputs projected before the loop."""
+
+    def step(h: Any, projected: Any) -> Any:
+        h = jnp.tanh(projected + matmul(h, params.w_hh))
+        return h, h
+
+    projected = _project(params, xs, matmul)
+    h0 = jnp.zeros_like(projected[0]) if h0 is None else h0
+    return lax.scan(step, h0, projected, unroll=unroll)[1]
+
+
+def _project(params: Any, xs: Any, matmul: Matmul) -> Any:
+    if jnp.issubdtype(xs.dtype, jnp.integer):
+        return params.w_ih[xs] + params.b_h
+    return matmul(xs, params.w_ih) + params.b_h
+
+
+SCANS = {"naive": naive, "hoisted": hoisted, "hoisted x4": partial(hoisted, unroll=4)}
+
+
+def recurrences(case: Case) -> list[Recurrence]:
+    """In float32."""
+    return [Recurrence(name, scan) for name, scan in SCANS.items()]
+
+
+@jax.custom_vjp
+def matmul_of_rounded(a: Any, w: Any) -> Any:
+    """float32 a w, of operands rounded to bfloat16; so are the matmuls of its gradient."""
+    return _rounded(a, w)
+
+
+def _rounded(a: Any, w: Any) -> Any:
+    a, w = a.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
+    return jnp.matmul(a, w, preferred_element_type=jnp.float32)
+
+
+def _matmul_fwd(a: Any, w: Any) -> Any:
+    return _rounded(a, w), (a, w)
+
+
+def _matmul_bwd(residuals: Any, g: Any) -> Any:
+    a, w = residuals
+    flat_a, flat_g = a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1])
+    return _rounded(g, w.T), _rounded(flat_a.T, flat_g)
+
+
+matmul_of_rounded.defvjp(_matmul_fwd, _matmul_bwd)
+
+
+def recurrences_bfloat16(case: Case) -> list[Recurrence]:
+    """All in bfloat16, and the mixed-precision step that jrnn makes: float32 but for operands."""
+    found = []
+    for name, scan in SCANS.items():
+        dtypes = {"input_dtype": jnp.bfloat16, "state_dtype": jnp.bfloat16}
+        found.append(Recurrence(f"{name} bfloat16", scan, **dtypes))
+    for name, scan in SCANS.items():
+        # Rounded at the end: jaxlib 0.10.2 takes a time quadratic in T to stack bfloat16.
+        states = partial(_mixed, partial(scan, matmul=matmul_of_rounded))
+        found.append(Recurrence(f"{name} mixed", states, state_dtype=jnp.bfloat16))
+    return found
+
+
+def _mixed(scan: Any, params: Any, xs: Any) -> Any:
+    return scan(params, xs).astype(jnp.bfloat16)
+
+
+def character_models(model: Any) -> dict[str, CharacterModel]:
+    """The three scans with a readout, the ids looked up."""
+
+    def logits(scan: Any, own: Any, ids: Any, h0: Any) -> Any:
+        rnn, readout = own
+        hs = scan(rnn, ids, h0)
+        return hs @ readout.w_ho + readout.b_o, hs[-1]
+
+    own = (jrnn.RNNParams(*model.rnn), jrnn.ReadoutParams(*model.readout))
+    return {
+        name: CharacterModel(own, partial(logits, scan), lambda own: own)
+        for name, scan in SCANS.items()
+    }

@@ -1,0 +1,95 @@
+"""PyTorch on the CPU: `nn.RNN`, time-major, as many threads as this process has cores."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+import jrnn
+from benchmarks.cases import Case, Data
+from benchmarks.machine import cores
+from benchmarks.measuring import Program
+
+torch.set_num_threads(cores())
+
+
+def _rnn(params: jrnn.RNNParams) -> torch.nn.RNN:
+    rnn = torch.nn.RNN(*params.w_ih.shape)
+    with torch.no_grad():
+        rnn.weight_ih_l0.copy_(_tensor(params.w_ih).T)
+        rnn.weight_hh_l0.copy_(_tensor(params.w_hh).T)
+        rnn.bias_ih_l0.copy_(_tensor(params.b_h))
+        rnn.bias_hh_l0.zero_()
+    rnn.bias_hh_l0.requires_grad_(False)  # a second bias would learn twice as fast
+    return rnn
+
+
+def _tensor(array: Any) -> torch.Tensor:
+    return torch.tensor(np.asarray(array))
+
+
+def _common(ih: Any, hh: Any, b: Any) -> dict[str, np.ndarray]:
+    return {"w_ih": ih.numpy().T, "w_hh": hh.numpy().T, "b_h": b.numpy()}
+
+
+def programs(case: Case, data: Data, gradient: bool) -> list[Program]:
+    """The states, or the cost sum(hs * y) and its gradient; nothing is compiled."""
+    rnn = _rnn(data.params)
+    xs, y = torch.from_numpy(data.xs), torch.from_numpy(data.y)
+    trained = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0]
+
+    @torch.inference_mode()
+    def states() -> Any:
+        return rnn(xs)[0]
+
+    def cost_and_gradient() -> Any:
+        cost = (rnn(xs)[0] * y).sum()
+        return cost.detach(), torch.autograd.grad(cost, trained)
+
+    if not gradient:
+        return [Program("torch", states, lambda hs: {"hs": hs.numpy()})]
+    return [
+        Program(
+            "torch",
+            cost_and_gradient,
+            lambda result: {"cost": result[0].numpy()} | _common(*result[1]),
+        )
+    ]
+
+
+class Trainer:
+    """A training step of `nn.RNN` with a `Linear`; ids as one-hot vectors."""
+
+    def __init__(self, model: Any, batch_size: int, learning_rate: float, clip: float) -> None:
+        self.vocabulary, hidden = model.rnn.w_ih.shape
+        self.rnn = _rnn(model.rnn)
+        self.readout = torch.nn.Linear(hidden, self.vocabulary)
+        with torch.no_grad():
+            self.readout.weight.copy_(_tensor(model.readout.w_ho).T)
+            self.readout.bias.copy_(_tensor(model.readout.b_o))
+        modules = (self.rnn, self.readout)
+        self.trained = [p for m in modules for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adam(self.trained, learning_rate)
+        self.clip = clip
+        self.zeros = torch.zeros(1, batch_size, hidden)
+
+    def step(self, batch: Any, first: bool) -> float:
+        ids, labels = (torch.from_numpy(np.ascontiguousarray(a)).long() for a in batch)
+        vectors = torch.nn.functional.one_hot(ids, self.vocabulary).float()
+        hs, h = self.rnn(vectors, self.zeros if first else self.h)
+        self.h = h.detach()
+        logits = self.readout(hs).reshape(-1, self.vocabulary)
+        loss = torch.nn.functional.cross_entropy(logits, labels.reshape(-1))
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, self.clip)
+        self.optimizer.step()
+        return loss.item()
+
+    def model(self) -> Any:
+        """(RNNParams, ReadoutParams) of what it has learned."""
+        ih, hh, b = (
+            p.detach() for p in (self.rnn.weight_ih_l0, self.rnn.weight_hh_l0, self.rnn.bias_ih_l0)
+        )
+        readout = (p.detach().numpy() for p in (self.readout.weight.T, self.readout.bias))
+        return jrnn.RNNParams(**_common(ih, hh, b)), jrnn.ReadoutParams(*readout)

@@ -1,0 +1,208 @@
+"""The character model's training step: jrnn beside its rivals, the same data, in turn.
+
+    python -m benchmarks.train_step                          # speed: 60 steps of each
+    python -m benchmarks.train_step --rows 2 --rounds 1500   # and what each of them learns
+    python -m benchmarks.train_step --rivals torch
+
+The recipe: H = 256, chunks over 32 streams, Adam at 2e-3, gradients clipped to norm 1, the state
+carried over the chunks. Row 1 has the chunks of `examples/char_lm.py` (64), row 2 longer ones
+(128). All start from the same parameters and read the same characters; a round is a training step
+of each, another one first each time. The first losses must agree. Every JAX library has the same
+optax optimiser and gives its buffers back; jrnn's step is that of `examples/char_lm.py`.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import claims, machine, report
+from benchmarks.measuring import PAUSE_SECONDS
+from benchmarks.rivals import CharacterModel, load
+from jrnn.checks import refuse
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import char_lm
+from char_data import load_data, training_chunks
+
+from jrnn.training import init_train_state, make_train_step
+
+RIVALS = ["autodiff", "flax", "haiku", "keras", "equinox", "torch"]
+RECIPE = "--learning-rate 2e-3 --schedule constant"
+LENGTHS = {1: 64, 2: 128}  # steps in a chunk
+TOY = "--hidden-size 8 --batch-size 4"
+# Before any update rounding is all that can differ. After it Adam has divided small gradients,
+# which are rounding for the most part, by their own size.
+TOLERANCES = [1e-5, 1e-3, 1e-3]
+
+
+# --- the programs --------------------------------------------------------------------------------
+
+
+class Jrnn:
+    """The training step of `examples/char_lm.py`."""
+
+    def __init__(self, model: Any, args: argparse.Namespace) -> None:
+        optimizer = char_lm.make_optimizer(args)
+        zeros = jnp.zeros((args.batch_size, args.hidden_size))
+        self.state = init_train_state(model, optimizer, zeros, jax.random.key(0))
+        self.train_step = make_train_step(char_lm.make_loss(args.activation), optimizer)
+
+    def step(self, batch: Any, first: bool) -> float:
+        if first:
+            self.state = self.state._replace(carry=jnp.zeros_like(self.state.carry))
+        self.state, metrics = self.train_step(self.state, batch)
+        jax.block_until_ready(self.state)
+        return float(metrics.loss)
+
+    def model(self) -> Any:
+        """(RNNParams, ReadoutParams) of what it has learned."""
+        return self.state.params
+
+
+class Rival:
+    """A JAX library's model, trained as JAX's users train."""
+
+    def __init__(self, network: CharacterModel, args: argparse.Namespace) -> None:
+        optimizer = char_lm.make_optimizer(args)
+        self.network = network
+        self.zeros = jnp.zeros((args.batch_size, args.hidden_size))
+        own = jax.tree.map(jnp.array, network.own)  # a copy: it is given away
+        self.state = (own, optimizer.init(own), self.zeros)
+
+        def loss(own: Any, ids: Any, labels: Any, h0: Any) -> Any:
+            logits, h = network.logits(own, ids, h0)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return losses.mean(), h
+
+        def train_step(state: Any, ids: Any, labels: Any) -> Any:
+            own, optimizer_state, h0 = state
+            (cost, h), grads = jax.value_and_grad(loss, has_aux=True)(own, ids, labels, h0)
+            updates, optimizer_state = optimizer.update(grads, optimizer_state, own)
+            return (optax.apply_updates(own, updates), optimizer_state, h), cost
+
+        self.train_step = jax.jit(train_step, donate_argnums=0)
+
+    def step(self, batch: Any, first: bool) -> float:
+        if self.network.batch_first:
+            batch = [a.T for a in batch]
+        if first:
+            self.state = (*self.state[:2], jnp.zeros_like(self.zeros))
+        self.state, loss = self.train_step(self.state, *batch)
+        jax.block_until_ready(self.state)
+        return float(loss)
+
+    def model(self) -> Any:
+        """(RNNParams, ReadoutParams) of what it has learned."""
+        return self.network.common(self.state[0])
+
+
+def programs(model: Any, args: argparse.Namespace, rivals: list[str]) -> dict[str, Any]:
+    """All that take part, by name."""
+    found: dict[str, Any] = {"jrnn": Jrnn(model, args)}
+    for name in rivals:
+        library = load(name)
+        if name == "torch":
+            found[name] = library.Trainer(model, args.batch_size, args.learning_rate, args.clip)
+            continue
+        for full_name, network in library.character_models(model).items():
+            found[full_name] = Rival(network, args)
+    return found
+
+
+# --- the measurement -----------------------------------------------------------------------------
+
+
+def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
+    """A record per program."""
+    length = 5 if options.toy else LENGTHS[row]
+    recipe = f"--length {length} {RECIPE} {TOY if options.toy else ''}"
+    args = char_lm.parse(recipe.split())
+    data = load_data(None, args.batch_size, args.length)
+    model = char_lm.init_model(jax.random.key(0), args, len(data.alphabet.characters))
+    running = programs(model, args, options.rivals)
+    seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
+    characters = args.length * args.batch_size
+    evaluate = char_lm.make_evaluate(args.activation, data.validation_streams)
+    records = []
+    for name, program in running.items():
+        bits = evaluate(as_model(program.model())) if options.rounds >= 1000 else None
+        timed = seconds[name][3:]  # the first ones compile, and are compared
+        records.append(
+            {
+                "row": row,
+                "program": name,
+                "activation": args.activation,
+                "length": args.length,
+                "batch_size": args.batch_size,
+                "hidden_size": args.hidden_size,
+                "minimum_ms": 1e3 * min(timed),
+                "median_ms": 1e3 * float(np.median(timed)),
+                "characters_per_second": characters / float(np.median(timed)),
+                "first_step_seconds": seconds[name][0],
+                "validation_bits": bits,
+            }
+        )
+    return records
+
+
+def as_model(parameters: Any) -> Any:
+    """A library's parameters as those of `examples/char_lm.py`, for one evaluation of all."""
+    return char_lm.Model(*jax.tree.map(jnp.asarray, tuple(parameters)))
+
+
+def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[float]]:
+    """Seconds of every step of every program."""
+    names = list(running)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for n in range(rounds):
+        batch, first = next(source)
+        losses = {}
+        for name in (*names[n % len(names) :], *names[: n % len(names)]):
+            time.sleep(PAUSE_SECONDS)
+            start = time.perf_counter()
+            losses[name] = running[name].step(batch, first)
+            seconds[name].append(time.perf_counter() - start)
+        if n < len(TOLERANCES):
+            check_losses(losses, n)
+    return seconds
+
+
+def check_losses(losses: dict[str, float], n: int) -> None:
+    """Refuse to time what does not compute the same."""
+    for name, loss in losses.items():
+        if not abs(loss - losses["jrnn"]) <= TOLERANCES[n] * abs(losses["jrnn"]):
+            expected = f"jrnn's, {losses['jrnn']:.6f}, to {TOLERANCES[n]:g}"
+            refuse(f"loss {n + 1} of {name}", expected, f"{loss:.6f}", "Not timed.")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = report.parser(__doc__, "train_step", RIVALS, rounds=60)
+    options = report.parse(parser, argv, list(LENGTHS), [1])
+    if options.rounds <= len(TOLERANCES):
+        parser.error(f"argument --rounds: at least {len(TOLERANCES) + 1}: the first ones compile")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0, or 1 after bad input."""
+    options = parse(argv)
+    try:
+        machine.set_devices(options.devices)
+        records = [record for row in options.rows for record in measure(options, row)]
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    report.write_train_step(options, records, claims.of_train_step(records))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
