@@ -15,7 +15,7 @@ def are_ids(x: ArrayLike) -> bool:
 
 def at_least_float32(x: ArrayLike) -> jax.Array:
     """x, or a half-precision x in float32."""
-    return jnp.asarray(x, _wide(jnp.result_type(x)))
+    return jnp.asarray(x, wide(jnp.result_type(x)))
 
 
 def add_bias(x: jax.Array, b: ArrayLike | None) -> jax.Array:
@@ -28,8 +28,9 @@ def add_bias(x: jax.Array, b: ArrayLike | None) -> jax.Array:
 
 def draw(init: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     """Random parameters; of half precision too, for which LAPACK has no orthogonal matrix."""
-    return init(key, shape, _wide(dtype)).astype(dtype)
+    return init(key, shape, wide(dtype)).astype(dtype)
 
 
-def _wide(dtype: np.dtype) -> np.dtype:
+def wide(dtype: np.dtype) -> np.dtype:
+    """At least float32."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

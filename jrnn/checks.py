@@ -230,19 +230,33 @@ def logits(logits: Any) -> None:
 
 def cross_entropy_arguments(logits_: Any, labels: Any, weights: Any) -> None:
     logits(logits_)
+    _labels_and_weights(logits_, "logits", labels, weights)
+
+
+def readout_cross_entropy_arguments(
+    params: "ReadoutParams", hs: Any, labels: Any, weights: Any
+) -> None:
+    readout_arguments(params, hs)
+    positions, O = hs.shape[:-1], params.w_ho.shape[1]
+    logits = jax.ShapeDtypeStruct((*positions, O), hs.dtype)  # type: ignore[no-untyped-call]
+    _labels_and_weights(logits, "hs", labels, weights)
+
+
+def _labels_and_weights(logits: Any, source: str, labels: Any, weights: Any) -> None:
+    """Against the shape and dtype of logits, of which the user gave the `source`."""
     array("labels", labels)
     if weights is not None:
-        _weights(weights, logits_)
+        _weights(weights, logits, source)
     if are_ids(labels):
-        _label_ids(labels, logits_, weights)
+        _label_ids(labels, logits, weights)
     else:
         repair = "Float labels give every class its share; ids are integers [...]."
-        shape("labels", labels, logits_.shape, "[..., O]", repair)
+        shape("labels", labels, logits.shape, "[..., O]", repair)
         _floating("labels", labels)
-        _same_dtype("labels", labels, "logits", logits_)
+        _same_dtype("labels", labels, source, logits)
 
 
-def _weights(weights: Any, logits: Any) -> None:
+def _weights(weights: Any, logits: Any, source: str) -> None:
     array("weights", weights)
     positions = logits.shape[:-1]
     if weights.shape not in ((), positions):
@@ -253,7 +267,7 @@ def _weights(weights: Any, logits: Any) -> None:
     if not _is_float(weights):
         repair = "A mask is bool, a weight is a float: cast it by .astype."
         refuse("weights", "a bool or floating dtype", describe(weights), repair)
-    _same_dtype("weights", weights, "logits", logits)
+    _same_dtype("weights", weights, source, logits)
 
 
 def _label_ids(labels: Any, logits: Any, weights: Any) -> None:
