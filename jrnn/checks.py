@@ -238,6 +238,9 @@ def readout_cross_entropy_arguments(
 ) -> None:
     readout_arguments(params, hs)
     positions, O = hs.shape[:-1], params.w_ho.shape[1]
+    if O == 0:
+        repair = "There is no class to choose."
+        refuse("w_ho", "[H, O] with O >= 1", describe(params.w_ho), repair)
     logits = jax.ShapeDtypeStruct((*positions, O), hs.dtype)  # type: ignore[no-untyped-call]
     _labels_and_weights(logits, "hs", labels, weights)
 

@@ -55,11 +55,11 @@ from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32, wide
 from jrnn.loss import _classes, _cross_entropy, _cross_entropy_bwd, _cross_entropy_fwd
 from jrnn.types import ReadoutParams
 
-# Every block of positions reads and writes all of dw_ho, so it must have many; and for few classes
-# the whole is smaller than what a processor keeps at hand anyway.
+# A block of positions reads and writes all of dw_ho, which is worth it for many of them. It has at
+# most 512, or more if 2**22 logits (16 MB in float32) allow: no blocks at all where there are few.
 POSITIONS = 512
 LOGITS = 2**22
-CLASSES = 2048
+CLASSES = 2048  # in a block of classes
 
 
 def readout_cross_entropy(
@@ -116,7 +116,18 @@ def cost(
     labels: jax.Array,
     weights: jax.Array | None,
 ) -> jax.Array:
-    """`readout_cross_entropy` without checks, for use inside of other rules."""
+    """`readout_cross_entropy` without checks and without a jit, for use inside of other rules.
+
+    Args:
+        precision: of the matmuls, as `jax.default_matmul_precision` takes it.
+        params: as there, and so the rest; arrays of JAX or NumPy.
+        hs: states.
+        labels: ids or shares.
+        weights: None, a mask or floats.
+
+    Returns:
+        `[]` the cost.
+    """
     batch = hs.ndim > 2
     H, O = params.w_ho.shape
     m = None
@@ -146,6 +157,10 @@ def _split(n: int, limit: int) -> tuple[int, int, int]:
     """n as `count` blocks of one size, at most `limit`, and a rest that is smaller."""
     size = -(-n // -(-n // limit))
     return size, n // size, n % size
+
+
+def _starts(size: int, count: int) -> jax.Array:
+    return size * jnp.arange(count, dtype=jnp.int32)
 
 
 # --- blocks of positions -------------------------------------------------------------------------
@@ -204,7 +219,7 @@ def _positions(
         for asked, x in zip(wanted, arguments, strict=True)
     )
     so_far = (at_least_float32(jnp.zeros_like(hs[0, 0])), Gradients(*zeros))
-    starts = size * jnp.arange(count)
+    starts = _starts(size, count)
     so_far, _ = lax.scan(lambda so_far, start: (add(size, start, so_far), None), so_far, starts)
     return add(rest, size * count, so_far) if rest else so_far
 
@@ -230,7 +245,9 @@ def _sum_by_positions_fwd(precision: str | None, *arguments: Any) -> tuple[jax.A
 
 
 def _sum_by_positions_bwd(precision: str | None, grads: Gradients, dtotal: jax.Array) -> Any:
-    return tuple(None if g is None else (dtotal * g).astype(g.dtype) for g in grads)
+    return tuple(
+        None if g is None else (dtotal * at_least_float32(g)).astype(g.dtype) for g in grads
+    )
 
 
 _sum_by_positions.defvjp(_sum_by_positions_fwd, _sum_by_positions_bwd, symbolic_zeros=True)
@@ -285,7 +302,7 @@ def _losses_by_classes(
 
     size, count, rest = _split(O, CLASSES)
     arguments = (params, wide_hs, labels)
-    starts = size * jnp.arange(count)
+    starts = _starts(size, count)
     _, (log_sums, at_labels) = lax.scan(
         lambda _, start: (None, block(size, start, *arguments)), None, starts
     )
@@ -350,5 +367,7 @@ def _finite(x: jax.Array) -> jax.Array:
 
 def _shares(labels: jax.Array, logits: jax.Array) -> jax.Array:
     if are_ids(labels):
-        return (labels[:, None] == jnp.arange(logits.shape[1])[None]).astype(logits.dtype)
+        return (labels[:, None] == jnp.arange(logits.shape[1], dtype=jnp.int32)[None]).astype(
+            logits.dtype
+        )
     return at_least_float32(labels)
