@@ -15,6 +15,8 @@ from jrnn.cell import Activation as Activation
 from jrnn.loss import init_readout as init_readout
 from jrnn.loss import readout as readout
 from jrnn.loss import softmax_cross_entropy as softmax_cross_entropy
+from jrnn.objective import rnn_cross_entropy as rnn_cross_entropy
+from jrnn.readout_loss import readout_cross_entropy as readout_cross_entropy
 from jrnn.rnn import init_rnn as init_rnn
 from jrnn.rnn import rnn as rnn
 from jrnn.rnn import rnn_cell as rnn_cell

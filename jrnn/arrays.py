@@ -1,5 +1,7 @@
 """Small things that the recurrence and the loss both need: ids, biases, wide floats, draws."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ def are_ids(x: ArrayLike) -> bool:
 
 def at_least_float32(x: ArrayLike) -> jax.Array:
     """x, or a half-precision x in float32."""
-    return jnp.asarray(x, _wide(jnp.result_type(x)))
+    return jnp.asarray(x, wide(jnp.result_type(x)))
 
 
 def add_bias(x: jax.Array, b: ArrayLike | None) -> jax.Array:
@@ -31,10 +33,23 @@ def mesh_axes(x: jax.Array) -> frozenset[str]:
     return frozenset(jax.typeof(x).manual_axis_type.varying)
 
 
+def varying(x: jax.Array, axes: frozenset[str]) -> jax.Array:
+    """x as each device's own along these mesh axes, too; its transpose is the sum over them."""
+    missing = tuple(sorted(axes - mesh_axes(x)))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def varying_alike(tree: Any) -> Any:
+    """The same arrays, each varying over all the mesh axes over which one of them does."""
+    axes = frozenset[str]().union(*map(mesh_axes, jax.tree.leaves(tree)))
+    return jax.tree.map(lambda x: varying(x, axes), tree)
+
+
 def draw(init: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     """Random parameters; of half precision too, for which LAPACK has no orthogonal matrix."""
-    return init(key, shape, _wide(dtype)).astype(dtype)
+    return init(key, shape, wide(dtype)).astype(dtype)
 
 
-def _wide(dtype: np.dtype) -> np.dtype:
+def wide(dtype: np.dtype) -> np.dtype:
+    """At least float32."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

@@ -230,19 +230,49 @@ def logits(logits: Any) -> None:
 
 def cross_entropy_arguments(logits_: Any, labels: Any, weights: Any) -> None:
     logits(logits_)
+    _labels_and_weights(logits_, "logits", labels, weights)
+
+
+def readout_cross_entropy_arguments(
+    params: "ReadoutParams", hs: Any, labels: Any, weights: Any
+) -> None:
+    readout_arguments(params, hs)
+    positions, O = hs.shape[:-1], params.w_ho.shape[1]
+    if O == 0:
+        repair = "There is no class to choose."
+        refuse("w_ho", "[H, O] with O >= 1", describe(params.w_ho), repair)
+    logits = jax.ShapeDtypeStruct((*positions, O), hs.dtype)
+    _labels_and_weights(logits, "hs", labels, weights)
+
+
+def objective_arguments(
+    rnn: "RNNParams", readout: "ReadoutParams", xs: Any, labels: Any, weights: Any
+) -> None:
+    """What comes after the states of `rnn_arguments`."""
+    readout_params(readout)
+    H = rnn.w_hh.shape[0]
+    shape("w_ho", readout.w_ho, (H, None), "[H, O]", f"w_hh makes states of size H = {H}.")
+    _same_dtype("w_ho", readout.w_ho, "rnn_params", rnn.w_hh)
+    lead = xs.shape if are_ids(xs) else xs.shape[:-1]
+    states = jax.ShapeDtypeStruct((*lead, H), rnn.w_hh.dtype)
+    readout_cross_entropy_arguments(readout, states, labels, weights)
+
+
+def _labels_and_weights(logits: Any, source: str, labels: Any, weights: Any) -> None:
+    """Against the shape and dtype of logits, of which the user gave the `source`."""
     array("labels", labels)
     if weights is not None:
-        _weights(weights, logits_)
+        _weights(weights, logits, source)
     if are_ids(labels):
-        _label_ids(labels, logits_, weights)
+        _label_ids(labels, logits, weights)
     else:
         repair = "Float labels give every class its share; ids are integers [...]."
-        shape("labels", labels, logits_.shape, "[..., O]", repair)
+        shape("labels", labels, logits.shape, "[..., O]", repair)
         _floating("labels", labels)
-        _same_dtype("labels", labels, "logits", logits_)
+        _same_dtype("labels", labels, source, logits)
 
 
-def _weights(weights: Any, logits: Any) -> None:
+def _weights(weights: Any, logits: Any, source: str) -> None:
     array("weights", weights)
     positions = logits.shape[:-1]
     if weights.shape not in ((), positions):
@@ -253,7 +283,7 @@ def _weights(weights: Any, logits: Any) -> None:
     if not _is_float(weights):
         repair = "A mask is bool, a weight is a float: cast it by .astype."
         refuse("weights", "a bool or floating dtype", describe(weights), repair)
-    _same_dtype("weights", weights, "logits", logits)
+    _same_dtype("weights", weights, source, logits)
 
 
 def _label_ids(labels: Any, logits: Any, weights: Any) -> None:

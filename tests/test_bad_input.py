@@ -7,7 +7,7 @@ import pytest
 from cases import B, H, I, O, T, make_case
 
 import jrnn
-from jrnn import bptt
+from jrnn import bptt, readout_loss
 
 CASE = make_case()
 IDS = make_case(ids=True)
@@ -26,6 +26,7 @@ def kernel_is_out_of_bounds(monkeypatch):
         raise AssertionError("the kernel was entered")
 
     monkeypatch.setattr(bptt, "run", entered)
+    monkeypatch.setattr(readout_loss, "cost", entered)
 
 
 def bad_id(value):
@@ -281,6 +282,40 @@ REFUSED = {
     "weights of another dtype": (
         lambda: jrnn.softmax_cross_entropy(LOGITS, LABELS, np.ones((T, B), np.float32)),
         "weights: expected the dtype of logits, float64; got float32.",
+    ),
+    "the fused cost: states of another size": (
+        lambda: jrnn.readout_cross_entropy(READOUT, np.zeros((T, B, H + 1)), LABELS),
+        "hs: expected states [..., H] with H = 4; got float64[7, 3, 5].",
+    ),
+    "the fused cost: no class": (
+        lambda: jrnn.readout_cross_entropy(
+            jrnn.ReadoutParams(np.ones((H, 0)), None), CASE.dhs, LABELS
+        ),
+        "w_ho: expected [H, O] with O >= 1; got float64[4, 0]. There is no class to choose.",
+    ),
+    "the fused cost: labels of another shape": (
+        lambda: jrnn.readout_cross_entropy(READOUT, CASE.dhs, LABELS.T),
+        "labels: expected ids of shape [7, 3]; got int64[3, 7].",
+    ),
+    "the fused cost: float labels of another shape": (
+        lambda: jrnn.readout_cross_entropy(READOUT, CASE.dhs, np.zeros((T, B))),
+        "labels: expected shape [..., O] = [7, 3, 6]; got float64[7, 3].",
+    ),
+    "the fused cost: labels of another dtype": (
+        lambda: jrnn.readout_cross_entropy(READOUT, CASE.dhs, LOGITS.astype(np.float32)),
+        "labels: expected the dtype of hs, float64; got float32.",
+    ),
+    "the fused cost: a label outside": (
+        lambda: jrnn.readout_cross_entropy(READOUT, CASE.dhs, LABELS + O),
+        "labels: expected ids from 0 to 5 (O = 6 classes); got 6 at [0, 0], 21 ids outside in all.",
+    ),
+    "the fused cost: weights of another shape": (
+        lambda: jrnn.readout_cross_entropy(READOUT, CASE.dhs, LABELS, np.ones(T)),
+        "weights: expected shape [7, 3] or []; got float64[7].",
+    ),
+    "the fused cost: weights of another dtype": (
+        lambda: jrnn.readout_cross_entropy(READOUT, CASE.dhs, LABELS, np.ones((T, B), np.float32)),
+        "weights: expected the dtype of hs, float64; got float32.",
     ),
     "an empty prompt": (
         lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.zeros(0, int), 3),

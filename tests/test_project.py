@@ -58,7 +58,13 @@ def test_docstring_against_signature(name):
 
 
 def test_docstrings_give_shapes_and_errors():
-    for name in ("rnn.rnn", "rnn.rnn_cell", "loss.readout", "loss.softmax_cross_entropy"):
+    for name in (
+        "rnn.rnn",
+        "rnn.rnn_cell",
+        "loss.readout",
+        "loss.softmax_cross_entropy",
+        "readout_loss.readout_cross_entropy",
+    ):
         doc = inspect.getdoc(FUNCTIONS[f"jrnn.{name}"])
         assert re.search(r"`\[.*\]`", doc), name
         assert "Raises:\n    ValueError: " in doc, name

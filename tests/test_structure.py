@@ -160,6 +160,8 @@ def test_an_eager_call_compiles_once(compilations):
         "rnn_cell": lambda: jrnn.rnn_cell(case.params, case.h0, case.xs[0]),
         "readout": lambda: jrnn.readout(readout, case.dhs),
         "loss": lambda: jrnn.softmax_cross_entropy(logits, labels),
+        "fused loss": lambda: jrnn.readout_cross_entropy(readout, case.dhs, labels),
+        "fused grad": lambda: jax.grad(jrnn.readout_cross_entropy)(readout, case.dhs, labels),
         "grad": lambda: jax.grad(cost)(case.params, case.xs, case.h0),
         "loss grad": lambda: jax.grad(lambda o: jrnn.softmax_cross_entropy(o, labels).sum())(
             logits

@@ -23,6 +23,7 @@ params._replace(b_h=None)
 
 h: jax.Array = jrnn.rnn_cell(params, jnp.zeros(4), xs[0])
 losses: jax.Array = jrnn.softmax_cross_entropy(jrnn.readout(readout, hs), jnp.zeros((7, 2), int))
+total: jax.Array = jrnn.readout_cross_entropy(readout, hs, jnp.zeros((7, 2), int), None)
 table: str = jrnn.summary(params)
 worst: float = max(jrnn.testing.check_against_scan(params, xs).values())
 

@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jrnn.arrays import are_ids, at_least_float32
+from jrnn.arrays import are_ids, at_least_float32, varying_alike
 from jrnn.bptt import sequence
-from jrnn.bptt.loops import empty, floats, over_time, put, rows, varying_alike
+from jrnn.bptt.loops import empty, floats, over_time, put, rows
 from jrnn.bptt.step import Recurrence, Schedule, project_inputs
 from jrnn.types import RNNParams
 

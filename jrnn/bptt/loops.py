@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jrnn.arrays import mesh_axes, varying
+
 
 def over_time(
     T: int, K: int, body: Callable[[Any, int, Any], Any], state: Any, reverse: bool = False
@@ -29,8 +31,8 @@ def over_time(
 def empty(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
     """A buffer for values of the dtype of `like`, which vary over the mesh as it does."""
     dtype = jnp.uint16 if like.dtype == jnp.bfloat16 else like.dtype
-    buffer = lax.empty(shape, dtype)  # type: ignore[no-untyped-call]
-    return _varying(buffer, _mesh_axes(like))
+    buffer = lax.empty(shape, dtype)
+    return varying(buffer, mesh_axes(like))
 
 
 def put(buffer: jax.Array, x: jax.Array, start: Any, axis: int = 0) -> jax.Array:
@@ -56,21 +58,3 @@ def bits(x: jax.Array) -> jax.Array:
 def floats(x: jax.Array) -> jax.Array:
     """The inverse of `bits`."""
     return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
-
-
-def varying_alike(tree: Any) -> Any:
-    """The same arrays, each varying over all the mesh axes over which one of them does.
-
-    Outside of `shard_map` there are none.
-    """
-    axes = frozenset[str]().union(*(_mesh_axes(x) for x in jax.tree.leaves(tree)))
-    return jax.tree.map(lambda x: _varying(x, axes), tree)
-
-
-def _mesh_axes(x: jax.Array) -> frozenset[str]:
-    return jax.typeof(x).manual_axis_type.varying
-
-
-def _varying(x: jax.Array, axes: frozenset[str]) -> jax.Array:
-    missing = tuple(sorted(axes - _mesh_axes(x)))
-    return lax.pcast(x, missing, to="varying") if missing else x

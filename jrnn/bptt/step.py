@@ -33,7 +33,7 @@ class Schedule(NamedTuple):
         """The rows of a block, as arrays that stand in memory if they are to be read first."""
         if not self.read_first:
             return block
-        return lax.optimization_barrier(block)  # type: ignore[no-untyped-call]
+        return lax.optimization_barrier(block)
 
 
 class Recurrence(NamedTuple):

@@ -1,0 +1,103 @@
+"""The whole objective of a recurrent network, from inputs to the cost, in little memory.
+
+    a_t = x_t w_ih + h_{t-1} w_hh + b_h          h_t = phi(a_t)                  (1), (2)
+    o_t = h_t w_ho + b_o                         p_t = softmax(o_t)              (3), (4)
+    J   = sum_t m_t J_t                          J_t = - sum_k y_tk log p_tk     (5), (6)
+
+The states of all T steps are needed at once only because the loss stands after the recurrence. Here
+it is computed segment by segment of time with the states, so that with `remat` neither pass ever
+holds more than a segment of states, and no pass holds more than a block of logits.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+from jax import lax
+
+from jrnn import bptt, checks
+from jrnn.arrays import ArrayLike
+from jrnn.bptt import segments
+from jrnn.cell import Activation, ActivationName
+from jrnn.readout_loss import cost
+from jrnn.rnn import recurrence
+from jrnn.types import ReadoutParams, RNNParams
+
+
+def rnn_cross_entropy(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    xs: ArrayLike,
+    labels: ArrayLike,
+    h0: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    activation: ActivationName | Activation = "tanh",
+    compute_dtype: Any = None,
+    remat: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """J of (6) for a recurrent network with a loss at every step, and its last state.
+
+    The same as `rnn` and `readout_cross_entropy` one after the other, gradients included. The
+    logits never exist whole; with `remat` neither do the states: memory grows as sqrt(T), for one
+    more forward pass.
+
+    Args:
+        rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+        readout_params: `w_ho [H, O]`, `b_o [O]` or None, in the dtype of `rnn_params`.
+        xs: `[T, I]` or `[T, B, I]`, or ids `[T]` or `[T, B]`, as in `rnn`.
+        labels: `[T]` or `[T, B]` integers, the true classes; or `[T, O]` or `[T, B, O]` floats,
+            each class's share, as in `readout_cross_entropy`.
+        h0: None (zeros), `[H]` or `[B, H]`, as in `rnn`.
+        weights: m, None (ones), `[]`, or `[T]` or `[T, B]`: a bool mask or floats. Where a weight
+            is 0, the loss of that step and its gradients are 0; the state goes on.
+        activation: as in `rnn`.
+        compute_dtype: as in `rnn`; the loss is computed in the dtype of the parameters from states
+            that are rounded to it.
+        remat: keep only about sqrt(T) states for the gradient and compute the rest once more.
+
+    Returns:
+        `(J, h_last)`: `[]` the cost in nats, in at least float32, and `[H]` or `[B, H]`, the state
+        after the last step.
+
+    Raises:
+        ValueError: what `rnn` and `readout_cross_entropy` refuse, or a readout of another size or
+            dtype than the states.
+    """
+    checks.rnn_arguments(rnn_params, xs, h0)
+    checks.objective_arguments(rnn_params, readout_params, xs, labels, weights)
+    checks.flag("remat", remat)
+    options = recurrence(activation, compute_dtype, rnn_params)
+    arguments = (rnn_params, readout_params, xs, labels, weights, h0)
+    return _rnn_cross_entropy(options, bool(remat), *arguments)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _rnn_cross_entropy(
+    recurrence: bptt.Recurrence,
+    remat: bool,
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    xs: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array | None,
+    h0: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    T, dtype = len(xs), rnn_params.w_hh.dtype
+    per_step = weights is not None and weights.ndim > 0
+
+    def segment(start: Any, S: int, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def part(x: Any) -> Any:
+            return lax.dynamic_slice_in_dim(x, start, S)
+
+        m = part(weights) if per_step else weights
+        h, hs = bptt.run(recurrence, rnn_params, part(xs), h)
+        precision = recurrence.precision
+        return h, cost(precision, readout_params, hs.astype(dtype), part(labels), m)
+
+    h0 = bptt.first_state(rnn_params, xs, h0)
+    if not remat:
+        h_last, total = segment(0, T, h0)
+        return total, h_last
+    h_last, totals, rest = segments.over_segments(segment, T, h0)
+    return totals.sum() if rest is None else totals.sum() + rest, h_last

@@ -1,0 +1,355 @@
+"""The cost of states without their logits: readout and softmax cross-entropy in one, by blocks.
+
+    o_t = h_t w_ho + b_o                                                            (3)
+    p_t = softmax(o_t)                                                              (4)
+    J_t = - sum_k y_tk log p_tk                  0 log 0 = 0                        (5)
+    J   = sum_t m_t J_t                                                             (6)
+
+    dJ/do_t  = m_t (p_t sum_k y_tk - y_t)                                           (7)
+    dhs_t    = dJ/do_t w_ho^T                                                       (8)
+    dw_ho    = sum_t h_t^T dJ/do_t               db_o = sum_t dJ/do_t              (10)
+    dJ/dy_tk = - m_t log p_tk                    dJ/dm_t = J_t                     (14)
+
+N positions have N*O logits, which for a vocabulary of 32,000 outweigh all the rest of a training
+step. They never exist whole here, nor do the p_t. There are two ways to cut them.
+
+*Blocks of positions* (`_sum_by_positions`). R positions have all of their logits at once, so p_t
+and with it (7) are known as soon as (3) is, in the forward pass. And they suffice: J is a scalar,
+so the cotangent that will come, dJ, is a factor of every gradient. The rule forms (8), (10) and
+(14) for dJ = 1 while the logits are there, and its backward pass multiplies them by dJ:
+
+    dw_ho = dJ sum_blocks sum_{t in block} h_t^T dJ/do_t,       dhs_t = dJ (dJ/do_t w_ho^T)
+
+Three matmuls for each logit, as many as without blocks.
+
+*Blocks of classes* (`_losses_by_classes`). All positions have K logits at once, o_tk for k in the
+block b, and a softmax factors into that of the blocks and that within a block:
+
+    l_tb = log sum_{k in b} exp o_tk             l_t  = log sum_b exp l_tb
+    p_tk = exp(l_tb - l_t) exp(o_tk - l_tb)      J_t  = l_t sum_k y_tk - sum_k y_tk o_tk
+
+    dJ_t/dl_tb = exp(l_tb - l_t) sum_k y_tk, so that by l_tb and o_tk of the block alone
+    dJ_t/do_tk = dJ_t/dl_tb exp(o_tk - l_tb) - y_tk = p_tk sum_k y_tk - y_tk        (7)
+
+p_tk waits for the last block, so the backward pass forms the logits again: four matmuls. The rule,
+`_block`, is about a block's logits; (3) stands outside of it, and its transposes (8) and (10) are
+left to JAX, block by block.
+
+Why both: under `vmap` over sequences with shared parameters, JAX maps a custom rule first and sums
+afterwards. A rule that returns dw_ho would form one [H, O] per sequence; (10) as JAX's transpose of
+(3) contracts time and batch at once. So a batch [T, B, H] goes by positions, and what a `vmap` may
+turn into a batch, [T, H] or [H], by classes; and since K does not depend on the number of
+positions, they may become any number.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+from jrnn import checks
+from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32, varying_alike, wide
+from jrnn.loss import _classes, _cross_entropy, _cross_entropy_bwd, _cross_entropy_fwd
+from jrnn.types import ReadoutParams
+
+# A block of positions reads and writes all of dw_ho, which is worth it for many of them. It has at
+# most 512, or more if 2**22 logits (16 MB in float32) allow: no blocks at all where there are few.
+POSITIONS = 512
+LOGITS = 2**22
+CLASSES = 2048  # in a block of classes
+
+
+def readout_cross_entropy(
+    params: ReadoutParams, hs: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
+) -> jax.Array:
+    """J of (6), the sum of m_t J_t over all positions, without holding their logits.
+
+    The same as `softmax_cross_entropy(readout(params, hs), labels, weights).sum()`, gradients (7),
+    (8), (10) and (14) included, in a fraction of the memory where there are thousands of classes. A
+    mean over N positions is the sum divided by N, or `weights=1 / N`.
+
+    Where a weight is 0, the cost and all of its gradients are 0, whatever stands there, NaN
+    included. `jax.default_matmul_precision` holds for the backward pass as for the forward pass.
+
+    Args:
+        params: `w_ho [H, O]`, `b_o [O]` or None.
+        hs: `[..., H]` states, in the dtype of the parameters. A batch of sequences is `[T, B, H]`.
+            `[T, H]` and `[H]` are made to be mapped by `vmap`, with shared parameters: large
+            batches of more axes are faster as they are.
+        labels: `[...]` integers, the true classes; or `[..., O]` floats in the dtype of the
+            states: each class's share, of any sum (a distribution sums to 1).
+        weights: m, `[...]` or `[]`: None (ones), a bool mask, or floats in the dtype of the states.
+
+    Returns:
+        `[]` the cost in nats: float32, float64 for states in float64. Half precision rounds the
+        operands and the result of a matmul (a relative 2**-8 in bfloat16, 2**-11 in float16); all
+        sums are in float32.
+
+    Raises:
+        ValueError: a shape or a dtype that does not fit, integer labels of the shape of one-hot
+            vectors, concrete labels outside [0, O) where the weight is not 0. Labels outside the
+            range that only the compiled program sees give NaN.
+    """
+    checks.readout_cross_entropy_arguments(params, hs, labels, weights)
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return _readout_cross_entropy(precision, params, hs, labels, weights)
+
+
+@partial(jax.jit, static_argnums=0)
+def _readout_cross_entropy(
+    precision: str | None,
+    params: ReadoutParams,
+    hs: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array | None,
+) -> jax.Array:
+    return cost(precision, params, hs, labels, weights)
+
+
+def cost(
+    precision: str | None,
+    params: ReadoutParams,
+    hs: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array | None,
+) -> jax.Array:
+    """`readout_cross_entropy` without checks and without a jit, for use inside of other rules.
+
+    Args:
+        precision: of the matmuls, as `jax.default_matmul_precision` takes it.
+        params: as there, and so the rest; arrays of JAX or NumPy.
+        hs: states.
+        labels: ids or shares.
+        weights: None, a mask or floats.
+
+    Returns:
+        `[]` the cost.
+    """
+    batch = hs.ndim > 2
+    H, O = params.w_ho.shape
+    m = None
+    if weights is not None:
+        counted = jnp.broadcast_to(weights.astype(bool), hs.shape[:-1])
+        # What stands at a position of weight 0 is replaced before it is used: 0 * NaN is NaN.
+        hs = jnp.where(counted[..., None], hs, 0)
+        labels = jnp.where(counted if are_ids(labels) else counted[..., None], labels, 0)
+        m = jnp.where(counted, jnp.broadcast_to(weights, counted.shape).astype(hs.dtype), 0)
+        m = at_least_float32(m).reshape(-1)
+    hs = hs.reshape(-1, H)
+    labels = _classes(labels, O).reshape(-1) if are_ids(labels) else labels.reshape(-1, O)
+    if batch and len(hs) > max(POSITIONS, LOGITS // O):
+        arguments = varying_alike((*params, hs, labels, m))
+        return _sum_by_positions(precision, *arguments)
+    if not batch and O > CLASSES:
+        return _weighted_sum(_losses_by_classes(precision, params, hs, labels), m)
+    logits = add_bias(jnp.matmul(hs, params.w_ho, precision=precision), params.b_o)
+    return _weighted_sum(_cross_entropy(at_least_float32(logits), labels), m)
+
+
+def _weighted_sum(losses: jax.Array, m: jax.Array | None) -> jax.Array:
+    return (losses if m is None else jnp.where(m == 0, 0, m * losses)).sum()  # (6)
+
+
+def _split(n: int, limit: int) -> tuple[int, int, int]:
+    """n as `count` blocks of one size, at most `limit`, and a rest that is smaller."""
+    size = -(-n // -(-n // limit))
+    return size, n // size, n % size
+
+
+def _starts(size: int, count: int) -> jax.Array:
+    return size * jnp.arange(count, dtype=jnp.int32)
+
+
+# --- blocks of positions -------------------------------------------------------------------------
+
+
+class Gradients(NamedTuple):
+    """Of the sum, for the cotangent 1; None for what nobody asks for."""
+
+    w_ho: Any  # [H, O]
+    b_o: Any  # [O]
+    hs: Any  # [N, H]
+    labels: Any  # [N, O]
+    m: Any  # [N]
+
+
+def _positions(
+    precision: str | None, wanted: Gradients, arguments: Gradients
+) -> tuple[jax.Array, Gradients]:
+    """J and its `wanted` gradients, in at least float32."""
+    w_ho, b_o, hs, labels, m = arguments
+
+    def add(size: int, start: Any, so_far: tuple[jax.Array, Gradients]) -> Any:
+        def part(x: Any) -> Any:
+            return None if x is None else lax.dynamic_slice_in_dim(x, start, size)
+
+        def with_part(x: jax.Array, rows: Any) -> jax.Array:
+            return lax.dynamic_update_slice_in_dim(x, rows.astype(x.dtype), start, 0)
+
+        total, grads = so_far
+        h, y, m_t = part(hs), part(labels), part(m)
+        logits = _wide_matmul(precision, h, w_ho)  # (3)
+        logits = logits if b_o is None else logits + at_least_float32(b_o)[None]
+        losses, kept = _cross_entropy_fwd(logits, y)  # (4), (5)
+        total += _weighted_sum(losses, m_t)
+        dlogits, dlabels = _cross_entropy_bwd(kept, jnp.ones_like(losses) if m is None else m_t)
+        if wanted.b_o:
+            grads = grads._replace(b_o=grads.b_o + dlogits.sum(0))  # (10)
+        if wanted.labels:
+            grads = grads._replace(labels=with_part(grads.labels, dlabels))  # (14)
+        if wanted.m:
+            grads = grads._replace(m=with_part(grads.m, losses))  # (14)
+        dlogits = dlogits.astype(h.dtype)
+        if wanted.hs:
+            dh = _wide_matmul(precision, dlogits, w_ho.T)  # (8)
+            grads = grads._replace(hs=with_part(grads.hs, dh))
+        if wanted.w_ho:
+            # Behind the barrier a copy, or XLA:CPU takes a slower routine for a transposed factor.
+            h_transposed = lax.optimization_barrier(h.T)
+            dw_ho = _wide_matmul(precision, h_transposed, dlogits)  # (10)
+            grads = grads._replace(w_ho=grads.w_ho + dw_ho)
+        return total, grads
+
+    size, count, rest = _split(len(hs), max(POSITIONS, LOGITS // w_ho.shape[1]))
+    zeros = (
+        jnp.zeros_like(x, dtype=wide(x.dtype)) if asked else None
+        for asked, x in zip(wanted, arguments, strict=True)
+    )
+    so_far = (at_least_float32(jnp.zeros_like(hs[0, 0])), Gradients(*zeros))
+    starts = _starts(size, count)
+    so_far, _ = lax.scan(lambda so_far, start: (add(size, start, so_far), None), so_far, starts)
+    return add(rest, size * count, so_far) if rest else so_far
+
+
+def _wide_matmul(precision: str | None, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision=precision, preferred_element_type=wide(a.dtype))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_by_positions(precision: str | None, *arguments: Any) -> jax.Array:
+    """J of `Gradients`' five arguments."""
+    nothing = Gradients(*[False] * 5)
+    return _positions(precision, nothing, Gradients(*arguments))[0]
+
+
+def _sum_by_positions_fwd(precision: str | None, *arguments: Any) -> tuple[jax.Array, Gradients]:
+    wanted = Gradients(*(x is not None and x.perturbed for x in arguments))
+    values = Gradients(*(None if x is None else x.value for x in arguments))
+    with jax.named_scope("readout_cross_entropy"):
+        total, grads = _positions(precision, wanted, values)
+    cast = (None if g is None else g.astype(x.dtype) for g, x in zip(grads, values, strict=True))
+    return total, Gradients(*cast)
+
+
+def _sum_by_positions_bwd(precision: str | None, grads: Gradients, dtotal: jax.Array) -> Any:
+    return tuple(
+        None if g is None else (dtotal * at_least_float32(g)).astype(g.dtype) for g in grads
+    )
+
+
+_sum_by_positions.defvjp(_sum_by_positions_fwd, _sum_by_positions_bwd, symbolic_zeros=True)
+
+
+# --- blocks of classes ---------------------------------------------------------------------------
+
+
+def _losses_by_classes(
+    precision: str | None, params: ReadoutParams, hs: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """J_t for every position, [N] in at least float32."""
+    O = params.w_ho.shape[1]
+    ids, dtype = are_ids(labels), hs.dtype
+    wide_hs = at_least_float32(hs)  # so that JAX sums (8) over the blocks in float32
+
+    # Keep l_tb, and form the logits again.
+    @partial(
+        jax.checkpoint,
+        prevent_cse=False,
+        policy=jax.checkpoint_policies.save_only_these_names("log_sum"),
+        static_argnums=0,
+    )
+    def block(
+        size: int, start: Any, params: ReadoutParams, hs: jax.Array, labels: jax.Array
+    ) -> Any:
+        def part(x: Any) -> Any:
+            return None if x is None else lax.dynamic_slice_in_dim(x, start, size, -1)
+
+        w_ho, b_o = part(params.w_ho), part(params.b_o)
+        logits = jnp.matmul(hs.astype(dtype), w_ho, precision=precision)
+        logits = at_least_float32(add_bias(logits, b_o))  # (3)
+        return _block(logits, labels - start if ids else part(labels))
+
+    size, count, rest = _split(O, CLASSES)
+    arguments = (params, wide_hs, labels)
+    starts = _starts(size, count)
+    _, (log_sums, at_labels) = lax.scan(
+        lambda _, start: (None, block(size, start, *arguments)), None, starts
+    )
+    if rest:
+        last = block(rest, size * count, *arguments)
+        log_sums, at_labels = (
+            jnp.concatenate([x, y[None]]) for x, y in zip((log_sums, at_labels), last, strict=True)
+        )
+    log_sum, at_label = jax.nn.logsumexp(log_sums, 0), at_labels.sum(0)
+    if ids:
+        return jnp.where(labels < O, 1, jnp.nan).astype(log_sum.dtype) * (log_sum - at_label)
+    return at_least_float32(labels).sum(-1) * log_sum - at_label
+
+
+@jax.custom_vjp
+def _block(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """l_tb and the block's share of sum_k y_tk o_tk, [N] each, from [N, K] logits.
+
+    `labels` are shares [N, K], or ids [N] that count from the block's first class.
+    """
+    return _block_fwd(logits, labels)[0]
+
+
+class BlockResiduals(NamedTuple):
+    """What (7) and (14) need of a block; `jax.checkpoint` forms the logits again."""
+
+    logits: jax.Array  # [N, K]
+    labels: jax.Array  # [N] or [N, K]
+    log_sum: jax.Array  # [N]
+
+
+def _block_fwd(
+    logits: jax.Array, labels: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], BlockResiduals]:
+    top = lax.stop_gradient(_finite(logits.max(-1, keepdims=True)))  # l_tb does not depend on it
+    log_sum = (top + jnp.log(jnp.exp(logits - top).sum(-1, keepdims=True))).squeeze(-1)
+    log_sum = checkpoint_name(log_sum, "log_sum")
+    y = _shares(labels, logits)
+    at_labels = jnp.where(y == 0, 0, y * logits).sum(-1)
+    return (log_sum, at_labels), BlockResiduals(logits, labels, log_sum)
+
+
+def _block_bwd(
+    residuals: BlockResiduals, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array | None]:
+    logits, labels, log_sum = residuals
+    dlog_sum, dat_labels = (d[:, None] for d in cotangents)  # m_t p(b) sum_k y_tk, and - m_t
+    within = jnp.exp(logits - _finite(log_sum[:, None]))
+    dlogits = dlog_sum * within + dat_labels * _shares(labels, logits)  # (7)
+    if are_ids(labels):
+        return dlogits, None
+    return dlogits, (dat_labels * logits).astype(labels.dtype)  # (14), without the l_t
+
+
+_block.defvjp(_block_fwd, _block_bwd)
+
+
+def _finite(x: jax.Array) -> jax.Array:
+    """0 for -inf: a block of which no class is possible has no largest one to subtract."""
+    return jnp.where(x == -jnp.inf, 0, x)
+
+
+def _shares(labels: jax.Array, logits: jax.Array) -> jax.Array:
+    if are_ids(labels):
+        return (labels[:, None] == jnp.arange(logits.shape[1], dtype=jnp.int32)[None]).astype(
+            logits.dtype
+        )
+    return at_least_float32(labels)
