@@ -178,7 +178,7 @@ def _cross_entropy_bwd(
 
 def _classes(labels: jax.Array, O: int) -> jax.Array:
     """Label ids as int32, and O for those outside [0, O), which has no class: NaN, no neighbour."""
-    top = int(jnp.iinfo(labels.dtype).max)
+    top = int(jnp.iinfo(labels.dtype).max)  # type: ignore[no-untyped-call]
     largest = min(O - 1, top)  # the comparison is in the labels' own dtype
     return jnp.where((labels >= 0) & (labels <= largest), labels.astype(jnp.int32), O)
 

@@ -14,6 +14,7 @@ import pytest
 import jrnn
 
 ROOT = Path(__file__).parents[1]
+DOCS = ["derivation", "performance", "transformations"]
 MODULES = ["jrnn", *(f"jrnn.{m.name}" for m in pkgutil.iter_modules(jrnn.__path__))]
 
 
@@ -76,8 +77,9 @@ def python_blocks(path):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("path", ["README.md", "docs/transformations.md", "docs/derivation.md"])
-def test_code_in_the_docs_runs(path, capsys):
+@pytest.mark.parametrize("name", ["README", *(f"docs/{name}" for name in DOCS)])
+def test_code_in_the_docs_runs(name, capsys):
+    path = f"{name}.md"
     code = python_blocks(ROOT / path)
     assert code.count("\n") >= 10
     exec(compile(code, path, "exec"), {"__name__": path})

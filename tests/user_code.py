@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 
 import jrnn
+from jrnn.parallel import batch_mesh, mean, use_cpu_cores
 from jrnn.training import StepMetrics, TrainState, init_train_state, make_train_step
 
 key = jax.random.key(0)
@@ -33,9 +34,11 @@ def loss(
 ) -> tuple[jax.Array, jax.Array]:
     """A user's loss."""
     h_last, hs = jrnn.rnn(params, batch, h)
-    return jnp.mean(hs**2), h_last
+    return mean(jnp.sum(hs**2), hs.size), h_last
 
 
 state: TrainState = init_train_state(params, optax.adam(1e-3), jnp.zeros((2, 4)), key)
 metrics: StepMetrics
 state, metrics = make_train_step(loss, optax.adam(1e-3))(state, xs)
+use_cpu_cores()
+make_train_step(loss, optax.adam(1e-3), mesh=batch_mesh(2))(state, xs)
