@@ -11,6 +11,7 @@ import jax
 from jrnn.checks import refuse
 
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "equinox", "torch"]
+LIBRARIES += ["libtpu", "jax-cuda12-plugin"]  # compilers
 
 
 def cores() -> int:

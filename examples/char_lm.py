@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +27,13 @@ import numpy as np
 import optax
 from char_data import Data, baselines, load_data, quote, training_chunks
 from char_report import report, write_curve, write_metrics
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jrnn
 from jrnn.checks import refuse, sampling_options
 from jrnn.model_file import load_model, save_model
+from jrnn.parallel import BATCH, batch_mesh, mean, use_cpu_cores
 from jrnn.text import Alphabet, chunks
 from jrnn.training import TrainState, init_train_state, make_train_step
 
@@ -76,27 +80,31 @@ def make_loss(activation: str) -> Any:
         xs, labels = batch
         h_last, hs = jrnn.rnn(model.rnn, xs, h0, activation=activation)
         losses = jrnn.softmax_cross_entropy(jrnn.readout(model.readout, hs), labels)
-        return losses.mean(), h_last
+        return mean(losses.sum(), labels.size), h_last
 
     return loss
 
 
-def make_evaluate(activation: str, streams: np.ndarray) -> Callable[[Model], float]:
+def make_evaluate(activation: str, streams: np.ndarray, mesh: Mesh) -> Callable[[Model], float]:
     """Bits per character over streams, the state carried from zero, unknown ones not counted."""
+    states, ids = P(BATCH), P(None, BATCH)  # [B, H], [T, B]
 
     @jax.jit
-    def chunk_nats(model: Model, h0: jax.Array, xs: Any, labels: Any, weights: Any) -> Any:
+    @partial(jax.shard_map, mesh=mesh, in_specs=(P(), states, ids, ids), out_specs=(P(), states))
+    def chunk_nats(model: Model, h0: jax.Array, xs: jax.Array, labels: jax.Array) -> Any:
         h_last, hs = jrnn.rnn(model.rnn, xs, h0, activation=activation)
         logits = jrnn.readout(model.readout, hs)
-        return jrnn.softmax_cross_entropy(logits, labels, weights).sum(), h_last
+        losses = jrnn.softmax_cross_entropy(logits, labels, labels != 0)
+        return jax.lax.psum(losses.sum(), BATCH), h_last
 
     def evaluate(model: Model) -> float:
-        h = jnp.zeros((streams.shape[1], model.rnn.w_hh.shape[0]))
+        shape = streams.shape[1], model.rnn.w_hh.shape[0]
+        h = jnp.zeros(shape, device=NamedSharding(mesh, states))
         nats = 0.0
         for xs, labels in chunks(streams, EVALUATION_CHUNK):
             padding = ((0, EVALUATION_CHUNK - len(xs)), (0, 0))
             xs, labels = np.pad(xs, padding), np.pad(labels, padding)  # one shape, one program
-            chunk, h = chunk_nats(model, h, xs, labels, labels != 0)
+            chunk, h = chunk_nats(model, h, xs, labels)
             nats += float(chunk)
         return nats / np.count_nonzero(streams[1:]) / np.log(2)
 
@@ -170,24 +178,43 @@ class Record:
         self._losses, self._started = [], time.perf_counter()
 
 
-def train(args: argparse.Namespace, data: Data, stop: StopFlag) -> tuple[TrainState, Record]:
+def choose_devices(devices: int | str | None, batch_size: int) -> Mesh:
+    """The mesh of `--devices`, which must divide the streams."""
+    if devices is None:
+        there = range(1, len(jax.devices()) + 1)
+        devices = max(n for n in there if batch_size % n == 0)
+    mesh = batch_mesh(None if devices == "all" else devices)
+    if batch_size % mesh.size:
+        repair = "Take another batch size, or other --devices."
+        refuse("--batch-size", f"a multiple of the {mesh.size} devices", batch_size, repair)
+    return mesh
+
+
+def describe_devices(mesh: Mesh) -> str:
+    """Their number and kind."""
+    return f"{mesh.size} {mesh.devices[0].platform}"
+
+
+def train(
+    args: argparse.Namespace, data: Data, mesh: Mesh, stop: StopFlag
+) -> tuple[TrainState, Record]:
     """Run the training until its end or the flag."""
     key_model, key_state = jax.random.split(jax.random.key(args.seed))
     model = init_model(key_model, args, len(data.alphabet.characters))
     print(jrnn.summary(model), end="\n\n", flush=True)
     optimizer = make_optimizer(args)
     zeros = jnp.zeros((args.batch_size, args.hidden_size))
-    state = init_train_state(model, optimizer, zeros, key_state)
-    train_step = make_train_step(make_loss(args.activation), optimizer)
+    state = init_train_state(model, optimizer, zeros, key_state, mesh=mesh)
+    train_step = make_train_step(make_loss(args.activation), optimizer, mesh=mesh)
 
     step_characters = args.length * args.batch_size
-    evaluate = make_evaluate(args.activation, data.validation_streams)
+    evaluate = make_evaluate(args.activation, data.validation_streams, mesh)
     record, source = Record(step_characters, evaluate), training_chunks(data.streams, args.length)
     with tqdm(total=args.steps * step_characters, unit="char", unit_scale=True) as bar:
         for step in range(1, args.steps + 1):
             batch, first = next(source)
             if first:
-                state = state._replace(carry=jnp.zeros_like(zeros))
+                state = state._replace(carry=jnp.zeros_like(state.carry))
             state, metrics = train_step(state, batch)
             record.add(metrics.loss)
             bar.update(step_characters)
@@ -205,16 +232,18 @@ def train(args: argparse.Namespace, data: Data, stop: StopFlag) -> tuple[TrainSt
 
 def run_training(args: argparse.Namespace) -> int:
     """Train, and leave metrics, curve and model in `--out`."""
+    mesh = choose_devices(args.devices, args.batch_size)
     args.out.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=args.out).close()  # an OSError now, not after the training
     data = load_data(args.text, args.batch_size, args.length)
     check_prompt(args.prompt, data.alphabet)
     counts = baselines(data)
+    print(f"devices     {describe_devices(mesh)}")
     with StopFlag() as stop:
-        state, record = train(args, data, stop)
+        state, record = train(args, data, mesh, stop)
         step = int(state.step)
         record.evaluate(step, state.params)
-        model, settings = jax.device_get(state.params), settings_of(args, data)
+        model, settings = jax.device_get(state.params), settings_of(args, data, mesh)
         save_model(args.out / "model.safetensors", model.rnn, model.readout, settings)
         write_metrics(args.out / "metrics.csv", record.rows)
         write_curve(args.out / "curve.png", record.rows, counts)
@@ -228,12 +257,13 @@ def run_training(args: argparse.Namespace) -> int:
     return 0
 
 
-def settings_of(args: argparse.Namespace, data: Data) -> dict[str, Any]:
+def settings_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, Any]:
     """What a model file says beside the arrays."""
     return {
         "characters": data.alphabet.characters,
         "activation": args.activation,
         "text_sha256": data.sha256,
+        "devices": describe_devices(mesh),
         "options": {k: str(v) if k == "out" else v for k, v in vars(args).items()},
         "versions": {"jrnn": jrnn.__version__, "jax": jax.__version__},
     }
@@ -315,6 +345,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     training.add_argument("--length", type=positive, default=64, help="steps in a chunk")
     training.add_argument("--batch-size", type=positive, default=32, help="streams")
+    training.add_argument(
+        "--devices",
+        type=number_or_all,
+        metavar="N|all",
+        help="CPU cores, or GPUs, to split the batch over; None: as many as divide it",
+    )
     training.add_argument("--learning-rate", type=positive_float, default=8e-3)
     training.add_argument("--schedule", choices=["cosine", "constant"], default="cosine")
     training.add_argument("--clip", type=positive_float, default=1.0, help="gradient norm")
@@ -339,6 +375,11 @@ def positive(text: str) -> int:
     if not 1 <= int(text) < 2**31:
         raise ValueError
     return int(text)
+
+
+def number_or_all(text: str) -> int | str:
+    """A number of devices, or all of them, for argparse."""
+    return text if text == "all" else positive(text)
 
 
 def seed(text: str) -> int:
@@ -372,4 +413,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    use_cpu_cores()  # before JAX makes its devices
     sys.exit(main())

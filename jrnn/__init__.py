@@ -5,6 +5,7 @@ from importlib.metadata import version
 from jrnn import derivation as derivation
 from jrnn import diagnostics as diagnostics
 from jrnn import model_file as model_file
+from jrnn import parallel as parallel
 from jrnn import plot as plot
 from jrnn import sampling as sampling
 from jrnn import testing as testing

@@ -26,6 +26,11 @@ def add_bias(x: jax.Array, b: ArrayLike | None) -> jax.Array:
     return (at_least_float32(x) + wide).astype(x.dtype)
 
 
+def mesh_axes(x: jax.Array) -> frozenset[str]:
+    """The mesh axes along which x differs from device to device, inside of `jax.shard_map`."""
+    return frozenset(jax.typeof(x).manual_axis_type.varying)
+
+
 def draw(init: Initializer, key: jax.Array, shape: tuple[int, ...], dtype: np.dtype) -> jax.Array:
     """Random parameters; of half precision too, for which LAPACK has no orthogonal matrix."""
     return init(key, shape, _wide(dtype)).astype(dtype)

@@ -60,7 +60,7 @@ _ACTIVATIONS: dict[str, _Activation] = {
 
 
 class Cell(NamedTuple):
-    """What belongs to one kind of cell; the rest of the recurrence is the kernel's (`bptt.py`).
+    """What belongs to one kind of cell; the rest of the recurrence is the kernel's (`bptt/`).
 
     Of a cell the kernel knows that a_t = x_t w_ih + h_{t-1} w_hh + b_h enters it, and these two
     functions, elementwise over `[B, H]` or `[H]`:

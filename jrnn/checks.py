@@ -270,6 +270,38 @@ def _label_ids(labels: Any, logits: Any, weights: Any) -> None:
         _ids_within("labels", labels, O, f"O = {O} classes", counted)
 
 
+# --- several devices -----------------------------------------------------------------------------
+
+
+def batch_mesh(mesh: Any, axis: str) -> None:
+    auto = (jax.sharding.AxisType.Auto,)
+    names, types = getattr(mesh, "axis_names", None), getattr(mesh, "axis_types", None)
+    if (names, types) != ((axis,), auto):
+        repair = "Make it by jrnn.parallel.batch_mesh()."
+        refuse("mesh", f"a mesh of one axis, {axis!r}, of type Auto", repr(mesh), repair)
+
+
+def divided(argument: str, arrays: Any, specs: Any, mesh: Any) -> None:
+    """Every array has the axes that its PartitionSpec splits, of a size that the mesh divides."""
+    n, specs = mesh.size, jax.tree.leaves(jax.tree.broadcast(specs, arrays))
+    for x, spec in zip(jax.tree.leaves(arrays), specs, strict=True):
+        for axis in (i for i, name in enumerate(spec) if name is not None):
+            if np.ndim(x) <= axis:
+                repair = "batch_spec says which axis of which array is the batch."
+                refuse(argument, f"the batch on axis {axis} of every array", describe(x), repair)
+            if np.shape(x)[axis] % n:
+                expected = f"a batch, axis {axis}, that {n} devices divide"
+                repair = "Take another batch size or other devices: jrnn.parallel.batch_mesh(n)."
+                refuse(argument, expected, describe(x), repair)
+
+
+def loss_of_the_whole_batch(loss: Any, axes: Collection[str]) -> None:
+    if axes:
+        repair = "Return jrnn.parallel.mean(total, count) of the part that is there."
+        came = "one that differs from device to device"
+        refuse("loss_fn", "the loss of the whole batch", came, repair)
+
+
 # --- options -------------------------------------------------------------------------------------
 
 
@@ -279,6 +311,27 @@ def activation(value: Any, activation_class: type, names: Collection[str]) -> No
     expected = "one of " + ", ".join(f'"{name}"' for name in names) + ", or a jrnn.Activation"
     repair = "A function of your own is jrnn.Activation(fn, derivative_from_output)."
     refuse("activation", expected, repr(value), repair)
+
+
+def compute_dtype(dtype: Any, params: "RNNParams") -> np.dtype | None:
+    """The dtype of matmul operands; None where it is that of the parameters."""
+    own = jnp.result_type(params.w_hh)
+    expected = f"a floating dtype narrower than that of the parameters, {own}, or None"
+    repair = "For mixed precision: parameters in float32, compute_dtype=jnp.bfloat16."
+    try:
+        asked = own if dtype is None else jnp.dtype(dtype)
+    except TypeError:
+        refuse("compute_dtype", expected, repr(dtype), repair)
+    if asked == own:
+        return None
+    if not jnp.issubdtype(asked, jnp.floating) or asked.itemsize >= own.itemsize:
+        refuse("compute_dtype", expected, asked, repair)
+    return asked
+
+
+def flag(argument: str, value: Any) -> None:
+    if not isinstance(value, (bool, np.bool_)):
+        refuse(argument, "True or False", repr(value), "It is fixed when the call is compiled.")
 
 
 def activation_derivative(

@@ -12,7 +12,7 @@
 
 (5), (7) and the first of (14) are `_cross_entropy` and its rule. The readout (3) is linear in each
 of its arguments and (6) in m_t: their transposes (8), (10) and the rest of (14) are left to JAX,
-for the reasons that `bptt.py` gives.
+for the reasons that `bptt/sequence.py` gives.
 """
 
 from typing import Any, NamedTuple
@@ -178,7 +178,7 @@ def _cross_entropy_bwd(
 
 def _classes(labels: jax.Array, O: int) -> jax.Array:
     """Label ids as int32, and O for those outside [0, O), which has no class: NaN, no neighbour."""
-    top = int(jnp.iinfo(labels.dtype).max)  # type: ignore[no-untyped-call]
+    top = int(jnp.iinfo(labels.dtype).max)
     largest = min(O - 1, top)  # the comparison is in the labels' own dtype
     return jnp.where((labels >= 0) & (labels <= largest), labels.astype(jnp.int32), O)
 

@@ -1,6 +1,6 @@
 """The Elman network as its users see it: parameters, one step, a sequence.
 
-Each function documents, checks and fills in defaults; the recurrence is in `bptt.py`. Each holds
+Each function documents, checks and fills in defaults; the recurrence is in `bptt/`. Each holds
 its own `jax.jit`, so that a call outside a jitted function does not compile anew every time.
 """
 
@@ -13,7 +13,7 @@ from jax.nn.initializers import Initializer, lecun_normal, orthogonal
 
 from jrnn import bptt, checks
 from jrnn.arrays import ArrayLike, draw
-from jrnn.cell import Activation, ActivationName, Cell, elman
+from jrnn.cell import Activation, ActivationName, elman
 from jrnn.types import RNNParams
 
 
@@ -82,7 +82,8 @@ def rnn_cell(
         ValueError: as `rnn`.
     """
     checks.cell_arguments(params, h_tm1, x_t)
-    return _rnn_cell(params, h_tm1, x_t, cell=elman(activation), precision=_precision())
+    options = recurrence(activation, None, params)
+    return _rnn_cell(params, h_tm1, x_t, recurrence=options)
 
 
 def rnn(
@@ -91,6 +92,8 @@ def rnn(
     h0: ArrayLike | None = None,
     *,
     activation: ActivationName | Activation = "tanh",
+    compute_dtype: Any = None,
+    remat: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Run the Elman network over a sequence, or over a batch of sequences.
 
@@ -98,7 +101,7 @@ def rnn(
         h_t = phi(a_t)                                                              (2)
 
     The gradient is backpropagation through time, derived by hand: equations (9) and (11)-(13) of
-    `jrnn/bptt.py`. It is exact to every order of reverse mode; of size T*B*H it keeps `hs` alone.
+    `jrnn/bptt/`. It is exact to every order of reverse mode; of size T*B*H it keeps `hs` alone.
     There is no forward mode of `rnn` itself (`jax.jvp`, `jax.jacfwd`, `jax.linearize`): use
     `jrnn.derivation.rnn_scan`. Forward over reverse, as in `jax.hessian` of a cost, works.
     `jax.default_matmul_precision` holds for the backward pass as for the forward pass.
@@ -111,19 +114,48 @@ def rnn(
             can be learned) or `[B, H]`, in the dtype of the parameters.
         activation: phi: "tanh", "relu" (phi'(0) = 0), "sigmoid", "identity", or a
             `jrnn.Activation`.
+        compute_dtype: a narrower floating dtype, such as `jnp.bfloat16`: operands of matmuls are
+            rounded to it and their products summed in the dtype of the parameters, in which all
+            else stays; `hs` comes back in it. None: the dtype of the parameters.
+        remat: keep only about sqrt(T) of the states for the gradient and compute the rest once
+            more, in segments: for one more forward pass, memory that grows as sqrt(T), if `hs`
+            itself is not used (see `jrnn.rnn_cross_entropy` for a loss at every step).
 
     Returns:
         `(h_last, hs)`, as `lax.scan` returns its carry and its outputs: `[H]` or `[B, H]`, the
         state after the last step, and `[T, H]` or `[T, B, H]`, the state after every step. Both
-        have the dtype of the parameters.
+        have the dtype of the parameters, or `hs` that of `compute_dtype`.
 
     Raises:
         ValueError: a shape, a rank or a dtype that does not fit, no step at all, concrete token
-            ids outside [0, I), an unknown activation. Ids outside the range that only the compiled
+            ids outside [0, I), an unknown activation, a `compute_dtype` that is not floating or
+            not narrower than the parameters. Ids outside the range that only the compiled
             program sees give NaN.
     """
     checks.rnn_arguments(params, xs, h0)
-    return _rnn(params, xs, h0, cell=elman(activation), precision=_precision())
+    checks.flag("remat", remat)
+    options = recurrence(activation, compute_dtype, params)
+    return _rnn(params, xs, h0, recurrence=options, remat=bool(remat))
+
+
+def recurrence(
+    activation: ActivationName | Activation, compute_dtype: Any, params: RNNParams
+) -> bptt.Recurrence:
+    """The static part of a call, from its options.
+
+    Args:
+        activation: as in `rnn`.
+        compute_dtype: as in `rnn`.
+        params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+
+    Returns:
+        The `bptt.Recurrence`.
+
+    Raises:
+        ValueError: an option that `rnn` refuses.
+    """
+    compute_dtype = checks.compute_dtype(compute_dtype, params)
+    return bptt.Recurrence(elman(activation), _precision(), compute_dtype)
 
 
 def _precision() -> bptt.Precision:
@@ -131,27 +163,25 @@ def _precision() -> bptt.Precision:
     return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
 
-@partial(jax.jit, static_argnames=("cell", "precision"))
+@partial(jax.jit, static_argnames=("recurrence", "remat"))
 def _rnn(
     params: RNNParams,
     xs: jax.Array,
     h0: jax.Array | None,
     *,
-    cell: Cell,
-    precision: bptt.Precision,
+    recurrence: bptt.Recurrence,
+    remat: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    return bptt.run(cell, precision, params, xs, h0)
+    return bptt.run(recurrence, params, xs, h0, remat)
 
 
-@partial(jax.jit, static_argnames=("cell", "precision"))
+@partial(jax.jit, static_argnames=("recurrence",))
 def _rnn_cell(
     params: RNNParams,
     h_tm1: jax.Array,
     x_t: jax.Array,
     *,
-    cell: Cell,
-    precision: bptt.Precision,
+    recurrence: bptt.Recurrence,
 ) -> jax.Array:
-    projected = bptt.project_inputs(params, x_t, precision)
-    h_tm1 = jnp.broadcast_to(h_tm1, projected.shape)
-    return cell.step(projected + jnp.matmul(h_tm1, params.w_hh, precision=precision), h_tm1)
+    projected = bptt.project_inputs(params, x_t, recurrence.matmul)
+    return recurrence.step(params.w_hh, projected, jnp.broadcast_to(h_tm1, projected.shape))

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jrnn import checks
+from jrnn.parallel import BATCH, split_value_and_grad
 
 if TYPE_CHECKING:
     import optax
@@ -39,7 +43,12 @@ class StepMetrics(NamedTuple):
 
 
 def init_train_state(
-    params: Any, optimizer: "optax.GradientTransformation", carry: Any, key: jax.Array
+    params: Any,
+    optimizer: "optax.GradientTransformation",
+    carry: Any,
+    key: jax.Array,
+    *,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -51,38 +60,68 @@ def init_train_state(
         optimizer: an optax optimiser.
         carry: what the loss function takes for the first chunk, `jnp.zeros((B, H))` as a rule.
         key: a JAX random key.
+        mesh: of `parallel.batch_mesh`: the state is on its devices, each of which has a part of
+            the carry, cut along its first axis, and all of the rest.
 
     Returns:
         The `TrainState` of step 0.
+
+    Raises:
+        ValueError: a mesh of another kind, or a carry that it does not divide.
     """
     state = TrainState(params, optimizer.init(params), carry, jnp.zeros((), jnp.int32), key)
-    return jax.tree.map(jnp.copy, state)
+    state = jax.tree.map(jnp.copy, state)
+    if mesh is None:
+        return state
+    checks.batch_mesh(mesh, BATCH)
+    checks.divided("carry", carry, PartitionSpec(BATCH), mesh)
+    whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(BATCH))
+    shardings: Any = TrainState(*[whole] * 5)._replace(carry=split)  # type: ignore[arg-type]
+    return jax.device_put(state, shardings)
 
 
 def make_train_step(
-    loss_fn: LossFn, optimizer: "optax.GradientTransformation"
+    loss_fn: LossFn,
+    optimizer: "optax.GradientTransformation",
+    *,
+    mesh: Mesh | None = None,
+    batch_spec: Any = PartitionSpec(None, BATCH),  # noqa: B008
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]:
     """A jitted step of gradient descent that takes the state's buffers for its result.
+
+    With a mesh, `loss_fn` runs on every device, under `jax.shard_map`, and gets the parameters, its
+    part of the carry and of the batch, and a key of this device's own. What it returns is the loss
+    of the whole batch, by `parallel.mean`, and its part of the carry. A batch of NumPy arrays, or
+    of arrays that are nowhere in particular, is split on the way in.
 
     Args:
         loss_fn: `(params, carry, batch, key) -> (loss [], carry)`, a pure function. It gets the
             carry that it returned for the batch before, and a key of this step's own.
         optimizer: an optax optimiser; not one that evaluates the loss again (a line search).
+        mesh: of `parallel.batch_mesh`, and the one that `init_train_state` was given.
+        batch_spec: which axis the mesh splits, by default the second, as in `[T, B]` and
+            `[T, B, I]`. A `PartitionSpec` for all arrays of the batch, or one for each.
 
     Returns:
         `step(state, batch) -> (state, StepMetrics)`. The state that goes in is donated: use the
         one that comes out.
+
+    Raises:
+        ValueError: a mesh of another kind; from the step, a batch or a carry that it does not
+            divide, or a loss of a part of the batch alone.
     """
 
     import optax  # here: importing jrnn is to be quick
 
     update = optax.with_extra_args_support(optimizer).update  # some read the loss
 
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+    if mesh is not None:
+        value_and_grad = split_value_and_grad(value_and_grad, mesh, batch_spec)
+
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(state.key, state.step)
-        (loss, carry), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state.carry, batch, key
-        )
+        (loss, carry), grads = value_and_grad(state.params, state.carry, batch, key)
         updates, opt_state = update(grads, state.opt_state, state.params, value=loss, grad=grads)
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(loss, optax.tree.norm(grads))

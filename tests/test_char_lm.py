@@ -108,7 +108,38 @@ def test_an_unknown_character_in_the_validation_part(tmp_path, capsys):
     assert "'ß' U+00DF, 'Ω' U+03A9): read as U+FFFD, not counted" in text
 
 
+@pytest.mark.usefixtures("float32")
+def test_two_devices_learn_what_one_does(text_file, tmp_path, capsys):
+    rows = {}
+    for n in (1, 2):
+        options = ("--text", text_file, "--out", tmp_path, *TOY, "--devices", n)
+        status, text, _ = run(capsys, *options)
+        assert (status, f"devices     {n} cpu\n" in text) == (0, True)
+        assert load_model(tmp_path / "model.safetensors")[2]["devices"] == f"{n} cpu"
+        rows[n] = rows_of(tmp_path)
+    for one, two in zip(rows[1], rows[2], strict=True):
+        for name in ("train_bits", "validation_bits"):
+            assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-4), name
+
+
+@pytest.mark.parametrize(("batch_size", "mesh_size"), [(4, 2), (3, 1)])
+def test_as_many_devices_as_divide_the_batch(batch_size, mesh_size):
+    assert char_lm.choose_devices(None, batch_size).size == mesh_size
+    assert char_lm.choose_devices("all", 4).size == len(jax.devices())
+
+
 BAD = {
+    "more devices than there are": (
+        TEXT.encode(),
+        ["--devices=3"],
+        "devices: expected at most the 2 cpu devices of JAX; got 3.",
+    ),
+    "devices that do not divide the batch": (
+        TEXT.encode(),
+        ["--devices=all", "--batch-size=5"],
+        "--batch-size: expected a multiple of the 2 devices; got 5. Take another batch size, or "
+        "other --devices.",
+    ),
     "missing": (None, [], "No such file or directory"),
     "empty": (b"", [], "text: expected at least one character; got none in"),
     "not UTF-8": (b"abc\xff", [], "text: expected UTF-8; got byte 0xff at offset 3 of"),
@@ -225,7 +256,9 @@ def test_u_fffd_in_a_text_is_no_unknown_character(tmp_path, capsys):
     assert "lacks" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("option", ["--learning-rate=nan", "--clip=-1", "--steps=0", "--seed=-1"])
+@pytest.mark.parametrize(
+    "option", ["--learning-rate=nan", "--clip=-1", "--steps=0", "--seed=-1", "--devices=0"]
+)
 def test_options_that_are_none(option, capsys):
     with pytest.raises(SystemExit):
         char_lm.main([option])

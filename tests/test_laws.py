@@ -15,6 +15,7 @@ from jaxprs import named
 
 import jrnn
 from jrnn import bptt
+from jrnn.bptt import batch, sequence
 from jrnn.cell import Cell
 
 
@@ -233,7 +234,8 @@ def leaky(alpha):
     return Cell(lambda a_t, h_tm1: (1 - alpha) * h_tm1 + alpha * jnp.tanh(a_t), adjoint)
 
 
-def test_a_leaky_elman_cell():
+@pytest.mark.parametrize("form", [batch, sequence], ids=["batch", "sequence"])
+def test_a_leaky_elman_cell(form):
     case = make_case()
     alpha = 0.3
 
@@ -245,7 +247,7 @@ def test_a_leaky_elman_cell():
 
         return lax.scan(step, h0, xs)
 
-    kernel = partial(bptt.run, leaky(alpha), None)
+    kernel = partial(form.run, bptt.Recurrence(leaky(alpha), schedule=bptt.Schedule(3, block=2)))
     found = value_and_cotangents(kernel, case)
     assert_close(found, value_and_cotangents(plain, case))
     assert_close(second_order(kernel, case), second_order(plain, case), LAW_RTOL * 10)

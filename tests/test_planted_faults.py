@@ -9,9 +9,10 @@ from cases import RTOL, differences, make_case, value_and_cotangents
 from jax import lax
 
 from jrnn import bptt
+from jrnn.bptt import batch, sequence
 from jrnn.cell import elman
 
-SOUND = bptt._states_from_preactivations_bwd
+SOUND = sequence._states_from_preactivations_bwd
 
 
 def backward(
@@ -26,7 +27,7 @@ def backward(
 ):
     """The backward pass of a tanh network once more, with a place for each fault."""
 
-    def bwd(cell, precision, residuals, cotangents):
+    def bwd(recurrence, residuals, cotangents):
         h0, hs, w_hh = residuals
         dh_last, dhs = cotangents
 
@@ -37,7 +38,7 @@ def backward(
 
         outputs = (before(dhs), jnp.concatenate([h0[None], hs[:-1]]), hs)
         dh0, deltas = lax.scan(step, last * dh_last, outputs, reverse=reverse)
-        return after(deltas), dh0, None, None
+        return after(deltas), dh0, None, None, None
 
     return bwd
 
@@ -45,9 +46,9 @@ def backward(
 def change(**changed):
     """A sound backward pass whose results, by place, are changed afterwards."""
 
-    def bwd(cell, precision, residuals, cotangents):
-        found = SOUND(cell, precision, residuals, cotangents)
-        found = dict(zip(["a", "h0", "hs", "w_hh"], found, strict=True))
+    def bwd(recurrence, residuals, cotangents):
+        found = SOUND(recurrence, residuals, cotangents)
+        found = dict(zip(["a", "h0", "h_last", "hs", "w_hh"], found, strict=True))
         return tuple(changed[name](d) if name in changed else d for name, d in found.items())
 
     return bwd
@@ -62,11 +63,11 @@ def scale_gradient(of, by):
 
     scaled.defvjp(lambda x: (x, None), lambda _, d: (d * by,))
 
-    def run(cell, precision, params, xs, h0):
+    def run(recurrence, params, xs, h0):
         if of == "xs":
-            return bptt.run(cell, precision, params, scaled(xs), h0)
+            return bptt.run(recurrence, params, scaled(xs), h0)
         params = params._replace(**{of: scaled(getattr(params, of))})
-        return bptt.run(cell, precision, params, xs, h0)
+        return bptt.run(recurrence, params, xs, h0)
 
     return run
 
@@ -107,32 +108,120 @@ PREVIOUS_FAULTS = {
 }
 
 
-def worst_difference(run=bptt.run):
-    case = make_case()
-    found = value_and_cotangents(lambda *a: run(elman("tanh"), None, *a), case)
+SOUND_STEP_BACK, SOUND_SUMS = batch._step_back, batch._add_weight_gradients
+SOUND_STATE_BEFORE, SOUND_OVER_TIME = batch._state_before, batch.over_time
+
+
+def step_back(*, c=lambda c: c, deltas=lambda d: d, dhs=lambda dhs: dhs, residuals=lambda r: r):
+    """(9) of a chunk, with a place for a fault in what goes in and what comes out."""
+
+    def faulty(recurrence, schedule, w, r, g, start, K, c_in):
+        c_out, d = SOUND_STEP_BACK(recurrence, schedule, w, residuals(r), dhs(g), start, K, c_in)
+        return c(c_out), deltas(d)
+
+    return faulty
+
+
+def over_time(fault):
+    """The loop over chunks of the backward pass, with another one in its place."""
+
+    def faulty(T, K, body, state, reverse=False):
+        run = fault if T == 7 and reverse else SOUND_OVER_TIME
+        return run(T, K, body, state, reverse)
+
+    return faulty
+
+
+def without_the_rest(T, K, body, state, reverse):
+    return SOUND_OVER_TIME(T // K * K, K, body, state, reverse)
+
+
+def in_the_order_of_time(T, K, body, state, reverse):
+    return SOUND_OVER_TIME(T, K, body, state)
+
+
+def sums(change):
+    """(11) and (12) of a chunk from changed arguments: sums, deltas, xs, states before."""
+    return lambda recurrence, *arguments: SOUND_SUMS(recurrence, *change(*arguments))
+
+
+def nothing_before(sums, deltas, xs, previous):
+    return jax.tree.map(jnp.zeros_like, sums), deltas, xs, previous
+
+
+BATCH_FAULTS = {
+    "w_hh not transposed": {
+        "_step_back": lambda r, schedule, w, *rest: SOUND_STEP_BACK(r, schedule, w.T, *rest),
+    },
+    "link cut at the border of a chunk": {"_step_back": step_back(c=jnp.zeros_like)},
+    "link 0.1 % weak at the border of a chunk": {"_step_back": step_back(c=lambda c: 0.999 * c)},
+    "deltas one step late": {"_step_back": step_back(deltas=lambda d: jnp.roll(d, 1, 1))},
+    "deltas of the examples shifted": {"_step_back": step_back(deltas=lambda d: jnp.roll(d, 1, 2))},
+    "cotangents one step late": {"_step_back": step_back(dhs=lambda g: jnp.roll(g, 1, 0))},
+    "phi' of the step before": {
+        "_step_back": step_back(residuals=lambda r: r._replace(hs=jnp.roll(r.hs, 1, 0)))
+    },
+    "chunks in the order of time": {"over_time": over_time(in_the_order_of_time)},
+    "rest of the sequence dropped": {"over_time": over_time(without_the_rest)},
+    "sums forgotten at the border of a chunk": {"_add_weight_gradients": sums(nothing_before)},
+    "h_0 before every chunk": {"_state_before": lambda r, t: r.h0},
+    "h_0 left out": {
+        "_state_before": lambda r, t: jnp.where(t == 0, 0.0, SOUND_STATE_BEFORE(r, t))
+    },
+    "h_t for h_{t-1} before a chunk": {"_state_before": lambda r, t: batch.rows(r.hs, t, 1)[0]},
+    "x of the examples shifted": {
+        "_add_weight_gradients": sums(lambda s, d, x, h: (s, d, jnp.roll(x, 1, 1), h))
+    },
+    "mean over the batch for the sum": {
+        "_add_weight_gradients": sums(lambda s, d, x, h: (s, d / 3, x, h))
+    },
+    "dx of the examples shifted": {
+        "_input_gradients": lambda r, d, w, sound=batch._input_gradients: jnp.roll(
+            sound(r, d, w), 1, 1
+        )
+    },
+}
+
+
+def worst_difference(run):
+    case = make_case()  # 7 steps: two chunks of 3 and a rest, in blocks of 2
+    recurrence = bptt.Recurrence(elman("tanh"), schedule=bptt.Schedule(3, block=2))
+    found = value_and_cotangents(lambda *a: run(recurrence, *a), case)
     expected = oracle.rnn(case.params, case.xs, case.h0, "tanh", case.dh_last, case.dhs)
     return max(differences(found, expected).values())
 
 
 def plant(monkeypatch, bwd):
-    rule = jax.custom_vjp(lambda cell, precision, a, h0, hs, w_hh: (hs[-1], hs), (0, 1))
-    rule.defvjp(bptt._states_from_preactivations_fwd, bwd)
-    monkeypatch.setattr(bptt, "_states_from_preactivations", rule)
+    rule = jax.custom_vjp(lambda recurrence, a, h0, h_last, hs, w_hh: (h_last, hs), (0,))
+    rule.defvjp(sequence._states_from_preactivations_fwd, bwd)
+    monkeypatch.setattr(sequence, "_states_from_preactivations", rule)
 
 
-def test_no_fault():
-    assert worst_difference() <= RTOL
+@pytest.mark.parametrize("form", [sequence, batch], ids=["sequence", "batch"])
+def test_no_fault(form):
+    assert worst_difference(form.run) <= RTOL
 
 
-def test_the_copy_without_a_fault(monkeypatch):
+def test_the_copies_without_a_fault(monkeypatch):
     plant(monkeypatch, backward())
-    assert worst_difference() <= RTOL
+    assert worst_difference(sequence.run) <= RTOL
+    monkeypatch.setattr(batch, "_step_back", step_back())
+    monkeypatch.setattr(batch, "over_time", over_time(SOUND_OVER_TIME))
+    monkeypatch.setattr(batch, "_add_weight_gradients", sums(lambda *arguments: arguments))
+    assert worst_difference(batch.run) <= RTOL
 
 
 @pytest.mark.parametrize("fault", BACKWARD_FAULTS)
 def test_fault_in_the_rule(monkeypatch, fault):
     plant(monkeypatch, BACKWARD_FAULTS[fault])
-    assert worst_difference() > 10 * RTOL
+    assert worst_difference(sequence.run) > 10 * RTOL
+
+
+@pytest.mark.parametrize("fault", BATCH_FAULTS)
+def test_fault_in_the_chunks(monkeypatch, fault):
+    for name, wrong in BATCH_FAULTS[fault].items():
+        monkeypatch.setattr(batch, name, wrong)
+    assert worst_difference(batch.run) > 10 * RTOL
 
 
 @pytest.mark.parametrize("fault", WEIGHT_FAULTS)
@@ -151,5 +240,5 @@ def forget_traces():
 @pytest.mark.usefixtures("forget_traces")
 @pytest.mark.parametrize("fault", PREVIOUS_FAULTS)
 def test_fault_in_the_states_before(monkeypatch, fault):
-    monkeypatch.setattr(bptt, "_previous", PREVIOUS_FAULTS[fault])
-    assert worst_difference() > 10 * RTOL
+    monkeypatch.setattr(sequence, "_previous", PREVIOUS_FAULTS[fault])
+    assert worst_difference(sequence.run) > 10 * RTOL

@@ -19,12 +19,12 @@ MODULES = ["jrnn", *(f"jrnn.{m.name}" for m in pkgutil.iter_modules(jrnn.__path_
 
 def public_functions():
     """Functions and classes that a user may call: the package's own and its submodules' names."""
-    helpers = {"jrnn.arrays", "jrnn.checks", "jrnn.bptt", "jrnn.derivation.limits"}  # the inside
+    helpers = ("jrnn.arrays", "jrnn.checks", "jrnn.bptt", "jrnn.derivation.limits")  # the inside
     for name in MODULES:
         module = sys.modules[name] if name in sys.modules else importlib.import_module(name)
         for attribute, value in vars(module).items():
             home = getattr(value, "__module__", "")
-            own = home.startswith("jrnn") and home not in helpers
+            own = home.startswith("jrnn") and not home.startswith(helpers)
             if not own or attribute.startswith("_"):
                 continue
             if inspect.isfunction(value):

@@ -22,12 +22,22 @@ def cost(params, xs, h0=None):
     return jnp.sum(h_last) + jnp.sum(hs**2)
 
 
-def test_loops_carry_nothing_of_the_size_of_a_weight():
-    case = make_case(T=T, B=B, I=I, H=H)
+def test_no_loop_over_steps_carries_anything_of_the_size_of_a_weight():
+    """Neither of a batch, in chunks of 512 / 7 steps on a CPU, nor of one sequence."""
+    case = make_case(T=2 * 73, B=B, I=I, H=H)
     jaxpr = jax.make_jaxpr(jax.grad(cost, (0, 1, 2)))(case.params, case.xs, case.h0)
-    scans = named(jaxpr, "scan")
-    assert [s.params["length"] for s in scans] == [T, T]
-    assert [carries(s) for s in scans] == [[(B, H)], [(B, H)]]
+    states, deltas = (2 * 73, B, H), (H, 73, B)
+    platforms = named(jaxpr, "cond")
+    assert [e.params["branches_platforms"][0] for e in platforms] == [("cpu",), ("cpu",)]
+    for platform, buffer in zip(platforms, (states, deltas), strict=True):
+        over_chunks, over_steps = named(platform.params["branches"][0], "scan")
+        assert [over_chunks.params["length"], over_steps.params["length"]] == [2, 73]
+        assert [c for c in carries(over_steps) if c] == [(B, H), buffer]  # () counts the steps
+
+    one = make_case(T=T, batch=False, I=I, H=H)
+    jaxpr = jax.make_jaxpr(jax.grad(cost, (0, 1, 2)))(one.params, one.xs, one.h0)
+    assert [s.params["length"] for s in named(jaxpr, "scan")] == [T, T]
+    assert [carries(s) for s in named(jaxpr, "scan")] == [[(H,)], [(H,)]]
 
 
 def test_the_structure_test_sees_autodiff_carry_the_weights():
@@ -65,38 +75,64 @@ def test_the_states_are_all_that_is_kept(jit, ids):
     assert_close(large[0], hs, rtol=0.0)
 
 
-def results(wrt, ids=False):
-    """Shapes of the matmuls and scatters in the gradient of some arguments."""
-    case = make_case(T=T, B=B, I=I, H=H, ids=ids)
+def chosen(case, wrt):
+    """The cost as a function of some of the arguments, and those arguments."""
 
-    def chosen(part):
+    def of(part):
         params = case.params._replace(**{k: v for k, v in part.items() if k != "xs"})
         return cost(params, part.get("xs", case.xs))
 
-    part = {k: case.xs if k == "xs" else getattr(case.params, k) for k in wrt}
-    jaxpr = jax.make_jaxpr(jax.grad(chosen))(part)
+    return of, {k: case.xs if k == "xs" else getattr(case.params, k) for k in wrt}
+
+
+def results(wrt, ids=False):
+    """Shapes of the matmuls and scatters in the gradient of one sequence in some arguments."""
+    case = make_case(T=T, I=I, H=H, batch=False, ids=ids)
+    f, part = chosen(case, wrt)
     wanted = ("dot_general", "scatter-add")
+    jaxpr = jax.make_jaxpr(jax.grad(f))(part)
     return [e.outvars[0].aval.shape for e in equations(jaxpr) if e.primitive.name in wanted]
 
 
 def test_only_the_gradients_that_are_asked_for_are_formed():
     everything = results(["w_ih", "w_hh", "b_h", "xs"])
-    assert (T, B, I) in everything
-    assert (T, B, I) not in results(["w_ih", "w_hh", "b_h"])
+    assert (T, I) in everything
+    assert (T, I) not in results(["w_ih", "w_hh", "b_h"])
     assert (H, H) in everything
     assert (H, H) not in results(["w_ih", "b_h"])
     assert (I, H) not in [tuple(sorted(s)) for s in results(["w_hh", "b_h"])]
     assert (I, H) in results(["w_ih"], ids=True)  # a scatter
 
 
+def test_a_batch_computes_no_gradient_that_nobody_asked_for():
+    """XLA takes them out of the loop over chunks, whose body it counts once."""
+    case = make_case(T=2 * 73, B=B, I=I, H=H)
+
+    def flops(*wrt):
+        f, part = chosen(case, wrt)
+        return jax.jit(jax.grad(f)).lower(part).compile().cost_analysis()["flops"]
+
+    rows = 2 * 73 * B  # of a matmul; 2 FLOP for each row, input and output
+    everything = flops("w_ih", "w_hh", "b_h", "xs")
+    assert everything - flops("w_ih", "w_hh", "b_h") >= rows * I * H
+    assert everything - flops("w_hh", "b_h", "xs") >= rows * I * H
+    assert everything - flops("w_ih", "b_h", "xs") >= rows * H * H
+
+
 def test_no_unused_state_is_left_in_the_compiled_backward_loop():
     """The Elman adjoint does not read h_{t-1}; the loop must not be fed a shifted copy of hs."""
-    sizes = {"T": 40, "B": 8, "I": 4, "H": 32}
-    case = make_case(**sizes, h0="None", dtype=np.float32)
+    sizes = {"T": 40, "I": 4, "H": 32}
+    case = make_case(**sizes, batch=False, h0="None", dtype=np.float32)
     program = jax.jit(jax.grad(cost)).lower(case.params, case.xs).compile()
-    states = 4 * sizes["T"] * sizes["B"] * sizes["H"]
-    # hs, its cotangent or the projection, the deltas, and h_{t-1} for dw_hh
-    assert program.memory_analysis().temp_size_in_bytes < 4.5 * states
+    states = 4 * sizes["T"] * sizes["H"]
+    # hs, its cotangent or the projection, the deltas, h_{t-1} for dw_hh; and a few weights
+    assert program.memory_analysis().temp_size_in_bytes < 4.5 * states + 3 * 4 * 32**2
+
+
+def test_a_batch_keeps_the_states_and_their_cotangent_and_a_few_chunks():
+    case = make_case(T=512, B=8, I=4, H=32, h0="None", dtype=np.float32)
+    program = jax.jit(jax.grad(cost)).lower(case.params, case.xs).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 2.7 * 4 * 512 * 8 * 32
 
 
 # --- calls ---------------------------------------------------------------------------------------

@@ -51,7 +51,8 @@ def _common_rnn(core: str, own: Any) -> jrnn.RNNParams:
 def _recurrence(case: Case, name: str, make_core: Any, core: str, activation: str) -> Recurrence:
     def unroll(xs: Any) -> Any:
         module = make_core()
-        return hk.dynamic_unroll(module, xs, module.initial_state(xs.shape[1]))[0]
+        batch = xs.shape[1] if xs.ndim == 3 else None  # or one sequence
+        return hk.dynamic_unroll(module, xs, module.initial_state(batch))[0]
 
     return Recurrence(
         name,

@@ -1,0 +1,155 @@
+"""What the compilers of an H100 and a TPU v5e make of the programs, on a machine without either.
+
+    python -m benchmarks.accelerators              # T, B, I, H = 512, 32, 128, 256
+    python -m benchmarks.accelerators --rows 1 4   # other rows of `cases.py`
+
+after, in an environment of its own (the compilers belong to one version of jax),
+
+    pip install -e '.[train]' -r benchmarks/requirements-accelerators.txt
+
+On a GPU every operation in a loop is a kernel to launch, which is what the time of a small
+recurrence goes into; on a TPU it is a step of its schedule. So the operations that the loops run
+are counted, per time step, and the bytes of temporaries beside inputs and results. Counts and
+bytes only, never a speed: `hlo.py` says what counts, `compilers.py` what the compilers are.
+
+batch        value and gradient in the parameters of sum(hs * y), of a batch [T, B, I]
+vmap         the same of one sequence [T, I], under `vmap` over [B, T, I]
+train step   the character model of `examples/char_lm.py`: ids, loss, clipping, Adam
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import cases, compilers, machine, report, train_step
+from benchmarks.hlo import loop_operations
+from benchmarks.rivals import jrnn_itself, load
+
+RIVALS = ["autodiff", "flax", "haiku"]
+
+
+class Job(NamedTuple):
+    """Something to compile."""
+
+    program: str  # batch, vmap, train step
+    case: tuple[int, ...]  # T, B, I, H
+    library: str
+    jitted: Any
+    args: tuple[Any, ...]
+
+
+def gradient_jobs(case: cases.Case) -> Iterator[Job]:
+    """`batch` and `vmap`, of every library."""
+    T, B, _, H = case
+    params, xs, _ = cases.data(case)
+    y = jax.ShapeDtypeStruct((T, B, H), jnp.float32)
+    batch_first = (xs.swapaxes(0, 1), jax.ShapeDtypeStruct((B, T, H), jnp.float32))
+    recurrences = jrnn_itself.recurrences(case, relu=False)
+    for name in RIVALS:
+        recurrences += load(name).recurrences(case)
+    for one in recurrences:
+        own = one.own(params)
+        yield Job("batch", case, one.name, _gradient(one.states), (own, xs, y))
+        mapped = jax.vmap(one.states, (None, 0))
+        yield Job("vmap", case, one.name, _gradient(mapped), (own, *batch_first))
+
+
+def _gradient(states: Any) -> Any:
+    return jax.jit(jax.value_and_grad(lambda params, xs, y: jnp.sum(states(params, xs) * y)))
+
+
+def train_jobs() -> Iterator[Job]:
+    """`train step`, of every library."""
+    args = train_step.char_lm.parse(train_step.RECIPE.split())
+    T, B = args.length, args.batch_size
+    characters = train_step.load_data(None, B, T).alphabet.characters
+    model = train_step.char_lm.init_model(jax.random.key(0), args, len(characters))
+    case = (T, B, len(characters), args.hidden_size)
+    ids = jax.ShapeDtypeStruct((T, B), jnp.int32)
+    for name, program in train_step.programs(model, args, RIVALS).items():
+        batch = ((ids, ids),) if name == "jrnn" else (ids, ids)
+        yield Job("train step", case, name, program.train_step, (program.state, *batch))
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """The record of a job: counts per time step and bytes, per device."""
+    record: dict[str, Any] = {"program": job.program, "case": job.case, "library": job.library}
+    for device in compilers.TARGETS:
+        program = compilers.compile_for(device, job.jitted, *job.args)
+        forward, backward = (n / job.case[0] for n in loop_operations(program.hlo))
+        record[device] = {
+            "forward": forward,
+            "backward": backward,
+            "both": forward + backward,
+            "temporary_bytes": program.temporary_bytes,
+        }
+    return record
+
+
+def tables(records: list[dict[str, Any]]) -> Iterator[str]:
+    """A table per program and case, in Markdown."""
+    header = ["", *(f"{device}: forward + backward" for device in compilers.TARGETS)]
+    header.append("H100: temporary MB (over naive)")
+    for (program, case), group in report.grouped(records, ("program", "case")).items():
+        naive = next(r["H100"]["temporary_bytes"] for r in group if r["library"] == "naive")
+        rows = []
+        for record in group:
+            counts = [_sum(record[device]) for device in compilers.TARGETS]
+            temporary = record["H100"]["temporary_bytes"]
+            size = f"{report.number(temporary, 1e6)} ({temporary / naive:.2f})"
+            rows.append([record["library"], *counts, size])
+        sizes = ", ".join(map(str, case))
+        yield f"## {program}, T, B, I, H = {sizes}\n\n{report.table(header, rows)}"
+
+
+def _sum(counts: dict[str, Any]) -> str:
+    return f"{counts['forward']:.2f} + {counts['backward']:.2f} = {counts['both']:.2f}"
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accelerators", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--rows", nargs="+", type=int, choices=cases.CASES, default=[2])
+    parser.add_argument("--out", type=Path, default=Path("out/accelerators"), help="directory")
+    args = parser.parse_args(argv)
+    args.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)])
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0, or 1 where a compiler or a library is missing."""
+    args = parse(argv)
+    try:
+        compilers.prepare()
+        jobs = [job for row in args.rows for job in gradient_jobs(cases.CASES[row])]
+        records = [measure(job) for job in (*jobs, *train_jobs())]
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    versions = machine.description()["versions"]
+    legend = (
+        "Operations that the loops run per time step, and temporary bytes. Compiled by "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + "; nothing was run."
+    )
+    text = "\n\n".join(["# accelerators", f"    {args.command}", legend, *tables(records)])
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "accelerators.md").write_text(text + "\n")
+    result = {"command": args.command, "versions": versions, "records": records}
+    (args.out / "accelerators.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

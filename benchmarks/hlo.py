@@ -1,0 +1,111 @@
+"""How many operations the loops of a compiled program run, from its HLO text.
+
+An *operation* is an entry of a `while` body that does work: on a GPU at least one kernel launch, on
+a TPU one step of the schedule. What is no work on any device is not counted (`FREE`). A fusion is
+one operation, whatever is in it. Of an asynchronous pair the start is counted and the `-done` is
+not: it waits for the work of the start. A `while` inside of a body is no operation, but its own
+body counts as often as it runs; so does a computation that is called. A loop's trips are what the
+compiler says (`known_trip_count`: XLA:GPU, XLA:CPU), or else the bound in its condition, i < n with
+i from 0, as `lax.scan` counts (XLA:TPU).
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from jrnn.checks import refuse
+
+FREE = {"get-tuple-element", "parameter", "constant", "tuple", "bitcast"}
+NAME = r"%?([\w.\-]+)"
+
+
+class Instruction(NamedTuple):
+    """One line of a computation, `name = shape operation(operands), attributes`."""
+
+    name: str
+    operation: str
+    rest: str  # operands), attributes
+
+
+class LoopOperations(NamedTuple):
+    """Operations that the loops of a program run, in all."""
+
+    forward: int
+    backward: int  # of loops that JAX names as a transpose, as all backward passes are
+
+
+def loop_operations(hlo: str) -> LoopOperations:
+    """Count what all loops of a program run.
+
+    Args:
+        hlo: the text of a compiled program, `compiled.as_text()`.
+
+    Returns:
+        The `LoopOperations` of the whole program; over T, they are operations per time step.
+
+    Raises:
+        ValueError: the number of trips of a loop is not in the text.
+    """
+    program = computations(hlo)
+    forward = backward = 0
+    for loop in _loops("ENTRY", program):
+        count = _operations(loop, program)
+        if "transpose(" in (_find(r'op_name="([^"]*)"', loop) or ""):
+            backward += count
+        else:
+            forward += count
+    return LoopOperations(forward, backward)
+
+
+def computations(hlo: str) -> dict[str, list[Instruction]]:
+    """The instructions of every computation by its name; the entry computation's is "ENTRY"."""
+    found: dict[str, list[Instruction]] = {}
+    for line in hlo.splitlines():
+        if header := re.match(rf"(?:(ENTRY) )?{NAME} \(.*\{{$", line):
+            instructions = found.setdefault(header[1] or header[2], [])
+        elif parts := re.match(rf"\s+(?:ROOT )?{NAME} = .*? ([a-z][\w\-]*)\((.*)", line):
+            instructions.append(Instruction(*parts.groups()))
+    return found
+
+
+def _loops(name: str, program: dict[str, list[Instruction]]) -> Iterator[Instruction]:
+    """The outermost loops of a computation and of those that it calls."""
+    for instruction in program[name]:
+        if instruction.operation == "while":
+            yield instruction
+        elif instruction.operation == "call":
+            yield from _loops(_named("to_apply", instruction), program)
+
+
+def _operations(instruction: Instruction, program: dict[str, list[Instruction]]) -> int:
+    """What one execution of an instruction runs."""
+    if instruction.operation in FREE or instruction.operation.endswith("-done"):
+        return 0
+    if instruction.operation == "while":
+        body = program[_named("body", instruction)]
+        return _trips(instruction, program) * sum(_operations(i, program) for i in body)
+    if instruction.operation == "call":
+        return sum(_operations(i, program) for i in program[_named("to_apply", instruction)])
+    return 1
+
+
+def _trips(loop: Instruction, program: dict[str, list[Instruction]]) -> int:
+    if known := _find(r'"known_trip_count":\{"n":"(\d+)"', loop):
+        return int(known)
+    condition = {i.name: i for i in program[_named("condition", loop)]}
+    for compare in condition.values():
+        bound = condition.get(_find(rf", {NAME}\), direction=LT", compare) or "")
+        if bound and bound.operation == "constant":
+            return int(bound.rest.split(")")[0])
+    repair = "That of a `lax.scan` is, that of a `lax.while_loop` is not."
+    refuse("hlo", "the number of trips of every loop in the text", f"none of {loop.name}", repair)
+
+
+def _named(key: str, instruction: Instruction) -> str:
+    """The computation that an attribute names."""
+    return _find(rf"\b{key}={NAME}", instruction) or ""
+
+
+def _find(pattern: str, instruction: Instruction) -> str | None:
+    found = re.search(pattern, instruction.rest)
+    return found[1] if found else None

@@ -1,0 +1,270 @@
+"""A batch of sequences: (1), (2) and (9)-(13) chunk by chunk of time, as one custom rule.
+
+Forward, a chunk of K steps is projected in one matmul, then stepped through; every h_t is written
+straight into hs. Backward, from the last chunk to the first: step back through the chunk, reading
+h_t and dhs_t where they stand, then add the chunk's part of (11) and (12), transposed:
+
+    dw_hh^T += [delta_t of the chunk, as H x K*B] [h_{t-1} of the chunk, as K*B x H]
+
+The step writes delta_t as a column, because a matmul whose left operand has to be transposed is
+slower (XLA:CPU hands it to another library, and in bfloat16 widens it to float32). The buffers of a
+chunk stay in the cache, and below the size from which the C library returns memory to the system
+after every call; K only has to be large enough for the matmuls.
+
+A loop that writes into a buffer is differentiated badly, so the two passes are not: where JAX
+differentiates the rule once more, it is given the plain loops of `sequence.py` in their place.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jrnn.arrays import are_ids, at_least_float32
+from jrnn.bptt import sequence
+from jrnn.bptt.loops import empty, floats, over_time, put, rows, varying_alike
+from jrnn.bptt.step import Recurrence, Schedule, project_inputs
+from jrnn.types import RNNParams
+
+
+class Residuals(NamedTuple):
+    """What the backward pass keeps of the forward pass."""
+
+    params: RNNParams
+    xs: jax.Array
+    h0: jax.Array
+    hs: jax.Array  # phi' is a function of h_t: the only array of size T*B*H
+
+
+class Sums(NamedTuple):
+    """(11) and (12) so far; in at least float32, and transposed as the matmuls leave them."""
+
+    w_ih: jax.Array  # [H, I]; for ids [I, H]
+    w_hh: jax.Array  # [H, H]
+    b_h: jax.Array | None  # [H]
+
+
+def run(
+    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(h_last, hs) for `[T, B, I]` or ids `[T, B]`, and `[B, H]`."""
+    # Under `shard_map` a replicated weight becomes a copy per device out here, so that JAX, not
+    # the rule, sums its gradient over the mesh.
+    return _states(recurrence, *varying_alike((params, xs, h0)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _states(
+    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return _forward(recurrence, params, xs, h0)
+
+
+def _states_fwd(
+    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
+    h_last, hs = _forward(recurrence, params, xs, h0)
+    return (h_last, hs), Residuals(params, xs, h0, hs)
+
+
+def _states_bwd(
+    recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[RNNParams, jax.Array | None, jax.Array]:
+    return _backward(recurrence, residuals, cotangents)
+
+
+_states.defvjp(_states_fwd, _states_bwd)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _forward(
+    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return _by_schedule(_scheduled_forward, recurrence, xs, (params, xs, h0))
+
+
+def _scheduled_forward(
+    recurrence: Recurrence, schedule: Schedule, params: RNNParams, xs: jax.Array, h0: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    w_hh = recurrence.rounded(params.w_hh)
+
+    def chunk(start: Any, K: int, state: tuple[jax.Array, jax.Array]) -> Any:
+        projected = project_inputs(params, rows(xs, start, K), recurrence.matmul)
+
+        def block(k: Any, u: int, state: tuple[jax.Array, jax.Array]) -> Any:
+            h, hs = state
+            projected_block = schedule.read(rows(projected, k, u))
+            states = []
+            for j in range(u):
+                h = recurrence.step(w_hh, projected_block[j], h)
+                states.append(recurrence.rounded(h))
+            return h, put(hs, jnp.stack(states), start + k)
+
+        return over_time(K, schedule.block, block, state)
+
+    with jax.named_scope("rnn_forward"):
+        hs = empty((len(xs), *h0.shape), recurrence.rounded(h0))
+        h_last, hs = over_time(len(xs), schedule.chunk, chunk, (h0, hs))
+        return h_last, floats(hs)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _backward(
+    recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[RNNParams, jax.Array | None, jax.Array]:
+    """The cotangents of params, xs (None for ids) and h0."""
+    return _by_schedule(_scheduled_backward, recurrence, residuals.xs, (residuals, cotangents))
+
+
+def _scheduled_backward(
+    recurrence: Recurrence,
+    schedule: Schedule,
+    residuals: Residuals,
+    cotangents: tuple[jax.Array, jax.Array],
+) -> tuple[RNNParams, jax.Array | None, jax.Array]:
+    params, xs, _, hs = residuals
+    dh_last, dhs = cotangents
+    w_hh_transposed = recurrence.rounded(params.w_hh.T)  # once, not at every step
+
+    def chunk(start: Any, K: int, state: tuple[jax.Array, Sums, jax.Array | None]) -> Any:
+        c, sums, dxs = state
+        with jax.named_scope("rnn_backward"):
+            step_back = partial(_step_back, recurrence, schedule, w_hh_transposed, residuals, dhs)
+            c, deltas = step_back(start, K, c)
+        with jax.named_scope("rnn_weight_gradients"):
+            before = _state_before(residuals, start)[None]
+            previous = jnp.concatenate([before, rows(hs, start, K - 1)])
+            sums = _add_weight_gradients(recurrence, sums, deltas, rows(xs, start, K), previous)
+            if dxs is not None:
+                dxs = put(dxs, _input_gradients(recurrence, deltas, params.w_ih), start)
+        return c, sums, dxs
+
+    dxs = None if are_ids(xs) else empty(xs.shape, xs)
+    state = (dh_last, _no_sums(params, xs), dxs)
+    dh0, sums, dxs = over_time(len(xs), schedule.chunk, chunk, state, reverse=True)
+    dparams = RNNParams(sums.w_ih if are_ids(xs) else sums.w_ih.T, sums.w_hh.T, sums.b_h)
+    dparams = jax.tree.map(lambda d: d.astype(params.w_hh.dtype), dparams)
+    return dparams, None if dxs is None else floats(dxs), dh0
+
+
+def _step_back(
+    recurrence: Recurrence,
+    schedule: Schedule,
+    w_hh_transposed: jax.Array,
+    residuals: Residuals,
+    dhs: jax.Array,
+    start: Any,
+    K: int,
+    c: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """(9) from step start + K - 1 to step start: c before them, and the deltas [H, K, B]."""
+
+    def block(k: Any, u: int, state: tuple[jax.Array, jax.Array]) -> Any:
+        c, deltas = state
+        t = start + k
+        hs_block, dhs_block = schedule.read((rows(residuals.hs, t, u), rows(dhs, t, u)))
+        before = _state_before(residuals, t)  # compiled away for a cell that does not read it
+        found = []
+        for j in reversed(range(u)):
+            dh_t = dhs_block[j].astype(c.dtype) + c
+            h_tm1 = hs_block[j - 1] if j else before
+            c, delta_t = recurrence.step_back(w_hh_transposed, dh_t, h_tm1, hs_block[j])
+            found.append(recurrence.rounded(delta_t).T)
+        # In the order they are computed in, then turned around: a TPU writes them as it goes.
+        return c, put(deltas, lax.rev(jnp.stack(found, 1), (1,)), k, axis=1)
+
+    B, H = c.shape
+    state = (c, empty((H, K, B), recurrence.rounded(c)))
+    c, deltas = over_time(K, schedule.block, block, state, reverse=True)
+    return c, floats(deltas)
+
+
+def _state_before(residuals: Residuals, t: Any) -> jax.Array:
+    """h_{t-1}, of a step t that is counted from 0, as it was stored."""
+    h0 = residuals.h0.astype(residuals.hs.dtype)
+    return jnp.where(t == 0, h0, rows(residuals.hs, jnp.maximum(t - 1, 0), 1)[0])
+
+
+def _no_sums(params: RNNParams, xs: jax.Array) -> Sums:
+    like = RNNParams(params.w_ih if are_ids(xs) else params.w_ih.T, params.w_hh, params.b_h)
+    return Sums(*jax.tree.map(lambda p: jnp.zeros_like(at_least_float32(p)), like))
+
+
+def _add_weight_gradients(
+    recurrence: Recurrence, sums: Sums, deltas: jax.Array, xs: jax.Array, previous: jax.Array
+) -> Sums:
+    """(11) and (12) of a chunk: deltas [H, K, B], xs [K, B, I] or ids [K, B], previous [K, B, H]"""
+    H, total = len(deltas), sums.w_hh.dtype
+    matmul = partial(jnp.matmul, precision=recurrence.precision, preferred_element_type=total)
+    deltas = deltas.reshape(H, -1)
+    if are_ids(xs):
+        rows = sums.w_ih.at[xs.reshape(-1)]
+        w_ih = rows.add(deltas.T.astype(total), mode="drop", wrap_negative_indices=False)
+    else:
+        w_ih = sums.w_ih + matmul(deltas, recurrence.rounded(xs).reshape(-1, xs.shape[-1]))
+    w_hh = sums.w_hh + matmul(deltas, previous.reshape(-1, H))
+    return Sums(w_ih, w_hh, None if sums.b_h is None else sums.b_h + deltas.sum(1, dtype=total))
+
+
+def _input_gradients(recurrence: Recurrence, deltas: jax.Array, w_ih: jax.Array) -> jax.Array:
+    """The dx_t of (13) for a chunk, [K, B, I]."""
+    total = None if recurrence.compute_dtype is None else w_ih.dtype
+    return lax.dot_general(
+        deltas,
+        recurrence.rounded(w_ih),
+        (((0,), (1,)), ((), ())),
+        precision=recurrence.precision,
+        preferred_element_type=total,
+    )
+
+
+@_forward.defjvp
+def _forward_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
+    return jax.jvp(partial(sequence.states, recurrence), primals, tangents)
+
+
+@_backward.defjvp
+def _backward_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
+    def gradients(residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]) -> Any:
+        *arguments, _ = residuals  # not hs: the derivative goes to what it was computed from
+        _, vjp = jax.vjp(partial(sequence.run, recurrence), *arguments)
+        dparams, dxs, dh0 = vjp(cotangents)
+        return dparams, None if are_ids(residuals.xs) else dxs, dh0
+
+    return jax.jvp(gradients, primals, tangents)
+
+
+# --- schedules -----------------------------------------------------------------------------------
+
+
+def _by_schedule(
+    pass_: Callable[..., Any], recurrence: Recurrence, xs: jax.Array, args: Any
+) -> Any:
+    """`pass_(recurrence, schedule, *args)`, by the schedule of the platform it is compiled for.
+
+    What a step costs differs. A GPU launches a kernel for every operation: steps written out in one
+    block share those that read and write. A TPU wants the rows of a block in one piece. XLA:CPU
+    gains nothing from blocks, and its matmuls are at full speed from about 512 rows on.
+    """
+    if recurrence.schedule is not None:
+        return pass_(recurrence, recurrence.schedule, *args)
+    T, B = xs.shape[:2]
+    cpu = Schedule(divisor_near(T, 512 // B))
+    tpu = Schedule(divisor_near(T, 1024 // B), block=16, read_first=True)
+    gpu = Schedule(divisor_near(T, 1024 // B), block=16)
+    return lax.platform_dependent(
+        *args,
+        cpu=partial(pass_, recurrence, cpu),
+        tpu=partial(pass_, recurrence, tpu),
+        default=partial(pass_, recurrence, gpu),
+    )
+
+
+def divisor_near(T: int, wanted: int) -> int:
+    """The divisor of T nearest to `wanted`, within a factor of two; if there is none, `wanted`."""
+    wanted = min(max(wanted, 1), T)
+    near = [k for k in range((wanted + 1) // 2, min(2 * wanted, T) + 1) if T % k == 0]
+    return min(near, key=lambda k: max(k / wanted, wanted / k), default=wanted)

@@ -1,0 +1,76 @@
+"""Loops over time, and the buffers that they write: uninitialised, in place."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def over_time(
+    T: int, K: int, body: Callable[[Any, int, Any], Any], state: Any, reverse: bool = False
+) -> Any:
+    """`state = body(start, K, state)` for every K of T steps, and `body(start, rest, state)`."""
+    K = min(K, T)
+    whole, rest = divmod(T, K)
+
+    def nth(n: Any, state: Any) -> Any:
+        return body((whole - 1 - n if reverse else n) * K, K, state)
+
+    if rest and reverse:
+        state = body(whole * K, rest, state)
+    state = lax.fori_loop(0, whole, nth, state)
+    if rest and not reverse:
+        state = body(whole * K, rest, state)
+    return state
+
+
+def empty(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
+    """A buffer for values of the dtype of `like`, which vary over the mesh as it does."""
+    dtype = jnp.uint16 if like.dtype == jnp.bfloat16 else like.dtype
+    buffer = lax.empty(shape, dtype)  # type: ignore[no-untyped-call]
+    return _varying(buffer, _mesh_axes(like))
+
+
+def put(buffer: jax.Array, x: jax.Array, start: Any, axis: int = 0) -> jax.Array:
+    """The buffer with x from `start` of an axis on, which must not be negative."""
+    update = lax.dynamic_update_slice_in_dim
+    return update(buffer, bits(x), start, axis, allow_negative_indices=False)
+
+
+def rows(x: jax.Array, start: Any, count: int) -> jax.Array:
+    """Rows start, ..., start + count - 1; `start` must not be negative."""
+    return lax.dynamic_slice_in_dim(x, start, count, allow_negative_indices=False)
+
+
+def bits(x: jax.Array) -> jax.Array:
+    """x, or the bits of a bfloat16 x.
+
+    XLA:CPU as of jaxlib 0.10.2 has no bfloat16 arithmetic and converts the *whole* buffer that a
+    loop writes to float32 and back at every step. Bits that are not called bfloat16 are left alone.
+    """
+    return lax.bitcast_convert_type(x, jnp.uint16) if x.dtype == jnp.bfloat16 else x
+
+
+def floats(x: jax.Array) -> jax.Array:
+    """The inverse of `bits`."""
+    return lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x
+
+
+def varying_alike(tree: Any) -> Any:
+    """The same arrays, each varying over all the mesh axes over which one of them does.
+
+    Outside of `shard_map` there are none.
+    """
+    axes = frozenset[str]().union(*(_mesh_axes(x) for x in jax.tree.leaves(tree)))
+    return jax.tree.map(lambda x: _varying(x, axes), tree)
+
+
+def _mesh_axes(x: jax.Array) -> frozenset[str]:
+    return jax.typeof(x).manual_axis_type.varying
+
+
+def _varying(x: jax.Array, axes: frozenset[str]) -> jax.Array:
+    missing = tuple(sorted(axes - _mesh_axes(x)))
+    return lax.pcast(x, missing, to="varying") if missing else x

@@ -1,0 +1,57 @@
+"""The recurrence in the memory of sqrt(T) states: only those at the borders of segments are kept.
+
+The backward pass goes through the segments from the last to the first and computes the states of
+each once more, which is one forward pass in all (Chen et al., Training deep nets with sublinear
+memory cost, 2016).
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jrnn.bptt import batch, sequence
+from jrnn.bptt.step import Recurrence
+from jrnn.types import RNNParams
+
+# (start, length, h before) -> (h after, outputs)
+Segment = Callable[[Any, int, jax.Array], tuple[jax.Array, Any]]
+
+
+def run(
+    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(h_last, hs), of which the gradient keeps the states between segments alone."""
+    form = batch if h0.ndim == 2 else sequence
+
+    def segment(start: Any, S: int, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return form.run(recurrence, params, lax.dynamic_slice_in_dim(xs, start, S), h)
+
+    h_last, hs, rest = over_segments(segment, len(xs), h0)
+    hs = hs.reshape(-1, *h0.shape)
+    return h_last, hs if rest is None else jnp.concatenate([hs, rest])
+
+
+def over_segments(segment: Segment, T: int, h0: jax.Array) -> tuple[jax.Array, Any, Any]:
+    """The state after all segments, the outputs of the equal ones, stacked, and of a shorter last.
+
+    A segment takes what it needs of longer arrays by `start`: as inputs of the scan they would be
+    copied, since the scan keeps the inputs of every step for its backward pass.
+    """
+    S = batch.divisor_near(T, math.isqrt(T))
+    whole, rest = divmod(T, S)
+    remade = partial(jax.checkpoint, prevent_cse=False)  # a scan needs no guard against CSE
+
+    @remade
+    def nth(h: jax.Array, n: jax.Array) -> tuple[jax.Array, Any]:
+        return segment(n * S, S, h)
+
+    h, outputs = lax.scan(nth, h0, jnp.arange(whole))
+    if not rest:
+        return h, outputs, None
+    h, last = remade(partial(segment, whole * S, rest))(h)
+    return h, outputs, last

@@ -1,0 +1,173 @@
+"""One sequence: the custom rule stops at (9), and (11)-(13) are the transpose of a linear line.
+
+The rule that is written by hand, `_states_from_preactivations`, turns the cotangents of the states
+into the deltas and stops there. (11)-(13) say that a_t is linear in each of x_t, w_ih, w_hh and
+b_h: they are the transpose of `_preactivations`, outside the loop and outside the custom rule,
+which leaves each of them to JAX. `vmap` over sequences then contracts time and batch in one matmul.
+
+The line needs the states before it can be written down, and its value is a second copy of what the
+loop computed. So the states enter as values only (`_value`: no derivative), and the value of the
+line is used by nobody and compiled away. Differentiating twice is exact: `_value` hides the states
+from one differentiation, not from the next.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jrnn.bptt.loops import bits, floats
+from jrnn.bptt.step import Recurrence, project_inputs
+from jrnn.types import RNNParams
+
+Step = Callable[[Any, jax.Array, Any], tuple[jax.Array, jax.Array]]  # weights, carry, x -> carry, y
+
+
+def run(
+    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(h_last, hs); also right for a batch, where it costs more memory than `batch.run`."""
+    with jax.named_scope("rnn_forward"):
+        h_last, hs = states(recurrence, *jax.tree.map(_value, (params, xs, h0)))
+    with jax.named_scope("rnn_weight_gradients"):  # all that is left of this line in a program
+        a = _preactivations(recurrence, params, xs, hs, _value(h0))
+    return _states_from_preactivations(recurrence, a, h0, h_last, hs, params.w_hh)
+
+
+def states(
+    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(h_last, hs) of (1) and (2), as JAX differentiates them."""
+
+    def step(
+        w_hh: jax.Array, h_tm1: jax.Array, projected: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        h_t = recurrence.step(w_hh, projected, h_tm1)
+        return h_t, recurrence.rounded(h_t)
+
+    projected = project_inputs(params, xs, recurrence.matmul)
+    return _scan(step, False, recurrence.rounded(params.w_hh), h0, projected)
+
+
+# `checkpoint`: keep hs itself for (11), not the copy of it that is shifted by a step.
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
+def _preactivations(
+    recurrence: Recurrence, params: RNNParams, xs: jax.Array, hs: jax.Array, h0: jax.Array
+) -> jax.Array:
+    """(1) for all t at once; its transpose is (11), (12) and the dx_t of (13)."""
+
+    def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
+        x, w = (_rounded(recurrence, y.astype(params.w_hh.dtype)) for y in (x, w))
+        return jnp.matmul(x, w, precision=recurrence.precision)
+
+    return project_inputs(params, xs, matmul) + matmul(_previous(hs, h0), params.w_hh)
+
+
+def _previous(hs: jax.Array, h0: jax.Array) -> jax.Array:
+    """h_{t-1} for every t: [h_0, ..., h_{T-1}]."""
+    return jnp.concatenate([h0[None].astype(hs.dtype), hs[:-1]])
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _rounded(recurrence: Recurrence, x: jax.Array) -> jax.Array:
+    """x with the value of a rounded operand; its derivative is that of x, which is not rounded."""
+    return recurrence.rounded(x).astype(x.dtype)
+
+
+@_rounded.defjvp
+def _rounded_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
+    return _rounded(recurrence, *primals), tangents[0]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _scan(step: Step, reverse: bool, weights: Any, init: jax.Array, xs: Any) -> Any:
+    """`lax.scan` of `step(weights, carry, x) -> (carry, y)`, in time linear in T in any dtype."""
+
+    def step_in_bits(carry: jax.Array, x: Any) -> tuple[jax.Array, jax.Array]:
+        carry, y = step(weights, carry, x)
+        return carry, bits(y)
+
+    carry, ys = lax.scan(step_in_bits, init, xs, reverse=reverse)
+    return carry, floats(ys)
+
+
+@_scan.defjvp  # bits have no derivative; only differentiating twice comes here
+def _scan_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
+    def plain_scan(weights: Any, init: jax.Array, xs: Any) -> Any:
+        return lax.scan(partial(step, weights), init, xs, reverse=reverse)
+
+    return jax.jvp(plain_scan, primals, tangents)
+
+
+@jax.custom_jvp
+def _value(x: jax.Array) -> jax.Array:
+    """x without its derivative; unlike `lax.stop_gradient`, without its first derivative only."""
+    return x
+
+
+@partial(_value.defjvp, symbolic_zeros=True)
+def _value_jvp(primals: Any, tangents: Any) -> Any:
+    (x,) = primals
+    return x, SymbolicZero.from_primal_value(x)
+
+
+class Residuals(NamedTuple):
+    """What the backward pass (9) keeps of the forward pass."""
+
+    h0: jax.Array  # h_{t-1} at t = 1, for a cell whose adjoint reads it
+    hs: jax.Array  # phi' is a function of h_t: the only array of size T*B*H
+    w_hh: jax.Array
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _states_from_preactivations(
+    recurrence: Recurrence,
+    a: jax.Array,
+    h0: jax.Array,
+    h_last: jax.Array,
+    hs: jax.Array,
+    w_hh: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """(h_last, hs), known already, as functions of the pre-activations `a` and of `h0`."""
+    return h_last, hs
+
+
+def _states_from_preactivations_fwd(
+    recurrence: Recurrence,
+    a: jax.Array,
+    h0: jax.Array,
+    h_last: jax.Array,
+    hs: jax.Array,
+    w_hh: jax.Array,
+) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
+    return (h_last, hs), Residuals(h0, hs, w_hh)
+
+
+def _states_from_preactivations_bwd(
+    recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, None, None, None]:
+    h0, hs, w_hh = residuals
+    dh_last, dhs = cotangents
+
+    def step_back(
+        w_hh_transposed: jax.Array,
+        c_t: jax.Array,
+        outputs_t: tuple[jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array]:
+        dhs_t, h_tm1, h_t = outputs_t
+        dh_t = dhs_t.astype(c_t.dtype) + c_t
+        c_tm1, delta_t = recurrence.step_back(w_hh_transposed, dh_t, h_tm1, h_t)
+        return c_tm1, recurrence.rounded(delta_t)
+
+    with jax.named_scope("rnn_backward"):
+        outputs = (dhs, _previous(hs, h0), hs)
+        w_hh_transposed = recurrence.rounded(w_hh.T)  # once, not at every step
+        dh0, deltas = _scan(step_back, True, w_hh_transposed, dh_last, outputs)  # (9), (13)
+    return deltas.astype(w_hh.dtype), dh0, None, None, None  # the rest enters as values
+
+
+_states_from_preactivations.defvjp(_states_from_preactivations_fwd, _states_from_preactivations_bwd)

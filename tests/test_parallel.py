@@ -1,0 +1,338 @@
+"""The batch split over two devices: the same losses, nobody waits in a loop; refusals."""
+
+import re
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import RTOL, assert_close
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+import jrnn
+from jrnn import parallel
+from jrnn.training import init_train_state, make_train_step
+
+T, B, I, H, O = 5, 6, 4, 8, 3
+OPTIMIZER = optax.sgd(1e-2, momentum=0.9)  # reads the size of the gradient, as adam does not
+
+
+def batches(count, dtype=np.float64, ids=False):
+    """(xs [T, B, I] or ids [T, B], labels [T, B], mask [T, B], last labels [B]), mask uneven."""
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        xs = rng.integers(0, I, (T, B)) if ids else rng.normal(size=(T, B, I)).astype(dtype)
+        mask = np.arange(T)[:, None] < [
+            1,
+            2,
+            1,
+            5,
+            4,
+            3,
+        ]  # 4 positions in one half, 12 in the other
+        yield xs, rng.integers(0, O, (T, B)), mask, rng.integers(0, O, B)
+
+
+def make_model(dtype=np.float64):
+    keys = jax.random.split(jax.random.key(0))
+    return jrnn.init_rnn(keys[0], I, H, dtype=dtype), jrnn.init_readout(keys[1], H, O, dtype=dtype)
+
+
+def make_loss(cost):
+    """A loss that hands `cost(losses, mask, model)` over, and the last state."""
+
+    def loss(model, h0, batch, key):
+        xs, labels, mask, _ = batch
+        h_last, hs = jrnn.rnn(model[0], xs, h0)
+        losses = jrnn.softmax_cross_entropy(jrnn.readout(model[1], hs), labels, mask)
+        return cost(losses, mask, model), h_last
+
+    return loss
+
+
+def with_decay(losses, mask, model):
+    count = mask.sum().astype(losses.dtype)
+    return parallel.mean(losses.sum() + count * 0.1 * optax.tree.norm(model), count)
+
+
+COSTS = {  # on two devices, on one
+    "masked mean": (
+        lambda losses, mask, _: parallel.mean(losses.sum(), mask.sum()),
+        lambda losses, mask, _: losses.sum() / mask.sum(dtype=losses.dtype),
+    ),
+    "mean": (
+        lambda losses, mask, _: parallel.mean(losses.sum(), losses.size),
+        lambda losses, mask, _: losses.mean(),
+    ),
+    "total": (
+        lambda losses, mask, _: lax.psum(losses.sum(), "batch"),
+        lambda losses, mask, _: losses.sum(),
+    ),
+    "with a term of the parameters": (
+        with_decay,
+        lambda losses, mask, model: (
+            losses.sum() / mask.sum(dtype=losses.dtype) + 0.1 * optax.tree.norm(model)
+        ),
+    ),
+}
+SPEC = (P(None, "batch"), P(None, "batch"), P(None, "batch"), P("batch"))
+
+
+def run(loss, mesh, steps=8, dtype=np.float64, **data):
+    """The state after some steps, and losses and norms of all of them."""
+    h0 = jnp.zeros((B, H), dtype)
+    state = init_train_state(make_model(dtype), OPTIMIZER, h0, jax.random.key(1), mesh=mesh)
+    step = make_train_step(loss, OPTIMIZER, mesh=mesh, batch_spec=SPEC)
+    metrics = []
+    for batch in batches(steps, dtype, **data):
+        state, measured = step(state, batch)
+        metrics.append(measured)
+    state = state._replace(key=None)
+    return jax.device_get((state, jax.tree.map(lambda *m: jnp.stack(m), *metrics)))
+
+
+@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
+@pytest.mark.parametrize("name", COSTS)
+def test_two_devices_are_one(name, ids):
+    split, whole = (make_loss(cost) for cost in COSTS[name])
+    expected = run(whole, None, ids=ids)
+    assert len(set(expected[1].loss.tolist())) == 8
+    assert_close(run(split, parallel.batch_mesh(2), ids=ids), expected, RTOL)
+    if name != "total":  # the same function is the loss of one device, on a mesh and without
+        assert_close(run(split, parallel.batch_mesh(1), ids=ids), expected, RTOL)
+        assert_close(run(split, None, ids=ids), expected, RTOL)
+
+
+@pytest.mark.usefixtures("float32")
+def test_two_devices_are_one_to_float32_rounding():
+    split, whole = (make_loss(cost) for cost in COSTS["masked mean"])
+    expected = run(whole, None, dtype=np.float32)
+    # Eight steps of sums in another order, of about a hundred terms of eps = 1.2e-7 each.
+    assert_close(run(split, parallel.batch_mesh(2), dtype=np.float32), expected, 1e-5)
+
+
+def test_the_same_again_bit_for_bit():
+    split = make_loss(COSTS["masked mean"][0])
+    again, first = (run(split, parallel.batch_mesh(2)) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, again, first)
+
+
+def test_every_device_has_its_part_and_a_key_of_its_own():
+    seen = {}
+
+    def loss(model, h0, batch, key):
+        xs, *_, last = batch
+        seen.update(h0=h0.shape, xs=xs.shape, last=last.shape, w_hh=model[0].w_hh.shape)
+        drawn = jax.random.normal(key, h0.shape)
+        return parallel.mean((drawn * model[0].w_hh.sum()).sum(), 1), drawn
+
+    state, _ = run(loss, parallel.batch_mesh(2), steps=1)
+    assert seen == {"h0": (3, H), "xs": (T, 3, I), "last": (3,), "w_hh": (H, H)}
+    assert state.carry.shape == (B, H)
+    assert len(np.unique(state.carry)) == B * H
+
+
+@pytest.mark.usefixtures("float32")
+def test_the_step_compiles_once_and_takes_the_buffers():
+    compiled = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    mesh, optimizer = parallel.batch_mesh(2), optax.MultiSteps(optax.adam(1e-2), 2)
+    params, h0 = make_model(np.float32), jnp.zeros((B, H))
+    state = init_train_state(params, optimizer, h0, jax.random.key(1), mesh=mesh)
+    step = make_train_step(make_loss(COSTS["mean"][0]), optimizer, mesh=mesh, batch_spec=SPEC)
+    data = list(batches(4, np.float32))
+    fresh = [jnp.zeros_like(state.carry) for _ in data]  # as where a text begins again
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    for batch, zeros in zip(data, fresh, strict=True):
+        before = state._replace(carry=zeros)
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        state, _ = step(before, batch)
+        assert before.params[0].w_hh.is_deleted()
+        assert zeros.is_deleted()
+        assert jax.tree.map(lambda x: x.sharding, state) == shardings
+    assert len(compiled) == 1
+    assert state.carry.sharding.shard_shape((B, H)) == (3, H)
+    assert not params[0].w_hh.is_deleted()
+
+
+# --- nobody waits in a loop ----------------------------------------------------------------------
+
+
+def computations(program):
+    """Name and lines of every computation of a compiled program."""
+    computation = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*?\{\n(.*?)^\}", re.S | re.M)
+    return dict(computation.findall(program.as_text()))
+
+
+def collectives(text):
+    return re.findall(
+        r"(?:all|reduce|collective)-(?:reduce|gather|scatter|to-all|permute)\S*\(", text
+    )
+
+
+def in_loops(program):
+    """The collectives in the bodies of while loops, and in what these call."""
+    parts = computations(program)
+    waiting = re.findall(r"body=%?([\w.-]+)", program.as_text())
+    assert waiting, "no loop"
+    found, seen = [], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            found += collectives(parts[name])
+            waiting += [n for n in re.findall(r"%([\w.-]+)", parts[name]) if n in parts]
+    return found
+
+
+def scan_loss(model, h0, batch, key):
+    """Autodiff of a plain scan, in which w_hh is used at every step."""
+    h_last, hs = jrnn.derivation.rnn_scan(model[0], batch[0], h0)
+    return parallel.mean((hs**2).sum(), hs.size), h_last
+
+
+@pytest.mark.parametrize("loss", [make_loss(COSTS["masked mean"][0]), scan_loss])
+def test_devices_meet_outside_of_the_loops(loss):
+    mesh = parallel.batch_mesh(2)
+    state = init_train_state(
+        make_model(), OPTIMIZER, jnp.zeros((B, H)), jax.random.key(1), mesh=mesh
+    )
+    step = make_train_step(loss, OPTIMIZER, mesh=mesh, batch_spec=SPEC)
+    program = step.lower(state, next(batches(1))).compile()
+    assert len(collectives(program.as_text())) >= 1
+    assert in_loops(program) == []
+
+
+def test_that_test_sees_devices_meet_in_a_loop():
+    """As they do where a shared parameter is differentiated through a scan."""
+
+    @partial(
+        jax.shard_map,
+        mesh=parallel.batch_mesh(2),
+        in_specs=(P(), P("batch"), SPEC, P()),
+        out_specs=P(),
+    )
+    def gradient(*args):
+        return jax.grad(lambda *args: scan_loss(*args)[0])(*args)
+
+    args = make_model(), jnp.zeros((B, H)), next(batches(1)), jax.random.key(0)
+    assert len(in_loops(jax.jit(gradient).lower(*args).compile())) >= 1
+
+
+# --- devices -------------------------------------------------------------------------------------
+
+
+def in_a_new_process(code):
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return run.stdout.split()
+
+
+def test_every_core_becomes_a_device():
+    code = """
+import os, jax
+environment = dict(os.environ)
+from jrnn.parallel import batch_mesh, use_cpu_cores
+cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+use_cpu_cores(1)
+use_cpu_cores()
+use_cpu_cores(cores)
+assert environment == dict(os.environ)
+print(len(jax.devices("cpu")) == cores, batch_mesh().size == len(jax.devices()))
+use_cpu_cores()  # nothing to do
+print(batch_mesh(1).axis_names)
+"""
+    assert in_a_new_process(code) == ["True", "True", "('batch',)"]
+
+
+def too_late():
+    parallel.batch_mesh()
+    parallel.use_cpu_cores(1)
+
+
+def train(batch=None, mesh=None, loss=None, spec=SPEC, h0=None):
+    mesh = mesh or parallel.batch_mesh(2)
+    h0 = jnp.zeros((B, H)) if h0 is None else h0
+    state = init_train_state(make_model(), OPTIMIZER, h0, jax.random.key(1), mesh=mesh)
+    loss = loss or make_loss(COSTS["mean"][0])
+    make_train_step(loss, OPTIMIZER, mesh=mesh, batch_spec=spec)(state, batch or next(batches(1)))
+
+
+REFUSED = {
+    "after the start": (
+        too_late,
+        "use_cpu_cores: expected JAX that has made no device yet; got JAX that runs on 2 cpu "
+        "devices. Call it right after the imports, before anything is computed.",
+    ),
+    "more cores than there are": (
+        lambda: parallel.use_cpu_cores(10_000),
+        f"n: expected at most {parallel._cpu_cores()}, the cores of this process; got 10000. "
+        "More devices than cores would take turns; None is all cores.",
+    ),
+    "no core": (
+        lambda: parallel.use_cpu_cores(0),
+        "n: expected a positive integer; got 0. It is",
+    ),
+    "more devices than there are": (
+        lambda: parallel.batch_mesh(3),
+        "devices: expected at most the 2 cpu devices of JAX; got 3. CPU cores become devices by "
+        "jrnn.parallel.use_cpu_cores().",
+    ),
+    "no device": (
+        lambda: parallel.batch_mesh(0),
+        "devices: expected a positive integer; got 0. It is",
+    ),
+    "a mesh of Explicit axes": (
+        lambda: train(mesh=jax.make_mesh((2,), ("batch",))),
+        "mesh: expected a mesh of one axis, 'batch', of type Auto; got Mesh(axis_sizes="
+        "(2,), axis_names=('batch',), axis_types=(Explicit,)). "
+        "Make it by jrnn.parallel.batch_mesh().",
+    ),
+    "another axis": (
+        lambda: make_train_step(
+            scan_loss,
+            OPTIMIZER,
+            mesh=jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,)),
+        ),
+        "mesh: expected a mesh of one axis, 'batch', of type Auto; got Mesh(axis_sizes="
+        "(2,), axis_names=('data',), axis_types=(Auto,)).",
+    ),
+    "a carry that does not divide": (
+        lambda: train(h0=jnp.zeros((5, H))),
+        "carry: expected a batch, axis 0, that 2 devices divide; got float64[5, 8]. Take another "
+        "batch size or other devices: jrnn.parallel.batch_mesh(n).",
+    ),
+    "a carry without a batch": (
+        lambda: train(h0=jnp.zeros(())),
+        "carry: expected the batch on axis 0 of every array; got float64[].",
+    ),
+    "a batch that does not divide": (
+        lambda: train(batch=jax.tree.map(lambda x: x[..., :5], next(batches(1, ids=True)))),
+        "batch: expected a batch, axis 1, that 2 devices divide; got int64[5, 5]. Take another",
+    ),
+    "a batch of vectors": (
+        lambda: train(spec=P(None, "batch")),
+        "batch: expected the batch on axis 1 of every array; got int64[6]. batch_spec says which "
+        "axis of which array is the batch.",
+    ),
+    "a loss of one part": (
+        lambda: train(loss=make_loss(lambda losses, mask, model: losses.mean())),
+        "loss_fn: expected the loss of the whole batch; got one that differs from device to "
+        "device. Return jrnn.parallel.mean(total, count) of the part that is there.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    call, message = REFUSED[name]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
