@@ -41,13 +41,15 @@ def _bars(panel: Any, ratios: dict[str, dict[Any, float]]) -> None:
     width = 0.85 / max(len(ratios), 1)
     for n, (name, by_row) in enumerate(ratios.items()):
         at = np.array([rows.index(row) for row in by_row]) + (n + 0.5) * width - 0.425
-        heights = list(by_row.values())
-        bars = panel.bar(at, heights, width, label=name, color=COLOURS[n % 10])
+        heights = np.array(list(by_row.values()))
+        bars = panel.bar(at, heights - 1, width, 1, label=name, color=COLOURS[n % 10])
         panel.bar_label(bars, [f"{h:.2f}" for h in heights], fontsize=6, rotation=90, padding=2)
     panel.axhline(1, color="black", linewidth=1)
-    panel.margins(y=0.15)
-    panel.set_ylabel("time / jrnn's time\n(above 1: jrnn is faster)")
-    panel.legend(ncols=4, fontsize=8, loc="upper left")
+    panel.set_yscale("log", base=2)
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.margins(y=0.2)
+    panel.set_ylabel("time / jrnn's time, log scale\n(above 1: jrnn is faster)")
+    panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def train_step(path: Path, records: list[dict[str, Any]]) -> None:
@@ -67,3 +69,50 @@ def train_step(path: Path, records: list[dict[str, Any]]) -> None:
         panel.set_title(f"row {row}: {size}, H = {found[0]['hidden_size']}")
         panel.set_xlabel("characters per second, median step")
     figure.savefig(path, dpi=120)
+
+
+def scaling(path: Path, records: list[dict[str, Any]]) -> None:
+    """Time over what grows, a panel per sweep and dtype, a colour per line of it."""
+    panels: dict[str, list[dict[str, Any]]] = {}
+    for r in records:
+        panels.setdefault(f"{r['axis']}, {r['row'].split(', ')[-1]}", []).append(r)
+    columns = min(len(panels), 3)
+    shape = (-(-len(panels) // columns), columns)
+    figure = Figure(figsize=(5.5 * columns, 4.5 * shape[0]), layout="constrained")
+    axes = figure.subplots(*shape, squeeze=False).ravel()
+    for panel, (title, found) in zip(axes, panels.items(), strict=False):
+        _lines(panel, found)
+        panel.set_title(title)
+        panel.set_xlabel("T" if found[0]["axis"] == "remat" else found[0]["axis"])
+    for panel in axes[len(panels) :]:
+        panel.remove()
+    figure.savefig(path, dpi=120)
+
+
+def _lines(panel: Any, records: list[dict[str, Any]]) -> None:
+    rows = list(dict.fromkeys(r["row"] for r in records))
+    for n, row in enumerate(rows):
+        lines = _own_and_best_other([r for r in records if r["row"] == row])
+        for name, by_point in lines.items():
+            style = "-o" if name == "jrnn" else "--x"
+            label = f"{name}: {row.rsplit(', ', 1)[0]}"
+            at, times = list(by_point), list(by_point.values())
+            panel.plot(at, times, style, color=COLOURS[n % 10], label=label)
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(points := sorted({r["at"] for r in records}), [f"{n:,}" for n in points])
+    panel.minorticks_off()
+    panel.set_yscale("log")
+    panel.set_ylabel("ms, forward + backward")
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=7)
+
+
+def _own_and_best_other(records: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
+    """jrnn's times by point, and the least of the others' (of two ways of jrnn, the other's)."""
+    others = {r["program"] for r in records} - {"jrnn"}
+    name = others.pop() if len(others) == 1 else "best autodiff"
+    found: dict[str, dict[int, float]] = {}
+    for r in records:
+        line = found.setdefault("jrnn" if r["program"] == "jrnn" else name, {})
+        line[r["at"]] = min(line.get(r["at"], np.inf), r["minimum_ms"])
+    return found

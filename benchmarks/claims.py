@@ -26,9 +26,10 @@ class Claim(NamedTuple):
         return float(np.exp(np.mean(np.log(list(self.ratios.values())))))
 
     def __str__(self) -> str:
-        rows = ", ".join(f"{ratio:.2f} (row {row})" for row, ratio in self.ratios.items())
+        rows = ", ".join(f"{ratio:.3f} (row {row})" for row, ratio in self.ratios.items())
+        mean = f"; geometric mean {self.geometric_mean:.3f}" if len(self.ratios) > 1 else ""
         lost = f"; behind at {', '.join(map(str, self.lost))}" if self.lost else ""
-        return f"{self.text}: {rows}; geometric mean {self.geometric_mean:.2f}{lost}"
+        return f"{self.text}: {rows}{mean}{lost}"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -45,10 +46,10 @@ class Group:
     """The records of one route, dtype and pass: by row and program, one quantity."""
 
     def __init__(self, records: Iterable[dict[str, Any]], **key: Any) -> None:
-        chosen = [r for r in records if all(r[k] == v for k, v in key.items())]
         self.rows: dict[Any, dict[str, dict[str, Any]]] = {}
-        for r in chosen:
-            self.rows.setdefault(r["row"], {})[r["program"]] = r
+        for r in records:
+            if all(r[k] == v for k, v in key.items()):
+                self.rows.setdefault(r["row"], {})[r["program"]] = r
 
     def best(self, row: Any, names: Iterable[str], quantity: str = "minimum_ms") -> float | None:
         """The least of the programs that are there and know the quantity."""
@@ -185,3 +186,65 @@ def of_train_step(records: list[dict[str, Any]]) -> list[Claim]:
     for name, names in sets.items():
         found += _claim(f"{name} / jrnn", group, lambda row, names=names: ratio(row, names))
     return found
+
+
+def of_scaling(records: list[dict[str, Any]]) -> list[Claim]:
+    """Growth of jrnn's time, and what it takes at the end of each sweep."""
+    found: list[Claim] = []
+    for axis in dict.fromkeys(r["axis"] for r in records):
+        of_axis = [r for r in records if r["axis"] == axis]
+        if axis in ("remat", "O"):
+            found += _memory(of_axis, axis)
+        else:
+            found += [*_growth(of_axis, axis), *_autodiff_at_points(of_axis, axis)]
+    return found
+
+
+def _ends(records: list[dict[str, Any]], first: bool) -> Group:
+    """The records at one end of each line."""
+    ends: dict[Any, int] = {}
+    for r in records:
+        ends[r["row"]] = (min if first else max)(ends.get(r["row"], r["at"]), r["at"])
+    return Group(r for r in records if r["at"] == ends[r["row"]])
+
+
+def _growth(records: list[dict[str, Any]], axis: str) -> list[Claim]:
+    start, end = _ends(records, True), _ends(records, False)
+
+    def ratio(row: Any) -> float | None:
+        return _quotient(end.best(row, ["jrnn"]), start.best(row, ["jrnn"]))
+
+    points = sorted({r["at"] for r in records})
+    text = f"{axis}: jrnn's time at {points[-1]:,} / at {points[0]:,}"
+    return _claim(text, end, ratio, wins=False)
+
+
+def _autodiff_at_points(records: list[dict[str, Any]], axis: str) -> list[Claim]:
+    names = [*SCANS, *(f"{scan} bfloat16" for scan in SCANS)]
+    found: list[Claim] = []
+    for at in sorted({r["at"] for r in records}):
+        group = Group(records, at=at)
+        text = f"{axis} = {at:,}: best autodiff / jrnn"
+        found += _claim(text, group, lambda row, g=group: g.over_jrnn(row, names))
+    return found
+
+
+def _memory(records: list[dict[str, Any]], axis: str) -> list[Claim]:
+    end = _ends(records, False)
+    at = max(r["at"] for r in records)
+    own, other, kept = {
+        "remat": ("jrnn remat", "jrnn", "hs"),
+        "O": ("jrnn", "readout + softmax", "the logits"),
+    }[axis]
+    what = f"remat, T = {at:,}" if axis == "remat" else f"readout_cross_entropy, O = {at:,}"
+
+    def share(row: Any) -> float | None:
+        return _quotient(end.best(row, [own], "temporary_bytes"), end.rows[row][own]["kept_bytes"])
+
+    def time(row: Any) -> float | None:
+        return _quotient(end.best(row, [own]), end.best(row, [other]))
+
+    return [
+        *_claim(f"{what}: temporary bytes / those of {kept}", end, share, wins=False),
+        *_claim(f"{what}: time / that of {other}", end, time, wins=False),
+    ]

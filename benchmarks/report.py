@@ -160,3 +160,28 @@ def write_train_step(args: argparse.Namespace, records: list[dict[str, Any]], cl
     write(args, "train_step", result, [text, f"## Claims\n\n{said}"])
     charts.train_step(args.out / "train_step.png", records)
     print(f"\n{text}\n\n{said}\n\ntrain_step.md, .json and .png are in {args.out}")
+
+
+def write_scaling(args: argparse.Namespace, records: list[dict[str, Any]], claims: Any) -> None:
+    """The result of `scaling`."""
+    parts = []
+    for (axis, row), found in grouped(records, ("axis", "row")).items():
+        programs = list(dict.fromkeys(r["program"] for r in found))
+        lines = []
+        for (at,), point in grouped(found, ("at",)).items():
+            by_name = {r["program"]: r for r in point}
+            cells = [time_and_ratio(by_name.get(name), by_name) for name in programs]
+            memory = [
+                number(by_name[name]["temporary_bytes"], 1e6) if name in by_name else ""
+                for name in programs
+            ]
+            lines.append([f"{at:,}", *cells, *memory])
+        header = ["T" if axis == "remat" else axis, *programs, *(f"{p} MB" for p in programs)]
+        parts.append(f"## {axis}: {row}\n\n{table(header, lines)}")
+    said = "\n".join(f"- {claim}" for claim in claims)
+    result = {"records": records, "claims": [claim.as_dict() for claim in claims]}
+    legend = "Milliseconds, minimum over all calls, in brackets over jrnn's; MB: temporary bytes."
+    write(args, "scaling", result, [legend, *parts, f"## Claims\n\n{said}"])
+    charts.scaling(args.out / "scaling.png", records)
+    print("\n" + "\n\n".join([*parts, said]))
+    print(f"\nscaling.md, .json and .png are in {args.out}")
