@@ -36,6 +36,46 @@ def bad_id(value):
 
 
 REFUSED = {
+    "compute_dtype of integers": (
+        lambda: jrnn.rnn(P, CASE.xs, compute_dtype=np.int32),
+        "compute_dtype: expected a floating dtype narrower than that of the parameters, float64, "
+        "or None; got int32. For mixed precision: parameters in float32, "
+        "compute_dtype=jnp.bfloat16.",
+    ),
+    "compute_dtype that is none": (
+        lambda: jrnn.rnn(P, CASE.xs, compute_dtype="brief"),
+        "compute_dtype: expected a floating dtype narrower than that of the parameters, float64, "
+        "or None; got 'brief'.",
+    ),
+    "compute_dtype wider than the parameters": (
+        lambda: jrnn.rnn(
+            *jax.tree.map(lambda x: x.astype(np.float32), (P, CASE.xs)), compute_dtype=np.float64
+        ),
+        "compute_dtype: expected a floating dtype narrower than that of the parameters, float32, "
+        "or None; got float64.",
+    ),
+    "remat that is no flag": (
+        lambda: jrnn.rnn(P, CASE.xs, remat=16),
+        "remat: expected True or False; got 16. It is fixed when the call is compiled.",
+    ),
+    "readout of another size": (
+        lambda: jrnn.rnn_cross_entropy(
+            P, jrnn.ReadoutParams(np.ones((H + 1, O)), None), CASE.xs, LABELS
+        ),
+        "w_ho: expected shape [H, O] = [4, any]; got float64[5, 6]. "
+        "w_hh makes states of size H = 4.",
+    ),
+    "readout of another dtype": (
+        lambda: jrnn.rnn_cross_entropy(
+            P, jrnn.ReadoutParams(np.ones((H, O), np.float32), None), CASE.xs, LABELS
+        ),
+        "w_ho: expected the dtype of rnn_params, float64; got float32.",
+    ),
+    "labels of another length": (
+        lambda: jrnn.rnn_cross_entropy(P, READOUT, CASE.xs, LABELS[1:]),
+        "labels: expected ids of shape [7, 3]; got int64[6, 3]. "
+        "Integer labels are ids; one per position.",
+    ),
     "rank 1": (
         lambda: jrnn.rnn(P, np.zeros(T)),
         "xs: expected vectors [T, I] or [T, B, I]; got float64[7]. "

@@ -7,7 +7,7 @@ h_t and dhs_t where they stand, then add the chunk's part of (11) and (12), tran
     dw_hh^T += [delta_t of the chunk, as H x K*B] [h_{t-1} of the chunk, as K*B x H]
 
 The step writes delta_t as a column, because a matmul whose left operand has to be transposed is
-slower (XLA:CPU hands it to another library, and in bfloat16 widens it to float32). The buffers of a
+slower (XLA:CPU hands it to another library) or, in bfloat16, refused. The buffers of a
 chunk stay in the cache, and below the size from which the C library returns memory to the system
 after every call; K only has to be large enough for the matmuls.
 
@@ -145,6 +145,7 @@ def _scheduled_backward(
     dxs = None if are_ids(xs) else empty(xs.shape, xs)
     state = (dh_last, _no_sums(params, xs), dxs)
     dh0, sums, dxs = over_time(len(xs), schedule.chunk, chunk, state, reverse=True)
+    sums = lax.optimization_barrier(sums)  # or XLA transposes the factors instead of the sums
     dparams = RNNParams(sums.w_ih if are_ids(xs) else sums.w_ih.T, sums.w_hh.T, sums.b_h)
     dparams = jax.tree.map(lambda d: d.astype(params.w_hh.dtype), dparams)
     return dparams, None if dxs is None else floats(dxs), dh0
@@ -179,7 +180,7 @@ def _step_back(
     B, H = c.shape
     state = (c, empty((H, K, B), recurrence.rounded(c)))
     c, deltas = over_time(K, schedule.block, block, state, reverse=True)
-    return c, floats(deltas)
+    return c, lax.optimization_barrier(floats(deltas))  # or a single step is transposed again
 
 
 def _state_before(residuals: Residuals, t: Any) -> jax.Array:

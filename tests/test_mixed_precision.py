@@ -1,0 +1,122 @@
+"""Matmuls in a narrower dtype: what is rounded, what is not, and how far the result is off."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import assert_close, make_case, value_and_cotangents
+from oracle import ACTIVATIONS
+
+import jrnn
+
+HALF = [jnp.bfloat16, jnp.float16]
+
+
+def rounded(x, dtype):
+    return np.asarray(jnp.asarray(x).astype(dtype).astype(jnp.float64))
+
+
+def by_hand(case, dtype):
+    """(1), (2), (9)-(13) of a tanh network, every operand of a matmul rounded, in NumPy."""
+    r = lambda x: rounded(x, dtype)
+    w_ih, w_hh = r(case.params.w_ih), r(case.params.w_hh)
+    T = len(case.xs)
+    phi = ACTIVATIONS["tanh"][0]
+    states = [case.h0]
+    for t in range(T):
+        states.append(phi(r(case.xs[t]) @ w_ih + r(states[-1]) @ w_hh + case.params.b_h))
+    stored = [r(h) for h in states]
+    c = case.dh_last
+    d = {"w_ih": 0.0, "w_hh": 0.0, "b_h": 0.0, "xs": np.zeros_like(case.xs)}
+    for t in reversed(range(T)):
+        delta = r((1 - stored[t + 1] ** 2) * (r(case.dhs[t]) + c))
+        c = delta @ w_hh.T
+        d["w_hh"] += stored[t].T @ delta
+        d["w_ih"] += r(case.xs[t]).T @ delta
+        d["b_h"] += delta.sum(0)
+        d["xs"][t] = delta @ w_ih.T
+    return (states[-1], np.stack(stored[1:])), {**d, "h0": c}
+
+
+def run(case, dtype, **options):
+    def f(params, xs, h0):
+        return jrnn.rnn(params, xs, h0, compute_dtype=dtype, **options)
+
+    def widened(params, xs, h0):  # the cotangent of hs is rounded to its dtype
+        h_last, hs = f(params, xs, h0)
+        return h_last, hs.astype(h_last.dtype)
+
+    return value_and_cotangents(widened, case)
+
+
+def one_by_one(case, dtype):
+    """The batch as a `vmap` of the other form."""
+
+    def f(params, xs, h0):
+        one = lambda x, h: jrnn.rnn(params, x, h, compute_dtype=dtype)
+        h_last, hs = jax.vmap(one, (1, 0), (0, 1))(xs, h0)
+        return h_last, hs.astype(h_last.dtype)
+
+    return value_and_cotangents(f, case)
+
+
+@pytest.mark.parametrize("run", [run, one_by_one])
+def test_every_operand_is_rounded_and_nothing_else(run):
+    """In float64 with operands in float32: another rounding would show, at 6e-8 of a value."""
+    case = make_case()
+    assert_close(run(case, jnp.float32), by_hand(case, jnp.float32), rtol=2e-6)
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("dtype", HALF)
+def test_dtypes(dtype):
+    case = make_case(dtype=np.float32)
+    h_last, hs = jrnn.rnn(case.params, case.xs, case.h0, compute_dtype=dtype)
+    assert (h_last.dtype, hs.dtype) == (jnp.float32, dtype)
+    _, cotangents = run(case, dtype)
+    assert {d.dtype for d in cotangents.values()} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("options", [{}, {"remat": True}], ids=["plain", "remat"])
+@pytest.mark.parametrize("form", ["batch", "vmap"])
+@pytest.mark.parametrize(("dtype", "error"), [(jnp.bfloat16, 1e-2), (jnp.float16, 1.5e-3)])
+def test_the_documented_error(dtype, error, form, options):
+    """Of each array in norm, against float32, with an orthogonal w_hh as it is drawn."""
+    case = make_case(T=100, B=8, I=16, H=32, h0="[B, H]", dtype=np.float32)
+    params = jrnn.init_rnn(jax.random.key(0), 16, 32)
+    case = case._replace(params=params._replace(b_h=case.params.b_h))
+    found = run(case, dtype, **options) if form == "batch" else one_by_one(case, dtype)
+    expected = value_and_cotangents(jrnn.rnn, case)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        off = np.linalg.norm(np.asarray(a - b)) / np.linalg.norm(np.asarray(b))
+        assert 1e-5 < off < error
+
+
+def test_the_dtype_of_the_parameters_changes_nothing():
+    case = make_case()
+    assert_close(run(case, jnp.float64), value_and_cotangents(jrnn.rnn, case), rtol=0.0)
+
+
+@pytest.mark.usefixtures("float32")
+def test_the_objective_in_bfloat16_is_near():
+    case = make_case(T=20, ids=True, dtype=np.float32)
+    readout = jrnn.init_readout(jax.random.key(0), 4, 5)
+
+    def cost(params, **options):
+        return jrnn.rnn_cross_entropy(params, readout, case.xs, case.xs, **options)[0]
+
+    half, full = (
+        jax.grad(cost)(case.params, compute_dtype=dtype) for dtype in (jnp.bfloat16, None)
+    )
+    assert_close(half, full, rtol=1e-2)
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("remat", [False, True], ids=["plain", "remat"])
+@pytest.mark.parametrize("sizes", [{"T": 1}, {"T": 10}, {"B": 1}, {"H": 1, "I": 1}], ids=str)
+def test_no_shape_meets_a_matmul_that_the_backend_refuses(sizes, remat):
+    """XLA:CPU has no bfloat16 product of a transposed left factor that is summed in float32."""
+    case = make_case(**sizes, dtype=np.float32)
+    found = run(case, jnp.bfloat16, remat=remat)
+    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(found))
