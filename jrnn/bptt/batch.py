@@ -6,10 +6,10 @@ h_t and dhs_t where they stand, then add the chunk's part of (11) and (12), tran
 
     dw_hh^T += [delta_t of the chunk, as H x K*B] [h_{t-1} of the chunk, as K*B x H]
 
-The step writes delta_t as a column, because a matmul whose left operand has to be transposed is
-slower (XLA:CPU hands it to another library) or, in bfloat16, refused. The buffers of a
-chunk stay in the cache, and below the size from which the C library returns memory to the system
-after every call; K only has to be large enough for the matmuls.
+The step writes delta_t as a column, because XLA:CPU has no good matmul for a left operand that has
+to be transposed: a slower one in float32, none at all in bfloat16. The buffers of a chunk stay in
+the cache, and below the size from which the C library returns memory to the system after every
+call; K only has to be large enough for the matmuls.
 
 A loop that writes into a buffer is differentiated badly, so the two passes are not: where JAX
 differentiates the rule once more, it is given the plain loops of `sequence.py` in their place.
