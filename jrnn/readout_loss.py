@@ -39,7 +39,8 @@ Why both: under `vmap` over sequences with shared parameters, JAX maps a custom 
 afterwards. A rule that returns dw_ho would form one [H, O] per sequence; (10) as JAX's transpose of
 (3) contracts time and batch at once. So a batch [T, B, H] goes by positions, and what a `vmap` may
 turn into a batch, [T, H] or [H], by classes; and since K does not depend on the number of
-positions, they may become any number.
+positions, they may become any number. Only where T >= 8 H, so that an [H, O] is no more than an
+eighth of the logits of its sequence, a sequence goes by positions, too.
 """
 
 from functools import partial
@@ -60,6 +61,7 @@ from jrnn.types import ReadoutParams
 POSITIONS = 512
 LOGITS = 2**22
 CLASSES = 2048  # in a block of classes
+LONG = 8  # a sequence of as many positions for each feature of the state is as good as a batch
 
 
 def readout_cross_entropy(
@@ -77,8 +79,8 @@ def readout_cross_entropy(
     Args:
         params: `w_ho [H, O]`, `b_o [O]` or None.
         hs: `[..., H]` states, in the dtype of the parameters. A batch of sequences is `[T, B, H]`.
-            `[T, H]` and `[H]` are made to be mapped by `vmap`, with shared parameters: large
-            batches of more axes are faster as they are.
+            `[T, H]` and `[H]` may be mapped by `vmap` with shared parameters: that takes a little
+            more time than a batch, and no gradient of the parameters per sequence.
         labels: `[...]` integers, the true classes; or `[..., O]` floats in the dtype of the
             states: each class's share, of any sum (a distribution sums to 1).
         weights: m, `[...]` or `[]`: None (ones), a bool mask, or floats in the dtype of the states.
@@ -128,8 +130,8 @@ def cost(
     Returns:
         `[]` the cost.
     """
-    batch = hs.ndim > 2
     H, O = params.w_ho.shape
+    by_positions = hs.ndim > 2 or len(hs) >= LONG * H
     m = None
     if weights is not None:
         counted = jnp.broadcast_to(weights.astype(bool), hs.shape[:-1])
@@ -140,10 +142,10 @@ def cost(
         m = at_least_float32(m).reshape(-1)
     hs = hs.reshape(-1, H)
     labels = _classes(labels, O).reshape(-1) if are_ids(labels) else labels.reshape(-1, O)
-    if batch and len(hs) > max(POSITIONS, LOGITS // O):
+    if by_positions and len(hs) > max(POSITIONS, LOGITS // O):
         arguments = varying_alike((*params, hs, labels, m))
         return _sum_by_positions(precision, *arguments)
-    if not batch and O > CLASSES:
+    if not by_positions and O > CLASSES:
         return _weighted_sum(_losses_by_classes(precision, params, hs, labels), m)
     logits = add_bias(jnp.matmul(hs, params.w_ho, precision=precision), params.b_o)
     return _weighted_sum(_cross_entropy(at_least_float32(logits), labels), m)
@@ -322,8 +324,13 @@ def _block_fwd(
     top = lax.stop_gradient(_finite(logits.max(-1, keepdims=True)))  # l_tb does not depend on it
     log_sum = (top + jnp.log(jnp.exp(logits - top).sum(-1, keepdims=True))).squeeze(-1)
     log_sum = checkpoint_name(log_sum, "log_sum")
-    y = _shares(labels, logits)
-    at_labels = jnp.where(y == 0, 0, y * logits).sum(-1)
+    if are_ids(labels):
+        inside = (labels >= 0) & (labels < logits.shape[1])
+        own = jnp.where(inside, labels, 0)[:, None]
+        at_labels = jnp.where(inside, jnp.take_along_axis(logits, own, -1).squeeze(-1), 0)
+    else:
+        y = at_least_float32(labels)
+        at_labels = jnp.where(y == 0, 0, y * logits).sum(-1)
     return (log_sum, at_labels), BlockResiduals(logits, labels, log_sum)
 
 
@@ -332,10 +339,11 @@ def _block_bwd(
 ) -> tuple[jax.Array, jax.Array | None]:
     logits, labels, log_sum = residuals
     dlog_sum, dat_labels = (d[:, None] for d in cotangents)  # m_t p(b) sum_k y_tk, and - m_t
-    within = jnp.exp(logits - _finite(log_sum[:, None]))
-    dlogits = dlog_sum * within + dat_labels * _shares(labels, logits)  # (7)
+    dlogits = dlog_sum * jnp.exp(logits - _finite(log_sum[:, None]))
     if are_ids(labels):
-        return dlogits, None
+        classes = jnp.arange(logits.shape[1], dtype=labels.dtype)[None]
+        return dlogits + jnp.where(labels[:, None] == classes, dat_labels, 0), None  # (7)
+    dlogits += dat_labels * at_least_float32(labels)  # (7)
     return dlogits, (dat_labels * logits).astype(labels.dtype)  # (14), without the l_t
 
 
@@ -345,11 +353,3 @@ _block.defvjp(_block_fwd, _block_bwd)
 def _finite(x: jax.Array) -> jax.Array:
     """0 for -inf: a block of which no class is possible has no largest one to subtract."""
     return jnp.where(x == -jnp.inf, 0, x)
-
-
-def _shares(labels: jax.Array, logits: jax.Array) -> jax.Array:
-    if are_ids(labels):
-        return (labels[:, None] == jnp.arange(logits.shape[1], dtype=jnp.int32)[None]).astype(
-            logits.dtype
-        )
-    return at_least_float32(labels)

@@ -33,6 +33,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(readout_loss, "POSITIONS", 4)
     monkeypatch.setattr(readout_loss, "LOGITS", 1)
     monkeypatch.setattr(readout_loss, "CLASSES", 3)
+    monkeypatch.setattr(readout_loss, "LONG", 1000)  # sequences are short
 
 
 def fused(params, hs, labels, weights=None):
@@ -145,6 +146,13 @@ def test_both_ways_are_taken():
         for lead in LAYOUTS.values()
     ]
     assert scans == [[5], [2]]  # and a rest of one position, and of two classes
+
+
+def test_a_long_sequence_goes_by_positions(monkeypatch):
+    monkeypatch.setattr(readout_loss, "LONG", 5)
+    at = example((21,), "any sum")  # H = 4
+    assert [s.params["length"] for s in named(jax.make_jaxpr(fused)(**at), "scan")] == [5]
+    assert_exact(at)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -468,6 +476,7 @@ def test_dtypes_are_preserved_and_near(layout, dtype, error):
 @pytest.mark.parametrize("lead", [(64, 16), (1024,)], ids=["by positions", "by classes"])
 def test_matmul_precision_reaches_the_backward_pass(monkeypatch, lead):
     monkeypatch.undo()  # the blocks of the package
+    monkeypatch.setattr(readout_loss, "LONG", 1000)
     at = example(lead, O=5000, weights="no weights")
     with jax.default_matmul_precision("highest"):
         _, vjp = jax.vjp(jax.jit(jrnn.readout_cross_entropy), *at.values())
@@ -517,7 +526,7 @@ def test_only_the_gradients_that_are_asked_for_are_formed(wrt, matmuls):
     assert len(named(jax.make_jaxpr(jax.grad(frozen))(at["params"].w_ho), "dot_general")) == 2
 
 
-@pytest.mark.parametrize("lead", [(128, 32), (4096,)], ids=["by positions", "by classes"])
+@pytest.mark.parametrize("lead", [(128, 32), (4096,), (2048,)], ids=str)
 def test_memory_at_the_size_of_a_language_model(monkeypatch, lead):
     monkeypatch.undo()  # the blocks of the package
     like = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -525,12 +534,13 @@ def test_memory_at_the_size_of_a_language_model(monkeypatch, lead):
     labels = jax.ShapeDtypeStruct(lead, jnp.int32)
     f = jax.jit(jax.value_and_grad(jrnn.readout_cross_entropy, (0, 1)))
     program = f.lower(params, like(*lead, 512), labels).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 0.3 * 4096 * 32000 * 4
+    assert program.memory_analysis().temp_size_in_bytes < 0.3 * np.prod(lead) * 32000 * 4
 
 
 @pytest.mark.parametrize("lead", [(64, 16), (1024,)], ids=["by positions", "by classes"])
 def test_the_public_function_at_its_own_block_sizes(monkeypatch, lead):
     monkeypatch.undo()
+    monkeypatch.setattr(readout_loss, "LONG", 1000)
     at = example(lead, O=5001)
     assert named(jax.make_jaxpr(jrnn.readout_cross_entropy)(**at), "scan")
     found = value_and_grad(jrnn.readout_cross_entropy, at)
