@@ -61,7 +61,7 @@ def train_step(path: Path, records: list[dict[str, Any]]) -> None:
         found = [r for r in records if r["row"] == row]
         names = [r["program"] for r in found]
         rates = [r["characters_per_second"] for r in found]
-        colours = ["black" if name == "jrnn" else COLOURS[0] for name in names]
+        colours = ["black" if name.startswith("jrnn") else COLOURS[0] for name in names]
         panel.bar_label(panel.barh(names, rates, color=colours), fmt="{:,.0f}", padding=3)
         panel.invert_yaxis()
         panel.margins(x=0.2)

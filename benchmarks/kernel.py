@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import claims, machine, report
+from benchmarks import claims, report
 from benchmarks.cases import CASES, TOY_CASES, Case, Data, data
 from benchmarks.measuring import (
     FLOAT32_TOLERANCE,
@@ -31,6 +31,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.mesh import on_mesh, split_batch
 from benchmarks.rivals import Recurrence, autodiff, jrnn_itself, load
+from jrnn.parallel import use_cpu_cores
 
 RIVALS = ["autodiff", "flax", "haiku", "keras", "torch"]
 ROUTES = ["native", "vmap", "mesh"]
@@ -195,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, or 1 after bad input."""
     args = parse(argv)
     try:
-        machine.set_devices(args.devices)
+        use_cpu_cores(args.devices)
         for name in args.rivals:
             load(name)
         records = list(measure(args))

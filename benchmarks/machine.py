@@ -1,4 +1,4 @@
-"""What a figure was measured on, and how many devices JAX is to have there."""
+"""What a figure was measured on."""
 
 import os
 import platform
@@ -8,8 +8,6 @@ from typing import Any
 
 import jax
 
-from jrnn.checks import refuse
-
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "equinox", "torch"]
 LIBRARIES += ["libtpu", "jax-cuda12-plugin"]  # compilers
 
@@ -18,18 +16,6 @@ def cores() -> int:
     """The CPU cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def set_devices(n: int | None) -> None:
-    """Give JAX n CPU devices, a core each by default; a GPU or TPU has the devices that it has.
-
-    One device uses every core however many there are, so the routes without a mesh lose nothing.
-    """
-    n = cores() if n is None else n
-    jax.config.update("jax_num_cpu_devices", n)
-    if jax.device_count() < n and jax.default_backend() != "cpu":
-        there = f"{jax.device_count()} of {jax.default_backend()}"
-        refuse("--devices", "as many as there are, or fewer", f"{n} with {there}", "Ask for fewer.")
 
 
 def description() -> dict[str, Any]:

@@ -4,14 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-WHOLE, SPLIT = PartitionSpec(), PartitionSpec(None, "batch")  # parameters; [T, B, ...]
+from jrnn.parallel import BATCH, batch_mesh
 
-
-def mesh_of(devices: int) -> Mesh:
-    """The first devices, CPU cores or GPUs alike."""
-    return jax.make_mesh((devices,), ("batch",), (AxisType.Auto,), devices=jax.devices()[:devices])
+WHOLE, SPLIT = PartitionSpec(), PartitionSpec(None, BATCH)  # parameters; [T, B, ...]
 
 
 def on_mesh(function: Callable[..., Any], devices: int, gradient: bool) -> Callable[..., Any]:
@@ -23,17 +20,17 @@ def on_mesh(function: Callable[..., Any], devices: int, gradient: bool) -> Calla
     """
 
     def part(params: Any, *arrays: Any) -> Any:
-        result = function(jax.lax.pcast(params, "batch", to="varying"), *arrays)
-        return jax.lax.psum(result, "batch") if gradient else result
+        result = function(jax.lax.pcast(params, BATCH, to="varying"), *arrays)
+        return jax.lax.psum(result, BATCH) if gradient else result
 
     in_specs = (WHOLE, SPLIT, SPLIT) if gradient else (WHOLE, SPLIT)
     out_specs = WHOLE if gradient else SPLIT
-    return jax.shard_map(part, mesh=mesh_of(devices), in_specs=in_specs, out_specs=out_specs)
+    return jax.shard_map(part, mesh=batch_mesh(devices), in_specs=in_specs, out_specs=out_specs)
 
 
 def split_batch(args: tuple[Any, ...], devices: int) -> tuple[Any, ...]:
     """The parameters on every device, of the batch a part on each."""
-    mesh = mesh_of(devices)
+    mesh = batch_mesh(devices)
     params, *arrays = args
     put = jax.device_put(arrays, NamedSharding(mesh, SPLIT))
     return (jax.device_put(params, NamedSharding(mesh, WHOLE)), *put)

@@ -26,7 +26,7 @@ def parser(doc: str | None, name: str, rivals: list[str], rounds: int) -> argpar
     made.add_argument("--rounds", type=positive, default=rounds, help="turns of every program")
     made.add_argument("--out", type=Path, default=Path(f"out/{name}"), help="directory")
     made.add_argument(
-        "--devices", type=positive, help="CPU devices (default: one per core; a GPU: all there are)"
+        "--devices", type=positive, help="CPU cores that become devices (default: all of them)"
     )
     made.add_argument("--toy", action="store_true", help="tiny sizes: does everything run?")
     return made

@@ -8,7 +8,9 @@ The recipe: H = 256, chunks over 32 streams, Adam at 2e-3, gradients clipped to 
 carried over the chunks. Row 1 has the chunks of `examples/char_lm.py` (64), row 2 longer ones
 (128). All start from the same parameters and read the same characters; a round is a training step
 of each, another one first each time. The first losses must agree. Every JAX library has the same
-optax optimiser and gives its buffers back; jrnn's step is that of `examples/char_lm.py`.
+optax optimiser and gives its buffers back; jrnn's step is that of `examples/char_lm.py`. Where
+there are several devices, jrnn and the plain scans also split the batch over them, as the example
+does.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import claims, machine, report
+from benchmarks import claims, report
 from benchmarks.measuring import PAUSE_SECONDS
 from benchmarks.rivals import CharacterModel, load
 from jrnn.checks import refuse
@@ -31,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import char_lm
 from char_data import load_data, training_chunks
 
+from jrnn.parallel import batch_mesh, mean, use_cpu_cores
 from jrnn.training import init_train_state, make_train_step
 
 RIVALS = ["autodiff", "flax", "haiku", "keras", "equinox", "torch"]
@@ -46,13 +49,17 @@ TOLERANCES = [1e-5, 1e-3, 1e-3]
 
 
 class Jrnn:
-    """The training step of `examples/char_lm.py`."""
+    """The training step of `examples/char_lm.py`; of another loss, for the rivals on a mesh."""
 
-    def __init__(self, model: Any, args: argparse.Namespace) -> None:
+    def __init__(
+        self, params: Any, args: argparse.Namespace, devices: int = 1, loss: Any = None
+    ) -> None:
         optimizer = char_lm.make_optimizer(args)
+        mesh = batch_mesh(devices) if devices > 1 else None
         zeros = jnp.zeros((args.batch_size, args.hidden_size))
-        self.state = init_train_state(model, optimizer, zeros, jax.random.key(0))
-        self.train_step = make_train_step(char_lm.make_loss(args.activation), optimizer)
+        self.state = init_train_state(params, optimizer, zeros, jax.random.key(0), mesh=mesh)
+        loss = loss or char_lm.make_loss(args.activation)
+        self.train_step = make_train_step(loss, optimizer, mesh=mesh)
 
     def step(self, batch: Any, first: bool) -> float:
         if first:
@@ -116,6 +123,30 @@ def programs(model: Any, args: argparse.Namespace, rivals: list[str]) -> dict[st
     return found
 
 
+def programs_on_devices(
+    model: Any, args: argparse.Namespace, rivals: list[str], devices: int
+) -> dict[str, Any]:
+    """jrnn and the plain scans with the batch split over devices, by the same step."""
+    found = {f"jrnn, {devices} devices": Jrnn(model, args, devices)}
+    if "autodiff" in rivals:
+        for name, network in load("autodiff").character_models(model).items():
+            loss = loss_of(network)
+            found[f"{name}, {devices} devices"] = Jrnn(network.own, args, devices, loss)
+    return found
+
+
+def loss_of(network: CharacterModel) -> Any:
+    """A rival's loss as jrnn's training step takes it, `(params, carry, batch, key)`."""
+
+    def loss(own: Any, h0: Any, batch: Any, key: Any) -> Any:
+        ids, labels = batch
+        logits, h = network.logits(own, ids, h0)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return mean(losses.sum(), labels.size), h
+
+    return loss
+
+
 # --- the measurement -----------------------------------------------------------------------------
 
 
@@ -127,9 +158,12 @@ def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
     data = load_data(None, args.batch_size, args.length)
     model = char_lm.init_model(jax.random.key(0), args, len(data.alphabet.characters))
     running = programs(model, args, options.rivals)
+    devices = jax.device_count()
+    if devices > 1 and args.batch_size % devices == 0:
+        running |= programs_on_devices(model, args, options.rivals, devices)
     seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
     characters = args.length * args.batch_size
-    evaluate = char_lm.make_evaluate(args.activation, data.validation_streams)
+    evaluate = char_lm.make_evaluate(args.activation, data.validation_streams, batch_mesh(1))
     records = []
     for name, program in running.items():
         bits = evaluate(as_model(program.model())) if options.rounds >= 1000 else None
@@ -195,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, or 1 after bad input."""
     options = parse(argv)
     try:
-        machine.set_devices(options.devices)
+        use_cpu_cores(options.devices)
         records = [record for row in options.rows for record in measure(options, row)]
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
