@@ -21,6 +21,7 @@ from char_data import Data, load_data
 from matplotlib.figure import Figure
 
 from jrnn import diagnostics, plot
+from jrnn.parallel import batch_mesh
 
 LAGS = (1, 10, 50)  # of the table that is printed
 STREAMS = 8  # that are measured side by side
@@ -60,11 +61,12 @@ def train_and_measure(w_hh_init: str, data: Data, args: Any) -> list[Measured]:
         setattr(options, name, getattr(args, name))
     key, _ = jax.random.split(jax.random.key(args.seed))  # as `char_lm.train` does
     first = char_lm.init_model(key, options, len(data.alphabet.characters))
+    mesh = batch_mesh(1)
     with char_lm.StopFlag() as stop:
-        state, _ = char_lm.train(options, data, stop)
+        state, _ = char_lm.train(options, data, mesh, stop)
     if stop.raised:
         raise KeyboardInterrupt
-    bits = char_lm.make_evaluate(options.activation, data.validation_streams)(state.params)
+    bits = char_lm.make_evaluate(options.activation, data.validation_streams, mesh)(state.params)
     trained = f"{w_hh_init}, after {args.steps:,} steps ({bits:.2f} bits per character)"
     streams = data.validation_streams[:, :STREAMS]
     return [

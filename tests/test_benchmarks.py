@@ -32,6 +32,7 @@ def run(program, out, *options):
     return json.loads((out / f"{program}.json").read_text()), text
 
 
+@pytest.mark.slow
 def test_kernel(tmp_path):
     result, text = run("kernel", tmp_path, "--rounds", "1", "--rows", "1")
     records = result["records"]
@@ -53,6 +54,7 @@ def test_kernel(tmp_path):
     assert all(f"- {claim}: " in text for claim in said)
 
 
+@pytest.mark.slow
 def test_a_mesh_that_does_not_divide_the_batch_is_said(tmp_path, capfd):
     options = ["--rounds", "1", "--rows", "2", "--routes", "native", "mesh", "--dtypes", "float32"]
     command = [sys.executable, "-m", "benchmarks.kernel", "--toy", "--out", tmp_path, *options]
@@ -60,6 +62,7 @@ def test_a_mesh_that_does_not_divide_the_batch_is_said(tmp_path, capfd):
     assert "row 2: no mesh, 2 device(s) do not split a batch of 1" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_train_step(tmp_path):
     result, text = run("train_step", tmp_path, "--rounds", "5")
     scans = ["naive", "hoisted", "hoisted x4"]
@@ -71,6 +74,7 @@ def test_train_step(tmp_path):
     assert "best autodiff, 2 devices / jrnn, 2 devices: " in text
 
 
+@pytest.mark.slow
 def test_scaling(tmp_path):
     result, text = run("scaling", tmp_path, "--rounds", "1")
     records = result["records"]

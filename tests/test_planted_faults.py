@@ -202,6 +202,7 @@ def test_no_fault(form):
     assert worst_difference(form.run) <= RTOL
 
 
+@pytest.mark.usefixtures("forget_traces")
 def test_the_copies_without_a_fault(monkeypatch):
     plant(monkeypatch, backward())
     assert worst_difference(sequence.run) <= RTOL
@@ -217,6 +218,7 @@ def test_fault_in_the_rule(monkeypatch, fault):
     assert worst_difference(sequence.run) > 10 * RTOL
 
 
+@pytest.mark.usefixtures("forget_traces")
 @pytest.mark.parametrize("fault", BATCH_FAULTS)
 def test_fault_in_the_chunks(monkeypatch, fault):
     for name, wrong in BATCH_FAULTS[fault].items():
@@ -231,7 +233,7 @@ def test_fault_in_one_gradient(fault):
 
 @pytest.fixture
 def forget_traces():
-    """`jax.checkpoint` remembers what it traced, by the function that it wraps."""
+    """`jax.checkpoint` and `jax.jit` remember what they traced, by the function that they wrap."""
     jax.clear_caches()
     yield
     jax.clear_caches()

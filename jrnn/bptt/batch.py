@@ -25,7 +25,7 @@ from jax import lax
 
 from jrnn.arrays import are_ids, at_least_float32, varying_alike
 from jrnn.bptt import sequence
-from jrnn.bptt.loops import empty, floats, over_time, put, rows
+from jrnn.bptt.loops import empty, floats, over_time, put, row, rows
 from jrnn.bptt.step import Recurrence, Schedule, project_inputs
 from jrnn.types import RNNParams
 
@@ -86,6 +86,7 @@ def _forward(
     return _by_schedule(_scheduled_forward, recurrence, xs, (params, xs, h0))
 
 
+@partial(jax.jit, static_argnums=(0, 1), inline=True)  # JAX traces a rule's function twice
 def _scheduled_forward(
     recurrence: Recurrence, schedule: Schedule, params: RNNParams, xs: jax.Array, h0: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -99,7 +100,7 @@ def _scheduled_forward(
             projected_block = schedule.read(rows(projected, k, u))
             states = []
             for j in range(u):
-                h = recurrence.step(w_hh, projected_block[j], h)
+                h = recurrence.step(w_hh, row(projected_block, j), h)
                 states.append(recurrence.rounded(h))
             return h, put(hs, jnp.stack(states), start + k)
 
@@ -119,6 +120,7 @@ def _backward(
     return _by_schedule(_scheduled_backward, recurrence, residuals.xs, (residuals, cotangents))
 
 
+@partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _scheduled_backward(
     recurrence: Recurrence,
     schedule: Schedule,
@@ -170,9 +172,9 @@ def _step_back(
         before = _state_before(residuals, t)  # compiled away for a cell that does not read it
         found = []
         for j in reversed(range(u)):
-            dh_t = dhs_block[j].astype(c.dtype) + c
-            h_tm1 = hs_block[j - 1] if j else before
-            c, delta_t = recurrence.step_back(w_hh_transposed, dh_t, h_tm1, hs_block[j])
+            dh_t = row(dhs_block, j).astype(c.dtype) + c
+            h_tm1 = row(hs_block, j - 1) if j else before
+            c, delta_t = recurrence.step_back(w_hh_transposed, dh_t, h_tm1, row(hs_block, j))
             found.append(recurrence.rounded(delta_t).T)
         # In the order they are computed in, then turned around: a TPU writes them as it goes.
         return c, put(deltas, lax.rev(jnp.stack(found, 1), (1,)), k, axis=1)
