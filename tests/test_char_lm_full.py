@@ -1,6 +1,7 @@
 """The character model at its real size: what the README says of it."""
 
 import csv
+import statistics
 import subprocess
 import sys
 import time
@@ -36,7 +37,11 @@ def test_the_default_run(tmp_path):
 
 @pytest.mark.slow
 def test_the_plain_recipe(tmp_path):
+    """The median of three seeds: Adam at a constant rate amplifies a float32 rounding to 0.02 bits.
+
+    Gradients that agree to 1e-7 of one another end anywhere between 2.09 and 2.14.
+    """
     recipe = "--length 128 --steps 1500 --learning-rate 2e-3 --schedule constant"
-    bits, _, seconds = run(tmp_path, *recipe.split())
-    print(f"{bits:.3f} bits per character in {seconds:.0f} s")
-    assert bits <= 2.12
+    bits = [run(tmp_path, *recipe.split(), f"--seed={seed}")[0] for seed in range(3)]
+    print(f"{bits} bits per character")
+    assert statistics.median(bits) <= 2.12
