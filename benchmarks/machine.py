@@ -8,14 +8,10 @@ from typing import Any
 
 import jax
 
+from jrnn.parallel import _cpu_cores as cores
+
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "equinox", "torch"]
 LIBRARIES += ["libtpu", "jax-cuda12-plugin"]  # compilers
-
-
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def description() -> dict[str, Any]:

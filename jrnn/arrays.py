@@ -28,6 +28,11 @@ def add_bias(x: jax.Array, b: ArrayLike | None) -> jax.Array:
     return (at_least_float32(x) + wide).astype(x.dtype)
 
 
+def matmul_precision() -> str | None:
+    """Read where the user calls: JAX may trace the backward pass outside of the user's `with`."""
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+
+
 def mesh_axes(x: jax.Array) -> frozenset[str]:
     """The mesh axes along which x differs from device to device, inside of `jax.shard_map`."""
     return frozenset(jax.typeof(x).manual_axis_type.varying)

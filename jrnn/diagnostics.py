@@ -288,9 +288,10 @@ def _inputs(rnn_params: RNNParams, xs: Any, h0: Any, one: bool) -> None:
     checks.rnn_arguments(rnn_params, xs, h0)
     rank = 1 if are_ids(xs) else 2
     if one and xs.ndim != rank:
-        came = f"{jnp.result_type(xs)}{list(xs.shape)}"
         repair = "Take one of the batch, xs[:, b], or map over the batch by jax.vmap."
-        checks.refuse("xs", "one sequence, vectors [T, I] or token ids [T]", came, repair)
+        checks.refuse(
+            "xs", "one sequence, vectors [T, I] or token ids [T]", checks.describe(xs), repair
+        )
 
 
 def _integer(argument: str, value: Any, least: int, most: float, repair: str) -> None:

@@ -117,14 +117,21 @@ def _softmax_cross_entropy(
     if weights is None:
         return _cross_entropy(logits, labels)
     weights = jnp.broadcast_to(weights, logits.shape[:-1])
-    counted = weights.astype(bool)
-    # What stands at a position of weight 0 is replaced before it is used: 0 * NaN is NaN.
-    logits = jnp.where(counted[..., None], logits, 0)
-    labels = jnp.where(counted if are_ids(labels) else counted[..., None], labels, 0)
+    counted, logits, labels = _replace_uncounted(weights, logits, labels)
     losses = _cross_entropy(logits, labels)
     if weights.dtype == jnp.bool_:
         return jnp.where(counted, losses, 0)
     return jnp.where(counted, weights * losses, 0)  # (6)
+
+
+def _replace_uncounted(
+    weights: jax.Array, x: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Where a weight is not 0; and x [..., n] and labels with 0 where it is: 0 * NaN is NaN."""
+    counted = weights.astype(bool)
+    x = jnp.where(counted[..., None], x, 0)
+    labels = jnp.where(counted if are_ids(labels) else counted[..., None], labels, 0)
+    return counted, x, labels
 
 
 class CrossEntropyResiduals(NamedTuple):

@@ -52,8 +52,22 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32, varying_alike, wide
-from jrnn.loss import _classes, _cross_entropy, _cross_entropy_bwd, _cross_entropy_fwd
+from jrnn.arrays import (
+    ArrayLike,
+    add_bias,
+    are_ids,
+    at_least_float32,
+    matmul_precision,
+    varying_alike,
+    wide,
+)
+from jrnn.loss import (
+    _classes,
+    _cross_entropy,
+    _cross_entropy_bwd,
+    _cross_entropy_fwd,
+    _replace_uncounted,
+)
 from jrnn.types import ReadoutParams
 
 # A block of positions reads and writes all of dw_ho, which is worth it for many of them. It has at
@@ -96,8 +110,7 @@ def readout_cross_entropy(
             range that only the compiled program sees give NaN.
     """
     checks.readout_cross_entropy_arguments(params, hs, labels, weights)
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    return _readout_cross_entropy(precision, params, hs, labels, weights)
+    return _readout_cross_entropy(matmul_precision(), params, hs, labels, weights)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -134,11 +147,9 @@ def cost(
     by_positions = hs.ndim > 2 or len(hs) >= LONG * H
     m = None
     if weights is not None:
-        counted = jnp.broadcast_to(weights.astype(bool), hs.shape[:-1])
-        # What stands at a position of weight 0 is replaced before it is used: 0 * NaN is NaN.
-        hs = jnp.where(counted[..., None], hs, 0)
-        labels = jnp.where(counted if are_ids(labels) else counted[..., None], labels, 0)
-        m = jnp.where(counted, jnp.broadcast_to(weights, counted.shape).astype(hs.dtype), 0)
+        weights = jnp.broadcast_to(weights, hs.shape[:-1])
+        counted, hs, labels = _replace_uncounted(weights, hs, labels)
+        m = jnp.where(counted, weights.astype(hs.dtype), 0)
         m = at_least_float32(m).reshape(-1)
     hs = hs.reshape(-1, H)
     labels = _classes(labels, O).reshape(-1) if are_ids(labels) else labels.reshape(-1, O)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer, lecun_normal, orthogonal
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike, draw
+from jrnn.arrays import ArrayLike, draw, matmul_precision
 from jrnn.cell import Activation, ActivationName, elman
 from jrnn.types import RNNParams
 
@@ -155,12 +155,7 @@ def recurrence(
         ValueError: an option that `rnn` refuses.
     """
     compute_dtype = checks.compute_dtype(compute_dtype, params)
-    return bptt.Recurrence(elman(activation), _precision(), compute_dtype)
-
-
-def _precision() -> bptt.Precision:
-    """Read where the user calls: JAX may trace the backward pass outside of the user's `with`."""
-    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return bptt.Recurrence(elman(activation), matmul_precision(), compute_dtype)
 
 
 @partial(jax.jit, static_argnames=("recurrence", "remat"))

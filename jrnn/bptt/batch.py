@@ -134,8 +134,8 @@ def _scheduled_backward(
     def chunk(start: Any, K: int, state: tuple[jax.Array, Sums, jax.Array | None]) -> Any:
         c, sums, dxs = state
         with jax.named_scope("rnn_backward"):
-            step_back = partial(_step_back, recurrence, schedule, w_hh_transposed, residuals, dhs)
-            c, deltas = step_back(start, K, c)
+            arguments = (recurrence, schedule, w_hh_transposed, residuals, dhs)
+            c, deltas = _step_back(*arguments, start, K, c)
         with jax.named_scope("rnn_weight_gradients"):
             before = _state_before(residuals, start)[None]
             previous = jnp.concatenate([before, rows(hs, start, K - 1)])
