@@ -33,9 +33,9 @@ import jax.numpy as jnp
 
 from jrnn.arrays import are_ids, varying_alike
 from jrnn.bptt import batch, segments, sequence
+from jrnn.bptt.schedule import Schedule as Schedule
 from jrnn.bptt.step import Precision as Precision
 from jrnn.bptt.step import Recurrence as Recurrence
-from jrnn.bptt.step import Schedule as Schedule
 from jrnn.bptt.step import project_inputs as project_inputs
 from jrnn.types import RNNParams
 
@@ -49,9 +49,6 @@ def run(
 ) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs) of `rnn`, whose docstring describes them; `h0` is None, [H] or [B, H]."""
     h0 = first_state(params, xs, h0)
-    if h0.ndim == 2 and len(h0) == 1:  # one sequence, whatever its rank
-        h_last, hs = run(recurrence, params, xs[:, 0], h0[0], remat)
-        return h_last[None], hs[:, None]
     form = segments if remat else batch if h0.ndim == 2 else sequence
     return form.run(recurrence, params, xs, h0)
 

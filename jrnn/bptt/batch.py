@@ -1,8 +1,8 @@
 """A batch of sequences: (1), (2) and (9)-(13) chunk by chunk of time, as one custom rule.
 
-Forward, a chunk of K steps is projected in one matmul, then stepped through; every h_t is written
-straight into hs. Backward, from the last chunk to the first: step back through the chunk, reading
-h_t and dhs_t where they stand, then add the chunk's part of (11) and (12), transposed:
+The states are computed in place (`states.py`). Backward, from the last chunk of K steps to the
+first: step back through the chunk, reading h_t and dhs_t where they stand, then add the chunk's
+part of (11) and (12), transposed:
 
     dw_hh^T += [delta_t of the chunk, as H x K*B] [h_{t-1} of the chunk, as K*B x H]
 
@@ -11,11 +11,10 @@ to be transposed: a slower one in float32, none at all in bfloat16. The buffers 
 the cache, and below the size from which the C library returns memory to the system after every
 call; K only has to be large enough for the matmuls.
 
-A loop that writes into a buffer is differentiated badly, so the two passes are not: where JAX
-differentiates the rule once more, it is given the plain loops of `sequence.py` in their place.
+A loop that writes into a buffer is differentiated badly, so this one is not: where JAX
+differentiates the rule once more, it is given the plain loops of `sequence.py` in its place.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,7 +25,9 @@ from jax import lax
 from jrnn.arrays import are_ids, at_least_float32, varying_alike
 from jrnn.bptt import sequence
 from jrnn.bptt.loops import empty, floats, over_time, put, row, rows
-from jrnn.bptt.step import Recurrence, Schedule, project_inputs
+from jrnn.bptt.schedule import Schedule, by_schedule
+from jrnn.bptt.states import in_place, in_place_alone
+from jrnn.bptt.step import Recurrence
 from jrnn.types import RNNParams
 
 
@@ -51,6 +52,9 @@ def run(
     recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs) for `[T, B, I]` or ids `[T, B]`, and `[B, H]`."""
+    if len(h0) == 1:  # the columns of [H, K, B] would be written number by number
+        h_last, hs = sequence.run(recurrence, params, xs[:, 0], h0[0], in_place_alone)
+        return h_last[None], hs[:, None]
     # Under `shard_map` a replicated weight becomes a copy per device out here, so that JAX, not
     # the rule, sums its gradient over the mesh.
     return _states(recurrence, *varying_alike((params, xs, h0)))
@@ -60,13 +64,13 @@ def run(
 def _states(
     recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    return _forward(recurrence, params, xs, h0)
+    return in_place(recurrence, params, xs, h0)
 
 
 def _states_fwd(
     recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
-    h_last, hs = _forward(recurrence, params, xs, h0)
+    h_last, hs = in_place(recurrence, params, xs, h0)
     return (h_last, hs), Residuals(params, xs, h0, hs)
 
 
@@ -80,44 +84,16 @@ _states.defvjp(_states_fwd, _states_bwd)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _forward(
-    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    return _by_schedule(_scheduled_forward, recurrence, xs, (params, xs, h0))
-
-
-@partial(jax.jit, static_argnums=(0, 1), inline=True)  # JAX traces a rule's function twice
-def _scheduled_forward(
-    recurrence: Recurrence, schedule: Schedule, params: RNNParams, xs: jax.Array, h0: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    w_hh = recurrence.rounded(params.w_hh)
-
-    def chunk(start: Any, K: int, state: tuple[jax.Array, jax.Array]) -> Any:
-        projected = project_inputs(params, rows(xs, start, K), recurrence.matmul)
-
-        def block(k: Any, u: int, state: tuple[jax.Array, jax.Array]) -> Any:
-            h, hs = state
-            projected_block = schedule.read(rows(projected, k, u))
-            states = []
-            for j in range(u):
-                h = recurrence.step(w_hh, row(projected_block, j), h)
-                states.append(recurrence.rounded(h))
-            return h, put(hs, jnp.stack(states), start + k)
-
-        return over_time(K, schedule.block, block, state)
-
-    with jax.named_scope("rnn_forward"):
-        hs = empty((len(xs), *h0.shape), recurrence.rounded(h0))
-        h_last, hs = over_time(len(xs), schedule.chunk, chunk, (h0, hs))
-        return h_last, floats(hs)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _backward(
     recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
 ) -> tuple[RNNParams, jax.Array | None, jax.Array]:
     """The cotangents of params, xs (None for ids) and h0."""
-    return _by_schedule(_scheduled_backward, recurrence, residuals.xs, (residuals, cotangents))
+    return by_schedule(
+        partial(_scheduled_backward, recurrence),
+        recurrence.schedule,
+        residuals.xs,
+        (residuals, cotangents),
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)
@@ -224,11 +200,6 @@ def _input_gradients(recurrence: Recurrence, deltas: jax.Array, w_ih: jax.Array)
     )
 
 
-@_forward.defjvp
-def _forward_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
-    return jax.jvp(partial(sequence.states, recurrence), primals, tangents)
-
-
 @_backward.defjvp
 def _backward_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
     def gradients(residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]) -> Any:
@@ -238,36 +209,3 @@ def _backward_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
         return dparams, None if are_ids(residuals.xs) else dxs, dh0
 
     return jax.jvp(gradients, primals, tangents)
-
-
-# --- schedules -----------------------------------------------------------------------------------
-
-
-def _by_schedule(
-    pass_: Callable[..., Any], recurrence: Recurrence, xs: jax.Array, args: Any
-) -> Any:
-    """`pass_(recurrence, schedule, *args)`, by the schedule of the platform it is compiled for.
-
-    What a step costs differs. A GPU launches a kernel for every operation: steps written out in one
-    block share those that read and write. A TPU wants the rows of a block in one piece. XLA:CPU
-    gains nothing from blocks, and its matmuls are at full speed from about 512 rows on.
-    """
-    if recurrence.schedule is not None:
-        return pass_(recurrence, recurrence.schedule, *args)
-    T, B = xs.shape[:2]
-    cpu = Schedule(divisor_near(T, 512 // B))
-    tpu = Schedule(divisor_near(T, 1024 // B), block=16, read_first=True)
-    gpu = Schedule(divisor_near(T, 1024 // B), block=16)
-    return lax.platform_dependent(
-        *args,
-        cpu=partial(pass_, recurrence, cpu),
-        tpu=partial(pass_, recurrence, tpu),
-        default=partial(pass_, recurrence, gpu),
-    )
-
-
-def divisor_near(T: int, wanted: int) -> int:
-    """The divisor of T nearest to `wanted`, within a factor of two; if there is none, `wanted`."""
-    wanted = min(max(wanted, 1), T)
-    near = [k for k in range((wanted + 1) // 2, min(2 * wanted, T) + 1) if T % k == 0]
-    return min(near, key=lambda k: max(k / wanted, wanted / k), default=wanted)

@@ -1,6 +1,7 @@
 """Loops over time, and the buffers that they write: uninitialised, in place."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn.arrays import mesh_axes, varying
+
+Step = Callable[[Any, jax.Array, Any], tuple[jax.Array, jax.Array]]  # weights, carry, x -> carry, y
 
 
 def over_time(
@@ -26,6 +29,26 @@ def over_time(
     if rest and not reverse:
         state = body(whole * K, rest, state)
     return state
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def scan(step: Step, reverse: bool, weights: Any, init: jax.Array, xs: Any) -> Any:
+    """`lax.scan` of `step(weights, carry, x) -> (carry, y)`, in time linear in T in any dtype."""
+
+    def step_in_bits(carry: jax.Array, x: Any) -> tuple[jax.Array, jax.Array]:
+        carry, y = step(weights, carry, x)
+        return carry, bits(y)
+
+    carry, ys = lax.scan(step_in_bits, init, xs, reverse=reverse)
+    return carry, floats(ys)
+
+
+@scan.defjvp  # bits have no derivative; only differentiating twice comes here
+def _scan_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
+    def plain_scan(weights: Any, init: jax.Array, xs: Any) -> Any:
+        return lax.scan(partial(step, weights), init, xs, reverse=reverse)
+
+    return jax.jvp(plain_scan, primals, tangents)
 
 
 def empty(shape: tuple[int, ...], like: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn.bptt import batch, sequence
+from jrnn.bptt.schedule import divisor_near
 from jrnn.bptt.step import Recurrence
 from jrnn.types import RNNParams
 
@@ -42,7 +43,7 @@ def over_segments(segment: Segment, T: int, h0: jax.Array) -> tuple[jax.Array, A
     A segment takes what it needs of longer arrays by `start`: as inputs of the scan they would be
     copied, since the scan keeps the inputs of every step for its backward pass.
     """
-    S = batch.divisor_near(T, math.isqrt(T))
+    S = divisor_near(T, math.isqrt(T))
     whole, rest = divmod(T, S)
     remade = partial(jax.checkpoint, prevent_cse=False)  # a scan needs no guard against CSE
 

@@ -17,18 +17,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jrnn.bptt.loops import bits, floats
+from jrnn.bptt.loops import scan
+from jrnn.bptt.states import scanned
 from jrnn.bptt.step import Recurrence, project_inputs
 from jrnn.types import RNNParams
 
-Step = Callable[[Any, jax.Array, Any], tuple[jax.Array, jax.Array]]  # weights, carry, x -> carry, y
+States = Callable[..., tuple[jax.Array, jax.Array]]  # one of `states.py`
 
 
 def run(
-    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+    recurrence: Recurrence,
+    params: RNNParams,
+    xs: jax.Array,
+    h0: jax.Array,
+    states: States = scanned,
 ) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs); also right for a batch, where it costs more memory than `batch.run`."""
     with jax.named_scope("rnn_forward"):
@@ -36,21 +40,6 @@ def run(
     with jax.named_scope("rnn_weight_gradients"):  # all that is left of this line in a program
         a = _preactivations(recurrence, params, xs, hs, _value(h0))
     return _states_from_preactivations(recurrence, a, h0, h_last, hs, params.w_hh)
-
-
-def states(
-    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """(h_last, hs) of (1) and (2), as JAX differentiates them."""
-
-    def step(
-        w_hh: jax.Array, h_tm1: jax.Array, projected: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        h_t = recurrence.step(w_hh, projected, h_tm1)
-        return h_t, recurrence.rounded(h_t)
-
-    projected = project_inputs(params, xs, recurrence.matmul)
-    return _scan(step, False, recurrence.rounded(params.w_hh), h0, projected)
 
 
 # `checkpoint`: keep hs itself for (11), not the copy of it that is shifted by a step.
@@ -81,26 +70,6 @@ def _rounded(recurrence: Recurrence, x: jax.Array) -> jax.Array:
 @_rounded.defjvp
 def _rounded_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
     return _rounded(recurrence, *primals), tangents[0]
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _scan(step: Step, reverse: bool, weights: Any, init: jax.Array, xs: Any) -> Any:
-    """`lax.scan` of `step(weights, carry, x) -> (carry, y)`, in time linear in T in any dtype."""
-
-    def step_in_bits(carry: jax.Array, x: Any) -> tuple[jax.Array, jax.Array]:
-        carry, y = step(weights, carry, x)
-        return carry, bits(y)
-
-    carry, ys = lax.scan(step_in_bits, init, xs, reverse=reverse)
-    return carry, floats(ys)
-
-
-@_scan.defjvp  # bits have no derivative; only differentiating twice comes here
-def _scan_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
-    def plain_scan(weights: Any, init: jax.Array, xs: Any) -> Any:
-        return lax.scan(partial(step, weights), init, xs, reverse=reverse)
-
-    return jax.jvp(plain_scan, primals, tangents)
 
 
 @jax.custom_jvp
@@ -166,7 +135,7 @@ def _states_from_preactivations_bwd(
     with jax.named_scope("rnn_backward"):
         outputs = (dhs, _previous(hs, h0), hs)
         w_hh_transposed = recurrence.rounded(w_hh.T)  # once, not at every step
-        dh0, deltas = _scan(step_back, True, w_hh_transposed, dh_last, outputs)  # (9), (13)
+        dh0, deltas = scan(step_back, True, w_hh_transposed, dh_last, outputs)  # (9), (13)
     return deltas.astype(w_hh.dtype), dh0, None, None, None  # the rest enters as values
 
 

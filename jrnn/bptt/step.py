@@ -12,28 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32
+from jrnn.bptt.schedule import Schedule
 from jrnn.cell import Cell
 from jrnn.types import RNNParams
 
 Precision = str | None  # as `jax.default_matmul_precision` takes it
 Matmul = Callable[[Any, jax.Array], jax.Array]
-
-
-class Schedule(NamedTuple):
-    """How a batch goes through time; no result depends on it but for rounding."""
-
-    chunk: int  # K, steps that share a matmul of the inputs and of the weight gradients
-    block: int = 1  # steps written out in one iteration of a loop
-    read_first: bool = False  # read the rows of a block in one piece, before its first step
-
-    def read(self, block: Any) -> Any:
-        """The rows of a block, as arrays that stand in memory if they are to be read first."""
-        if not self.read_first:
-            return block
-        return lax.optimization_barrier(block)
 
 
 class Recurrence(NamedTuple):
@@ -42,7 +28,7 @@ class Recurrence(NamedTuple):
     cell: Cell
     precision: Precision = None
     compute_dtype: np.dtype | None = None  # None: that of the parameters
-    schedule: Schedule | None = None  # None: as `batch.py` chooses for the platform
+    schedule: Schedule | None = None  # None: as `schedule.py` chooses for the platform
 
     def rounded(self, x: jax.Array) -> jax.Array:
         """An operand of a matmul."""

@@ -1,0 +1,51 @@
+"""How a batch goes through time: the choices that change how fast it is, and no result.
+
+What a step costs differs. A GPU launches a kernel for every operation: steps written out in one
+block share those that read and write. A TPU wants the rows of a block in one piece. XLA:CPU gains
+nothing from blocks, and its matmuls are at full speed from about 512 rows on; in a small batch a
+chunk of that many steps would make the columns of [H, K, B] too long to write one by one.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+
+
+class Schedule(NamedTuple):
+    """The schedule of both passes."""
+
+    chunk: int  # K, steps that share a matmul of the inputs and of the weight gradients
+    block: int = 1  # steps written out in one iteration of a loop
+    read_first: bool = False  # read the rows of a block in one piece, before its first step
+
+    def read(self, block: Any) -> Any:
+        """The rows of a block, as arrays that stand in memory if they are to be read first."""
+        return lax.optimization_barrier(block) if self.read_first else block
+
+
+def by_schedule(
+    pass_: Callable[..., Any], schedule: Schedule | None, xs: jax.Array, args: Any
+) -> Any:
+    """`pass_(schedule, *args)`, by the schedule of the platform that it is compiled for."""
+    if schedule is not None:
+        return pass_(schedule, *args)
+    T, B = xs.shape[:2]
+    cpu = Schedule(divisor_near(T, min(512 // B, 128)))
+    tpu = Schedule(divisor_near(T, 1024 // B), block=16, read_first=True)
+    gpu = Schedule(divisor_near(T, 1024 // B), block=16)
+    return lax.platform_dependent(
+        *args,
+        cpu=partial(pass_, cpu),
+        tpu=partial(pass_, tpu),
+        default=partial(pass_, gpu),
+    )
+
+
+def divisor_near(T: int, wanted: int) -> int:
+    """The divisor of T nearest to `wanted`, within a factor of two; if there is none, `wanted`."""
+    wanted = min(max(wanted, 1), T)
+    near = [k for k in range((wanted + 1) // 2, min(2 * wanted, T) + 1) if T % k == 0]
+    return min(near, key=lambda k: max(k / wanted, wanted / k), default=wanted)
