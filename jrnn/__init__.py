@@ -12,6 +12,7 @@ from jrnn import testing as testing
 from jrnn import text as text
 from jrnn import training as training
 from jrnn.cell import Activation as Activation
+from jrnn.lengths import sequence_mask as sequence_mask
 from jrnn.loss import init_readout as init_readout
 from jrnn.loss import readout as readout
 from jrnn.loss import softmax_cross_entropy as softmax_cross_entropy

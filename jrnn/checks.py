@@ -144,7 +144,13 @@ def rnn_params(params: "RNNParams") -> None:
         _same_dtype("b_h", params.b_h, "w_hh", params.w_hh)
 
 
-def _inputs(argument: str, xs: Any, params: "RNNParams", leads: tuple[str, str]) -> None:
+def _inputs(
+    argument: str,
+    xs: Any,
+    params: "RNNParams",
+    leads: tuple[str, str],
+    counted: np.ndarray | None = None,
+) -> None:
     """Vectors, or ids, with one of two groups of leading axes, such as "T" and "T, B"."""
     array(argument, xs)
     I = params.w_ih.shape[0]
@@ -156,7 +162,7 @@ def _inputs(argument: str, xs: Any, params: "RNNParams", leads: tuple[str, str])
         if 0 not in features:
             repair = "cast counts to float." if 1 in features else "vectors are floats."
             refuse(argument, ids, describe(xs), f"Integers are token ids; {repair}")
-        _ids_within(argument, xs, I, f"I = {I} rows of w_ih")
+        _ids_within(argument, xs, I, f"I = {I} rows of w_ih", counted)
         return
     if not _is_float(xs):
         refuse(argument, f"vectors {vectors}, or {ids}", describe(xs), "Cast it by .astype.")
@@ -187,13 +193,70 @@ def cell_arguments(params: "RNNParams", h_tm1: Any, x_t: Any) -> None:
     _state("h_tm1", h_tm1, params, x_t.shape[: x_t.ndim - (not are_ids(x_t))])
 
 
-def rnn_arguments(params: "RNNParams", xs: Any, h0: Any) -> None:
+def rnn_arguments(
+    params: "RNNParams",
+    xs: Any,
+    h0: Any,
+    lengths_: Any = None,
+    resets: Any = None,
+    reset_state: Any = None,
+    recurrent_mask: Any = None,
+) -> None:
     rnn_params(params)
-    _inputs("xs", xs, params, ("T", "T, B"))
+    array("xs", xs)
+    steps = xs.shape if are_ids(xs) else xs.shape[:-1]
+    inside = None
+    if lengths_ is not None and steps:
+        lengths(lengths_, steps[0], steps[1:])
+        inside = _steps_inside(lengths_, steps)
+    _inputs("xs", xs, params, ("T", "T, B"), inside)
     if xs.shape[0] == 0:
         refuse("xs", "at least one step (T >= 1)", describe(xs), "Leave empty sequences out.")
-    if h0 is not None:
-        _state("h0", h0, params, xs.shape[1 : xs.ndim - (not are_ids(xs))])
+    if resets is not None:
+        _resets(resets, steps)
+    states = {"h0": h0, "reset_state": reset_state, "recurrent_mask": recurrent_mask}
+    for argument, h in states.items():
+        if h is not None:
+            _state(argument, h, params, steps[1:])
+
+
+def lengths(lengths: Any, T: int, batch: tuple[int, ...] | None) -> None:
+    """An integer, or integers of shape [] or `batch`, which is [B] of any size where it is None."""
+    whole = isinstance(lengths, (int, np.integer)) and not isinstance(lengths, bool)
+    if not whole:
+        array("lengths", lengths)
+        if not are_ids(lengths):
+            repair = "They count steps: cast them by .astype(jnp.int32)."
+            refuse("lengths", "integers", describe(lengths), repair)
+    fits = np.ndim(lengths) <= 1 if batch is None else np.shape(lengths) in ((), batch)
+    if not fits:
+        wanted = "[] or [B]" + (f" = {list(batch)}" if batch else "")
+        refuse("lengths", f"shape {wanted}", describe(lengths), "One length per sequence.")
+    values = _concrete(lengths)
+    if values is not None and ((values < 0) | (values > T)).any():
+        wrong = values[(values < 0) | (values > T)][0]
+        repair = "A length counts the steps of a sequence before its padding."
+        refuse("lengths", f"integers from 0 to T = {T}", int(wrong), repair)
+
+
+def _steps_inside(lengths: Any, steps: tuple[int, ...]) -> np.ndarray | None:
+    values = _concrete(lengths)
+    if values is None:
+        return None
+    return np.arange(steps[0]).reshape(-1, *(1,) * (len(steps) - 1)) < np.broadcast_to(
+        values, steps[1:]
+    )
+
+
+def _resets(resets: Any, steps: tuple[int, ...]) -> None:
+    array("resets", resets)
+    if resets.dtype != jnp.bool_:
+        repair = "Compare: resets = flags != 0."
+        refuse("resets", "a bool dtype", describe(resets), repair)
+    if resets.shape not in (steps, steps[:1]):
+        wanted = f"[T] = {list(steps[:1])}" + (f" or [T, B] = {list(steps)}" if steps[1:] else "")
+        repair = "True where a segment begins; [T] is shared by the batch."
+        refuse("resets", f"shape {wanted}", describe(resets), repair)
 
 
 # --- readout and loss ----------------------------------------------------------------------------
@@ -362,6 +425,14 @@ def compute_dtype(dtype: Any, params: "RNNParams") -> np.dtype | None:
 def flag(argument: str, value: Any) -> None:
     if not isinstance(value, (bool, np.bool_)):
         refuse(argument, "True or False", repr(value), "It is fixed when the call is compiled.")
+
+
+def positive_or_none(argument: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not _is_number(value) or not 0 < value < np.inf:
+        refuse(argument, "a positive number or None", repr(value), "None leaves it out.")
+    return float(value)
 
 
 def activation_derivative(

@@ -91,11 +91,11 @@ def _rnn_cross_entropy(
             return lax.dynamic_slice_in_dim(x, start, S)
 
         m = part(weights) if per_step else weights
-        h, hs = bptt.run(recurrence, rnn_params, part(xs), h)
+        h, hs = bptt.run(recurrence, rnn_params, bptt.Inputs(part(xs), h))
         precision = recurrence.precision
         return h, cost(precision, readout_params, hs.astype(dtype), part(labels), m)
 
-    h0 = bptt.first_state(rnn_params, xs, h0)
+    h0 = bptt.whole(rnn_params, xs, h0).h0
     if not remat:
         h_last, total = segment(0, T, h0)
         return total, h_last

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer, lecun_normal, orthogonal
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike, draw, matmul_precision
+from jrnn.arrays import ArrayLike, are_ids, draw, matmul_precision
 from jrnn.cell import Activation, ActivationName, elman
+from jrnn.lengths import marks_in_order
 from jrnn.types import RNNParams
 
 
@@ -90,8 +91,14 @@ def rnn(
     params: RNNParams,
     xs: ArrayLike,
     h0: ArrayLike | None = None,
+    lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
+    reset_state: ArrayLike | None = None,
+    recurrent_mask: ArrayLike | None = None,
     *,
     activation: ActivationName | Activation = "tanh",
+    reverse: bool = False,
+    clip_delta: float | None = None,
     compute_dtype: Any = None,
     remat: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
@@ -100,11 +107,14 @@ def rnn(
         a_t = x_t w_ih + h_{t-1} w_hh + b_h                                         (1)
         h_t = phi(a_t)                                                              (2)
 
-    The gradient is backpropagation through time, derived by hand: equations (9) and (11)-(13) of
-    `jrnn/bptt/`. It is exact to every order of reverse mode; of size T*B*H it keeps `hs` alone.
-    There is no forward mode of `rnn` itself (`jax.jvp`, `jax.jacfwd`, `jax.linearize`): use
-    `jrnn.derivation.rnn_scan`. Forward over reverse, as in `jax.hessian` of a cost, works.
-    `jax.default_matmul_precision` holds for the backward pass as for the forward pass.
+    The gradient is backpropagation through time, derived by hand: equations (9), (11)-(13) and
+    (15)-(17) of `jrnn/bptt/`. It is exact to every order of reverse mode; of size T*B*H it keeps
+    `hs` alone. There is no forward mode of `rnn` itself (`jax.jvp`, `jax.jacfwd`,
+    `jax.linearize`): use `jrnn.derivation.rnn_scan`. Forward over reverse, as in `jax.hessian` of
+    a cost, works. `jax.default_matmul_precision` holds for the backward pass as for the forward.
+
+    What carries data can be mapped by `jax.vmap` by its position; options go through
+    `functools.partial`.
 
     Args:
         params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None, of one floating dtype.
@@ -112,8 +122,25 @@ def rnn(
             integers: token ids in [0, I), which stand for one-hot vectors.
         h0: the state before the first step: None (zeros), `[H]` (shared by the batch, so that it
             can be learned) or `[B, H]`, in the dtype of the parameters.
+        lengths: the steps of each sequence, from 0 to T, `[B]` or `[]` (shared) integers; None: T.
+            What stands after them is padding: whatever it is, it reaches no output and no
+            gradient; `hs` is 0 there. A sequence of length 0 ends in `h0`.
+        resets: `[T, B]` or `[T]` (shared) bool: a new segment begins with this step, whichever
+            way it is read. The state before its first step that is read is `reset_state`, not what
+            came before, nor `h0`. None: nowhere.
+        reset_state: as `h0`; None is zeros.
+        recurrent_mask: m, `[H]` or `[B, H]`: (1) becomes x_t w_ih + (m * h_{t-1}) w_hh + b_h, with
+            the same m at every step, as in variational dropout (Gal and Ghahramani, A
+            theoretically grounded application of dropout in recurrent neural networks, 2016).
+            None: ones.
         activation: phi: "tanh", "relu" (phi'(0) = 0), "sigmoid", "identity", or a
             `jrnn.Activation`.
+        reverse: read each sequence from its own end to its start. The outputs keep the order of
+            the inputs; `h_last` is the state after x_0 is read.
+        clip_delta: every element of delta_t, the cotangent of a_t, is clipped to +-clip_delta
+            before anything is made of it: the gradients of that step and what goes back to the
+            steps before (Graves, Generating sequences with recurrent neural networks, 2013). It is
+            then no gradient of a cost any more. None: as it is.
         compute_dtype: a narrower floating dtype, such as `jnp.bfloat16`: operands of matmuls are
             rounded to it and their products summed in the dtype of the parameters, in which all
             else stays; `hs` comes back in it. None: the dtype of the parameters.
@@ -122,24 +149,30 @@ def rnn(
             itself is not used (see `jrnn.rnn_cross_entropy` for a loss at every step).
 
     Returns:
-        `(h_last, hs)`, as `lax.scan` returns its carry and its outputs: `[H]` or `[B, H]`, the
-        state after the last step, and `[T, H]` or `[T, B, H]`, the state after every step. Both
-        have the dtype of the parameters, or `hs` that of `compute_dtype`.
+        `(h_last, hs)`, as `lax.scan` does: the state after the last step `[H]` or `[B, H]`, and
+        all states `[T, H]` or `[T, B, H]`, `hs[0]` being h_1, in the dtype of the parameters (`hs`
+        in `compute_dtype`, if there is one).
 
     Raises:
         ValueError: a shape, a rank or a dtype that does not fit, no step at all, concrete token
-            ids outside [0, I), an unknown activation, a `compute_dtype` that is not floating or
-            not narrower than the parameters. Ids outside the range that only the compiled
-            program sees give NaN.
+            ids outside [0, I), concrete lengths outside [0, T], an unknown activation, a
+            `clip_delta` that is not positive, a `compute_dtype` that is not floating or not
+            narrower than the parameters. Ids outside the range that only the compiled program
+            sees give NaN; lengths, the nearest one.
     """
-    checks.rnn_arguments(params, xs, h0)
+    checks.rnn_arguments(params, xs, h0, lengths, resets, reset_state, recurrent_mask)
+    checks.flag("reverse", reverse)
     checks.flag("remat", remat)
-    options = recurrence(activation, compute_dtype, params)
-    return _rnn(params, xs, h0, recurrence=options, remat=bool(remat))
+    options = recurrence(activation, compute_dtype, params, clip_delta)
+    data = (xs, h0, lengths, resets, reset_state, recurrent_mask)
+    return _rnn(params, *data, recurrence=options, reverse=bool(reverse), remat=bool(remat))
 
 
 def recurrence(
-    activation: ActivationName | Activation, compute_dtype: Any, params: RNNParams
+    activation: ActivationName | Activation,
+    compute_dtype: Any,
+    params: RNNParams,
+    clip_delta: float | None = None,
 ) -> bptt.Recurrence:
     """The static part of a call, from its options.
 
@@ -147,6 +180,7 @@ def recurrence(
         activation: as in `rnn`.
         compute_dtype: as in `rnn`.
         params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+        clip_delta: as in `rnn`.
 
     Returns:
         The `bptt.Recurrence`.
@@ -155,19 +189,30 @@ def recurrence(
         ValueError: an option that `rnn` refuses.
     """
     compute_dtype = checks.compute_dtype(compute_dtype, params)
-    return bptt.Recurrence(elman(activation), matmul_precision(), compute_dtype)
+    clip_delta = checks.positive_or_none("clip_delta", clip_delta)
+    return bptt.Recurrence(elman(activation), matmul_precision(), compute_dtype, clip_delta)
 
 
-@partial(jax.jit, static_argnames=("recurrence", "remat"))
+@partial(jax.jit, static_argnames=("recurrence", "reverse", "remat"))
 def _rnn(
     params: RNNParams,
     xs: jax.Array,
     h0: jax.Array | None,
+    lengths: jax.Array | None,
+    resets: jax.Array | None,
+    reset_state: jax.Array | None,
+    recurrent_mask: jax.Array | None,
     *,
     recurrence: bptt.Recurrence,
+    reverse: bool,
     remat: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    return bptt.run(recurrence, params, xs, h0, remat)
+    steps = xs.shape if are_ids(xs) else xs.shape[:-1]
+    marks = marks_in_order(steps, lengths, resets, reverse)
+    entry = bptt.Entry(reset_state if resets is not None else None, recurrent_mask)
+    inputs = bptt.whole(params, xs[::-1] if reverse else xs, h0, marks, entry)
+    h_last, hs = bptt.run(recurrence, params, inputs, remat)
+    return h_last, hs[::-1] if reverse else hs
 
 
 @partial(jax.jit, static_argnames=("recurrence",))
@@ -179,4 +224,5 @@ def _rnn_cell(
     recurrence: bptt.Recurrence,
 ) -> jax.Array:
     projected = bptt.project_inputs(params, x_t, recurrence.matmul)
-    return recurrence.step(params.w_hh, projected, jnp.broadcast_to(h_tm1, projected.shape))
+    h_tm1 = jnp.broadcast_to(h_tm1, projected.shape)
+    return recurrence.step(params.w_hh, bptt.Entry(), projected, bptt.Marks(), h_tm1)

@@ -19,3 +19,11 @@ def float32():
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def forget_traces():
+    """`jax.checkpoint` and `jax.jit` remember what they traced, by the function that they wrap."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()

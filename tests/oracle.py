@@ -33,7 +33,7 @@ def states(w_ih, w_hh, b_h, xs, h0, activation):
     return a, hs
 
 
-def gradients(w_ih, w_hh, b_h, xs, h0, activation, dh_last, dhs):
+def gradients(w_ih, w_hh, b_h, xs, h0, activation, dh_last, dhs, clip=np.inf):
     """Cotangents of every argument of one sequence, from those of the last state and all states."""
     dphi = ACTIVATIONS[activation][1]
     a, hs = states(w_ih, w_hh, b_h, xs, h0, activation)
@@ -48,7 +48,7 @@ def gradients(w_ih, w_hh, b_h, xs, h0, activation, dh_last, dhs):
     dh = dh_last.copy()
     for t in reversed(range(T)):
         dh = dh + dhs[t]
-        da = np.array([dh[j] * dphi(a[t, j]) for j in range(H)])
+        da = np.array([max(-clip, min(clip, dh[j] * dphi(a[t, j]))) for j in range(H)])
         before = hs[t - 1] if t else h0
         dh = np.zeros(H)
         for j in range(H):
@@ -62,40 +62,107 @@ def gradients(w_ih, w_hh, b_h, xs, h0, activation, dh_last, dhs):
     return {**d, "h0": dh}
 
 
-def _one_sequence(xs, b, I):
-    """Sequence b as vectors, token ids as one-hot."""
-    x = np.asarray(xs)[:, b] if b is not None else np.asarray(xs)
-    return np.eye(I)[x] if np.issubdtype(x.dtype, np.integer) else x
+def segments(n, resets, reverse):
+    """The steps of each segment of n steps, in the order of reading; from h0: only the first."""
+    borders = [t for t in range(1, n) if resets[t]]
+    parts = [list(range(s, e)) for s, e in zip([0, *borders], [*borders, n], strict=True) if s < e]
+    return [part[::-1] for part in parts[::-1]] if reverse else parts
 
 
-def rnn(params, xs, h0, activation, dh_last, dhs):
+def one_sequence(
+    w_ih, w_hh, b_h, xs, h0, activation, dh_last, dhs, n, resets, h_r, m, reverse, clip
+):
+    """A sequence of which n steps count, each segment run alone: the last state, all, cotangents.
+
+    A mask m of the states is a w_hh whose rows are multiplied by it.
+    """
+    T, H = len(xs), len(w_hh)
+    masked = m[:, None] * w_hh
+    shapes = {"w_ih": w_ih, "w_hh": w_hh, "b_h": b_h, "xs": xs, "h0": h0}
+    d = {name: np.zeros(x.shape) for name, x in {**shapes, "reset_state": h0, "m": h0}.items()}
+    hs, h_last = np.zeros((T, H)), h0
+    parts = segments(n, resets, reverse)
+    if not parts:
+        d["h0"] += dh_last
+    for part in parts:
+        first = part is parts[0] and not (resets[0] and not reverse)
+        start = h0 if first else h_r
+        dh_end = dh_last if part is parts[-1] else np.zeros(H)
+        args = (w_ih, masked, b_h, xs[part], start, activation)
+        hs[part] = states(*args)[1]
+        h_last = hs[part[-1]]
+        found = gradients(*args, dh_end, dhs[part], clip)
+        d["w_ih"] += found["w_ih"]
+        d["b_h"] += found["b_h"]
+        d["w_hh"] += m[:, None] * found["w_hh"]
+        d["m"] += (found["w_hh"] * w_hh).sum(1)
+        d["xs"][part] = found["xs"]
+        d["h0" if first else "reset_state"] += found["h0"]
+    return h_last, hs, d
+
+
+def rnn(
+    params,
+    xs,
+    h0,
+    activation,
+    dh_last,
+    dhs,
+    *,
+    lengths=None,
+    resets=None,
+    reset_state=None,
+    recurrent_mask=None,
+    reverse=False,
+    clip=np.inf,
+):
     """`(h_last, hs)` and the cotangents by name, as `jrnn.rnn` takes and returns them."""
     w_ih, w_hh, b_h = (None if p is None else np.asarray(p) for p in params)
     I, H = w_ih.shape
-    vectors = not np.issubdtype(np.asarray(xs).dtype, np.integer)
-    batched = np.ndim(xs) == 2 + vectors
+    xs = np.asarray(xs)
+    vectors = not np.issubdtype(xs.dtype, np.integer)
+    batched = xs.ndim == 2 + vectors
+    T, B = (xs.shape[0], xs.shape[1] if batched else 1)
+
+    def per_sequence(x, shape, missing):
+        x = np.full(shape, missing) if x is None else np.asarray(x)
+        return np.broadcast_to(x, shape)
+
+    def over_batch(x):  # [T, ...] with or without a batch
+        return np.asarray(x) if batched else np.asarray(x)[:, None]
+
+    given = {"h0": h0, "reset_state": reset_state, "recurrent_mask": recurrent_mask}
+    missing = {"h0": 0.0, "reset_state": 0.0, "recurrent_mask": 1.0}
+    full = {name: per_sequence(h, (B, H), missing[name]) for name, h in given.items()}
+    n = per_sequence(lengths, (B,), T)
+    marks = np.zeros((T, B), bool) if resets is None else np.asarray(resets)
+    marks = np.broadcast_to(marks if marks.ndim == 2 else marks[:, None], (T, B))
+    x = over_batch(xs) if vectors else np.eye(I)[np.clip(over_batch(xs), 0, I - 1)]
     bias = np.zeros(H) if b_h is None else b_h
-    start = np.zeros(H) if h0 is None else np.asarray(h0)
-    names = ["w_ih", "w_hh"] + ["b_h"] * (b_h is not None)
-    total = dict.fromkeys(names, 0.0)
-    hs, dxs, dh0 = [], [], []
-    for b in range(np.shape(xs)[1]) if batched else [None]:
-        of = (..., b, slice(None)) if batched else ...
-        x = _one_sequence(xs, b, I)
-        h = start[b] if start.ndim == 2 else start
-        args = (w_ih, w_hh, bias, x, h, activation)
-        hs.append(states(*args)[1])
-        d = gradients(*args, np.asarray(dh_last)[of], np.asarray(dhs)[of])
-        dxs.append(d["xs"])
-        dh0.append(d["h0"])
-        for name in names:
-            total[name] = total[name] + d[name]
+    dh_last = np.asarray(dh_last).reshape(B, H)
+    total = dict.fromkeys(["w_ih", "w_hh"] + ["b_h"] * (b_h is not None), 0.0)
+    last, hs, each = [], [], {"xs": [], "h0": [], "reset_state": [], "m": []}
+    for b in range(B):
+        found = one_sequence(
+            *(w_ih, w_hh, bias, x[:, b], full["h0"][b], activation, dh_last[b]),
+            *(over_batch(dhs)[:, b], n[b], marks[:, b], full["reset_state"][b]),
+            *(full["recurrent_mask"][b], reverse, clip),
+        )
+        last.append(found[0])
+        hs.append(found[1])
+        for name, d in found[2].items():
+            if name in each:
+                each[name].append(d)
+            elif name in total:
+                total[name] = total[name] + d
+    each["recurrent_mask"] = each.pop("m")
     if vectors:
-        total["xs"] = np.stack(dxs, 1) if batched else dxs[0]
-    if h0 is not None:
-        total["h0"] = np.stack(dh0) if start.ndim == 2 else sum(dh0)
+        total["xs"] = np.stack(each["xs"], 1) if batched else each["xs"][0]
+    for name, h in given.items():
+        if h is not None:
+            total[name] = np.stack(each[name]) if np.ndim(h) == 2 else sum(each[name])
     hs = np.stack(hs, 1) if batched else hs[0]
-    return (hs[-1], hs), total
+    return (np.stack(last) if batched else last[0], hs), total
 
 
 def cross_entropy(logits, labels, weights, dlosses):

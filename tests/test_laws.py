@@ -247,7 +247,11 @@ def test_a_leaky_elman_cell(form):
 
         return lax.scan(step, h0, xs)
 
-    kernel = partial(form.run, bptt.Recurrence(leaky(alpha), schedule=bptt.Schedule(3, block=2)))
+    recurrence = bptt.Recurrence(leaky(alpha), schedule=bptt.Schedule(3, block=2))
+
+    def kernel(params, xs, h0):
+        return form.run(recurrence, params, bptt.whole(params, xs, h0))
+
     found = value_and_cotangents(kernel, case)
     assert_close(found, value_and_cotangents(plain, case))
     assert_close(second_order(kernel, case), second_order(plain, case), LAW_RTOL * 10)

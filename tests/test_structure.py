@@ -26,12 +26,12 @@ def test_no_loop_over_steps_carries_anything_of_the_size_of_a_weight():
     """Neither of a batch, in chunks of 512 / 7 steps on a CPU, nor of one sequence."""
     case = make_case(T=2 * 73, B=B, I=I, H=H)
     jaxpr = jax.make_jaxpr(jax.grad(cost, (0, 1, 2)))(case.params, case.xs, case.h0)
-    states, deltas = (2 * 73, B, H), (H, 73, B)
+    states, deltas = (72, (2 * 73, B, H)), (73, (H, 73, B))  # a step of 73 stands before its loop
     platforms = named(jaxpr, "cond")
     assert [e.params["branches_platforms"][0] for e in platforms] == [("cpu",), ("cpu",)]
-    for platform, buffer in zip(platforms, (states, deltas), strict=True):
+    for platform, (length, buffer) in zip(platforms, (states, deltas), strict=True):
         over_chunks, over_steps = named(platform.params["branches"][0], "scan")
-        assert [over_chunks.params["length"], over_steps.params["length"]] == [2, 73]
+        assert [over_chunks.params["length"], over_steps.params["length"]] == [2, length]
         assert [c for c in carries(over_steps) if c] == [(B, H), buffer]  # () counts the steps
 
     one = make_case(T=T, batch=False, I=I, H=H)
@@ -117,6 +117,17 @@ def test_a_batch_computes_no_gradient_that_nobody_asked_for():
     assert everything - flops("w_ih", "w_hh", "b_h") >= rows * I * H
     assert everything - flops("w_hh", "b_h", "xs") >= rows * I * H
     assert everything - flops("w_ih", "b_h", "xs") >= rows * H * H
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "identity"])
+@pytest.mark.parametrize("ends", [False, True], ids=["whole", "lengths"])
+def test_the_states_are_written_in_place(float32, activation, ends):
+    """A copy of hs would be one at every step, and the time quadratic in T."""
+    params = jrnn.init_rnn(jax.random.key(0), 8, 16)
+    xs, lengths = jnp.zeros((1024, 4, 8)), jnp.full(4, 1000) if ends else None
+    forward = jax.jit(lambda p, xs: jrnn.rnn(p, xs, None, lengths, activation=activation)[1])
+    compiled = forward.lower(params, xs).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.3 * (1024 * 4 * 16 * 4)
 
 
 def test_no_unused_state_is_left_in_the_compiled_backward_loop():

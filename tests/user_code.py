@@ -18,7 +18,7 @@ states: jax.Array = hs
 softsign = jrnn.Activation(lambda a: a / (1 + abs(a)), lambda h: (1 - abs(h)) ** 2)
 jrnn.rnn(params, xs, jnp.zeros(4), activation=softsign)
 jrnn.rnn(params, xs, activation="gelu")  # type: ignore[arg-type]
-jrnn.rnn(params, xs, jnp.zeros(4), "relu")  # type: ignore[call-arg]
+jrnn.rnn(params, xs, jnp.zeros(4), "relu")  # type: ignore[arg-type]
 jrnn.rnn(readout, xs)  # type: ignore[arg-type]
 params._replace(b_h=None)
 

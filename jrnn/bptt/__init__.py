@@ -13,6 +13,18 @@ the steps after t, c_T the cotangent of h_last; delta_t is the cotangent of a_t:
     dw_ih   = sum_t x_t^T delta_t               db_h = sum_t delta_t               (12)
     dx_t    = delta_t w_ih^T                    dh_0 = c_0                         (13)
 
+With lengths (v_t: step t is inside of its sequence), resets (r_t: a new segment begins at t, from
+the reset state h_r) and a mask m of the states:
+
+    e_{t-1} = h_r if r_t else s_{t-1}           s_t in place of h_t
+    s_t     = phi(x_t w_ih + (m * e_{t-1}) w_hh + b_h) if v_t else s_{t-1}
+    hs_t    = s_t if v_t else 0                 h_last = s_T                       (15)
+    delta_t = phi'(s_t) * (dhs_t + c_t) if v_t else 0
+    c_{t-1} = c_t if not v_t, 0 if r_t, else m * (delta_t w_hh^T)                  (16)
+    dh_r    = sum of m * (delta_t w_hh^T) over t with v_t and r_t
+    dw_hh   = sum_t (m * e_{t-1})^T delta_t     dm = sum_t e_{t-1} * (delta_t w_hh^T)
+    dh_0    = c_0                                                                  (17)
+
 Only (9) is sequential, and it needs nothing of the forward pass but the states; (11)-(13) are
 matmuls over many steps at once. There are two forms of that, with one step and one adjoint
 (`step.py`), because JAX maps a custom rule first and sums its results afterwards:
@@ -31,8 +43,11 @@ memory.
 import jax
 import jax.numpy as jnp
 
-from jrnn.arrays import are_ids, varying_alike
+from jrnn.arrays import ArrayLike, are_ids, varying_alike
 from jrnn.bptt import batch, segments, sequence
+from jrnn.bptt.inputs import Entry as Entry
+from jrnn.bptt.inputs import Inputs as Inputs
+from jrnn.bptt.inputs import Marks as Marks
 from jrnn.bptt.schedule import Schedule as Schedule
 from jrnn.bptt.step import Precision as Precision
 from jrnn.bptt.step import Recurrence as Recurrence
@@ -41,22 +56,27 @@ from jrnn.types import RNNParams
 
 
 def run(
-    recurrence: Recurrence,
+    recurrence: Recurrence, params: RNNParams, inputs: Inputs, remat: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """(h_last, hs) of `rnn`, whose docstring describes them, of inputs that are `whole`."""
+    form = segments if remat else batch if inputs.h0.ndim == 2 else sequence
+    return form.run(recurrence, params, inputs)
+
+
+def whole(
     params: RNNParams,
     xs: jax.Array,
-    h0: jax.Array | None,
-    remat: bool = False,
-) -> tuple[jax.Array, jax.Array]:
-    """(h_last, hs) of `rnn`, whose docstring describes them; `h0` is None, [H] or [B, H]."""
-    h0 = first_state(params, xs, h0)
-    form = segments if remat else batch if h0.ndim == 2 else sequence
-    return form.run(recurrence, params, xs, h0)
-
-
-def first_state(params: RNNParams, xs: jax.Array, h0: jax.Array | None) -> jax.Array:
-    """h_0 in the shape of one step, varying over every mesh axis that h_1 varies over."""
+    h0: ArrayLike | None = None,
+    marks: Marks = Marks(),  # noqa: B008
+    entry: Entry = Entry(),  # noqa: B008
+) -> Inputs:
+    """The states in the shape of one step, varying over every mesh axis that h_1 varies over."""
     shape = (*(xs.shape[1:] if are_ids(xs) else xs.shape[1:-1]), params.w_hh.shape[0])
-    h0 = jnp.zeros((), params.w_hh.dtype) if h0 is None else h0
-    h0 = h0.reshape((1,) * (len(shape) - h0.ndim) + h0.shape)
-    _, _, h0 = varying_alike((params, xs, jnp.broadcast_to(h0, shape)))
-    return h0
+    start = jnp.zeros((), params.w_hh.dtype) if h0 is None else jnp.asarray(h0)
+
+    def in_shape(h: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(h.reshape((1,) * (len(shape) - h.ndim) + h.shape), shape)
+
+    states = jax.tree.map(in_shape, (start, entry))
+    _, _, _, (start, entry) = varying_alike((params, xs, marks, states))
+    return Inputs(xs, start, marks, entry)

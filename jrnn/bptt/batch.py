@@ -24,19 +24,21 @@ from jax import lax
 
 from jrnn.arrays import are_ids, at_least_float32, varying_alike
 from jrnn.bptt import sequence
+from jrnn.bptt.inputs import Inputs, Marks, inside, masked, only_one, states_entering
 from jrnn.bptt.loops import empty, floats, over_time, put, row, rows
 from jrnn.bptt.schedule import Schedule, by_schedule
 from jrnn.bptt.states import in_place, in_place_alone
-from jrnn.bptt.step import Recurrence
+from jrnn.bptt.step import Cotangents, Recurrence
 from jrnn.types import RNNParams
+
+Gradients = tuple[RNNParams, Inputs]  # None where there is none: of ids, of the marks
 
 
 class Residuals(NamedTuple):
     """What the backward pass keeps of the forward pass."""
 
     params: RNNParams
-    xs: jax.Array
-    h0: jax.Array
+    inputs: Inputs
     hs: jax.Array  # phi' is a function of h_t: the only array of size T*B*H
 
 
@@ -48,35 +50,33 @@ class Sums(NamedTuple):
     b_h: jax.Array | None  # [H]
 
 
-def run(
-    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """(h_last, hs) for `[T, B, I]` or ids `[T, B]`, and `[B, H]`."""
-    if len(h0) == 1:  # the columns of [H, K, B] would be written number by number
-        h_last, hs = sequence.run(recurrence, params, xs[:, 0], h0[0], in_place_alone)
+def run(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+    """(h_last, hs) for xs `[T, B, I]` or ids `[T, B]`, and states `[B, H]`."""
+    if len(inputs.h0) == 1:  # the columns of [H, K, B] would be written number by number
+        h_last, hs = sequence.run(recurrence, params, only_one(inputs), in_place_alone)
         return h_last[None], hs[:, None]
     # Under `shard_map` a replicated weight becomes a copy per device out here, so that JAX, not
     # the rule, sums its gradient over the mesh.
-    return _states(recurrence, *varying_alike((params, xs, h0)))
+    return _states(recurrence, *varying_alike((params, inputs)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _states(
-    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+    recurrence: Recurrence, params: RNNParams, inputs: Inputs
 ) -> tuple[jax.Array, jax.Array]:
-    return in_place(recurrence, params, xs, h0)
+    return in_place(recurrence, params, inputs)
 
 
 def _states_fwd(
-    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+    recurrence: Recurrence, params: RNNParams, inputs: Inputs
 ) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
-    h_last, hs = in_place(recurrence, params, xs, h0)
-    return (h_last, hs), Residuals(params, xs, h0, hs)
+    h_last, hs = in_place(recurrence, params, inputs)
+    return (h_last, hs), Residuals(params, inputs, hs)
 
 
 def _states_bwd(
     recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
-) -> tuple[RNNParams, jax.Array | None, jax.Array]:
+) -> Gradients:
     return _backward(recurrence, residuals, cotangents)
 
 
@@ -86,14 +86,10 @@ _states.defvjp(_states_fwd, _states_bwd)
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _backward(
     recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
-) -> tuple[RNNParams, jax.Array | None, jax.Array]:
-    """The cotangents of params, xs (None for ids) and h0."""
-    return by_schedule(
-        partial(_scheduled_backward, recurrence),
-        recurrence.schedule,
-        residuals.xs,
-        (residuals, cotangents),
-    )
+) -> Gradients:
+    pass_ = partial(_scheduled_backward, recurrence)
+    xs = residuals.inputs.xs
+    return by_schedule(pass_, recurrence.schedule, xs, (residuals, cotangents))
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)
@@ -102,31 +98,31 @@ def _scheduled_backward(
     schedule: Schedule,
     residuals: Residuals,
     cotangents: tuple[jax.Array, jax.Array],
-) -> tuple[RNNParams, jax.Array | None, jax.Array]:
-    params, xs, _, hs = residuals
+) -> Gradients:
+    params, (xs, _, _, entry), _ = residuals
     dh_last, dhs = cotangents
     w_hh_transposed = recurrence.rounded(params.w_hh.T)  # once, not at every step
 
-    def chunk(start: Any, K: int, state: tuple[jax.Array, Sums, jax.Array | None]) -> Any:
+    def chunk(start: Any, K: int, state: tuple[Cotangents, Sums, jax.Array | None]) -> Any:
         c, sums, dxs = state
         with jax.named_scope("rnn_backward"):
             arguments = (recurrence, schedule, w_hh_transposed, residuals, dhs)
             c, deltas = _step_back(*arguments, start, K, c)
         with jax.named_scope("rnn_weight_gradients"):
-            before = _state_before(residuals, start)[None]
-            previous = jnp.concatenate([before, rows(hs, start, K - 1)])
-            sums = _add_weight_gradients(recurrence, sums, deltas, rows(xs, start, K), previous)
+            x, states = _operands(residuals, start, K)
+            sums = _add_weight_gradients(recurrence, sums, deltas, x, states)
             if dxs is not None:
                 dxs = put(dxs, _input_gradients(recurrence, deltas, params.w_ih), start)
         return c, sums, dxs
 
     dxs = None if are_ids(xs) else empty(xs.shape, xs)
-    state = (dh_last, _no_sums(params, xs), dxs)
-    dh0, sums, dxs = over_time(len(xs), schedule.chunk, chunk, state, reverse=True)
+    c_T = Cotangents(dh_last, jax.tree.map(jnp.zeros_like, entry))
+    state = (c_T, _no_sums(params, xs), dxs)
+    (dh0, dentry), sums, dxs = over_time(len(xs), schedule.chunk, chunk, state, reverse=True)
     sums = lax.optimization_barrier(sums)  # or XLA transposes the factors instead of the sums
     dparams = RNNParams(sums.w_ih if are_ids(xs) else sums.w_ih.T, sums.w_hh.T, sums.b_h)
     dparams = jax.tree.map(lambda d: d.astype(params.w_hh.dtype), dparams)
-    return dparams, None if dxs is None else floats(dxs), dh0
+    return dparams, Inputs(dxs if dxs is None else floats(dxs), dh0, Marks(), dentry)
 
 
 def _step_back(
@@ -137,34 +133,36 @@ def _step_back(
     dhs: jax.Array,
     start: Any,
     K: int,
-    c: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+    c: Cotangents,
+) -> tuple[Cotangents, jax.Array]:
     """(9) from step start + K - 1 to step start: c before them, and the deltas [H, K, B]."""
+    _, inputs, hs = residuals
 
-    def block(k: Any, u: int, state: tuple[jax.Array, jax.Array]) -> Any:
+    def block(k: Any, u: int, state: tuple[Cotangents, jax.Array]) -> Any:
         c, deltas = state
         t = start + k
-        hs_block, dhs_block = schedule.read((rows(residuals.hs, t, u), rows(dhs, t, u)))
-        before = _state_before(residuals, t)  # compiled away for a cell that does not read it
+        dhs_block, marks, hs_block = schedule.read(rows((dhs, inputs.marks, hs), t, u))
+        before = states_entering(inputs, hs, t, u)  # compiled away for a cell that reads none
         found = []
         for j in reversed(range(u)):
-            dh_t = row(dhs_block, j).astype(c.dtype) + c
-            h_tm1 = row(hs_block, j - 1) if j else before
-            c, delta_t = recurrence.step_back(w_hh_transposed, dh_t, h_tm1, row(hs_block, j))
+            given_t = row((dhs_block, marks, before, hs_block), j)
+            c, delta_t = recurrence.step_back(w_hh_transposed, inputs.entry, c, *given_t)
             found.append(recurrence.rounded(delta_t).T)
         # In the order they are computed in, then turned around: a TPU writes them as it goes.
         return c, put(deltas, lax.rev(jnp.stack(found, 1), (1,)), k, axis=1)
 
-    B, H = c.shape
-    state = (c, empty((H, K, B), recurrence.rounded(c)))
+    B, H = c.h.shape
+    state = (c, empty((H, K, B), recurrence.rounded(c.h)))
     c, deltas = over_time(K, schedule.block, block, state, reverse=True)
     return c, lax.optimization_barrier(floats(deltas))  # or a single step is transposed again
 
 
-def _state_before(residuals: Residuals, t: Any) -> jax.Array:
-    """h_{t-1}, of a step t that is counted from 0, as it was stored."""
-    h0 = residuals.h0.astype(residuals.hs.dtype)
-    return jnp.where(t == 0, h0, rows(residuals.hs, jnp.maximum(t - 1, 0), 1)[0])
+def _operands(residuals: Residuals, start: Any, K: int) -> tuple[jax.Array, jax.Array]:
+    """x_t and m * e_{t-1} of K steps; what stands outside of a sequence need not be finite."""
+    _, inputs, hs = residuals
+    xs, marks = rows((inputs.xs, inputs.marks), start, K)
+    states = masked(inputs.entry, states_entering(inputs, hs, start, K))
+    return xs if are_ids(xs) else inside(marks, xs), states
 
 
 def _no_sums(params: RNNParams, xs: jax.Array) -> Sums:
@@ -173,9 +171,9 @@ def _no_sums(params: RNNParams, xs: jax.Array) -> Sums:
 
 
 def _add_weight_gradients(
-    recurrence: Recurrence, sums: Sums, deltas: jax.Array, xs: jax.Array, previous: jax.Array
+    recurrence: Recurrence, sums: Sums, deltas: jax.Array, xs: jax.Array, states: jax.Array
 ) -> Sums:
-    """(11) and (12) of a chunk: deltas [H, K, B], xs [K, B, I] or ids [K, B], previous [K, B, H]"""
+    """(11), (12) of a chunk: deltas [H, K, B], xs [K, B, I] or ids [K, B], m * e_{t-1} [K, B, H]"""
     H, total = len(deltas), sums.w_hh.dtype
     matmul = partial(jnp.matmul, precision=recurrence.precision, preferred_element_type=total)
     deltas = deltas.reshape(H, -1)
@@ -184,7 +182,7 @@ def _add_weight_gradients(
         w_ih = rows.add(deltas.T.astype(total), mode="drop", wrap_negative_indices=False)
     else:
         w_ih = sums.w_ih + matmul(deltas, recurrence.rounded(xs).reshape(-1, xs.shape[-1]))
-    w_hh = sums.w_hh + matmul(deltas, previous.reshape(-1, H))
+    w_hh = sums.w_hh + matmul(deltas, states.reshape(-1, H))
     return Sums(w_ih, w_hh, None if sums.b_h is None else sums.b_h + deltas.sum(1, dtype=total))
 
 
@@ -202,10 +200,10 @@ def _input_gradients(recurrence: Recurrence, deltas: jax.Array, w_ih: jax.Array)
 
 @_backward.defjvp
 def _backward_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
-    def gradients(residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]) -> Any:
-        *arguments, _ = residuals  # not hs: the derivative goes to what it was computed from
-        _, vjp = jax.vjp(partial(sequence.run, recurrence), *arguments)
-        dparams, dxs, dh0 = vjp(cotangents)
-        return dparams, None if are_ids(residuals.xs) else dxs, dh0
+    def gradients(residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]) -> Gradients:
+        params, inputs, _ = residuals  # not hs: the derivative goes to what it was computed from
+        _, vjp = jax.vjp(partial(sequence.run, recurrence), params, inputs)
+        dparams, (dxs, dh0, _, dentry) = vjp(cotangents)
+        return dparams, Inputs(None if are_ids(inputs.xs) else dxs, dh0, Marks(), dentry)
 
     return jax.jvp(gradients, primals, tangents)

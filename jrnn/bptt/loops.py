@@ -64,14 +64,15 @@ def put(buffer: jax.Array, x: jax.Array, start: Any, axis: int = 0) -> jax.Array
     return update(buffer, bits(x), start, axis, allow_negative_indices=False)
 
 
-def rows(x: jax.Array, start: Any, count: int) -> jax.Array:
-    """Rows start, ..., start + count - 1; `start` must not be negative."""
-    return lax.dynamic_slice_in_dim(x, start, count, allow_negative_indices=False)
+def rows(tree: Any, start: Any, count: int) -> Any:
+    """Rows start, ..., start + count - 1 of every array; `start` must not be negative."""
+    take = partial(lax.dynamic_slice_in_dim, allow_negative_indices=False)
+    return jax.tree.map(lambda x: take(x, start, count), tree)
 
 
-def row(x: jax.Array, j: int) -> jax.Array:
-    """Row j; `x[j]` says the same and takes ten times as long to trace."""
-    return lax.index_in_dim(x, j, keepdims=False)
+def row(tree: Any, j: int) -> Any:
+    """Row j of every array; `x[j]` says the same and takes ten times as long to trace."""
+    return jax.tree.map(lambda x: lax.index_in_dim(x, j, keepdims=False), tree)
 
 
 def bits(x: jax.Array) -> jax.Array:

@@ -19,46 +19,45 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from jrnn.arrays import are_ids
+from jrnn.bptt.inputs import Entry, Inputs, Marks, inside, masked, states_entering
 from jrnn.bptt.loops import scan
 from jrnn.bptt.states import scanned
-from jrnn.bptt.step import Recurrence, project_inputs
+from jrnn.bptt.step import Cotangents, Recurrence, project_inputs
 from jrnn.types import RNNParams
 
+Starts = tuple[jax.Array, Entry]  # h_0, and what a state meets on its way into a step
 States = Callable[..., tuple[jax.Array, jax.Array]]  # one of `states.py`
 
 
 def run(
-    recurrence: Recurrence,
-    params: RNNParams,
-    xs: jax.Array,
-    h0: jax.Array,
-    states: States = scanned,
+    recurrence: Recurrence, params: RNNParams, inputs: Inputs, states: States = scanned
 ) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs); also right for a batch, where it costs more memory than `batch.run`."""
+    values = jax.tree.map(_value, inputs._replace(marks=Marks()))._replace(marks=inputs.marks)
     with jax.named_scope("rnn_forward"):
-        h_last, hs = states(recurrence, *jax.tree.map(_value, (params, xs, h0)))
+        h_last, hs = states(recurrence, jax.tree.map(_value, params), values)
     with jax.named_scope("rnn_weight_gradients"):  # all that is left of this line in a program
-        a = _preactivations(recurrence, params, xs, hs, _value(h0))
-    return _states_from_preactivations(recurrence, a, h0, h_last, hs, params.w_hh)
+        a = _preactivations(recurrence, params, values._replace(xs=inputs.xs), hs)
+    starts = inputs.h0, inputs.entry
+    return _states_from_preactivations(recurrence, a, starts, h_last, hs, inputs.marks, params.w_hh)
 
 
 # `checkpoint`: keep hs itself for (11), not the copy of it that is shifted by a step.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=0)
 def _preactivations(
-    recurrence: Recurrence, params: RNNParams, xs: jax.Array, hs: jax.Array, h0: jax.Array
+    recurrence: Recurrence, params: RNNParams, inputs: Inputs, hs: jax.Array
 ) -> jax.Array:
     """(1) for all t at once; its transpose is (11), (12) and the dx_t of (13)."""
+    xs, _, marks, entry = inputs
+    xs = xs if are_ids(xs) else inside(marks, xs)  # what stands outside need not be finite
+    states = masked(entry, states_entering(inputs, hs, 0, len(hs)))
 
     def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
         x, w = (_rounded(recurrence, y.astype(params.w_hh.dtype)) for y in (x, w))
         return jnp.matmul(x, w, precision=recurrence.precision)
 
-    return project_inputs(params, xs, matmul) + matmul(_previous(hs, h0), params.w_hh)
-
-
-def _previous(hs: jax.Array, h0: jax.Array) -> jax.Array:
-    """h_{t-1} for every t: [h_0, ..., h_{T-1}]."""
-    return jnp.concatenate([h0[None].astype(hs.dtype), hs[:-1]])
+    return project_inputs(params, xs, matmul) + matmul(states, params.w_hh)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -87,8 +86,9 @@ def _value_jvp(primals: Any, tangents: Any) -> Any:
 class Residuals(NamedTuple):
     """What the backward pass (9) keeps of the forward pass."""
 
-    h0: jax.Array  # h_{t-1} at t = 1, for a cell whose adjoint reads it
+    starts: Starts  # for a cell whose adjoint reads h_{t-1}, and for dm
     hs: jax.Array  # phi' is a function of h_t: the only array of size T*B*H
+    marks: Marks
     w_hh: jax.Array
 
 
@@ -96,47 +96,46 @@ class Residuals(NamedTuple):
 def _states_from_preactivations(
     recurrence: Recurrence,
     a: jax.Array,
-    h0: jax.Array,
+    starts: Starts,
     h_last: jax.Array,
     hs: jax.Array,
+    marks: Marks,
     w_hh: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """(h_last, hs), known already, as functions of the pre-activations `a` and of `h0`."""
+    """(h_last, hs), known already, as functions of the pre-activations `a` and of `starts`."""
     return h_last, hs
 
 
 def _states_from_preactivations_fwd(
     recurrence: Recurrence,
     a: jax.Array,
-    h0: jax.Array,
+    starts: Starts,
     h_last: jax.Array,
     hs: jax.Array,
+    marks: Marks,
     w_hh: jax.Array,
 ) -> tuple[tuple[jax.Array, jax.Array], Residuals]:
-    return (h_last, hs), Residuals(h0, hs, w_hh)
+    return (h_last, hs), Residuals(starts, hs, marks, w_hh)
 
 
 def _states_from_preactivations_bwd(
     recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array, None, None, None]:
-    h0, hs, w_hh = residuals
+) -> tuple[jax.Array, Starts, None, None, None, None]:
+    (h0, entry), hs, marks, w_hh = residuals
     dh_last, dhs = cotangents
 
     def step_back(
-        w_hh_transposed: jax.Array,
-        c_t: jax.Array,
-        outputs_t: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, jax.Array]:
-        dhs_t, h_tm1, h_t = outputs_t
-        dh_t = dhs_t.astype(c_t.dtype) + c_t
-        c_tm1, delta_t = recurrence.step_back(w_hh_transposed, dh_t, h_tm1, h_t)
+        weights: tuple[jax.Array, Entry], c_t: Cotangents, given_t: Any
+    ) -> tuple[Cotangents, jax.Array]:
+        c_tm1, delta_t = recurrence.step_back(*weights, c_t, *given_t)
         return c_tm1, recurrence.rounded(delta_t)
 
     with jax.named_scope("rnn_backward"):
-        outputs = (dhs, _previous(hs, h0), hs)
-        w_hh_transposed = recurrence.rounded(w_hh.T)  # once, not at every step
-        dh0, deltas = scan(step_back, True, w_hh_transposed, dh_last, outputs)  # (9), (13)
-    return deltas.astype(w_hh.dtype), dh0, None, None, None  # the rest enters as values
+        before = states_entering(Inputs(hs, h0, marks, entry), hs, 0, len(hs))
+        weights = recurrence.rounded(w_hh.T), entry  # transposed once, not at every step
+        c_T = Cotangents(dh_last, jax.tree.map(jnp.zeros_like, entry))
+        c_0, deltas = scan(step_back, True, weights, c_T, (dhs, marks, before, hs))  # (9), (16)
+    return deltas.astype(w_hh.dtype), tuple(c_0), None, None, None, None  # the rest are values
 
 
 _states_from_preactivations.defvjp(_states_from_preactivations_fwd, _states_from_preactivations_bwd)

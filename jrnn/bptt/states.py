@@ -1,8 +1,8 @@
-"""The states, (1) and (2): all of time projected, then stepped through. Two ways of one thing.
+"""The states, (1), (2) and (15): projected, then stepped through. Two ways of one thing.
 
 `scanned` is a plain `lax.scan`, which JAX maps and differentiates well. `in_place` takes K steps at
-a time: it projects them straight into their rows of hs, then writes each h_t over the projection
-that it was computed from, so that nothing of size T*B*H exists beside hs.
+a time and writes each state straight into hs, so that nothing of size T*B*H exists beside it; one
+by one, over the projection that it was computed from.
 """
 
 from functools import partial
@@ -10,36 +10,42 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from jrnn.bptt.inputs import Entry, Inputs, Marks, batch_of_one, inside
 from jrnn.bptt.loops import empty, floats, over_time, put, row, rows, scan
 from jrnn.bptt.schedule import Schedule, by_schedule
 from jrnn.bptt.step import Recurrence, project_inputs
 from jrnn.types import RNNParams
 
+State = tuple[jax.Array, jax.Array]  # h, hs so far
+
 
 def scanned(
-    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+    recurrence: Recurrence, params: RNNParams, inputs: Inputs
 ) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs), for one sequence or a batch."""
 
     def step(
-        w_hh: jax.Array, h_tm1: jax.Array, projected: jax.Array
+        weights: tuple[jax.Array, Entry], h_tm1: jax.Array, given: tuple[jax.Array, Marks]
     ) -> tuple[jax.Array, jax.Array]:
-        h_t = recurrence.step(w_hh, projected, h_tm1)
-        return h_t, recurrence.rounded(h_t)
+        projected, marks = given
+        h_t = recurrence.step(*weights, projected, marks, h_tm1)
+        return h_t, recurrence.rounded(inside(marks, h_t))
 
-    projected = project_inputs(params, xs, recurrence.matmul)
-    return scan(step, False, recurrence.rounded(params.w_hh), h0, projected)
+    weights = recurrence.rounded(params.w_hh), inputs.entry
+    projected = project_inputs(params, inputs.xs, recurrence.matmul)
+    return scan(step, False, weights, inputs.h0, (projected, inputs.marks))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def in_place(
-    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+    recurrence: Recurrence, params: RNNParams, inputs: Inputs
 ) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs), for a batch."""
     with jax.named_scope("rnn_forward"):
         pass_ = partial(_in_place, recurrence)
-        return by_schedule(pass_, recurrence.schedule, xs, (params, xs, h0))
+        return by_schedule(pass_, recurrence.schedule, inputs.xs, (params, inputs))
 
 
 @in_place.defjvp  # a loop that writes into a buffer is differentiated badly
@@ -48,37 +54,63 @@ def _in_place_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
 
 
 def in_place_alone(
-    recurrence: Recurrence, params: RNNParams, xs: jax.Array, h0: jax.Array
+    recurrence: Recurrence, params: RNNParams, inputs: Inputs
 ) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs), for one sequence that is not mapped."""
-    h_last, hs = in_place(recurrence, params, xs[:, None], h0[None])
+    h_last, hs = in_place(recurrence, params, batch_of_one(inputs))
     return h_last[0], hs[:, 0]
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)  # JAX traces a rule's function twice
 def _in_place(
-    recurrence: Recurrence, schedule: Schedule, params: RNNParams, xs: jax.Array, h0: jax.Array
+    recurrence: Recurrence, schedule: Schedule, params: RNNParams, inputs: Inputs
 ) -> tuple[jax.Array, jax.Array]:
-    w_hh = recurrence.rounded(params.w_hh)
+    xs, h0, marks, entry = inputs
+    step = partial(recurrence.step, recurrence.rounded(params.w_hh), entry)
     fits = recurrence.compute_dtype is None  # or hs is too narrow for the projection
 
-    def chunk(start: Any, K: int, state: tuple[jax.Array, jax.Array]) -> Any:
-        h, hs = state
+    def output(h: jax.Array, marks_t: Marks) -> jax.Array:
+        return recurrence.rounded(inside(marks_t, h))
+
+    def chunk(start: Any, K: int, state: State) -> State:
         projected = project_inputs(params, rows(xs, start, K), recurrence.matmul)
-        if fits:
-            hs = put(hs, projected, start)
+        if schedule.block == 1 and fits:
+            return over_projection(start, K, projected, state)
 
-        def block(k: Any, u: int, state: tuple[jax.Array, jax.Array]) -> Any:
+        def block(k: Any, u: int, state: State) -> State:
             h, hs = state
-            here = floats(rows(hs, start + k, u)) if fits else rows(projected, k, u)
-            here = schedule.read(here)
-            states = []
+            given = schedule.read((rows(projected, k, u), rows(marks, start + k, u)))
+            outputs = []
             for j in range(u):
-                h = recurrence.step(w_hh, row(here, j), h)
-                states.append(recurrence.rounded(h))
-            return h, put(hs, jnp.stack(states), start + k)
+                projected_t, marks_t = row(given, j)
+                h = step(projected_t, marks_t, h)
+                outputs.append(output(h, marks_t))
+            return h, put(hs, jnp.stack(outputs), start + k)
 
-        return over_time(K, schedule.block, block, (h, hs))
+        return over_time(K, schedule.block, block, state)
+
+    def over_projection(start: Any, K: int, projected: jax.Array, state: State) -> State:
+        """The rows of hs hold the projection first. Each step stores the state before its own.
+
+        Stored at once, a state would go two ways, and where phi is cheap XLA computes it for each,
+        reads the projection twice for that, and copies all of hs to write in between.
+        """
+        h, hs = state
+        hs = put(hs, projected, start)
+        h = step(row(projected, 0), row(rows(marks, start, 1), 0), h)
+
+        def store(hs: jax.Array, h: jax.Array, t: Any) -> jax.Array:
+            return put(hs, output(h, row(rows(marks, t, 1), 0))[None], t)
+
+        def following(k: Any, state: State) -> State:
+            h, hs = state
+            t = start + k
+            hs = store(hs, h, t - 1)
+            projected_t, marks_t = row((floats(rows(hs, t, 1)), rows(marks, t, 1)), 0)
+            return step(projected_t, marks_t, h), hs
+
+        h, hs = lax.fori_loop(1, K, following, (h, hs))
+        return h, store(hs, h, start + K - 1)
 
     hs = empty((len(xs), *h0.shape), recurrence.rounded(h0))
     h_last, hs = over_time(len(xs), schedule.chunk, chunk, (h0, hs))

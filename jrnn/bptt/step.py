@@ -1,4 +1,4 @@
-"""One step of the recurrence and its adjoint, in the precision asked for: (1), (2) and (9).
+"""One step of the recurrence and its adjoint, in the precision asked for: (1), (2), (9), (15)-(17).
 
 With a `compute_dtype` the operands of every matmul are rounded to it and the products are summed in
 the dtype of the parameters; the state that is carried, the pre-activation, phi' and the cotangents
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32
+from jrnn.bptt.inputs import Entry, Marks, entering, inside, masked
 from jrnn.bptt.schedule import Schedule
 from jrnn.cell import Cell
 from jrnn.types import RNNParams
@@ -22,12 +23,20 @@ Precision = str | None  # as `jax.default_matmul_precision` takes it
 Matmul = Callable[[Any, jax.Array], jax.Array]
 
 
+class Cotangents(NamedTuple):
+    """What is carried back through time."""
+
+    h: jax.Array  # c_t, what reaches h_t from the steps after t
+    entry: Entry  # the sums over those steps
+
+
 class Recurrence(NamedTuple):
     """What is static in a recurrence: hashable, as an option of a jitted function must be."""
 
     cell: Cell
     precision: Precision = None
     compute_dtype: np.dtype | None = None  # None: that of the parameters
+    clip_delta: float | None = None  # None: the gradient as it is
     schedule: Schedule | None = None  # None: as `schedule.py` chooses for the platform
 
     def rounded(self, x: jax.Array) -> jax.Array:
@@ -40,19 +49,50 @@ class Recurrence(NamedTuple):
         x, w = self.rounded(x), self.rounded(w)
         return jnp.matmul(x, w, precision=self.precision, preferred_element_type=total)
 
-    def step(self, w_hh: jax.Array, projected_t: jax.Array, h_tm1: jax.Array) -> jax.Array:
-        """h_t, of x_t w_ih + b_h and h_{t-1}."""
-        a_t = projected_t + self.matmul(h_tm1, w_hh)  # (1)
-        return self.cell.step(a_t, h_tm1)  # (2)
+    def step(
+        self, w_hh: jax.Array, entry: Entry, projected_t: jax.Array, marks: Marks, h_tm1: jax.Array
+    ) -> jax.Array:
+        """s_t, of x_t w_ih + b_h and s_{t-1}."""
+        e_tm1 = entering(marks, entry, h_tm1)
+        a_t = projected_t + self.matmul(self.operand(entry, e_tm1), w_hh)  # (1)
+        return inside(marks, self.cell.step(a_t, e_tm1), h_tm1)  # (2), (15)
+
+    def operand(self, entry: Entry, e_tm1: jax.Array) -> jax.Array:
+        """m * e_{t-1}, of a state rounded as it is stored, so that (11) multiplies by the same."""
+        if entry.mask is None:
+            return e_tm1
+        return masked(entry, self.rounded(e_tm1)).astype(e_tm1.dtype)
 
     def step_back(
-        self, w_hh_transposed: jax.Array, dh_t: jax.Array, h_tm1: jax.Array, h_t: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """(c_{t-1}, delta_t), of dh_t = dhs_t + c_t and the stored states."""
-        h_tm1, h_t = h_tm1.astype(dh_t.dtype), h_t.astype(dh_t.dtype)
-        delta_t, beside = self.cell.adjoint(dh_t, h_tm1, h_t)  # (9)
-        c_tm1 = self.matmul(delta_t, w_hh_transposed)
-        return c_tm1 if beside is None else c_tm1 + beside, delta_t
+        self,
+        w_hh_transposed: jax.Array,
+        entry: Entry,
+        c_t: Cotangents,
+        dhs_t: jax.Array,
+        marks: Marks,
+        e_tm1: jax.Array,
+        h_t: jax.Array,
+    ) -> tuple[Cotangents, jax.Array]:
+        """c_{t-1} and delta_t, of the states as they were stored."""
+        dtype = c_t.h.dtype
+        e_tm1, h_t = e_tm1.astype(dtype), h_t.astype(dtype)
+        delta_t, beside = self.cell.adjoint(dhs_t.astype(dtype) + c_t.h, e_tm1, h_t)  # (9)
+        if self.clip_delta is not None:
+            delta_t = jnp.clip(delta_t, -self.clip_delta, self.clip_delta)
+        delta_t = inside(marks, delta_t)  # (16)
+        back = self.matmul(delta_t, w_hh_transposed)
+        de_tm1 = masked(entry, back)
+        de_tm1 = de_tm1 if beside is None else de_tm1 + beside
+        to_state, dentry = de_tm1, c_t.entry
+        if marks.reset is not None:
+            resets = marks.reset[..., None]
+            to_state = jnp.where(resets, 0.0, de_tm1)
+            if dentry.reset_state is not None:  # (17)
+                dh_r = inside(marks, jnp.where(resets, de_tm1, 0.0))
+                dentry = dentry._replace(reset_state=dentry.reset_state + dh_r)
+        if dentry.mask is not None:
+            dentry = dentry._replace(mask=dentry.mask + back * e_tm1)
+        return Cotangents(inside(marks, to_state, c_t.h), dentry), delta_t
 
 
 def project_inputs(params: RNNParams, xs: ArrayLike, matmul: Matmul = jnp.matmul) -> jax.Array:

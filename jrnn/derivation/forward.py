@@ -16,8 +16,10 @@ from jax import lax
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike, are_ids
-from jrnn.bptt import project_inputs
+from jrnn.bptt import Entry, Marks, project_inputs, whole
+from jrnn.bptt.inputs import entering, inside, masked
 from jrnn.cell import Activation, ActivationName, derivative, elman
+from jrnn.lengths import marks_in_order
 from jrnn.loss import readout, softmax_cross_entropy
 from jrnn.types import ReadoutParams, RNNParams
 
@@ -26,10 +28,15 @@ def rnn_scan(
     params: RNNParams,
     xs: ArrayLike,
     h0: ArrayLike | None = None,
+    lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
+    reset_state: ArrayLike | None = None,
+    recurrent_mask: ArrayLike | None = None,
     *,
     activation: ActivationName | Activation = "tanh",
+    reverse: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    """`jrnn.rnn` as (1) and (2) stand, one step after the other; differentiated by JAX.
+    """`jrnn.rnn` as (1), (2) and (15) stand, one step after the other; differentiated by JAX.
 
     The baseline of the hand-derived gradient, and the way to what a `custom_vjp` has not:
     `jax.jvp`, `jax.jacfwd`, `jax.linearize`.
@@ -38,7 +45,12 @@ def rnn_scan(
         params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
         xs: `[T, I]` or `[T, B, I]` inputs, or `[T]` or `[T, B]` token ids.
         h0: None (zeros), `[H]` (shared by the batch) or `[B, H]`.
+        lengths: `[B]`, `[]` or None, as in `jrnn.rnn`.
+        resets: `[T, B]`, `[T]` or None, as in `jrnn.rnn`.
+        reset_state: as `h0`.
+        recurrent_mask: `[H]`, `[B, H]` or None, as in `jrnn.rnn`.
         activation: as in `jrnn.rnn`.
+        reverse: as in `jrnn.rnn`.
 
     Returns:
         `(h_last, hs)`: `[H]` or `[B, H]`, and `[T, H]` or `[T, B, H]`.
@@ -46,17 +58,23 @@ def rnn_scan(
     Raises:
         ValueError: as `jrnn.rnn`.
     """
-    checks.rnn_arguments(params, xs, h0)
-    cell = elman(activation)
+    checks.rnn_arguments(params, xs, h0, lengths, resets, reset_state, recurrent_mask)
+    checks.flag("reverse", reverse)
+    cell, steps = elman(activation), xs.shape if are_ids(xs) else xs.shape[:-1]
+    marks = marks_in_order(steps, lengths, resets, reverse)
+    x = jnp.asarray(xs)[::-1] if reverse else jnp.asarray(xs)
+    x = x if are_ids(x) else inside(marks, x)  # NaN * 0 in a derivative would be NaN
+    x, h_first, marks, entry = whole(params, x, h0, marks, Entry(reset_state, recurrent_mask))
 
-    def step(h_tm1: jax.Array, x_t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        h_t = cell.step(project_inputs(params, x_t) + h_tm1 @ params.w_hh, h_tm1)  # (1), (2)
-        return h_t, h_t
+    def step(s_tm1: jax.Array, given: tuple[jax.Array, Marks]) -> tuple[jax.Array, jax.Array]:
+        x_t, marks_t = given
+        e_tm1 = entering(marks_t, entry, s_tm1)
+        a_t = project_inputs(params, x_t) + masked(entry, e_tm1) @ params.w_hh  # (1)
+        s_t = inside(marks_t, cell.step(a_t, e_tm1), s_tm1)  # (2), (15)
+        return s_t, inside(marks_t, s_t)
 
-    xs = jnp.asarray(xs)
-    zeros = jnp.zeros_like(project_inputs(params, xs[0]))
-    first = zeros if h0 is None else jnp.broadcast_to(h0, zeros.shape) + zeros
-    return lax.scan(step, first, xs)
+    h_last, hs = lax.scan(step, h_first, (x, marks))
+    return h_last, hs[::-1] if reverse else hs
 
 
 class Gradients(NamedTuple):

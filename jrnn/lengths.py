@@ -1,0 +1,59 @@
+"""Where sequences end and segments begin: lengths and resets as one mark per step.
+
+Sequences are padded on the right: step t of a sequence of n steps is inside of it if t < n. A
+segment begins at t if resets[t], whichever way it is read. Read in reverse, from the end of each
+sequence to its start, the first step of a segment is read last: the state is reset before the step
+that is read next, x_{t-1}.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jrnn import checks
+from jrnn.arrays import ArrayLike
+from jrnn.bptt import Marks
+
+
+def sequence_mask(lengths: ArrayLike | int, T: int) -> jax.Array:
+    """Which steps of right-padded sequences are inside of them; a mask of weights, for example.
+
+    Args:
+        lengths: `[B]` or `[]` integers from 0 to T, or an int; traced ones beyond that range mean
+            its ends.
+        T: the steps of the padded sequences.
+
+    Returns:
+        `[T, B]` or `[T]` bool: t < lengths.
+
+    Raises:
+        ValueError: lengths that are no integers, of more than one axis, or concrete and outside of
+            [0, T]; a T below 1.
+    """
+    checks.sizes(T=T)
+    checks.lengths(lengths, T, None)
+    lengths = jnp.asarray(lengths)
+    return jnp.arange(T).reshape(-1, *(1,) * lengths.ndim) < lengths[None]
+
+
+def marks_in_order(
+    shape: tuple[int, ...],
+    lengths: ArrayLike | int | None,
+    resets: ArrayLike | None,
+    reverse: bool,
+) -> Marks:
+    """The marks of steps `[T]` or `[T, B]` in the order in which they are read."""
+    valid = None
+    if lengths is not None:
+        valid = sequence_mask(jnp.broadcast_to(lengths, shape[1:]), shape[0])
+    if resets is None:
+        return Marks(valid[::-1] if valid is not None and reverse else valid)
+    resets = jnp.asarray(resets)
+    resets = jnp.broadcast_to(
+        resets.reshape(resets.shape + (1,) * (len(shape) - resets.ndim)), shape
+    )
+    if not reverse:
+        return Marks(valid, resets)
+    if valid is not None:  # a mark in the padding is none
+        resets, valid = resets & valid, valid[::-1]
+    before_last = jnp.zeros_like(resets[:1])  # nothing is reset before the first step that is read
+    return Marks(valid, jnp.concatenate([before_last, resets[::-1][:-1]]))
