@@ -53,3 +53,17 @@ def data(case: Case) -> Data:
     params = jax.tree.map(np.asarray, params)._replace(b_h=bias.astype(np.float32))
     xs, y = random.standard_normal((T, B, I)), random.standard_normal((T, B, H))
     return Data(params, xs.astype(np.float32), y.astype(np.float32))
+
+
+class Ends(NamedTuple):
+    """Where sequences end and segments begin."""
+
+    lengths: np.ndarray  # [B], from T / 2 to T
+    resets: np.ndarray  # [T, B] bool, one step in fifty
+
+
+def ends(case: Case) -> Ends:
+    """The same for every rival."""
+    random = np.random.default_rng(1)
+    lengths = random.integers(case.T // 2, case.T + 1, case.B)
+    return Ends(lengths, random.random((case.T, case.B)) < 1 / 50)

@@ -89,6 +89,7 @@ def of_kernel(records: list[dict[str, Any]]) -> list[Claim]:
         native = Group(records, route="native", dtype="float32", gradient=gradient)
         found += _native(native, what)
         found += _vmap(Group(records, route="vmap", dtype="float32", gradient=gradient), what)
+        found += _ends_of_sequences(Group(records, route="ends", gradient=gradient), what)
         mesh = Group(records, route="mesh", dtype="float32", gradient=gradient)
         found += _autodiff(mesh, f"{what}, mesh") + _floor(mesh, f"{what}, mesh")
         for route in ("native", "vmap", "mesh"):
@@ -149,6 +150,18 @@ def _vmap(group: Group, what: str) -> list[Claim]:
             wins=False,
         ),
         *_autodiff(group, f"{what}, vmap"),
+    ]
+
+
+def _ends_of_sequences(group: Group, what: str) -> list[Claim]:
+    return [
+        *_claim(
+            f"{what}: jrnn with lengths and resets / without",
+            group,
+            lambda row: _quotient(group.best(row, ["jrnn"]), group.best(row, ["jrnn without"])),
+            wins=False,
+        ),
+        *_autodiff(group, f"{what}, lengths and resets"),
     ]
 
 

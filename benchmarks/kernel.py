@@ -6,6 +6,7 @@
 native  a batch [T, B, I], on one device
 vmap    `jax.vmap` of one sequence over [B, T, I], beside jrnn's own batch with the axes swapped
 mesh    the batch split over devices by `jax.shard_map`, the gradient summed at the end
+ends    a batch with lengths and resets, in float32, beside the same without
 """
 
 import argparse
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import claims, report
-from benchmarks.cases import CASES, TOY_CASES, Case, Data, data
+from benchmarks.cases import CASES, TOY_CASES, Case, Data, data, ends
 from benchmarks.measuring import (
     FLOAT32_TOLERANCE,
     ROUNDED_TOLERANCE,
@@ -34,7 +35,7 @@ from benchmarks.rivals import Recurrence, autodiff, jrnn_itself, load
 from jrnn.parallel import use_cpu_cores
 
 RIVALS = ["autodiff", "flax", "haiku", "keras", "torch"]
-ROUTES = ["native", "vmap", "mesh"]
+ROUTES = ["native", "vmap", "mesh", "ends"]
 DTYPES = ["float32", "bfloat16"]
 MATMUL = 2048
 
@@ -45,6 +46,9 @@ MATMUL = 2048
 def recurrences(case: Case, route: str, dtype: str, rivals: list[str]) -> list[Recurrence]:
     """jrnn's and the rivals' of one route; libraries take part in the native one."""
     plain = "autodiff" in rivals
+    if route == "ends":
+        others = autodiff.recurrences_with_ends(case) if plain else []
+        return jrnn_itself.recurrences_with_ends(case) + others
     if dtype == "bfloat16":
         own = jrnn_itself.recurrences_bfloat16(case)
         others = autodiff.recurrences_bfloat16(case) if plain else []
@@ -104,10 +108,19 @@ def _gradient(recurrence: Recurrence, result: Any) -> dict[str, Any]:
     return recurrence.common(result[1])._asdict()
 
 
-def reference(given: Data, activation: str, gradient: bool) -> dict[str, np.ndarray]:
-    """What all results are compared with: a plain scan in full float32."""
-    scan = partial(autodiff.naive, phi={"tanh": jnp.tanh, "relu": jax.nn.relu}[activation])
-    recurrence = Recurrence("the reference", scan, activation=activation)
+def references(case: Case, given: Data, gradient: bool) -> dict[str, dict[str, np.ndarray]]:
+    """What all results are compared with: plain scans in full float32."""
+    scans = {
+        "tanh": autodiff.naive,
+        "relu": partial(autodiff.naive, phi=jax.nn.relu),
+        "ends": partial(autodiff.masked, ends(case), hoist=False),
+    }
+    return {name: reference(given, scan, gradient) for name, scan in scans.items()}
+
+
+def reference(given: Data, scan: Callable[..., Any], gradient: bool) -> dict[str, np.ndarray]:
+    """Of one scan."""
+    recurrence = Recurrence("the reference", scan)
     with jax.default_matmul_precision("highest"):
         plain = program(recurrence, given, gradient, 1)
         return jax.tree.map(np.asarray, plain.arrays(plain.call()))
@@ -123,10 +136,12 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         case = cases[number]
         for gradient in (False, True):
             given = data(case)
-            expected = {phi: reference(given, phi, gradient) for phi in ("tanh", "relu")}
+            expected = references(case, given, gradient)
             for dtype in args.dtypes:
                 for route in args.routes:
                     if route == "mesh" and left_out(number, case):
+                        continue
+                    if (route, dtype) == ("ends", "bfloat16"):
                         continue
                     key = {"row": number, "route": route, "dtype": dtype, "gradient": gradient}
                     yield from measure_group(args, case, given, expected, key)
@@ -149,14 +164,13 @@ def measure_group(
     devices = jax.device_count() if key["route"] == "mesh" else 1
     found = recurrences(case, key["route"], dtype, args.rivals)
     activations = {r.name: r.activation for r in found}
+    kinds = {r.name: "ends" if r.ends else r.activation for r in found}
     programs = [program(r, given, gradient, devices) for r in found]
     if "torch" in args.rivals and (key["route"], dtype) == ("native", "float32"):
         programs += load("torch").programs(case, given, gradient)
     exact = dtype == "float32" and jax.default_backend() == "cpu"
     tolerance = FLOAT32_TOLERANCE if exact else ROUNDED_TOLERANCE
-    errors = {
-        p.name: compare(p, expected[activations.get(p.name, "tanh")], tolerance) for p in programs
-    }
+    errors = {p.name: compare(p, expected[kinds.get(p.name, "tanh")], tolerance) for p in programs}
     matmul = matmul_program(64 if args.toy else MATMUL)
     times = time_in_turn([matmul, *programs], args.rounds)
     flops_per_second = 2 * (64 if args.toy else MATMUL) ** 3 / times[matmul.name].minimum

@@ -230,7 +230,7 @@ def lengths(lengths: Any, T: int, batch: tuple[int, ...] | None) -> None:
             refuse("lengths", "integers", describe(lengths), repair)
     fits = np.ndim(lengths) <= 1 if batch is None else np.shape(lengths) in ((), batch)
     if not fits:
-        wanted = "[] or [B]" + (f" = {list(batch)}" if batch else "")
+        wanted = "[]" if batch == () else "[] or [B]" + (f" = {list(batch)}" if batch else "")
         refuse("lengths", f"shape {wanted}", describe(lengths), "One length per sequence.")
     values = _concrete(lengths)
     if values is not None and ((values < 0) | (values > T)).any():

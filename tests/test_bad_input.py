@@ -119,6 +119,65 @@ REFUSED = {
         lambda: jrnn.rnn(P, CASE.xs[:, 0], CASE.h0),
         "h0: expected [H] = [4]; got float64[3, 4]. One sequence has one state.",
     ),
+    "negative length": (
+        lambda: jrnn.rnn(P, CASE.xs, None, np.array([1, -1, 7])),
+        "lengths: expected integers from 0 to T = 7; got -1. "
+        "A length counts the steps of a sequence before its padding.",
+    ),
+    "length above T": (
+        lambda: jrnn.rnn(P, CASE.xs, None, 8),
+        "lengths: expected integers from 0 to T = 7; got 8.",
+    ),
+    "lengths of another batch": (
+        lambda: jrnn.rnn(P, CASE.xs, None, np.array([1, 2])),
+        "lengths: expected shape [] or [B] = [3]; got int64[2]. One length per sequence.",
+    ),
+    "lengths of one sequence": (
+        lambda: jrnn.rnn(P, CASE.xs[:, 0], None, np.array([1, 2])),
+        "lengths: expected shape []; got int64[2]. One length per sequence.",
+    ),
+    "float lengths": (
+        lambda: jrnn.rnn(P, CASE.xs, None, np.ones(B)),
+        "lengths: expected integers; got float64[3]. "
+        "They count steps: cast them by .astype(jnp.int32).",
+    ),
+    "lengths of no array": (
+        lambda: jrnn.rnn(P, CASE.xs, None, [1, 2, 3]),
+        "lengths: expected a JAX or NumPy array; got list. Convert it by jnp.asarray.",
+    ),
+    "a mask of two axes of lengths": (
+        lambda: jrnn.sequence_mask(np.ones((2, 3), int), 4),
+        "lengths: expected shape [] or [B]; got int64[2, 3].",
+    ),
+    "integer resets": (
+        lambda: jrnn.rnn(P, CASE.xs, None, None, np.zeros((T, B), int)),
+        "resets: expected a bool dtype; got int64[7, 3]. Compare: resets = flags != 0.",
+    ),
+    "resets of another length": (
+        lambda: jrnn.rnn(P, CASE.xs, None, None, np.zeros((B, T), bool)),
+        "resets: expected shape [T] = [7] or [T, B] = [7, 3]; got bool[3, 7]. "
+        "True where a segment begins; [T] is shared by the batch.",
+    ),
+    "resets of a batch for one sequence": (
+        lambda: jrnn.rnn(P, CASE.xs[:, 0], None, None, np.zeros((T, B), bool)),
+        "resets: expected shape [T] = [7]; got bool[7, 3].",
+    ),
+    "reset state of another batch": (
+        lambda: jrnn.rnn(P, CASE.xs, None, None, np.zeros(T, bool), np.zeros((B + 1, H))),
+        "reset_state: expected [H] = [4] or [B, H] = [3, 4]; got float64[4, 4].",
+    ),
+    "bool mask": (
+        lambda: jrnn.rnn(P, CASE.xs, recurrent_mask=np.ones(H, bool)),
+        "recurrent_mask: expected a floating dtype; got bool[4]. Cast it by .astype(jnp.float32).",
+    ),
+    "clip_delta of zero": (
+        lambda: jrnn.rnn(P, CASE.xs, clip_delta=0.0),
+        "clip_delta: expected a positive number or None; got 0.0. None leaves it out.",
+    ),
+    "reverse of no bool": (
+        lambda: jrnn.rnn(P, CASE.xs, reverse=1),
+        "reverse: expected True or False; got 1. It is fixed when the call is compiled.",
+    ),
     "integer state": (
         lambda: jrnn.rnn(P, CASE.xs, np.zeros((B, H), int)),
         "h0: expected a floating dtype; got int64[3, 4].",

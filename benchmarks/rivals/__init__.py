@@ -36,6 +36,7 @@ class Recurrence(NamedTuple):
     own: Callable[[jrnn.RNNParams], Any] = lambda params: params
     common: Callable[[Any], jrnn.RNNParams] = lambda own: own  # the way back, for gradients
     activation: str = "tanh"
+    ends: bool = False  # with the lengths and resets of the case
     batch_first: bool = False  # xs [B, T, I] instead of [T, B, I], hs and y likewise
     input_dtype: Any = jnp.float32  # of the parameters and of xs
     state_dtype: Any = jnp.float32  # of hs and y

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import jrnn
-from benchmarks.cases import Case
+from benchmarks.cases import Case, Ends, ends
 from benchmarks.rivals import CharacterModel, Recurrence
 
 Matmul = Callable[[Any, Any], Any]
@@ -50,6 +50,22 @@ def hoisted(
     return lax.scan(step, h0, projected, unroll=unroll)[1]
 
 
+def masked(given: Ends, params: Any, xs: Any, *, hoist: bool = True, unroll: int = 1) -> Any:
+    """hs with lengths and resets: the state is held after the end, and 0 where a segment begins."""
+
+    def step(held: Any, given_t: Any) -> Any:
+        x, valid, reset = given_t
+        before = jnp.where(reset[:, None], 0.0, held)
+        projected = x if hoist else _project(params, x, jnp.matmul)
+        h = jnp.where(valid[:, None], jnp.tanh(projected + before @ params.w_hh), held)
+        return h, jnp.where(valid[:, None], h, 0.0)
+
+    valid = jnp.arange(len(xs))[:, None] < given.lengths
+    inputs = _project(params, xs, jnp.matmul) if hoist else xs
+    h0 = jnp.zeros((xs.shape[1], len(params.w_hh)), xs.dtype)
+    return lax.scan(step, h0, (inputs, valid, given.resets), unroll=unroll)[1]
+
+
 def _project(params: Any, xs: Any, matmul: Matmul) -> Any:
     if jnp.issubdtype(xs.dtype, jnp.integer):
         return params.w_ih[xs] + params.b_h
@@ -62,6 +78,13 @@ SCANS = {"naive": naive, "hoisted": hoisted, "hoisted x4": partial(hoisted, unro
 def recurrences(case: Case) -> list[Recurrence]:
     """In float32."""
     return [Recurrence(name, scan) for name, scan in SCANS.items()]
+
+
+def recurrences_with_ends(case: Case) -> list[Recurrence]:
+    """The three scans, masked."""
+    scan = partial(masked, ends(case))
+    scans = [partial(scan, hoist=False), scan, partial(scan, unroll=4)]
+    return [Recurrence(n, f, ends=True) for n, f in zip(SCANS, scans, strict=True)]
 
 
 @jax.custom_vjp

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 import jrnn
-from benchmarks.cases import Case
+from benchmarks.cases import Case, ends
 from benchmarks.rivals import Recurrence
 
 
@@ -30,3 +30,9 @@ def recurrences_bfloat16(case: Case) -> list[Recurrence]:
         Recurrence("jrnn", states, state_dtype=jnp.bfloat16),
         Recurrence("jrnn float32", _states),
     ]
+
+
+def recurrences_with_ends(case: Case) -> list[Recurrence]:
+    """With lengths and resets; and without, to compare with."""
+    states = partial(_states, **ends(case)._asdict())
+    return [Recurrence("jrnn", states, ends=True), Recurrence("jrnn without", _states)]
