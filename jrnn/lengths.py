@@ -41,7 +41,20 @@ def marks_in_order(
     resets: ArrayLike | None,
     reverse: bool,
 ) -> Marks:
-    """The marks of steps `[T]` or `[T, B]` in the order in which they are read."""
+    """The marks of the kernel, in the order in which steps are read.
+
+    Args:
+        shape: (T,) or (T, B).
+        lengths: as in `jrnn.rnn`.
+        resets: as in `jrnn.rnn`.
+        reverse: as in `jrnn.rnn`.
+
+    Returns:
+        `bptt.Marks` of bool arrays of this shape, or of None.
+
+    Raises:
+        ValueError: lengths that `sequence_mask` refuses.
+    """
     valid = None
     if lengths is not None:
         valid = sequence_mask(jnp.broadcast_to(lengths, shape[1:]), shape[0])
