@@ -7,6 +7,7 @@ stay in the dtype of the parameters. The states are stored in `compute_dtype`, w
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +50,7 @@ class Recurrence(NamedTuple):
         x, w = self.rounded(x), self.rounded(w)
         return jnp.matmul(x, w, precision=self.precision, preferred_element_type=total)
 
+    @partial(jax.jit, static_argnums=0, inline=True)  # a block of steps is traced as one
     def step(
         self, w_hh: jax.Array, entry: Entry, projected_t: jax.Array, marks: Marks, h_tm1: jax.Array
     ) -> jax.Array:
@@ -63,6 +65,7 @@ class Recurrence(NamedTuple):
             return e_tm1
         return masked(entry, self.rounded(e_tm1)).astype(e_tm1.dtype)
 
+    @partial(jax.jit, static_argnums=0, inline=True)
     def step_back(
         self,
         w_hh_transposed: jax.Array,
