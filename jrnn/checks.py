@@ -297,7 +297,7 @@ def cross_entropy_arguments(logits_: Any, labels: Any, weights: Any) -> None:
 
 
 def readout_cross_entropy_arguments(
-    params: "ReadoutParams", hs: Any, labels: Any, weights: Any
+    params: "ReadoutParams", hs: Any, labels: Any, weights: Any, inside: np.ndarray | None = None
 ) -> None:
     readout_arguments(params, hs)
     positions, O = hs.shape[:-1], params.w_ho.shape[1]
@@ -305,11 +305,16 @@ def readout_cross_entropy_arguments(
         repair = "There is no class to choose."
         refuse("w_ho", "[H, O] with O >= 1", describe(params.w_ho), repair)
     logits = jax.ShapeDtypeStruct((*positions, O), hs.dtype)
-    _labels_and_weights(logits, "hs", labels, weights)
+    _labels_and_weights(logits, "hs", labels, weights, inside)
 
 
 def objective_arguments(
-    rnn: "RNNParams", readout: "ReadoutParams", xs: Any, labels: Any, weights: Any
+    rnn: "RNNParams",
+    readout: "ReadoutParams",
+    xs: Any,
+    labels: Any,
+    weights: Any,
+    lengths: Any = None,
 ) -> None:
     """What comes after the states of `rnn_arguments`."""
     readout_params(readout)
@@ -318,16 +323,19 @@ def objective_arguments(
     _same_dtype("w_ho", readout.w_ho, "rnn_params", rnn.w_hh)
     lead = xs.shape if are_ids(xs) else xs.shape[:-1]
     states = jax.ShapeDtypeStruct((*lead, H), rnn.w_hh.dtype)
-    readout_cross_entropy_arguments(readout, states, labels, weights)
+    inside = None if lengths is None else _steps_inside(lengths, lead)
+    readout_cross_entropy_arguments(readout, states, labels, weights, inside)
 
 
-def _labels_and_weights(logits: Any, source: str, labels: Any, weights: Any) -> None:
+def _labels_and_weights(
+    logits: Any, source: str, labels: Any, weights: Any, inside: np.ndarray | None = None
+) -> None:
     """Against the shape and dtype of logits, of which the user gave the `source`."""
     array("labels", labels)
     if weights is not None:
         _weights(weights, logits, source)
     if are_ids(labels):
-        _label_ids(labels, logits, weights)
+        _label_ids(labels, logits, weights, inside)
     else:
         repair = "Float labels give every class its share; ids are integers [...]."
         shape("labels", labels, logits.shape, "[..., O]", repair)
@@ -349,7 +357,7 @@ def _weights(weights: Any, logits: Any, source: str) -> None:
     _same_dtype("weights", weights, source, logits)
 
 
-def _label_ids(labels: Any, logits: Any, weights: Any) -> None:
+def _label_ids(labels: Any, logits: Any, weights: Any, inside: np.ndarray | None) -> None:
     """Ids where the weight is not 0; where it is known only to the compiled program, any."""
     *positions, O = logits.shape
     if labels.shape != tuple(positions):
@@ -359,7 +367,7 @@ def _label_ids(labels: Any, logits: Any, weights: Any) -> None:
         refuse("labels", f"ids of shape {positions}", describe(labels), repair)
     known = np.ones(()) if weights is None else _concrete(weights)
     if known is not None:
-        counted = np.broadcast_to(known != 0, positions)
+        counted = np.broadcast_to(known != 0, positions) & (True if inside is None else inside)
         _ids_within("labels", labels, O, f"O = {O} classes", counted)
 
 

@@ -13,12 +13,14 @@ from functools import partial
 from typing import Any
 
 import jax
-from jax import lax
+import jax.numpy as jnp
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike
+from jrnn.arrays import ArrayLike, are_ids
 from jrnn.bptt import segments
+from jrnn.bptt.loops import rows
 from jrnn.cell import Activation, ActivationName
+from jrnn.lengths import marks_in_order
 from jrnn.readout_loss import cost
 from jrnn.rnn import recurrence
 from jrnn.types import ReadoutParams, RNNParams
@@ -30,6 +32,9 @@ def rnn_cross_entropy(
     xs: ArrayLike,
     labels: ArrayLike,
     h0: ArrayLike | None = None,
+    lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
+    reset_state: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
@@ -49,6 +54,10 @@ def rnn_cross_entropy(
         labels: `[T]` or `[T, B]` integers, the true classes; or `[T, O]` or `[T, B, O]` floats,
             each class's share, as in `readout_cross_entropy`.
         h0: None (zeros), `[H]` or `[B, H]`, as in `rnn`.
+        lengths: `[B]`, `[]` or None, as in `rnn`; the loss of a step in the padding is 0, whatever
+            stands there.
+        resets: `[T, B]`, `[T]` or None, as in `rnn`.
+        reset_state: as `h0`.
         weights: m, None (ones), `[]`, or `[T]` or `[T, B]`: a bool mask or floats. Where a weight
             is 0, the loss of that step and its gradients are 0; the state goes on.
         activation: as in `rnn`.
@@ -64,12 +73,12 @@ def rnn_cross_entropy(
         ValueError: what `rnn` and `readout_cross_entropy` refuse, or a readout of another size or
             dtype than the states.
     """
-    checks.rnn_arguments(rnn_params, xs, h0)
-    checks.objective_arguments(rnn_params, readout_params, xs, labels, weights)
+    checks.rnn_arguments(rnn_params, xs, h0, lengths, resets, reset_state)
+    checks.objective_arguments(rnn_params, readout_params, xs, labels, weights, lengths)
     checks.flag("remat", remat)
     options = recurrence(activation, compute_dtype, rnn_params)
-    arguments = (rnn_params, readout_params, xs, labels, weights, h0)
-    return _rnn_cross_entropy(options, bool(remat), *arguments)
+    arguments = (xs, labels, weights, h0, lengths, resets, reset_state)
+    return _rnn_cross_entropy(options, bool(remat), rnn_params, readout_params, *arguments)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -82,22 +91,36 @@ def _rnn_cross_entropy(
     labels: jax.Array,
     weights: jax.Array | None,
     h0: jax.Array | None,
+    lengths: jax.Array | None,
+    resets: jax.Array | None,
+    reset_state: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     T, dtype = len(xs), rnn_params.w_hh.dtype
+    steps = xs.shape if are_ids(xs) else xs.shape[:-1]
+    marks = marks_in_order(steps, lengths, resets, reverse=False)
+    entry = bptt.Entry(reset_state if resets is not None else None)
+    xs, h0, marks, entry = bptt.whole(rnn_params, xs, h0, marks, entry)
+    weights = _inside(marks.valid, weights)
     per_step = weights is not None and weights.ndim > 0
 
     def segment(start: Any, S: int, h: jax.Array) -> tuple[jax.Array, jax.Array]:
         def part(x: Any) -> Any:
-            return lax.dynamic_slice_in_dim(x, start, S)
+            return rows(x, start, S)
 
         m = part(weights) if per_step else weights
-        h, hs = bptt.run(recurrence, rnn_params, bptt.Inputs(part(xs), h))
+        h, hs = bptt.run(recurrence, rnn_params, bptt.Inputs(part(xs), h, part(marks), entry))
         precision = recurrence.precision
         return h, cost(precision, readout_params, hs.astype(dtype), part(labels), m)
 
-    h0 = bptt.whole(rnn_params, xs, h0).h0
     if not remat:
         h_last, total = segment(0, T, h0)
         return total, h_last
     h_last, totals, rest = segments.over_segments(segment, T, h0)
     return totals.sum() if rest is None else totals.sum() + rest, h_last
+
+
+def _inside(valid: jax.Array | None, weights: jax.Array | None) -> jax.Array | None:
+    """The weights, and 0 in the padding."""
+    if valid is None or weights is None:
+        return valid if weights is None else weights
+    return jnp.where(valid, weights, jnp.zeros_like(weights))

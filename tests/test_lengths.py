@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import LAW_RTOL, RTOL, B, H, T, assert_close, differences, make_case
+from cases import LAW_RTOL, RTOL, B, H, O, T, assert_close, differences, make_case
 
 import jrnn
 from jrnn.bptt import Recurrence, Schedule, batch, sequence
@@ -173,6 +173,39 @@ def test_a_reset_in_reverse_before_the_first_step_changes_nothing():
     jax.tree.map(
         np.testing.assert_array_equal, found, outputs_and_cotangents(case, data, reverse=True)
     )
+
+
+# --- the whole objective ---
+
+
+@pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
+def test_the_objective_of_sequences_of_different_lengths(remat):
+    """Against its three parts one after the other; inputs and labels in the padding are junk."""
+    case, data = make_case(), make_data()
+    rng = np.random.default_rng(5)
+    readout = jrnn.ReadoutParams(rng.normal(size=(H, O)), rng.normal(size=O))
+    inside = np.asarray(jrnn.sequence_mask(LENGTHS, T))
+    xs = np.where(inside[..., None], case.xs, np.nan)
+    labels = np.where(inside, rng.integers(0, O, (T, B)), -1)
+    weights = rng.random((T, B))
+    given = (LENGTHS, data["resets"])
+
+    def whole(params, readout, h0, h_r, weights):
+        arguments = (params, readout, xs, labels, h0, *given, h_r)
+        J, h_last = jrnn.rnn_cross_entropy(*arguments, weights=weights, remat=remat)
+        return J + jnp.sum(h_last * case.dh_last)
+
+    def parts(params, readout, h0, h_r, weights):
+        h_last, hs = jrnn.derivation.rnn_scan(params, case.xs, h0, *given, h_r)
+        logits = jrnn.readout(readout, hs)
+        losses = jrnn.softmax_cross_entropy(
+            logits, np.maximum(labels, 0), weights * inside.astype(float)
+        )
+        return jnp.sum(losses) + jnp.sum(h_last * case.dh_last)
+
+    arguments = (case.params, readout, case.h0, data["reset_state"], weights)
+    found = jax.value_and_grad(whole, range(5))(*arguments)
+    assert_close(found, jax.value_and_grad(parts, range(5))(*arguments))
 
 
 # --- laws ----------------------------------------------------------------------------------------
