@@ -74,7 +74,7 @@ def _in_place(
 
     def chunk(start: Any, K: int, state: State) -> State:
         projected = project_inputs(params, rows(xs, start, K), recurrence.matmul)
-        if schedule.block == 1 and fits:
+        if schedule.block == 1 and fits and K > 2:  # a loop of one step is none to XLA
             return over_projection(start, K, projected, state)
 
         def block(k: Any, u: int, state: State) -> State:
