@@ -120,9 +120,10 @@ def test_a_batch_computes_no_gradient_that_nobody_asked_for():
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "identity"])
-@pytest.mark.parametrize("T, B, ends", [(1024, 4, False), (1024, 4, True), (64, 256, False)])
-def test_the_states_are_written_in_place(float32, activation, T, B, ends):
+@pytest.mark.parametrize("shape", [(1024, 4, False), (1024, 4, True), (64, 256, False)], ids=str)
+def test_the_states_are_written_in_place(float32, activation, shape):
     """A copy of hs would be one at every step, and the time quadratic in T. Chunks of 128 and 2."""
+    T, B, ends = shape
     params = jrnn.init_rnn(jax.random.key(0), 8, 16)
     xs, lengths = jnp.zeros((T, B, 8)), jnp.full(B, T - 3) if ends else None
     forward = jax.jit(lambda p, xs: jrnn.rnn(p, xs, None, lengths, activation=activation)[1])

@@ -1,9 +1,10 @@
 """How a batch goes through time: the choices that change how fast it is, and no result.
 
 What a step costs differs. A GPU launches a kernel for every operation: steps written out in one
-block share those that read and write. A TPU wants the rows of a block in one piece. XLA:CPU gains
-nothing from blocks, and its matmuls are at full speed from about 512 rows on; in a small batch a
-chunk of that many steps would make the columns of [H, K, B] too long to write one by one.
+block share those that read and write. A TPU wants the rows of a block in one piece, which costs a
+GPU next to nothing. XLA:CPU gains nothing from blocks, and its matmuls are at full speed from about
+512 rows on; in a small batch a chunk of that many steps would make the columns of [H, K, B] too
+long to write one by one.
 """
 
 from collections.abc import Callable
@@ -19,11 +20,10 @@ class Schedule(NamedTuple):
 
     chunk: int  # K, steps that share a matmul of the inputs and of the weight gradients
     block: int = 1  # steps written out in one iteration of a loop
-    read_first: bool = False  # read the rows of a block in one piece, before its first step
 
     def read(self, block: Any) -> Any:
-        """The rows of a block, as arrays that stand in memory if they are to be read first."""
-        return lax.optimization_barrier(block) if self.read_first else block
+        """The rows of a block of several steps, as arrays that stand in memory before the first."""
+        return lax.optimization_barrier(block) if self.block > 1 else block
 
 
 def by_schedule(
@@ -34,14 +34,8 @@ def by_schedule(
         return pass_(schedule, *args)
     T, B = xs.shape[:2]
     cpu = Schedule(divisor_near(T, min(512 // B, 128)))
-    tpu = Schedule(divisor_near(T, 1024 // B), block=16, read_first=True)
-    gpu = Schedule(divisor_near(T, 1024 // B), block=16)
-    return lax.platform_dependent(
-        *args,
-        cpu=partial(pass_, cpu),
-        tpu=partial(pass_, tpu),
-        default=partial(pass_, gpu),
-    )
+    others = Schedule(divisor_near(T, 1024 // B), block=16)
+    return lax.platform_dependent(*args, cpu=partial(pass_, cpu), default=partial(pass_, others))
 
 
 def divisor_near(T: int, wanted: int) -> int:
