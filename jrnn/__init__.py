@@ -21,8 +21,15 @@ from jrnn.readout_loss import readout_cross_entropy as readout_cross_entropy
 from jrnn.rnn import init_rnn as init_rnn
 from jrnn.rnn import rnn as rnn
 from jrnn.rnn import rnn_cell as rnn_cell
+from jrnn.stack import dropout_mask as dropout_mask
+from jrnn.stack import init_stack as init_stack
+from jrnn.stack import mean_over_time as mean_over_time
+from jrnn.stack import stack as stack
+from jrnn.types import LayerNormParams as LayerNormParams
+from jrnn.types import LayerParams as LayerParams
 from jrnn.types import ReadoutParams as ReadoutParams
 from jrnn.types import RNNParams as RNNParams
+from jrnn.types import StackParams as StackParams
 from jrnn.types import summary as summary
 
 __version__ = version("jrnn")

@@ -4,6 +4,7 @@ Axes, in every shape of this library:
 
     T  time          B  batch         I  input
     H  hidden        O  output (classes, vocabulary)
+    D  directions of a layer, 1 or 2
 
 A weight `w_ab` maps a to b, has the shape (A, B) and is used as `a @ w_ab`. Time leads, as in
 `lax.scan`: one sequence is `[T, I]`, a batch is `[T, B, I]`. In the equations t counts from 1 and
@@ -29,6 +30,27 @@ class ReadoutParams(NamedTuple):
 
     w_ho: jax.Array  # [H, O]
     b_o: jax.Array | None  # [O]
+
+
+class LayerNormParams(NamedTuple):
+    """Parameters of the normalisation of a layer's output."""
+
+    scale: jax.Array  # [D*H]
+    offset: jax.Array  # [D*H]
+
+
+class LayerParams(NamedTuple):
+    """Parameters of one layer of a stack; None in the place of what it does not have."""
+
+    forward: RNNParams  # reads from the start to the end
+    backward: RNNParams | None  # reads from the end to the start
+    norm: LayerNormParams | None
+
+
+class StackParams(NamedTuple):
+    """Parameters of a stack, from the layer that reads the inputs up."""
+
+    layers: tuple[LayerParams, ...]
 
 
 def summary(params: Any) -> str:

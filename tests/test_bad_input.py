@@ -16,6 +16,8 @@ READOUT = jrnn.ReadoutParams(np.ones((H, O)), np.ones(O))
 LOGITS = np.zeros((T, B, O))
 LABELS = np.zeros((T, B), np.int64)
 NEXT = jrnn.ReadoutParams(np.ones((H, I)), None)
+STACK = jrnn.init_stack(jax.random.key(0), I, (4, 6), bidirectional=True, layer_norm=True)
+SQUARE = jrnn.init_stack(jax.random.key(0), I, (I, I))
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,17 @@ def bad_id(value):
     xs = IDS.xs.copy()
     xs[3, 1] = value
     return xs
+
+
+def narrow(tree):
+    return jax.tree.map(lambda x: x.astype(np.float32), tree)
+
+
+def layer(index, **parts):
+    """STACK with other parts in a layer."""
+    layers = list(STACK.layers)
+    layers[index] = layers[index]._replace(**parts)
+    return jrnn.StackParams(tuple(layers))
 
 
 REFUSED = {
@@ -323,6 +336,164 @@ REFUSED = {
     "dtype of no name": (
         lambda: jrnn.init_readout(jax.random.key(0), 5, 4, dtype="foo"),
         "dtype: expected a floating dtype or None; got 'foo'. Leave it out for JAX's default",
+    ),
+    "no layer": (
+        lambda: jrnn.init_stack(jax.random.key(0), I, ()),
+        "hidden_sizes: expected a sequence of sizes, one per layer; got (). "
+        "(128, 64) is two layers.",
+    ),
+    "one size for all layers": (
+        lambda: jrnn.init_stack(jax.random.key(0), I, 64),
+        "hidden_sizes: expected a sequence of sizes, one per layer; got 64.",
+    ),
+    "a layer of size 0": (
+        lambda: jrnn.init_stack(jax.random.key(0), I, (4, 0)),
+        "hidden_sizes[1]: expected a positive integer; got 0.",
+    ),
+    "both directions, by number": (
+        lambda: jrnn.init_stack(jax.random.key(0), I, (4,), bidirectional=2),
+        "bidirectional: expected True or False; got 2.",
+    ),
+    "a norm by name": (
+        lambda: jrnn.init_stack(jax.random.key(0), I, (4,), layer_norm="yes"),
+        "layer_norm: expected True or False; got 'yes'.",
+    ),
+    "a stack of one network": (
+        lambda: jrnn.stack(P, CASE.xs),
+        "params: expected StackParams(layers) of at least one layer; got RNNParams without any. "
+        "See jrnn.init_stack.",
+    ),
+    "a stack of no layer": (
+        lambda: jrnn.stack(jrnn.StackParams(()), CASE.xs),
+        "params: expected StackParams(layers) of at least one layer; got StackParams without any.",
+    ),
+    "a network as a layer": (
+        lambda: jrnn.stack(jrnn.StackParams((P,)), CASE.xs),
+        "layers[0]: expected LayerParams(forward, backward, norm); got RNNParams.",
+    ),
+    "layers in the wrong order": (
+        lambda: jrnn.stack(jrnn.StackParams(STACK.layers[::-1]), CASE.xs),
+        "layers[1].forward.w_ih: expected shape [I, H] = [12, any]; got float64[5, 4]. "
+        "The outputs of layer 0 are of size 12.",
+    ),
+    "a bad weight in a layer": (
+        lambda: jrnn.stack(layer(1, forward=P._replace(w_hh=np.ones((H, H + 1)))), CASE.xs),
+        "layers[1].forward.w_hh: expected shape [H, H] = [5, 5]; got float64[4, 5].",
+    ),
+    "a layer of another dtype": (
+        lambda: jrnn.stack(
+            STACK._replace(layers=(STACK.layers[0], narrow(STACK.layers[1]))), CASE.xs
+        ),
+        "layers[1].forward.w_hh: expected the dtype of layers[0].forward.w_hh, float64; "
+        "got float32.",
+    ),
+    "directions of two sizes": (
+        lambda: jrnn.stack(layer(0, backward=STACK.layers[1].backward), CASE.xs),
+        "layers[0].backward.w_ih: expected shape [I, H] = [5, 4]; got float64[8, 6]. "
+        "As forwards, so backwards.",
+    ),
+    "directions of two dtypes": (
+        lambda: jrnn.stack(layer(0, backward=narrow(P)), CASE.xs),
+        "layers[0].backward.w_hh: expected the dtype of forward.w_hh, float64; got float32.",
+    ),
+    "a norm of one direction": (
+        lambda: jrnn.stack(layer(0, norm=jrnn.LayerNormParams(np.ones(4), np.zeros(4))), CASE.xs),
+        "layers[0].norm.scale: expected shape [D*H] = [8]; got float64[4]. "
+        "One for every output, in both directions.",
+    ),
+    "a norm of another dtype": (
+        lambda: jrnn.stack(
+            layer(0, norm=jrnn.LayerNormParams(np.ones(8), np.zeros(8, np.float32))), CASE.xs
+        ),
+        "layers[0].norm.offset: expected the dtype of forward.w_hh, float64; got float32.",
+    ),
+    "inputs of another width for a stack": (
+        lambda: jrnn.stack(STACK, np.zeros((T, B, I + 1))),
+        "xs: expected vectors [T, I] or [T, B, I] with I = 5; got float64[7, 3, 6].",
+    ),
+    "one state for all layers": (
+        lambda: jrnn.stack(STACK, CASE.xs, np.zeros((2, B, 8))),
+        "h0: expected None or a tuple of 2 states, one for each layer; got ndarray. "
+        "None in the place of a state is zeros.",
+    ),
+    "a state too few": (
+        lambda: jrnn.stack(STACK, CASE.xs, (np.zeros(8),)),
+        "h0: expected None or a tuple of 2 states, one for each layer; got 1 of them.",
+    ),
+    "a state of one direction": (
+        lambda: jrnn.stack(STACK, CASE.xs, (None, np.zeros((B, 6)))),
+        "h0[1]: expected [2H] = [12] or [B, 2H] = [3, 12]; got float64[3, 6].",
+    ),
+    "a reset state of another layer": (
+        lambda: jrnn.stack(STACK, CASE.xs, reset_state=(np.zeros(12), None)),
+        "reset_state[0]: expected [2H] = [8] or [B, 2H] = [3, 8]; got float64[12].",
+    ),
+    "dropout of everything": (
+        lambda: jrnn.stack(STACK, CASE.xs, dropout=1.0),
+        "dropout: expected a number in [0, 1); got 1.0. It is the share that becomes 0.",
+    ),
+    "a negative dropout": (
+        lambda: jrnn.stack(STACK, CASE.xs, dropout=-0.1),
+        "dropout: expected a number in [0, 1); got -0.1.",
+    ),
+    "dropout in words": (
+        lambda: jrnn.stack(STACK, CASE.xs, dropout=None),
+        "dropout: expected a number in [0, 1); got None.",
+    ),
+    "a mask of everything": (
+        lambda: jrnn.dropout_mask(jax.random.key(0), 1, (3,)),
+        "rate: expected a number in [0, 1); got 1.",
+    ),
+    "a mask of integers": (
+        lambda: jrnn.dropout_mask(jax.random.key(0), 0.5, (3,), jnp.int32),
+        "dtype: expected a floating dtype or None; got int32.",
+    ),
+    "a residual connection by number": (
+        lambda: jrnn.stack(SQUARE, CASE.xs, residual=1),
+        "residual: expected True or False; got 1.",
+    ),
+    "a residual connection to narrower inputs": (
+        lambda: jrnn.stack(STACK, CASE.xs, residual=True),
+        "residual: expected inputs of layer 0 as wide as its outputs, 8, or False; got 5. "
+        "Run layers of other widths as a stack of their own: StackParams(layers[:1]).",
+    ),
+    "a residual connection to ids": (
+        lambda: jrnn.stack(SQUARE, IDS.xs, residual=True),
+        "residual: expected vectors to add to the outputs of layer 0, or False; got ids. "
+        "Run the first layer as a stack of its own: StackParams(params.layers[:1]).",
+    ),
+    "remat of a stack that is no flag": (
+        lambda: jrnn.stack(STACK, CASE.xs, remat=16),
+        "remat: expected True or False; got 16.",
+    ),
+    "unknown activation of a stack": (
+        lambda: jrnn.stack(STACK, CASE.xs, activation="gelu"),
+        "activation: expected one of",
+    ),
+    "a length above T in a stack": (
+        lambda: jrnn.stack(STACK, CASE.xs, None, np.array([0, T + 1, 2])),
+        "lengths: expected integers from 0 to T = 7; got 8.",
+    ),
+    "resets of a stack as integers": (
+        lambda: jrnn.stack(STACK, CASE.xs, None, None, LABELS),
+        "resets: expected a bool dtype; got int64[7, 3].",
+    ),
+    "a mean over negative lengths": (
+        lambda: jrnn.mean_over_time(CASE.dhs, np.array([1, -1, 2])),
+        "lengths: expected integers from 0 to T = 7; got -1.",
+    ),
+    "a mean of other lengths": (
+        lambda: jrnn.mean_over_time(CASE.dhs, np.array([1, 2])),
+        "lengths: expected shape [] or [B] = [3]; got int64[2].",
+    ),
+    "a mean of no step": (
+        lambda: jrnn.mean_over_time(np.zeros((0, H))),
+        "hs: expected states [T, H] or [T, B, H]; got float64[0, 4]. "
+        "Time leads, with at least one step.",
+    ),
+    "a mean of integers": (
+        lambda: jrnn.mean_over_time(np.zeros((T, H), int)),
+        "hs: expected a floating dtype; got int64[7, 4].",
     ),
     "states of another size": (
         lambda: jrnn.readout(READOUT, np.zeros((T, H + 1))),

@@ -167,10 +167,15 @@ def test_an_eager_call_compiles_once(compilations):
     case = make_case(T=11, B=2, I=3, H=9)  # sizes of no other test
     logits, labels = np.ones((11, 2, 5)), np.ones((11, 2), int)
     readout = jrnn.init_readout(jax.random.key(0), 9, 5)
+    stack = jrnn.init_stack(jax.random.key(0), 3, (9, 8), bidirectional=True)
+    lengths, key = np.array([11, 4]), jax.random.key(1)
     calls = {
         "rnn": lambda: jrnn.rnn(case.params, case.xs, case.h0),
         "rnn_cell": lambda: jrnn.rnn_cell(case.params, case.h0, case.xs[0]),
         "readout": lambda: jrnn.readout(readout, case.dhs),
+        "stack": lambda: jrnn.stack(stack, case.xs, None, lengths, key=key, dropout=0.5),
+        "mean": lambda: jrnn.mean_over_time(case.dhs, lengths),
+        "dropout mask": lambda: jrnn.dropout_mask(key, 0.5, (11, 2)),
         "loss": lambda: jrnn.softmax_cross_entropy(logits, labels),
         "fused loss": lambda: jrnn.readout_cross_entropy(readout, case.dhs, labels),
         "fused grad": lambda: jax.grad(jrnn.readout_cross_entropy)(readout, case.dhs, labels),

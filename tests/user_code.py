@@ -22,6 +22,13 @@ jrnn.rnn(params, xs, jnp.zeros(4), "relu")  # type: ignore[arg-type]
 jrnn.rnn(readout, xs)  # type: ignore[arg-type]
 params._replace(b_h=None)
 
+stack: jrnn.StackParams = jrnn.init_stack(key, 5, (4, 6), bidirectional=True)
+h_lasts, ys = jrnn.stack(stack, xs, (None, jnp.zeros(12)), key=key, dropout=0.1)
+last: jax.Array = h_lasts[-1]
+mean_state: jax.Array = jrnn.mean_over_time(ys, jnp.array([7, 3]))
+jrnn.stack(stack, xs, jnp.zeros(8))  # type: ignore[arg-type]
+jrnn.stack(params, xs)  # type: ignore[arg-type]
+
 h: jax.Array = jrnn.rnn_cell(params, jnp.zeros(4), xs[0])
 losses: jax.Array = jrnn.softmax_cross_entropy(jrnn.readout(readout, hs), jnp.zeros((7, 2), int))
 total: jax.Array = jrnn.readout_cross_entropy(readout, hs, jnp.zeros((7, 2), int), None)
