@@ -4,6 +4,8 @@ from importlib.metadata import version
 
 from jrnn import derivation as derivation
 from jrnn import diagnostics as diagnostics
+from jrnn import initializers as initializers
+from jrnn import interop as interop
 from jrnn import model_file as model_file
 from jrnn import parallel as parallel
 from jrnn import plot as plot

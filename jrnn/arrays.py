@@ -1,13 +1,15 @@
 """Small things that the recurrence and the loss both need: ids, biases, wide floats, draws."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn.initializers import Initializer
 
 ArrayLike = jax.Array | np.ndarray  # what a user may hand in
+# (key, shape, dtype) -> array, as those of `jax.nn.initializers` are.
+Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 
 def are_ids(x: ArrayLike) -> bool:

@@ -8,7 +8,7 @@ The only file that imports chex, and of chex only static assertions; it does so 
 since importing chex takes longer than importing all of this package.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -113,6 +113,24 @@ def sizes(**values: Any) -> None:
     for argument, n in values.items():
         if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
             refuse(argument, "a positive integer", repr(n), "It is the size of an axis.")
+
+
+def square(shape: Any) -> None:
+    """Of a w_hh that is to be made."""
+    if len(shape) != 2 or shape[0] != shape[1]:
+        repair = "It is made for w_hh; w_ih takes any of jax.nn.initializers."
+        refuse("shape", "[H, H]", list(shape), repair)
+
+
+def number(argument: str, value: Any, above: float = -np.inf) -> None:
+    if not (_is_number(value) and above < value < np.inf):
+        least = "" if above == -np.inf else f" above {above}"
+        refuse(
+            argument,
+            f"a finite number{least}",
+            repr(value),
+            "It is fixed for the initialiser.",
+        )
 
 
 def floating_dtype(dtype: Any) -> np.dtype:
@@ -526,6 +544,75 @@ def loss_of_the_whole_batch(loss: Any, axes: Collection[str]) -> None:
         repair = "Return jrnn.parallel.mean(total, count) of the part that is there."
         came = "one that differs from device to device"
         refuse("loss_fn", "the loss of the whole batch", came, repair)
+
+
+# --- weights of other libraries ------------------------------------------------------------------
+
+
+def mapping(argument: str, x: Any, repair: str) -> None:
+    if not isinstance(x, Mapping):
+        refuse(argument, "a mapping of names to arrays", type(x).__name__, repair)
+
+
+def entries(
+    argument: str,
+    found: Mapping[str, Any],
+    needed: Collection[str],
+    optional: Collection[str],
+    repair: str,
+) -> None:
+    for name in needed:
+        if name not in found:
+            came = f"only {', '.join(found)}" if found else "an empty one"
+            refuse(name, f"it in {argument}", came, repair)
+    for name, x in found.items():
+        if name not in needed and name not in optional:
+            expected = f"nothing in {argument} but {', '.join((*needed, *optional))}"
+            refuse(name, expected, f"one of shape {list(np.shape(x))}", repair)
+
+
+def one_dtype(arrays: Mapping[str, Any]) -> None:
+    """Of named arrays, a floating one."""
+    for name, x in arrays.items():
+        _floating(name, x)
+        first = next(iter(arrays))
+        _same_dtype(name, x, first, arrays[first])
+
+
+def layer_arrays(arrays: Mapping[str, Any], I: int | None, H: int | None, out_in: bool) -> None:
+    """In the order w_ih, w_hh, biases; None for a size that is free; (out, in) or (in, out)."""
+    w_ih, w_hh, *biases = arrays
+    repair = "H is one for all layers; the 4 H of an LSTM or 3 H of a GRU are no Elman network."
+    shape(w_hh, arrays[w_hh], (H, H), "[H, H]", repair)
+    H = min(arrays[w_hh].shape)
+    shape(w_hh, arrays[w_hh], (H, H), "[H, H]", repair)
+    axes, sizes = ("[H, I]", (H, I)) if out_in else ("[I, H]", (I, H))
+    repair = f"H is that of {w_hh}; I, on top of a layer, the size of its outputs."
+    shape(w_ih, arrays[w_ih], sizes, axes, repair)
+    for bias in biases:
+        shape(bias, arrays[bias], (H,), "[H]", repair)
+
+
+def keras_weights(weights: Any, repair: str) -> None:
+    if not isinstance(weights, (list, tuple)):
+        refuse("weights", "a list of arrays", type(weights).__name__, repair)
+    if len(weights) not in (2, 3):
+        expected = "[kernel, recurrent_kernel, bias], or the first two"
+        refuse("weights", expected, f"{len(weights)} arrays", repair)
+
+
+def layers(layers: Any, params_class: type) -> None:
+    """A list of (forward, backward or None)."""
+
+    def pair(x: Any) -> bool:
+        two = isinstance(x, (tuple, list)) and len(x) == 2 and isinstance(x[0], params_class)
+        return two and (x[1] is None or isinstance(x[1], params_class))
+
+    listed = isinstance(layers, (list, tuple))
+    if not listed or not layers or not all(map(pair, layers)):
+        expected = "a list of pairs (forward RNNParams, backward RNNParams or None)"
+        came = [type(x).__name__ for x in layers] if listed else type(layers).__name__
+        refuse("layers", expected, came, "A layer in one direction is [(params, None)].")
 
 
 # --- options -------------------------------------------------------------------------------------

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.nn.initializers import Initializer, lecun_normal
+from jax.nn.initializers import lecun_normal
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32, draw
+from jrnn.arrays import ArrayLike, Initializer, add_bias, are_ids, at_least_float32, draw
 from jrnn.types import ReadoutParams
 
 

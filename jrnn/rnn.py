@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer, lecun_normal, orthogonal
+from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike, are_ids, draw, matmul_precision
+from jrnn.arrays import ArrayLike, Initializer, are_ids, draw, matmul_precision
 from jrnn.cell import Activation, ActivationName, elman
 from jrnn.lengths import marks_in_order
 from jrnn.types import RNNParams
@@ -39,7 +39,8 @@ def init_rnn(
         input_size: I, features of an input vector or number of token ids.
         hidden_size: H, features of the state.
         bias: False leaves `b_h` out (None in its place).
-        w_ih_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
+        w_ih_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers` and
+            `jrnn.initializers`.
         w_hh_init: the same for `w_hh`.
         dtype: a floating dtype; None is JAX's default float.
 
