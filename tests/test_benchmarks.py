@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import claims, rivals
+from benchmarks import claims, japanese_vowels, rivals
 from benchmarks.measuring import FLOAT32_TOLERANCE, Program, compare, time_in_turn
 from benchmarks.rivals.autodiff import matmul_of_rounded
 from benchmarks.train_step import check_losses
@@ -116,6 +116,24 @@ def test_a_rival_that_is_missing(monkeypatch):
     )
     with pytest.raises(ValueError, match=expected):
         rivals.load("flax")
+
+
+def test_japanese_vowels_beside_torch():
+    own, torch = [0.96, 0.98, 0.97], [0.94, 0.95, 0.96]
+    record = {"model": "mean-both", "jrnn": own, "torch": torch}
+    text = japanese_vowels.table([record | {"jrnn_seconds": 1.25, "torch_seconds": 100.0}])
+    errors = [np.std(a, ddof=1) / 3**0.5 for a in (own, torch)]
+    ratio = 0.02 / np.hypot(*errors)
+    assert text.splitlines()[2] == (
+        f"| mean-both | 97.0 ({100 * errors[0]:.1f}) | 95.0 ({100 * errors[1]:.1f}) "
+        f"| {ratio:+.1f} | 1.25 | 100 |"
+    )
+
+
+def test_japanese_vowels_without_torch(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert japanese_vowels.main(["--out", str(tmp_path)]) == 1
+    assert "--rivals: expected torch to be installed; got" in capsys.readouterr().err
 
 
 def test_a_row_that_does_not_exist():

@@ -1,0 +1,95 @@
+"""What `examples/japanese_vowels.py` learns, and what torch's `nn.RNN` learns by the same recipe.
+
+    python -m benchmarks.japanese_vowels                        # the options are the example's
+
+Both train every model with the same seeds, batches, optimiser and number of epochs. Each draws its
+parameters as its defaults have it (torch with two biases), and stops after the last epoch.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import machine, report
+from benchmarks.rivals import load
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import japanese_vowels as example
+from ts_data import Sequences
+
+
+def torch_accuracies(
+    name: str, args: argparse.Namespace, train: Sequences, test: Sequences
+) -> list[float]:
+    """Of each seed, by `nn.RNN`."""
+    rival = load("torch")
+    sizes = train.xs.shape[2], args.hidden_size, len(train.classes)
+    accuracies = []
+    for seed in range(args.seeds):
+        orders = example.epoch_orders(seed, args.epochs, len(train.labels), args.batch_size)
+        both, last = name.endswith("-both"), name.startswith("last-")
+        model = rival.Classifier(sizes, both, last, seed)
+        accuracies.append(rival.accuracy_of_classifier(model, orders, args, train, test))
+    return accuracies
+
+
+def measure(name: str, args: argparse.Namespace, train: Sequences, test: Sequences) -> Any:
+    """The record of a model."""
+    own = example.run(name, args, train, test)
+    began = time.perf_counter()
+    other = torch_accuracies(name, args, train, test)
+    return {
+        "model": name,
+        "jrnn": own["accuracies"][-1],
+        "torch": other,
+        "jrnn_seconds": own["seconds"],
+        "torch_seconds": time.perf_counter() - began,
+    }
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Means and their standard errors; the difference over its own."""
+    rows = []
+    for r in records:
+        (own, own_error), (other, other_error) = (
+            example.mean_and_error(r[program]) for program in ("jrnn", "torch")
+        )
+        ratio = (own - other) / np.hypot(own_error, other_error)
+        accuracies = [f"{100 * own:.1f} ({100 * own_error:.1f})"]
+        accuracies += [f"{100 * other:.1f} ({100 * other_error:.1f})"]
+        seconds = [report.number(r["jrnn_seconds"]), report.number(r["torch_seconds"])]
+        rows.append([r["model"], *accuracies, f"{ratio:+.1f}", *seconds])
+    header = ["model", "jrnn, % (standard error)", "torch, % (standard error)"]
+    return report.table([*header, "difference / its error", "jrnn s", "torch s"], rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0, or 1 after bad input."""
+    args = example.parse(argv)
+    try:
+        load("torch")
+        args.out.mkdir(parents=True, exist_ok=True)
+        train, test = example.load_data(args)
+        records = [measure(name, args, train, test) for name in args.models]
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    words = sys.argv[1:] if argv is None else argv
+    command = shlex.join(["python", "-m", "benchmarks.japanese_vowels", *words])
+    described = machine.description()
+    head = f"# japanese_vowels\n\n    {command}\n\n{machine.sentence(described)}"
+    result = {"command": command, "machine": described, "records": records}
+    (args.out / "beside_torch.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "beside_torch.md").write_text(f"{head}\n\n{table(records)}\n")
+    print(f"\n{table(records)}\n\nbeside_torch.md and .json are in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

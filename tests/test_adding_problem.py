@@ -1,0 +1,165 @@
+"""The adding problem: its data, its table, and a toy run."""
+
+import json
+
+import adding_problem
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jrnn
+
+pytestmark = pytest.mark.usefixtures("float32")
+TOY = ["--lengths=6", "--steps=20", "--block=10", "--hidden-size=5", "--batch-size=4"]
+
+
+def run(capsys, *argv):
+    status = adding_problem.main([str(a) for a in argv])
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("T", [2, 9])
+def test_the_data(T):
+    B = 4000
+    xs, targets = map(np.asarray, adding_problem.draw_batch(jax.random.key(0), T, B))
+    assert (xs.shape, targets.shape) == ((T, B, 2), (B,))
+    u, m = xs[..., 0], xs[..., 1]
+    assert 0 <= u.min() < 0.01 < 0.99 < u.max() < 1
+    assert np.isin(m, [0, 1]).all()
+    first, second = m[: T // 2], m[T // 2 :]
+    assert (first.sum(0) == 1).all()
+    assert (second.sum(0) == 1).all()
+    for half in (first, second):  # every step is marked as often
+        np.testing.assert_allclose(half.mean(1), 1 / len(half), atol=0.03)
+    expected = [u[m[:, b] == 1, b].sum() for b in range(B)]
+    np.testing.assert_allclose(targets, expected, rtol=1e-6)
+    assert np.square(targets - 1).mean() == pytest.approx(adding_problem.GUESSING, rel=0.05)
+    again, _ = adding_problem.draw_batch(jax.random.key(1), T, B)
+    assert (np.asarray(again) != xs).any()
+
+
+def a_model(H=5, **options):
+    keys = jax.random.split(jax.random.key(3))
+    rnn = jrnn.init_rnn(keys[0], 2, H, **options)
+    return adding_problem.Model(rnn, jrnn.init_readout(keys[1], H, 1))
+
+
+def test_the_error_is_that_of_the_last_output():
+    model = a_model()
+    xs, targets = adding_problem.draw_batch(jax.random.key(1), 7, 3)
+    found = adding_problem.mean_squared_error(model, xs, targets, "tanh")
+    w_ih, w_hh, b_h, w_ho, b_o = (np.asarray(x, np.float64) for x in jax.tree.leaves(model))
+    h = np.zeros((3, 5))
+    for x in np.asarray(xs, np.float64):
+        h = np.tanh(x @ w_ih + h @ w_hh + b_h)
+    expected = np.square((h @ w_ho + b_o)[:, 0] - np.asarray(targets)).mean()
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_sensitivity_of_a_linear_network_is_a_power():
+    H, T = 5, 8
+    model = a_model(H, w_hh_init=lambda key, shape, dtype: 0.9 * jnp.eye(H, dtype=dtype))
+    found = adding_problem.sensitivity(model, jax.random.key(0), T, "identity")
+    np.testing.assert_allclose(found, 0.9 ** np.arange(T), rtol=1e-5)
+
+
+def test_the_sensitivity_against_autodiff():
+    T = 6
+    model, key = a_model(), jax.random.key(4)
+    xs, _ = adding_problem.draw_batch(key, T, adding_problem.MEASURED)
+
+    def output(h, xs):  # of one sequence, from the state before the rest of it
+        for x in xs:
+            h = jnp.tanh(x @ model.rnn.w_ih + h @ model.rnn.w_hh)
+        return (h @ model.readout.w_ho)[0]
+
+    _, hs = jrnn.rnn(model.rnn, xs)
+    slope = jax.vmap(jax.grad(output), (0, 1))
+    norms = [jnp.linalg.norm(slope(hs[T - 1 - l], xs[T - l :]), axis=1) for l in range(T)]
+    median = np.median(np.array(norms), axis=1)
+    found = adding_problem.sensitivity(model, key, T, "tanh")
+    np.testing.assert_allclose(found, median / median[0], rtol=1e-4)
+
+
+def test_a_toy_run_and_a_second_one(tmp_path, capsys):
+    starts = ["--starts", "relu-identity", "tanh-uniform"]
+    status, text, bar = run(capsys, "--out", tmp_path, *TOY, *starts)
+    assert status == 0
+    for shown in ("T = 6, relu-identity", "step/s", "error "):
+        assert shown in bar
+    table = (tmp_path / "adding_problem.md").read_text()
+    assert table in text
+    assert [line.split(" | ")[1] for line in table.splitlines()[2:]] == starts[1:]
+    assert (tmp_path / "adding_problem.png").read_bytes().startswith(b"\x89PNG")
+    first = json.loads((tmp_path / "adding_problem.json").read_text())
+    for row in first:
+        assert (row["steps"], len(row["errors"]), row["learned"]) == (20, 2, False)
+        assert row["error"] == row["errors"][-1]
+        assert len(row["before"]) == len(row["after"]) == 6
+        assert row["before"] != row["after"]
+        assert row["options"]["hidden_size"] == 5
+    # The goal is reached at once; a row is replaced, a row is added, the rest stays.
+    options = ["--goal=1e30", "--starts", "tanh-spectral", "tanh-uniform"]
+    assert run(capsys, "--out", tmp_path, *TOY, *options)[0] == 0
+    rows = json.loads((tmp_path / "adding_problem.json").read_text())
+    found = [(row["start"], row["learned"], row["steps"]) for row in rows]
+    assert found == [
+        ("relu-identity", False, 20),
+        ("tanh-spectral", True, 10),
+        ("tanh-uniform", True, 10),
+    ]
+    assert rows[0] == first[0]
+    assert rows[2]["errors"] == first[1]["errors"][:1]  # the same seed, the same errors
+
+
+def test_an_error_that_is_no_number_ends_the_run(tmp_path, capsys):
+    options = ["--starts=relu-identity", "--learning-rate=1e30", "--out", tmp_path]
+    status, text, _ = run(capsys, *TOY, *options)
+    assert status == 0
+    assert "| 6 | relu-identity | no | 10 | no number |" in text
+    (row,) = json.loads((tmp_path / "adding_problem.json").read_text())
+    assert row["errors"] == [None]
+
+
+def test_ctrl_c_keeps_the_rows_that_are_there(tmp_path, capsys, monkeypatch):
+    assert run(capsys, "--out", tmp_path, *TOY, "--starts=relu-uniform")[0] == 0
+    before = (tmp_path / "adding_problem.json").read_text()
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adding_problem, "run", interrupted)
+    status, _, error = run(capsys, "--out", tmp_path, *TOY, "--starts=relu-identity")
+    assert (status, f"the runs that had ended are in {tmp_path}" in error) == (130, True)
+    assert (tmp_path / "adding_problem.json").read_text() == before
+
+
+def test_an_out_that_is_another_programs(tmp_path, capsys):
+    for text in ("{", "[1]", '[{"length": 3}]'):
+        (tmp_path / "adding_problem.json").write_text(text)
+        status, _, error = run(capsys, "--out", tmp_path, *TOY)
+        assert status == 1
+        assert "--out: expected a directory with rows of this program; got" in error
+
+
+BAD = {
+    "--starts=gru-identity": "invalid choice: 'gru-identity'",
+    "--lengths=1": "argument --lengths: at least 2: two steps are marked",
+    "--lengths=0": "invalid positive value",
+    "--steps=25": "argument --steps: a multiple of --block, 10",
+    "--learning-rate=nan": "invalid positive_float value",
+    "--seed=-1": "invalid seed value",
+}
+
+
+@pytest.mark.parametrize("option", BAD)
+def test_options_that_are_none(option, capsys):
+    with pytest.raises(SystemExit):
+        adding_problem.main([*TOY, option])
+    assert BAD[option] in capsys.readouterr().err
+
+
+def test_all_starts():
+    assert adding_problem.parse(["--starts", "all"]).starts == adding_problem.STARTS
+    assert len(adding_problem.STARTS) == 8
