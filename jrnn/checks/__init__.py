@@ -1,0 +1,50 @@
+"""The contract of the public functions: what they refuse, and the sentence that says so.
+
+Shapes and dtypes are static, so these checks run once per trace and cost a compiled program
+nothing. Values (token ids, labels) can be looked at only where they are concrete. Every refusal is
+a ValueError that names the argument, what was expected, what came, and the repair.
+
+The only folder that imports chex, and of chex only static assertions; it does so at the first
+check, since importing chex takes longer than importing all of this package.
+"""
+
+from jrnn.checks.basics import array as array
+from jrnn.checks.basics import describe as describe
+from jrnn.checks.basics import flag as flag
+from jrnn.checks.basics import floating_dtype as floating_dtype
+from jrnn.checks.basics import ids as ids
+from jrnn.checks.basics import number as number
+from jrnn.checks.basics import positive_or_none as positive_or_none
+from jrnn.checks.basics import refuse as refuse
+from jrnn.checks.basics import shape as shape
+from jrnn.checks.basics import sizes as sizes
+from jrnn.checks.basics import square as square
+from jrnn.checks.devices import batch_mesh as batch_mesh
+from jrnn.checks.devices import divided as divided
+from jrnn.checks.devices import loss_of_the_whole_batch as loss_of_the_whole_batch
+from jrnn.checks.entries import entries as entries
+from jrnn.checks.entries import keras_weights as keras_weights
+from jrnn.checks.entries import layer_arrays as layer_arrays
+from jrnn.checks.entries import layers as layers
+from jrnn.checks.entries import mapping as mapping
+from jrnn.checks.entries import one_dtype as one_dtype
+from jrnn.checks.losses import cross_entropy_arguments as cross_entropy_arguments
+from jrnn.checks.losses import logits as logits
+from jrnn.checks.losses import objective_arguments as objective_arguments
+from jrnn.checks.losses import readout_arguments as readout_arguments
+from jrnn.checks.losses import readout_cross_entropy_arguments as readout_cross_entropy_arguments
+from jrnn.checks.losses import readout_params as readout_params
+from jrnn.checks.options import activation as activation
+from jrnn.checks.options import activation_derivative as activation_derivative
+from jrnn.checks.options import compute_dtype as compute_dtype
+from jrnn.checks.options import sampling_options as sampling_options
+from jrnn.checks.sequences import cell_arguments as cell_arguments
+from jrnn.checks.sequences import generate_arguments as generate_arguments
+from jrnn.checks.sequences import lengths as lengths
+from jrnn.checks.sequences import rnn_arguments as rnn_arguments
+from jrnn.checks.sequences import rnn_params as rnn_params
+from jrnn.checks.stacks import dropout_rate as dropout_rate
+from jrnn.checks.stacks import mean_arguments as mean_arguments
+from jrnn.checks.stacks import residual as residual
+from jrnn.checks.stacks import stack_arguments as stack_arguments
+from jrnn.checks.stacks import stack_sizes as stack_sizes

@@ -1,0 +1,147 @@
+"""One array, one number, one option; and the one kind of error there is."""
+
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jrnn.arrays import are_ids
+
+
+def refuse(argument: str, expected: str, came: object, repair: str) -> NoReturn:
+    """Raise the one kind of error there is here."""
+    raise ValueError(f"{argument}: expected {expected}; got {came}. {repair}")
+
+
+def describe(x: Any) -> str:
+    return f"{jnp.result_type(x)}{list(np.shape(x))}"
+
+
+def array(argument: str, x: Any) -> None:
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        refuse(argument, "a JAX or NumPy array", type(x).__name__, "Convert it by jnp.asarray.")
+
+
+def shape(argument: str, x: Any, shape: tuple[int | None, ...], axes: str, repair: str) -> None:
+    import chex
+
+    array(argument, x)
+    try:
+        chex.assert_shape(x, shape)
+    except AssertionError:
+        sizes = ", ".join("any" if n is None else str(n) for n in shape)
+        refuse(argument, f"shape {axes} = [{sizes}]", describe(x), repair)
+
+
+def is_float(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def floating(argument: str, x: Any) -> None:
+    if not is_float(x):
+        refuse(argument, "a floating dtype", describe(x), "Cast it by .astype(jnp.float32).")
+
+
+def same_dtype(argument: str, x: Any, reference_name: str, reference: Any) -> None:
+    if jnp.result_type(x) != jnp.result_type(reference):
+        refuse(
+            argument,
+            f"the dtype of {reference_name}, {jnp.result_type(reference)}",
+            jnp.result_type(x),
+            "One floating dtype runs through a call: cast either of the two by .astype.",
+        )
+
+
+def concrete(x: Any) -> np.ndarray | None:
+    """The values, if this process has them all; None in a trace."""
+    if isinstance(x, jax.core.Tracer):
+        return None
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return None
+    return np.asarray(x)
+
+
+def ids_within(
+    argument: str, ids: Any, size: int, what: str, counted: np.ndarray | None = None
+) -> None:
+    """Refuse concrete ids outside [0, size); `counted` marks the ones that matter."""
+    values = concrete(ids)
+    if values is None or values.size == 0:
+        return
+    values = values.astype(np.int64)  # `size` need not fit into the dtype of the ids
+    wrong = (values < 0) | (values >= size)
+    if counted is not None:
+        wrong &= counted
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        refuse(
+            argument,
+            f"ids from 0 to {size - 1} ({what})",
+            f"{values[where]} at {list(where)}, {int(wrong.sum())} ids outside in all",
+            "Encode the data with the alphabet or vocabulary that the parameters were made for.",
+        )
+
+
+def ids(argument: str, ids: Any, size: int, what: str) -> None:
+    array(argument, ids)
+    if not are_ids(ids):
+        refuse(argument, "integers", describe(ids), "Ids count from 0.")
+    ids_within(argument, ids, size, f"{size} {what}")
+
+
+def sizes(**values: Any) -> None:
+    for argument, n in values.items():
+        if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
+            refuse(argument, "a positive integer", repr(n), "It is the size of an axis.")
+
+
+def square(shape: Any) -> None:
+    """Of a w_hh that is to be made."""
+    if len(shape) != 2 or shape[0] != shape[1]:
+        repair = "It is made for w_hh; w_ih takes any of jax.nn.initializers."
+        refuse("shape", "[H, H]", list(shape), repair)
+
+
+def number(argument: str, value: Any, above: float = -np.inf) -> None:
+    if not (is_number(value) and above < value < np.inf):
+        least = "" if above == -np.inf else f" above {above}"
+        refuse(
+            argument,
+            f"a finite number{least}",
+            repr(value),
+            "It is fixed for the initialiser.",
+        )
+
+
+def is_number(x: Any) -> bool:
+    return np.ndim(x) == 0 and isinstance(np.asarray(x).item(), (int, float))
+
+
+def positive_or_none(argument: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not is_number(value) or not 0 < value < np.inf:
+        refuse(argument, "a positive number or None", repr(value), "None leaves it out.")
+    return float(value)
+
+
+def flag(argument: str, value: Any) -> None:
+    if not isinstance(value, (bool, np.bool_)):
+        refuse(argument, "True or False", repr(value), "It is fixed when the call is compiled.")
+
+
+def floating_dtype(dtype: Any) -> np.dtype:
+    """The dtype of new parameters."""
+    repair = "Leave it out for JAX's default float."
+    try:
+        asked = jnp.dtype(float if dtype is None else dtype)
+    except TypeError:
+        refuse("dtype", "a floating dtype or None", repr(dtype), repair)
+    if not jnp.issubdtype(asked, jnp.floating):
+        refuse("dtype", "a floating dtype or None", asked, repair)
+    given = jax.dtypes.canonicalize_dtype(asked)  # float32 for float64, but in 64-bit mode
+    if dtype is not None and given != asked:
+        repair = "JAX has it after jax.config.update('jax_enable_x64', True)."
+        refuse("dtype", f"at most {given}", asked, repair)
+    return given

@@ -1,0 +1,133 @@
+"""The arguments of a readout, of a loss, and of the objective."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jrnn.arrays import are_ids
+from jrnn.checks.basics import (
+    array,
+    concrete,
+    describe,
+    floating,
+    ids_within,
+    is_float,
+    refuse,
+    same_dtype,
+    shape,
+)
+from jrnn.checks.sequences import steps_inside
+
+if TYPE_CHECKING:
+    from jrnn.types import ReadoutParams, RNNParams
+
+
+def readout_params(params: "ReadoutParams") -> None:
+    if not all(hasattr(params, name) for name in ("w_ho", "b_o")):
+        refuse(
+            "params", "ReadoutParams(w_ho, b_o)", type(params).__name__, "See jrnn.init_readout."
+        )
+    shape("w_ho", params.w_ho, (None, None), "[H, O]", "See jrnn.init_readout.")
+    floating("w_ho", params.w_ho)
+    if params.b_o is not None:
+        shape("b_o", params.b_o, (params.w_ho.shape[1],), "[O]", "No bias is None in its place.")
+        same_dtype("b_o", params.b_o, "w_ho", params.w_ho)
+
+
+def readout_arguments(params: "ReadoutParams", hs: Any) -> None:
+    readout_params(params)
+    array("hs", hs)
+    H = params.w_ho.shape[0]
+    if np.ndim(hs) == 0 or hs.shape[-1] != H:
+        refuse("hs", f"states [..., H] with H = {H}", describe(hs), "The last axis is the state.")
+    floating("hs", hs)
+    same_dtype("hs", hs, "params", params.w_ho)
+
+
+def logits(logits: Any) -> None:
+    array("logits", logits)
+    floating("logits", logits)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        refuse("logits", "[..., O] with O >= 1", describe(logits), "The last axis is the classes.")
+
+
+def cross_entropy_arguments(logits_: Any, labels: Any, weights: Any) -> None:
+    logits(logits_)
+    _labels_and_weights(logits_, "logits", labels, weights)
+
+
+def readout_cross_entropy_arguments(
+    params: "ReadoutParams", hs: Any, labels: Any, weights: Any, inside: np.ndarray | None = None
+) -> None:
+    readout_arguments(params, hs)
+    positions, O = hs.shape[:-1], params.w_ho.shape[1]
+    if O == 0:
+        repair = "There is no class to choose."
+        refuse("w_ho", "[H, O] with O >= 1", describe(params.w_ho), repair)
+    logits = jax.ShapeDtypeStruct((*positions, O), hs.dtype)
+    _labels_and_weights(logits, "hs", labels, weights, inside)
+
+
+def objective_arguments(
+    rnn: "RNNParams",
+    readout: "ReadoutParams",
+    xs: Any,
+    labels: Any,
+    weights: Any,
+    lengths: Any = None,
+) -> None:
+    """What comes after the states of `rnn_arguments`."""
+    readout_params(readout)
+    H = rnn.w_hh.shape[0]
+    shape("w_ho", readout.w_ho, (H, None), "[H, O]", f"w_hh makes states of size H = {H}.")
+    same_dtype("w_ho", readout.w_ho, "rnn_params", rnn.w_hh)
+    lead = xs.shape if are_ids(xs) else xs.shape[:-1]
+    states = jax.ShapeDtypeStruct((*lead, H), rnn.w_hh.dtype)
+    inside = None if lengths is None else steps_inside(lengths, lead)
+    readout_cross_entropy_arguments(readout, states, labels, weights, inside)
+
+
+def _labels_and_weights(
+    logits: Any, source: str, labels: Any, weights: Any, inside: np.ndarray | None = None
+) -> None:
+    """Against the shape and dtype of logits, of which the user gave the `source`."""
+    array("labels", labels)
+    if weights is not None:
+        _weights(weights, logits, source)
+    if are_ids(labels):
+        _label_ids(labels, logits, weights, inside)
+    else:
+        repair = "Float labels give every class its share; ids are integers [...]."
+        shape("labels", labels, logits.shape, "[..., O]", repair)
+        floating("labels", labels)
+        same_dtype("labels", labels, source, logits)
+
+
+def _weights(weights: Any, logits: Any, source: str) -> None:
+    array("weights", weights)
+    positions = logits.shape[:-1]
+    if weights.shape not in ((), positions):
+        repair = "One weight per position, or one for all."
+        refuse("weights", f"shape {list(positions)} or []", describe(weights), repair)
+    if weights.dtype == jnp.bool_:
+        return
+    if not is_float(weights):
+        repair = "A mask is bool, a weight is a float: cast it by .astype."
+        refuse("weights", "a bool or floating dtype", describe(weights), repair)
+    same_dtype("weights", weights, source, logits)
+
+
+def _label_ids(labels: Any, logits: Any, weights: Any, inside: np.ndarray | None) -> None:
+    """Ids where the weight is not 0; where it is known only to the compiled program, any."""
+    *positions, O = logits.shape
+    if labels.shape != tuple(positions):
+        one_hot = labels.shape == logits.shape
+        repair = "cast one-hot labels to float." if one_hot else "one per position."
+        repair = f"Integer labels are ids; {repair}"
+        refuse("labels", f"ids of shape {positions}", describe(labels), repair)
+    known = np.ones(()) if weights is None else concrete(weights)
+    if known is not None:
+        counted = np.broadcast_to(known != 0, positions) & (True if inside is None else inside)
+        ids_within("labels", labels, O, f"O = {O} classes", counted)

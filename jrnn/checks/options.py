@@ -1,0 +1,85 @@
+"""Options: an activation and its derivative, a dtype of matmuls, how to sample."""
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jrnn.checks.basics import is_number, refuse
+
+if TYPE_CHECKING:
+    from jrnn.types import RNNParams
+
+
+def activation(value: Any, activation_class: type, names: Collection[str]) -> None:
+    if isinstance(value, activation_class) or (isinstance(value, str) and value in names):
+        return
+    expected = "one of " + ", ".join(f'"{name}"' for name in names) + ", or a jrnn.Activation"
+    repair = "A function of your own is jrnn.Activation(fn, derivative_from_output)."
+    refuse("activation", expected, repr(value), repair)
+
+
+def compute_dtype(dtype: Any, params: "RNNParams") -> np.dtype | None:
+    """The dtype of matmul operands; None where it is that of the parameters."""
+    own = jnp.result_type(params.w_hh)
+    expected = f"a floating dtype narrower than that of the parameters, {own}, or None"
+    repair = "For mixed precision: parameters in float32, compute_dtype=jnp.bfloat16."
+    try:
+        asked = own if dtype is None else jnp.dtype(dtype)
+    except TypeError:
+        refuse("compute_dtype", expected, repr(dtype), repair)
+    if asked == own:
+        return None
+    if not jnp.issubdtype(asked, jnp.floating) or asked.itemsize >= own.itemsize:
+        refuse("compute_dtype", expected, asked, repair)
+    return asked
+
+
+def activation_derivative(
+    fn: Callable[[jax.Array], jax.Array], derivative_from_output: Callable[[jax.Array], jax.Array]
+) -> None:
+    """Compare phi'(phi(a)) with autodiff in float64, on a grid that leaves out relu's kink at 0."""
+    repair = (
+        "tanh, for example, is Activation(jnp.tanh, lambda h: 1 - h**2). "
+        "A function whose derivative its output does not determine cannot be used."
+    )
+    import chex
+
+    try:
+        hash((fn, derivative_from_output))
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+            for dtype in (jnp.bfloat16, jnp.float32, jnp.float64):
+                a = jnp.arange(-60, 60).astype(dtype) / 20 + 0.0125
+                h = fn(a)
+                given = derivative_from_output(h)
+                chex.assert_trees_all_equal_shapes_and_dtypes(a, h, given)
+            true = jax.vmap(jax.grad(fn))(a)
+            at, found, expected = (np.asarray(x) for x in (a, given, true))
+    except Exception as error:
+        refuse(
+            "fn, derivative_from_output",
+            "two hashable functions of an array to one of its shape and dtype, elementwise",
+            f"{type(error).__name__}: {str(error).splitlines()[0].rstrip('.')}",
+            f"Write both with jnp; {repair}",
+        )
+    difference = np.abs(found - expected) / (1 + np.abs(expected))
+    worst = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
+    if not difference[worst] <= 1e-6:
+        place = f"{expected[worst]:.6g} at a = {at[worst]:.4g}"
+        right = f"phi' as a function of h = phi(a), so {place}"
+        refuse("derivative_from_output", right, f"{found[worst]:.6g}", repair)
+
+
+def sampling_options(temperature: Any, top_k: Any, top_p: Any) -> None:
+    """Concrete options; what is traced is the caller's own."""
+    traced = [isinstance(x, jax.core.Tracer) for x in (temperature, top_k, top_p)]
+    if not traced[0] and not (is_number(temperature) and 0 <= temperature < np.inf):
+        refuse("temperature", "a number >= 0", temperature, "0 is greedy, 1 the model's own.")
+    whole = top_k is None or traced[1] or (is_number(top_k) and top_k == np.floor(top_k) >= 1)
+    if not whole:
+        refuse("top_k", "an integer >= 1 or None", top_k, "1 is greedy.")
+    share = top_p is None or traced[2] or (is_number(top_p) and 0 < top_p <= 1)
+    if not share:
+        refuse("top_p", "a number in (0, 1] or None", top_p, "1 keeps every token.")

@@ -1,0 +1,175 @@
+"""The arguments of a recurrence: parameters, inputs, states, and where sequences end."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jrnn.arrays import are_ids
+from jrnn.checks.basics import (
+    array,
+    concrete,
+    describe,
+    floating,
+    ids_within,
+    is_float,
+    refuse,
+    same_dtype,
+    shape,
+    sizes,
+)
+from jrnn.checks.losses import readout_params
+
+if TYPE_CHECKING:
+    from jrnn.types import ReadoutParams, RNNParams
+
+
+def rnn_params(params: "RNNParams") -> None:
+    if not all(hasattr(params, name) for name in ("w_ih", "w_hh", "b_h")):
+        refuse("params", "RNNParams(w_ih, w_hh, b_h)", type(params).__name__, "See jrnn.init_rnn.")
+    shape("w_hh", params.w_hh, (None, None), "[H, H]", "See jrnn.init_rnn.")
+    floating("w_hh", params.w_hh)
+    H = params.w_hh.shape[1]
+    shape("w_hh", params.w_hh, (H, H), "[H, H]", "It maps a state to a state.")
+    shape("w_ih", params.w_ih, (None, H), "[I, H]", "Use x @ w_ih: transpose an (H, I) weight.")
+    same_dtype("w_ih", params.w_ih, "w_hh", params.w_hh)
+    if params.b_h is not None:
+        shape("b_h", params.b_h, (H,), "[H]", "No bias is None in its place.")
+        same_dtype("b_h", params.b_h, "w_hh", params.w_hh)
+
+
+def inputs(
+    argument: str,
+    xs: Any,
+    params: "RNNParams",
+    leads: tuple[str, str],
+    counted: np.ndarray | None = None,
+) -> None:
+    """Vectors, or ids, with one of two groups of leading axes, such as "T" and "T, B"."""
+    array(argument, xs)
+    I = params.w_ih.shape[0]
+    vectors = " or ".join(f"[{lead}{', ' if lead else ''}I]" for lead in leads)
+    ids = "integer token ids " + " or ".join(f"[{lead}]" for lead in leads)
+    ranks = [lead.replace(",", "").split() for lead in leads]
+    features = xs.ndim - np.array([len(axes) for axes in ranks])  # axes that are left, for each
+    if are_ids(xs):
+        if 0 not in features:
+            repair = "cast counts to float." if 1 in features else "vectors are floats."
+            refuse(argument, ids, describe(xs), f"Integers are token ids; {repair}")
+        ids_within(argument, xs, I, f"I = {I} rows of w_ih", counted)
+        return
+    if not is_float(xs):
+        refuse(argument, f"vectors {vectors}, or {ids}", describe(xs), "Cast it by .astype.")
+    if 1 not in features:
+        repair = "A single feature is an axis of size 1."
+        refuse(argument, f"vectors {vectors}", describe(xs), repair)
+    if xs.shape[-1] != I:
+        repair = f"w_ih {list(params.w_ih.shape)} takes vectors of size I = {I}."
+        refuse(argument, f"vectors {vectors} with I = {I}", describe(xs), repair)
+    same_dtype(argument, xs, "params", params.w_hh)
+
+
+def state(
+    argument: str, h: Any, params: "RNNParams", batch: tuple[int, ...], directions: int = 1
+) -> None:
+    """[H], or [B, H] where there is a batch; of two directions 2H."""
+    array(argument, h)
+    H, size = params.w_hh.shape[0] * directions, "H" if directions == 1 else f"{directions}H"
+    if h.shape not in ((H,), (*batch, H)):
+        wanted = f"[{size}] = [{H}]" + (f" or [B, {size}] = {[*batch, H]}" if batch else "")
+        repair = "[H] is shared by the batch." if batch else "One sequence has one state."
+        refuse(argument, wanted, describe(h), repair)
+    floating(argument, h)
+    same_dtype(argument, h, "params", params.w_hh)
+
+
+def cell_arguments(params: "RNNParams", h_tm1: Any, x_t: Any) -> None:
+    rnn_params(params)
+    inputs("x_t", x_t, params, ("", "B"))
+    state("h_tm1", h_tm1, params, x_t.shape[: x_t.ndim - (not are_ids(x_t))])
+
+
+def rnn_arguments(
+    params: "RNNParams",
+    xs: Any,
+    h0: Any,
+    lengths_: Any = None,
+    resets: Any = None,
+    reset_state: Any = None,
+    recurrent_mask: Any = None,
+) -> None:
+    rnn_params(params)
+    array("xs", xs)
+    steps = xs.shape if are_ids(xs) else xs.shape[:-1]
+    inside = None
+    if lengths_ is not None and steps:
+        lengths(lengths_, steps[0], steps[1:])
+        inside = steps_inside(lengths_, steps)
+    inputs("xs", xs, params, ("T", "T, B"), inside)
+    if xs.shape[0] == 0:
+        refuse("xs", "at least one step (T >= 1)", describe(xs), "Leave empty sequences out.")
+    if resets is not None:
+        _resets(resets, steps)
+    states = {"h0": h0, "reset_state": reset_state, "recurrent_mask": recurrent_mask}
+    for argument, h in states.items():
+        if h is not None:
+            state(argument, h, params, steps[1:])
+
+
+def lengths(lengths: Any, T: int, batch: tuple[int, ...] | None) -> None:
+    """An integer, or integers of shape [] or `batch`, which is [B] of any size where it is None."""
+    whole = isinstance(lengths, (int, np.integer)) and not isinstance(lengths, bool)
+    if not whole:
+        array("lengths", lengths)
+        if not are_ids(lengths):
+            repair = "They count steps: cast them by .astype(jnp.int32)."
+            refuse("lengths", "integers", describe(lengths), repair)
+    fits = np.ndim(lengths) <= 1 if batch is None else np.shape(lengths) in ((), batch)
+    if not fits:
+        wanted = "[]" if batch == () else "[] or [B]" + (f" = {list(batch)}" if batch else "")
+        refuse("lengths", f"shape {wanted}", describe(lengths), "One length per sequence.")
+    values = concrete(lengths)
+    if values is not None and ((values < 0) | (values > T)).any():
+        wrong = values[(values < 0) | (values > T)][0]
+        repair = "A length counts the steps of a sequence before its padding."
+        refuse("lengths", f"integers from 0 to T = {T}", int(wrong), repair)
+
+
+def steps_inside(lengths: Any, steps: tuple[int, ...]) -> np.ndarray | None:
+    values = concrete(lengths)
+    if values is None:
+        return None
+    return np.arange(steps[0]).reshape(-1, *(1,) * (len(steps) - 1)) < np.broadcast_to(
+        values, steps[1:]
+    )
+
+
+def _resets(resets: Any, steps: tuple[int, ...]) -> None:
+    array("resets", resets)
+    if resets.dtype != jnp.bool_:
+        repair = "Compare: resets = flags != 0."
+        refuse("resets", "a bool dtype", describe(resets), repair)
+    if resets.shape not in (steps, steps[:1]):
+        wanted = f"[T] = {list(steps[:1])}" + (f" or [T, B] = {list(steps)}" if steps[1:] else "")
+        repair = "True where a segment begins; [T] is shared by the batch."
+        refuse("resets", f"shape {wanted}", describe(resets), repair)
+
+
+def generate_arguments(
+    rnn: "RNNParams", readout: "ReadoutParams", prompt: Any, length: int, num_samples: int
+) -> None:
+    rnn_params(rnn)
+    readout_params(readout)
+    O = readout.w_ho.shape[1]
+    if (rnn.w_ih.shape[0], rnn.w_hh.shape[0]) != (O, readout.w_ho.shape[0]):
+        refuse(
+            "readout_params",
+            f"w_ho [H, O] = [{rnn.w_hh.shape[0]}, {rnn.w_ih.shape[0]}], a logit for every input id",
+            list(readout.w_ho.shape),
+            "Tokens that come out go in again.",
+        )
+    shape("prompt", prompt, (None,), "[P]", "Encode one text; num_samples draws several.")
+    if not are_ids(prompt) or prompt.size == 0:
+        refuse("prompt", "at least one integer id", describe(prompt), "Start with a newline, say.")
+    ids_within("prompt", prompt, O, f"O = {O} tokens")
+    sizes(length=length, num_samples=num_samples)
