@@ -1,4 +1,4 @@
-"""Options: an activation and its derivative, a dtype of matmuls, how to sample."""
+"""Options: an activation and its derivative, a dtype of matmuls, what and how to sample."""
 
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jrnn.checks.basics import is_number, refuse
+from jrnn.arrays import are_ids
+from jrnn.checks.basics import describe, ids_within, is_number, refuse, shape, sizes
+from jrnn.checks.losses import readout_params
+from jrnn.checks.sequences import rnn_params
 
 if TYPE_CHECKING:
-    from jrnn.types import RNNParams
+    from jrnn.types import ReadoutParams, RNNParams
 
 
 def activation(value: Any, activation_class: type, names: Collection[str]) -> None:
@@ -70,6 +73,26 @@ def activation_derivative(
         place = f"{expected[worst]:.6g} at a = {at[worst]:.4g}"
         right = f"phi' as a function of h = phi(a), so {place}"
         refuse("derivative_from_output", right, f"{found[worst]:.6g}", repair)
+
+
+def generate_arguments(
+    rnn: "RNNParams", readout: "ReadoutParams", prompt: Any, length: int, num_samples: int
+) -> None:
+    rnn_params(rnn)
+    readout_params(readout)
+    O = readout.w_ho.shape[1]
+    if (rnn.w_ih.shape[0], rnn.w_hh.shape[0]) != (O, readout.w_ho.shape[0]):
+        refuse(
+            "readout_params",
+            f"w_ho [H, O] = [{rnn.w_hh.shape[0]}, {rnn.w_ih.shape[0]}], a logit for every input id",
+            list(readout.w_ho.shape),
+            "Tokens that come out go in again.",
+        )
+    shape("prompt", prompt, (None,), "[P]", "Encode one text; num_samples draws several.")
+    if not are_ids(prompt) or prompt.size == 0:
+        refuse("prompt", "at least one integer id", describe(prompt), "Start with a newline, say.")
+    ids_within("prompt", prompt, O, f"O = {O} tokens")
+    sizes(length=length, num_samples=num_samples)
 
 
 def sampling_options(temperature: Any, top_k: Any, top_p: Any) -> None:

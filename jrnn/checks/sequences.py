@@ -16,12 +16,10 @@ from jrnn.checks.basics import (
     refuse,
     same_dtype,
     shape,
-    sizes,
 )
-from jrnn.checks.losses import readout_params
 
 if TYPE_CHECKING:
-    from jrnn.types import ReadoutParams, RNNParams
+    from jrnn.types import RNNParams
 
 
 def rnn_params(params: "RNNParams") -> None:
@@ -153,23 +151,3 @@ def _resets(resets: Any, steps: tuple[int, ...]) -> None:
         wanted = f"[T] = {list(steps[:1])}" + (f" or [T, B] = {list(steps)}" if steps[1:] else "")
         repair = "True where a segment begins; [T] is shared by the batch."
         refuse("resets", f"shape {wanted}", describe(resets), repair)
-
-
-def generate_arguments(
-    rnn: "RNNParams", readout: "ReadoutParams", prompt: Any, length: int, num_samples: int
-) -> None:
-    rnn_params(rnn)
-    readout_params(readout)
-    O = readout.w_ho.shape[1]
-    if (rnn.w_ih.shape[0], rnn.w_hh.shape[0]) != (O, readout.w_ho.shape[0]):
-        refuse(
-            "readout_params",
-            f"w_ho [H, O] = [{rnn.w_hh.shape[0]}, {rnn.w_ih.shape[0]}], a logit for every input id",
-            list(readout.w_ho.shape),
-            "Tokens that come out go in again.",
-        )
-    shape("prompt", prompt, (None,), "[P]", "Encode one text; num_samples draws several.")
-    if not are_ids(prompt) or prompt.size == 0:
-        refuse("prompt", "at least one integer id", describe(prompt), "Start with a newline, say.")
-    ids_within("prompt", prompt, O, f"O = {O} tokens")
-    sizes(length=length, num_samples=num_samples)
