@@ -14,7 +14,7 @@ import pytest
 import jrnn
 
 ROOT = Path(__file__).parents[1]
-DOCS = ["derivation", "performance", "transformations"]
+DOCS = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
 MODULES = ["jrnn", *(f"jrnn.{m.name}" for m in pkgutil.iter_modules(jrnn.__path__))]
 
 
@@ -83,6 +83,19 @@ def test_code_in_the_docs_runs(name, capsys):
     code = python_blocks(ROOT / path)
     assert code.count("\n") >= 10
     exec(compile(code, path, "exec"), {"__name__": path})
+
+
+def test_code_in_the_docs_that_does_not_run_here():
+    """It needs another library, which it names: `python -m benchmarks.peers` runs that page."""
+    tagged = {}
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        blocks = re.findall(r"^```python (\w+)\n(.*?)^```", path.read_text(), re.S | re.M)
+        assert not blocks or path.name == "coming_from.md"
+        for library, code in blocks:
+            tagged[library] = tagged.get(library, "") + code
+    assert tagged.keys() == {"torch", "flax", "equinox", "haiku", "keras"}
+    for library, code in tagged.items():
+        assert re.search(rf"^(import|from) {library}", code, re.M), library
 
 
 @pytest.mark.usefixtures("float32")

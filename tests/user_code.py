@@ -12,6 +12,9 @@ key = jax.random.key(0)
 params: jrnn.RNNParams = jrnn.init_rnn(key, 5, 4, bias=False, dtype=jnp.float32)
 readout: jrnn.ReadoutParams = jrnn.init_readout(key, 4, 3)
 xs = jnp.zeros((7, 2, 5))
+uniform = jrnn.initializers.hidden_uniform
+jrnn.init_rnn(key, 5, 4, w_ih_init=uniform, w_hh_init=jrnn.initializers.spectral_radius(0.9))
+layers: list[jrnn.interop.Layer] = jrnn.interop.from_torch(jrnn.interop.to_torch([(params, None)]))
 
 h_last, hs = jrnn.rnn(params, xs, activation="relu")
 states: jax.Array = hs
