@@ -57,16 +57,56 @@ def marks_in_order(
     """
     valid = None
     if lengths is not None:
-        valid = sequence_mask(jnp.broadcast_to(lengths, shape[1:]), shape[0])
+        lengths = jnp.broadcast_to(jnp.asarray(lengths), shape[1:])
+        valid = sequence_mask(lengths, shape[0])
     if resets is None:
-        return Marks(valid[::-1] if valid is not None and reverse else valid)
+        return Marks(valid)
     resets = jnp.asarray(resets)
     resets = jnp.broadcast_to(
         resets.reshape(resets.shape + (1,) * (len(shape) - resets.ndim)), shape
     )
     if not reverse:
         return Marks(valid, resets)
-    if valid is not None:  # a mark in the padding is none
-        resets, valid = resets & valid, valid[::-1]
-    before_last = jnp.zeros_like(resets[:1])  # nothing is reset before the first step that is read
-    return Marks(valid, jnp.concatenate([before_last, resets[::-1][:-1]]))
+    before_first = jnp.zeros_like(resets[:1])  # nothing is reset before the step that is read first
+    return Marks(valid, jnp.concatenate([before_first, in_reverse(resets, lengths)[:-1]]))
+
+
+def in_reverse(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """Each sequence from its own end to its start; what comes after it is zeros.
+
+    Args:
+        x: `[T, ...]` or `[T, B, ...]`.
+        lengths: `[]` or `[B]` integers, or None.
+
+    Returns:
+        An array like x. Twice is x itself, but for the padding.
+    """
+    if lengths is None:
+        return x[::-1]
+    steps = jnp.arange(len(x)).reshape(-1, *(1,) * lengths.ndim)
+    of = lengths[None] - 1 - steps  # [T] or [T, B]
+    features = (1,) * (x.ndim - of.ndim)
+    inside = (of >= 0) & (of < len(x))
+    taken = jnp.clip(of, 0, len(x) - 1).reshape(of.shape + features)
+    y = jnp.take_along_axis(x, taken, 0, mode="promise_in_bounds")
+    return jnp.where(inside.reshape(of.shape + features), y, jnp.zeros_like(y))
+
+
+@jax.custom_vjp
+def in_reverse_back_and_forth(x: jax.Array, lengths: jax.Array) -> jax.Array:
+    """`in_reverse`, which is its own transpose; JAX would make a scatter of it.
+
+    Args:
+        x: as in `in_reverse`, floats.
+        lengths: as in `in_reverse`.
+
+    Returns:
+        An array like x.
+    """
+    return in_reverse(x, lengths)
+
+
+in_reverse_back_and_forth.defvjp(
+    lambda x, lengths: (in_reverse(x, lengths), lengths),
+    lambda lengths, dy: (in_reverse_back_and_forth(dy, lengths), None),
+)

@@ -14,7 +14,7 @@ from jax.nn.initializers import lecun_normal, orthogonal
 from jrnn import bptt, checks
 from jrnn.arrays import ArrayLike, Initializer, are_ids, draw, matmul_precision
 from jrnn.cell import Activation, ActivationName, elman
-from jrnn.lengths import marks_in_order
+from jrnn.lengths import in_reverse, in_reverse_back_and_forth, marks_in_order
 from jrnn.types import RNNParams
 
 
@@ -209,11 +209,21 @@ def _rnn(
     remat: bool,
 ) -> tuple[jax.Array, jax.Array]:
     steps = xs.shape if are_ids(xs) else xs.shape[:-1]
+    lengths = None if lengths is None else jnp.broadcast_to(lengths, steps[1:])
     marks = marks_in_order(steps, lengths, resets, reverse)
     entry = bptt.Entry(reset_state if resets is not None else None, recurrent_mask)
-    inputs = bptt.whole(params, xs[::-1] if reverse else xs, h0, marks, entry)
-    h_last, hs = bptt.run(recurrence, params, inputs, remat)
-    return h_last, hs[::-1] if reverse else hs
+    turned = partial(_turned, lengths=lengths) if reverse else lambda x: x
+    h_last, hs = bptt.run(
+        recurrence, params, bptt.whole(params, turned(xs), h0, marks, entry), remat
+    )
+    return h_last, turned(hs)
+
+
+def _turned(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """In the other order of reading."""
+    if lengths is None or are_ids(x):
+        return in_reverse(x, lengths)
+    return in_reverse_back_and_forth(x, lengths)
 
 
 @partial(jax.jit, static_argnames=("recurrence",))

@@ -11,7 +11,7 @@ from cases import LAW_RTOL, RTOL, B, H, O, T, assert_close, differences, make_ca
 
 import jrnn
 from jrnn.bptt import Recurrence, Schedule, batch, sequence
-from jrnn.bptt.inputs import inside
+from jrnn.bptt.inputs import reaching_h0
 
 DATA = ("xs", "h0", "lengths", "resets", "reset_state", "recurrent_mask")
 LENGTHS = np.array([T, 0, 4])
@@ -347,11 +347,11 @@ def test_a_carried_state_never_crosses_a_reset():
 SOUND_STEP_BACK, SOUND_STATES_ENTERING = Recurrence.step_back, sequence.states_entering
 
 
-def step_back(*, entry=lambda e: e, marks=lambda m: m, c=lambda c: c):
+def step_back(*, entry=lambda e: e, at=lambda at: at, c=lambda c: c):
     """(16) and (17) of a step, with a place for a fault in what goes in and what comes out."""
 
-    def faulty(self, w, e, c_t, dhs_t, m, e_tm1, h_t):
-        given = entry(e), c_t, dhs_t, marks(m), e_tm1, h_t
+    def faulty(self, w, e, dh_last, c_t, dhs_t, links, e_tm1, h_t):
+        given = entry(e), dh_last, c_t, dhs_t, at(links), e_tm1, h_t
         c_tm1, delta_t = SOUND_STEP_BACK(self, w, *given)
         return c(c_tm1), delta_t
 
@@ -360,10 +360,6 @@ def step_back(*, entry=lambda e: e, marks=lambda m: m, c=lambda c: c):
 
 def states_entering(change):
     return lambda inputs, *rest: SOUND_STATES_ENTERING(change(inputs), *rest)
-
-
-def without_marks(**kinds):
-    return lambda inputs: inputs._replace(marks=inputs.marks._replace(**kinds))
 
 
 def entry_cotangents(**change):
@@ -376,15 +372,15 @@ def entry_cotangents(**change):
     )
 
 
-def stopped_outside(self, w, entry, c_t, dhs_t, marks, *states):
-    c_tm1, delta_t = SOUND_STEP_BACK(self, w, entry, c_t, dhs_t, marks, *states)
-    return c_tm1._replace(h=inside(marks, c_tm1.h)), delta_t
-
-
 STEP_FAULTS = {
-    "the cotangent crosses a reset": step_back(marks=lambda m: m._replace(reset=m.reset & False)),
-    "the padding has a gradient": step_back(marks=lambda m: m._replace(valid=None)),
-    "the cotangent stops at the padding": stopped_outside,
+    "the cotangent crosses a reset": step_back(at=lambda at: at._replace(cut=at.cut & False)),
+    "cut at the reset, not before it": step_back(at=lambda at: at._replace(cut=at.marks.reset)),
+    "the padding has a gradient": step_back(
+        at=lambda at: at._replace(marks=at.marks._replace(valid=None))
+    ),
+    "the cotangent of h_last is lost in the padding": step_back(
+        at=lambda at: at._replace(last=at.last & False)
+    ),
     "no gradient of the reset state": entry_cotangents(reset_state=jnp.zeros_like),
     "the gradient of the reset state 0.1 % large": entry_cotangents(
         reset_state=lambda d: 1.001 * d
@@ -398,8 +394,9 @@ STEP_FAULTS = {
     ),
 }
 ENTERING_FAULTS = {
-    "the state before a reset in dw_hh": states_entering(without_marks(reset=None)),
-    "zero for the held state in dw_hh": states_entering(without_marks(valid=None)),
+    "the state before a reset in dw_hh": states_entering(
+        lambda i: i._replace(marks=i.marks._replace(reset=None))
+    ),
     "zero for the reset state in dw_hh": states_entering(
         lambda i: i._replace(entry=i.entry._replace(reset_state=None))
     ),
@@ -407,6 +404,23 @@ ENTERING_FAULTS = {
         lambda i: i._replace(marks=i.marks._replace(reset=jnp.roll(i.marks.reset, 1, 0)))
     ),
 }
+
+
+@pytest.mark.usefixtures("forget_traces")
+@pytest.mark.parametrize("form", [batch, sequence], ids=["batch", "one"])
+@pytest.mark.parametrize("fault", ["dh_0 through a reset", "dh_0 of nothing is nothing"])
+def test_fault_at_the_first_step(monkeypatch, fault, form):
+    wrong = {
+        "dh_0 through a reset": lambda m, c_0, dh: reaching_h0(m._replace(reset=None), c_0, dh),
+        "dh_0 of nothing is nothing": lambda m, c_0, dh: reaching_h0(m, c_0, jnp.zeros_like(dh)),
+    }
+    monkeypatch.setattr(form, "reaching_h0", wrong[fault])
+    case, data = make_case(batch=form is batch), make_data(batch=form is batch)
+    if form is sequence:
+        data["lengths"] = 0 if "nothing" in fault else T
+        data["resets"][0] = True
+    found = outputs_and_cotangents(case, data)
+    assert max(differences(found, by_the_oracle(case, data)).values()) > 10 * RTOL
 
 
 def worst_difference(batch):

@@ -24,7 +24,17 @@ from jax import lax
 
 from jrnn.arrays import are_ids, at_least_float32, varying_alike
 from jrnn.bptt import sequence
-from jrnn.bptt.inputs import Inputs, Marks, inside, masked, only_one, states_entering
+from jrnn.bptt.inputs import (
+    Inputs,
+    Links,
+    Marks,
+    inside,
+    links,
+    masked,
+    only_one,
+    reaching_h0,
+    states_entering,
+)
 from jrnn.bptt.loops import empty, floats, over_time, put, row, rows
 from jrnn.bptt.schedule import Schedule, by_schedule
 from jrnn.bptt.states import in_place, in_place_alone
@@ -40,6 +50,14 @@ class Residuals(NamedTuple):
     params: RNNParams
     inputs: Inputs
     hs: jax.Array  # phi' is a function of h_t: the only array of size T*B*H
+
+
+class Given(NamedTuple):
+    """What the backward pass is given beside them."""
+
+    dhs: jax.Array
+    links: Links
+    dh_last: jax.Array
 
 
 class Sums(NamedTuple):
@@ -99,14 +117,15 @@ def _scheduled_backward(
     residuals: Residuals,
     cotangents: tuple[jax.Array, jax.Array],
 ) -> Gradients:
-    params, (xs, _, _, entry), _ = residuals
+    params, (xs, _, marks, entry), _ = residuals
     dh_last, dhs = cotangents
+    given = Given(dhs, links(marks), dh_last)
     w_hh_transposed = recurrence.rounded(params.w_hh.T)  # once, not at every step
 
     def chunk(start: Any, K: int, state: tuple[Cotangents, Sums, jax.Array | None]) -> Any:
         c, sums, dxs = state
         with jax.named_scope("rnn_backward"):
-            arguments = (recurrence, schedule, w_hh_transposed, residuals, dhs)
+            arguments = (recurrence, schedule, w_hh_transposed, residuals, given)
             c, deltas = _step_back(*arguments, start, K, c)
         with jax.named_scope("rnn_weight_gradients"):
             x, states = _operands(residuals, start, K)
@@ -118,7 +137,8 @@ def _scheduled_backward(
     dxs = None if are_ids(xs) else empty(xs.shape, xs)
     c_T = Cotangents(dh_last, jax.tree.map(jnp.zeros_like, entry))
     state = (c_T, _no_sums(params, xs), dxs)
-    (dh0, dentry), sums, dxs = over_time(len(xs), schedule.chunk, chunk, state, reverse=True)
+    (c_0, dentry), sums, dxs = over_time(len(xs), schedule.chunk, chunk, state, reverse=True)
+    dh0 = reaching_h0(marks, c_0, dh_last)
     sums = lax.optimization_barrier(sums)  # or XLA transposes the factors instead of the sums
     dparams = RNNParams(sums.w_ih if are_ids(xs) else sums.w_ih.T, sums.w_hh.T, sums.b_h)
     dparams = jax.tree.map(lambda d: d.astype(params.w_hh.dtype), dparams)
@@ -130,23 +150,24 @@ def _step_back(
     schedule: Schedule,
     w_hh_transposed: jax.Array,
     residuals: Residuals,
-    dhs: jax.Array,
+    given: Given,
     start: Any,
     K: int,
     c: Cotangents,
 ) -> tuple[Cotangents, jax.Array]:
     """(9) from step start + K - 1 to step start: c before them, and the deltas [H, K, B]."""
     _, inputs, hs = residuals
+    constant = w_hh_transposed, inputs.entry, given.dh_last
 
     def block(k: Any, u: int, state: tuple[Cotangents, jax.Array]) -> Any:
         c, deltas = state
         t = start + k
-        dhs_block, marks, hs_block = schedule.read(rows((dhs, inputs.marks, hs), t, u))
+        dhs, at, h = schedule.read(rows((given.dhs, given.links, hs), t, u))
         before = states_entering(inputs, hs, t, u)  # compiled away for a cell that reads none
         found = []
         for j in reversed(range(u)):
-            given_t = row((dhs_block, marks, before, hs_block), j)
-            c, delta_t = recurrence.step_back(w_hh_transposed, inputs.entry, c, *given_t)
+            given_t = row((dhs, at, before, h), j)
+            c, delta_t = recurrence.step_back(*constant, c, *given_t)
             found.append(recurrence.rounded(delta_t).T)
         # In the order they are computed in, then turned around: a TPU writes them as it goes.
         return c, put(deltas, lax.rev(jnp.stack(found, 1), (1,)), k, axis=1)

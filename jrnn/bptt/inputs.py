@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """In the order in which it is read. The marks are those of sequences that end once."""
+    """In the order in which it is read: what is outside of a sequence comes after it."""
 
     xs: Any  # [T, I] or [T, B, I], or ids [T] or [T, B], whose cotangent is None
     h0: jax.Array  # [H] or [B, H]
@@ -70,19 +70,45 @@ def masked(entry: Entry, e_tm1: jax.Array) -> jax.Array:
 
 
 def states_entering(inputs: Inputs, hs: jax.Array, start: Any, K: int) -> jax.Array:
-    """e_{t-1} of K steps from `start` on, in the dtype of hs; right for steps inside.
-
-    hs has zeros outside, where h_0 is still held if the sequence begins later on.
-    """
-    h0 = inputs.h0.astype(hs.dtype)[None]
-
-    def held(t: Any, count: int) -> jax.Array:
-        return inside(rows(inputs.marks, t, count), rows(hs, t, count), h0)
-
-    h_tm1s = jnp.where(start == 0, h0, held(jnp.maximum(start - 1, 0), 1))
+    """e_{t-1} of K steps from `start` on, in the dtype of hs; right for steps inside."""
+    before = rows(hs, jnp.maximum(start - 1, 0), 1)
+    h_tm1s = jnp.where(start == 0, inputs.h0.astype(hs.dtype)[None], before)
     if K > 1:
-        h_tm1s = jnp.concatenate([h_tm1s, held(start, K - 1)])
+        h_tm1s = jnp.concatenate([h_tm1s, rows(hs, start, K - 1)])
     return entering(rows(inputs.marks, start, K), inputs.entry, h_tm1s)
+
+
+class Links(NamedTuple):
+    """The marks as the backward pass meets them; [T], [T, B], or of one step."""
+
+    marks: Marks
+    cut: jax.Array | None  # r_{t+1}: nothing of the next step reaches this one
+    last: jax.Array | None  # the sequence ends with this step: dh_last reaches it
+
+
+def links(marks: Marks) -> Links:
+    """With them (16) holds no cotangent in the padding: c_t is 0 there."""
+    valid, reset = marks
+    cut = None if reset is None else _next(reset)
+    return Links(marks, cut, None if valid is None else valid & ~_next(valid))
+
+
+def _next(x: jax.Array) -> jax.Array:
+    return jnp.concatenate([x[1:], jnp.zeros_like(x[:1])])
+
+
+def arriving(at: Links, c_t: jax.Array, dh_last: jax.Array) -> jax.Array:
+    """What reaches h_t from after step t, where c_t is what step t + 1 sends to its e_t."""
+    if at.cut is not None:
+        c_t = jnp.where(at.cut[..., None], 0.0, c_t)
+    return c_t if at.last is None else jnp.where(at.last[..., None], dh_last, c_t)
+
+
+def reaching_h0(marks: Marks, c_0: jax.Array, dh_last: jax.Array) -> jax.Array:
+    """dh_0, of what the first step sends to its e_0."""
+    if marks.reset is not None:
+        c_0 = jnp.where(marks.reset[0][..., None], 0.0, c_0)
+    return c_0 if marks.valid is None else jnp.where(marks.valid[0][..., None], c_0, dh_last)
 
 
 def _alike(x: ArrayLike, like: jax.Array) -> jax.Array:

@@ -20,7 +20,16 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jrnn.arrays import are_ids
-from jrnn.bptt.inputs import Entry, Inputs, Marks, inside, masked, states_entering
+from jrnn.bptt.inputs import (
+    Entry,
+    Inputs,
+    Marks,
+    inside,
+    links,
+    masked,
+    reaching_h0,
+    states_entering,
+)
 from jrnn.bptt.loops import scan
 from jrnn.bptt.states import scanned
 from jrnn.bptt.step import Cotangents, Recurrence, project_inputs
@@ -125,17 +134,19 @@ def _states_from_preactivations_bwd(
     dh_last, dhs = cotangents
 
     def step_back(
-        weights: tuple[jax.Array, Entry], c_t: Cotangents, given_t: Any
+        constant: tuple[jax.Array, Entry, jax.Array], c_t: Cotangents, given_t: Any
     ) -> tuple[Cotangents, jax.Array]:
-        c_tm1, delta_t = recurrence.step_back(*weights, c_t, *given_t)
+        c_tm1, delta_t = recurrence.step_back(*constant, c_t, *given_t)
         return c_tm1, recurrence.rounded(delta_t)
 
     with jax.named_scope("rnn_backward"):
         before = states_entering(Inputs(hs, h0, marks, entry), hs, 0, len(hs))
-        weights = recurrence.rounded(w_hh.T), entry  # transposed once, not at every step
+        constant = recurrence.rounded(w_hh.T), entry, dh_last  # transposed once, not at every step
         c_T = Cotangents(dh_last, jax.tree.map(jnp.zeros_like, entry))
-        c_0, deltas = scan(step_back, True, weights, c_T, (dhs, marks, before, hs))  # (9), (16)
-    return deltas.astype(w_hh.dtype), tuple(c_0), None, None, None, None  # the rest are values
+        given = (dhs, links(marks), before, hs)
+        (c_0, dentry), deltas = scan(step_back, True, constant, c_T, given)  # (9), (16)
+    starts = reaching_h0(marks, c_0, dh_last), dentry
+    return deltas.astype(w_hh.dtype), starts, None, None, None, None  # the rest are values
 
 
 _states_from_preactivations.defvjp(_states_from_preactivations_fwd, _states_from_preactivations_bwd)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32
-from jrnn.bptt.inputs import Entry, Marks, entering, inside, masked
+from jrnn.bptt.inputs import Entry, Links, Marks, arriving, entering, inside, masked
 from jrnn.bptt.schedule import Schedule
 from jrnn.cell import Cell
 from jrnn.types import RNNParams
@@ -27,7 +27,7 @@ Matmul = Callable[[Any, jax.Array], jax.Array]
 class Cotangents(NamedTuple):
     """What is carried back through time."""
 
-    h: jax.Array  # c_t, what reaches h_t from the steps after t
+    h: jax.Array  # c_t, what the steps after t send to their e_t
     entry: Entry  # the sums over those steps
 
 
@@ -70,32 +70,30 @@ class Recurrence(NamedTuple):
         self,
         w_hh_transposed: jax.Array,
         entry: Entry,
+        dh_last: jax.Array,
         c_t: Cotangents,
         dhs_t: jax.Array,
-        marks: Marks,
+        at: Links,
         e_tm1: jax.Array,
         h_t: jax.Array,
     ) -> tuple[Cotangents, jax.Array]:
         """c_{t-1} and delta_t, of the states as they were stored."""
         dtype = c_t.h.dtype
         e_tm1, h_t = e_tm1.astype(dtype), h_t.astype(dtype)
-        delta_t, beside = self.cell.adjoint(dhs_t.astype(dtype) + c_t.h, e_tm1, h_t)  # (9)
+        dh_t = dhs_t.astype(dtype) + arriving(at, c_t.h, dh_last)
+        delta_t, beside = self.cell.adjoint(inside(at.marks, dh_t), e_tm1, h_t)  # (9), (16)
         if self.clip_delta is not None:
             delta_t = jnp.clip(delta_t, -self.clip_delta, self.clip_delta)
-        delta_t = inside(marks, delta_t)  # (16)
         back = self.matmul(delta_t, w_hh_transposed)
-        de_tm1 = masked(entry, back)
-        de_tm1 = de_tm1 if beside is None else de_tm1 + beside
-        to_state, dentry = de_tm1, c_t.entry
-        if marks.reset is not None:
-            resets = marks.reset[..., None]
-            to_state = jnp.where(resets, 0.0, de_tm1)
-            if dentry.reset_state is not None:  # (17)
-                dh_r = inside(marks, jnp.where(resets, de_tm1, 0.0))
-                dentry = dentry._replace(reset_state=dentry.reset_state + dh_r)
+        c_tm1 = masked(entry, back)
+        c_tm1 = c_tm1 if beside is None else c_tm1 + beside
+        dentry = c_t.entry
+        if dentry.reset_state is not None and at.marks.reset is not None:  # (17)
+            dh_r = jnp.where(at.marks.reset[..., None], c_tm1, 0.0)
+            dentry = dentry._replace(reset_state=dentry.reset_state + dh_r)
         if dentry.mask is not None:
             dentry = dentry._replace(mask=dentry.mask + back * e_tm1)
-        return Cotangents(inside(marks, to_state, c_t.h), dentry), delta_t
+        return Cotangents(c_tm1, dentry), delta_t
 
 
 def project_inputs(params: RNNParams, xs: ArrayLike, matmul: Matmul = jnp.matmul) -> jax.Array:

@@ -19,7 +19,7 @@ from jrnn.arrays import ArrayLike, are_ids
 from jrnn.bptt import Entry, Marks, project_inputs, whole
 from jrnn.bptt.inputs import entering, inside, masked
 from jrnn.cell import Activation, ActivationName, derivative, elman
-from jrnn.lengths import marks_in_order
+from jrnn.lengths import in_reverse, marks_in_order
 from jrnn.loss import readout, softmax_cross_entropy
 from jrnn.types import ReadoutParams, RNNParams
 
@@ -61,8 +61,9 @@ def rnn_scan(
     checks.rnn_arguments(params, xs, h0, lengths, resets, reset_state, recurrent_mask)
     checks.flag("reverse", reverse)
     cell, steps = elman(activation), xs.shape if are_ids(xs) else xs.shape[:-1]
-    marks = marks_in_order(steps, lengths, resets, reverse)
-    x = jnp.asarray(xs)[::-1] if reverse else jnp.asarray(xs)
+    ends = None if lengths is None else jnp.broadcast_to(jnp.asarray(lengths), steps[1:])
+    marks = marks_in_order(steps, ends, resets, reverse)
+    x = in_reverse(jnp.asarray(xs), ends) if reverse else jnp.asarray(xs)
     x = x if are_ids(x) else inside(marks, x)  # NaN * 0 in a derivative would be NaN
     x, h_first, marks, entry = whole(params, x, h0, marks, Entry(reset_state, recurrent_mask))
 
@@ -74,7 +75,7 @@ def rnn_scan(
         return s_t, inside(marks_t, s_t)
 
     h_last, hs = lax.scan(step, h_first, (x, marks))
-    return h_last, hs[::-1] if reverse else hs
+    return h_last, in_reverse(hs, ends) if reverse else hs
 
 
 class Gradients(NamedTuple):
