@@ -117,7 +117,7 @@ def test_an_error_that_is_no_number_ends_the_run(tmp_path, capsys):
     options = ["--starts=relu-identity", "--learning-rate=1e30", "--out", tmp_path]
     status, text, _ = run(capsys, *TOY, *options)
     assert status == 0
-    assert "| 6 | relu-identity | no | 10 | no number |" in text
+    assert "| 6 | relu-identity | 1e+30 | no | 10 | no number |" in text
     (row,) = json.loads((tmp_path / "adding_problem.json").read_text())
     assert row["errors"] == [None]
 
