@@ -162,6 +162,7 @@ def test_the_command_installs_what_is_looked_for():
 
 
 @pytest.mark.usefixtures("float32")
+@pytest.mark.slow
 def test_every_library_is_compiled_for_both_devices(monkeypatch, tmp_path, capsys):
     """By this machine's own compiler: all of the program but the accelerators' compilers."""
 

@@ -118,11 +118,11 @@ SOUND_STEP_BACK, SOUND_SUMS = batch._step_back, batch._add_weight_gradients
 SOUND_STATES_ENTERING, SOUND_OVER_TIME = batch.states_entering, batch.over_time
 
 
-def step_back(*, c=lambda c: c, deltas=lambda d: d, dhs=lambda dhs: dhs, residuals=lambda r: r):
+def step_back(*, c=lambda c: c, deltas=lambda d: d, given=lambda g: g, residuals=lambda r: r):
     """(9) of a chunk, with a place for a fault in what goes in and what comes out."""
 
     def faulty(recurrence, schedule, w, r, g, start, K, c_in):
-        c_out, d = SOUND_STEP_BACK(recurrence, schedule, w, residuals(r), dhs(g), start, K, c_in)
+        c_out, d = SOUND_STEP_BACK(recurrence, schedule, w, residuals(r), given(g), start, K, c_in)
         return c(c_out), deltas(d)
 
     return faulty
@@ -167,7 +167,9 @@ BATCH_FAULTS = {
     },
     "deltas one step late": {"_step_back": step_back(deltas=lambda d: jnp.roll(d, 1, 1))},
     "deltas of the examples shifted": {"_step_back": step_back(deltas=lambda d: jnp.roll(d, 1, 2))},
-    "cotangents one step late": {"_step_back": step_back(dhs=lambda g: jnp.roll(g, 1, 0))},
+    "cotangents one step late": {
+        "_step_back": step_back(given=lambda g: g._replace(dhs=jnp.roll(g.dhs, 1, 0)))
+    },
     "phi' of the step before": {
         "_step_back": step_back(residuals=lambda r: r._replace(hs=jnp.roll(r.hs, 1, 0)))
     },

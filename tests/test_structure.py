@@ -208,7 +208,7 @@ def test_one_trace_per_shape():
     for _ in range(3):
         jrnn.rnn(case.params, case.xs, activation=phi)
     assert len(traces) == first
-    jrnn.rnn(case.params, case.xs[1:], activation=phi)
+    jrnn.rnn(case.params, case.xs[:, 1:], activation=phi)
     assert len(traces) > first
 
 
