@@ -8,9 +8,10 @@
     keras        kernel               recurrent_kernel       bias
 
 The activation is not among the weights: haiku's is relu, by default that of the others tanh. flax's
-`residual=True` is another network. Weights come in as JAX, NumPy or torch arrays; a gradient
-through a `from_` function is that of the other library, entry by entry. Out goes one bias: where
-there are two, the second is 0, and freezing it there keeps the bias from learning twice as fast.
+`residual=True` is another network. Weights come in as JAX, NumPy or torch arrays and keep their
+dtype (float64 in JAX's 64-bit mode only); a gradient through a `from_` function is that of the
+other library, entry by entry. Out goes one bias: where there are two, the second is 0, and should
+be frozen there, or both learn and their sum moves twice as far.
 """
 
 import re
@@ -51,7 +52,7 @@ def from_torch(state_dict: Mapping[str, Any]) -> list[Layer]:
             another shape (an LSTM's has 4 H rows, a GRU's 3 H) or of a dtype of its own.
     """
     checks.mapping("state_dict", state_dict, _TORCH)
-    found = [m for m in map(_TORCH_ENTRY.fullmatch, state_dict) if m]
+    found = [m for m in map(_TORCH_ENTRY.fullmatch, map(str, state_dict)) if m]
     depth = 1 + max((int(m["layer"]) for m in found), default=0)
     directions = ["", "_reverse"] if any(m["reverse"] for m in found) else [""]
     bias = any(m["kind"] == "bias" for m in found)
@@ -89,6 +90,7 @@ def to_torch(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
     for n, layer in enumerate(layers):
         for params, suffix in zip(layer, (f"_l{n}", f"_l{n}_reverse"), strict=True):
             if params is not None:
+                checks.rnn_params(params)
                 named = {"weight_ih": params.w_ih.T, "weight_hh": params.w_hh.T}
                 if params.b_h is not None:
                     named |= {"bias_ih": params.b_h, "bias_hh": jnp.zeros_like(params.b_h)}
@@ -176,7 +178,7 @@ def from_haiku(params: Mapping[str, Any], module: str = "vanilla_rnn") -> RNNPar
         ValueError: as `from_linen`.
     """
     checks.mapping("params", params, _HAIKU)
-    own = {path: x for path, x in params.items() if path.startswith(f"{module}/")}
+    own = {path: x for path, x in params.items() if str(path).startswith(f"{module}/")}
     names = [f"{module}/{name}" for name in ("linear/w", "linear_1/w", "linear/b")]
     second_bias = [f"{module}/linear_1/b"]
     return _params(_entries("params", own, names, second_bias, repair=_HAIKU))
@@ -274,7 +276,7 @@ def _array(name: str, x: Any) -> ArrayLike:
         found = np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:  # of bfloat16, of a graph, of a GPU
         checks.refuse(name, "an array that NumPy can read", error, repair)
-    if found.dtype == object:
+    if found.dtype.kind in "OSU":  # objects and texts
         checks.refuse(name, "an array that NumPy can read", type(x).__name__, repair)
     return found
 

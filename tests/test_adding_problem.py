@@ -65,7 +65,7 @@ def test_the_sensitivity_of_a_linear_network_is_a_power():
 
 
 def test_the_sensitivity_against_autodiff():
-    T = 6
+    T = 4
     model, key = a_model(), jax.random.key(4)
     xs, _ = adding_problem.draw_batch(key, T, adding_problem.MEASURED)
 
@@ -82,57 +82,75 @@ def test_the_sensitivity_against_autodiff():
     np.testing.assert_allclose(found, median / median[0], rtol=1e-4)
 
 
-def test_a_toy_run_and_a_second_one(tmp_path, capsys):
-    starts = ["--starts", "relu-identity", "tanh-uniform"]
-    status, text, bar = run(capsys, "--out", tmp_path, *TOY, *starts)
+def rows_of(out):
+    return json.loads((out / "adding_problem.json").read_text())
+
+
+def test_a_toy_run(tmp_path, capsys):
+    starts = ["relu-identity", "tanh-uniform"]
+    status, text, bar = run(capsys, "--out", tmp_path, *TOY, "--starts", *starts)
     assert status == 0
     for shown in ("T = 6, relu-identity", "step/s", "error "):
         assert shown in bar
     table = (tmp_path / "adding_problem.md").read_text()
     assert table in text
-    assert [line.split(" | ")[1] for line in table.splitlines()[2:]] == starts[1:]
+    assert [line.split(" | ")[1:4] for line in table.splitlines()[2:]] == [
+        [start, "0.001", "no"] for start in starts
+    ]
     assert (tmp_path / "adding_problem.png").read_bytes().startswith(b"\x89PNG")
-    first = json.loads((tmp_path / "adding_problem.json").read_text())
-    for row in first:
+    for row in rows_of(tmp_path):
         assert (row["steps"], len(row["errors"]), row["learned"]) == (20, 2, False)
         assert row["error"] == row["errors"][-1]
         assert len(row["before"]) == len(row["after"]) == 6
         assert row["before"] != row["after"]
         assert row["options"]["hidden_size"] == 5
-    # The goal is reached at once; a row is replaced, a row is added, the rest stays.
-    options = ["--goal=1e30", "--starts", "tanh-spectral", "tanh-uniform"]
-    assert run(capsys, "--out", tmp_path, *TOY, *options)[0] == 0
-    rows = json.loads((tmp_path / "adding_problem.json").read_text())
-    found = [(row["start"], row["learned"], row["steps"]) for row in rows]
-    assert found == [
-        ("relu-identity", False, 20),
-        ("tanh-spectral", True, 10),
-        ("tanh-uniform", True, 10),
-    ]
-    assert rows[0] == first[0]
-    assert rows[2]["errors"] == first[1]["errors"][:1]  # the same seed, the same errors
 
 
-def test_an_error_that_is_no_number_ends_the_run(tmp_path, capsys):
-    options = ["--starts=relu-identity", "--learning-rate=1e30", "--out", tmp_path]
-    status, text, _ = run(capsys, *TOY, *options)
-    assert status == 0
-    assert "| 6 | relu-identity | 1e+30 | no | 10 | no number |" in text
-    (row,) = json.loads((tmp_path / "adding_problem.json").read_text())
-    assert row["errors"] == [None]
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--goal=1e30", "| 0.001 | yes | 10 | "), ("--learning-rate=1e30", "| no | 10 | no number |")],
+)
+def test_a_run_ends_when_it_has_learned_or_is_lost(option, said, tmp_path, capsys):
+    status, text, _ = run(capsys, "--out", tmp_path, *TOY, "--starts=relu-identity", option)
+    assert (status, said in text) == (0, True)
+    (row,) = rows_of(tmp_path)
+    assert row["errors"] == [row["error"]]
+
+
+def a_run(args, T, start):
+    """What a run leaves, without one."""
+    curves = {"errors": [0.2], "before": [1.0, 0.5], "after": [1.0, None]}
+    known = {"length": T, "start": start, "learned": False, "steps": 10, "error": 0.2}
+    return known | curves | {"seconds": 1.5, "options": vars(args) | {"out": "", "seed": args.seed}}
+
+
+def test_rows_are_added_or_replaced(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(adding_problem, "run", a_run)
+    for options in (
+        ["--lengths", 9, 6, "--starts", "tanh-uniform", "relu-spectral"],
+        ["--lengths", 6, "--starts", "relu-spectral", "--seed=7"],
+        ["--lengths", 6, "--starts", "relu-spectral", "--learning-rate=0.1"],
+    ):
+        assert run(capsys, "--out", tmp_path, *TOY, *options)[0] == 0
+    found = [(*adding_problem.order(row)[::2], row["options"]["seed"]) for row in rows_of(tmp_path)]
+    assert found == [(6, 1e-3, 7), (6, 0.1, 0), (6, 1e-3, 0), (9, 1e-3, 0), (9, 1e-3, 0)]
+    assert (
+        "| 9 | tanh-uniform | 0.001 | no | 10 | 0.2000 | 2 | 5e-01 | - |"
+        in (tmp_path / "adding_problem.md").read_text()
+    )
 
 
 def test_ctrl_c_keeps_the_rows_that_are_there(tmp_path, capsys, monkeypatch):
-    assert run(capsys, "--out", tmp_path, *TOY, "--starts=relu-uniform")[0] == 0
-    before = (tmp_path / "adding_problem.json").read_text()
-
-    def interrupted(*args):
-        raise KeyboardInterrupt
+    def interrupted(args, T, start):
+        if start == "relu-identity":
+            raise KeyboardInterrupt
+        return a_run(args, T, start)
 
     monkeypatch.setattr(adding_problem, "run", interrupted)
-    status, _, error = run(capsys, "--out", tmp_path, *TOY, "--starts=relu-identity")
+    starts = ["--starts", "tanh-spectral", "relu-identity", "tanh-uniform"]
+    status, _, error = run(capsys, "--out", tmp_path, *TOY, *starts)
     assert (status, f"the runs that had ended are in {tmp_path}" in error) == (130, True)
-    assert (tmp_path / "adding_problem.json").read_text() == before
+    assert [row["start"] for row in rows_of(tmp_path)] == ["tanh-spectral"]
 
 
 def test_an_out_that_is_another_programs(tmp_path, capsys):

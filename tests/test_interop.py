@@ -348,6 +348,14 @@ REFUSED = {
         lambda: interop.from_torch({**torch_weights(), "bias_hh_l0": None}),
         f"bias_hh_l0: expected an array that NumPy can read; got NoneType. {READABLE}",
     ),
+    "torch: a text": (
+        lambda: interop.from_torch({**torch_weights(), "bias_hh_l0": "zeros"}),
+        f"bias_hh_l0: expected an array that NumPy can read; got str. {READABLE}",
+    ),
+    "torch: no names": (
+        lambda: interop.from_torch({0: normal(I, H)}),
+        f"weight_ih_l0: expected it in state_dict; got only 0. {TORCH}",
+    ),
     "to torch: parameters alone": (
         lambda: interop.to_torch(params()),
         f"{PAIRS}['ndarray', 'ndarray', 'ndarray']. A layer in one direction is [(params, None)].",
@@ -450,7 +458,6 @@ REFUSED = {
             "w_ih: expected shape [I, H] = [any, 4]; got float64[4, 3].",
         )
         for library, (to, _) in BOTH_WAYS.items()
-        if library != "torch"
     },
 }
 
