@@ -26,10 +26,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import Initializer, lecun_normal, orthogonal
+from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike, add_bias, at_least_float32
+from jrnn.arrays import ArrayLike, Initializer, add_bias, at_least_float32
 from jrnn.cell import Activation, ActivationName
 from jrnn.lengths import sequence_mask
 from jrnn.rnn import _rnn, init_rnn, recurrence
