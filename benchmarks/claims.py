@@ -142,27 +142,23 @@ def _native(group: Group, what: str) -> list[Claim]:
 
 
 def _vmap(group: Group, what: str) -> list[Claim]:
-    return [
-        *_claim(
-            f"{what}: jrnn under vmap / jrnn's batch of the same arrays",
-            group,
-            lambda row: _quotient(group.best(row, ["jrnn"]), group.best(row, ["jrnn native"])),
-            wins=False,
-        ),
-        *_autodiff(group, f"{what}, vmap"),
-    ]
+    text = f"{what}: jrnn under vmap / jrnn's batch of the same arrays"
+    return _over_itself(group, text, "jrnn native") + _autodiff(group, f"{what}, vmap")
 
 
 def _ends_of_sequences(group: Group, what: str) -> list[Claim]:
-    return [
-        *_claim(
-            f"{what}: jrnn with lengths and resets / without",
-            group,
-            lambda row: _quotient(group.best(row, ["jrnn"]), group.best(row, ["jrnn without"])),
-            wins=False,
-        ),
-        *_autodiff(group, f"{what}, lengths and resets"),
-    ]
+    text = f"{what}: jrnn with lengths and resets / without"
+    others = _autodiff(group, f"{what}, lengths and resets")
+    return _over_itself(group, text, "jrnn without") + others
+
+
+def _over_itself(group: Group, text: str, other: str) -> list[Claim]:
+    """jrnn's time over that of another way of its own."""
+
+    def ratio(row: Any) -> float | None:
+        return _quotient(group.best(row, ["jrnn"]), group.best(row, [other]))
+
+    return _claim(text, group, ratio, wins=False)
 
 
 def _bfloat16(group: Group, what: str) -> list[Claim]:

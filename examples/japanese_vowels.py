@@ -95,7 +95,7 @@ def standardised(part: Sequences, by: Sequences) -> Sequences:
 
 def inside(part: Sequences) -> np.ndarray:
     """`[T, N]`: whether a step is no padding."""
-    return np.arange(len(part.xs))[:, None] < part.lengths
+    return np.asarray(jrnn.sequence_mask(part.lengths, len(part.xs)))
 
 
 def epoch_orders(seed: int, epochs: int, count: int, batch_size: int) -> np.ndarray:

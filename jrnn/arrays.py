@@ -17,6 +17,11 @@ def are_ids(x: ArrayLike) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
 
 
+def steps(xs: ArrayLike) -> tuple[int, ...]:
+    """The axes in front of the features, (T,) or (T, B); ids have no features."""
+    return xs.shape if are_ids(xs) else xs.shape[:-1]
+
+
 def at_least_float32(x: ArrayLike) -> jax.Array:
     """x, or a half-precision x in float32."""
     return jnp.asarray(x, wide(jnp.result_type(x)))

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike, are_ids
+from jrnn.arrays import ArrayLike, steps
 from jrnn.bptt import segments
 from jrnn.bptt.loops import rows
 from jrnn.cell import Activation, ActivationName
@@ -96,10 +96,8 @@ def _rnn_cross_entropy(
     reset_state: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
     T, dtype = len(xs), rnn_params.w_hh.dtype
-    steps = xs.shape if are_ids(xs) else xs.shape[:-1]
-    marks = marks_in_order(steps, lengths, resets, reverse=False)
-    entry = bptt.Entry(reset_state if resets is not None else None)
-    xs, h0, marks, entry = bptt.whole(rnn_params, xs, h0, marks, entry)
+    marks = marks_in_order(steps(xs), lengths, resets, reverse=False)
+    xs, h0, marks, entry = bptt.whole(rnn_params, xs, h0, marks, bptt.Entry(reset_state))
     weights = _inside(marks.valid, weights)
     per_step = weights is not None and weights.ndim > 0
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike, Initializer, are_ids, draw, matmul_precision
+from jrnn.arrays import ArrayLike, Initializer, are_ids, draw, matmul_precision, steps
 from jrnn.cell import Activation, ActivationName, elman
 from jrnn.lengths import in_reverse, in_reverse_back_and_forth, marks_in_order
 from jrnn.types import RNNParams
@@ -208,10 +208,10 @@ def _rnn(
     reverse: bool,
     remat: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    steps = xs.shape if are_ids(xs) else xs.shape[:-1]
-    lengths = None if lengths is None else jnp.broadcast_to(lengths, steps[1:])
-    marks = marks_in_order(steps, lengths, resets, reverse)
-    entry = bptt.Entry(reset_state if resets is not None else None, recurrent_mask)
+    lead = steps(xs)
+    lengths = None if lengths is None else jnp.broadcast_to(lengths, lead[1:])
+    marks = marks_in_order(lead, lengths, resets, reverse)
+    entry = bptt.Entry(reset_state, recurrent_mask)
     turned = partial(_turned, lengths=lengths) if reverse else lambda x: x
     h_last, hs = bptt.run(
         recurrence, params, bptt.whole(params, turned(xs), h0, marks, entry), remat

@@ -31,7 +31,7 @@ from jax.nn.initializers import lecun_normal, orthogonal
 from jrnn import bptt, checks
 from jrnn.arrays import ArrayLike, Initializer, add_bias, at_least_float32
 from jrnn.cell import Activation, ActivationName
-from jrnn.lengths import sequence_mask
+from jrnn.lengths import marks_in_order
 from jrnn.rnn import _rnn, init_rnn, recurrence
 from jrnn.types import LayerNormParams, LayerParams, StackParams
 
@@ -239,9 +239,9 @@ def _normalised(norm: LayerNormParams, us: jax.Array) -> jax.Array:
     return add_bias(n, norm.offset).astype(us.dtype)
 
 
-def _inside(lengths: jax.Array, hs: jax.Array) -> jax.Array:
+def _inside(lengths: jax.Array, hs: jax.Array) -> Any:
     """Which steps are not padding: [T] of hs [T, H], [T, B] of hs [T, B, H]."""
-    return sequence_mask(jnp.broadcast_to(lengths, hs.shape[1:-1]), len(hs))
+    return marks_in_order(hs.shape[:-1], lengths, None, reverse=False).valid
 
 
 def dropout_mask(

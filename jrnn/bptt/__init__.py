@@ -43,7 +43,7 @@ memory.
 import jax
 import jax.numpy as jnp
 
-from jrnn.arrays import ArrayLike, are_ids, varying_alike
+from jrnn.arrays import ArrayLike, steps, varying_alike
 from jrnn.bptt import batch, segments, sequence
 from jrnn.bptt.inputs import Entry as Entry
 from jrnn.bptt.inputs import Inputs as Inputs
@@ -71,7 +71,7 @@ def whole(
     entry: Entry = Entry(),  # noqa: B008
 ) -> Inputs:
     """The states in the shape of one step, varying over every mesh axis that h_1 varies over."""
-    shape = (*(xs.shape[1:] if are_ids(xs) else xs.shape[1:-1]), params.w_hh.shape[0])
+    shape = (*steps(xs)[1:], params.w_hh.shape[0])
     start = jnp.zeros((), params.w_hh.dtype) if h0 is None else jnp.asarray(h0)
 
     def in_shape(h: jax.Array) -> jax.Array:

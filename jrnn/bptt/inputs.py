@@ -37,17 +37,19 @@ class Inputs(NamedTuple):
 
 def batch_of_one(inputs: Inputs) -> Inputs:
     """One sequence as a batch `[T, 1, ...]`."""
-    xs, h0, marks, entry = inputs
-    xs, marks = jax.tree.map(lambda x: x[:, None], (xs, marks))
-    h0, entry = jax.tree.map(lambda h: h[None], (h0, entry))
-    return Inputs(xs, h0, marks, entry)
+    return _at(inputs, None)
 
 
 def only_one(inputs: Inputs) -> Inputs:
     """The inverse of `batch_of_one`."""
+    return _at(inputs, 0)
+
+
+def _at(inputs: Inputs, b: int | None) -> Inputs:
+    """Indexed by b on the axis of the batch."""
     xs, h0, marks, entry = inputs
-    xs, marks = jax.tree.map(lambda x: x[:, 0], (xs, marks))
-    h0, entry = jax.tree.map(lambda h: h[0], (h0, entry))
+    xs, marks = jax.tree.map(lambda x: x[:, b], (xs, marks))
+    h0, entry = jax.tree.map(lambda h: h[b], (h0, entry))
     return Inputs(xs, h0, marks, entry)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jrnn.arrays import are_ids
+from jrnn.arrays import are_ids, steps
 from jrnn.checks.basics import (
     array,
     concrete,
@@ -83,7 +83,7 @@ def objective_arguments(
     H = rnn.w_hh.shape[0]
     shape("w_ho", readout.w_ho, (H, None), "[H, O]", f"w_hh makes states of size H = {H}.")
     same_dtype("w_ho", readout.w_ho, "rnn_params", rnn.w_hh)
-    lead = xs.shape if are_ids(xs) else xs.shape[:-1]
+    lead = steps(xs)
     states = jax.ShapeDtypeStruct((*lead, H), rnn.w_hh.dtype)
     inside = None if lengths is None else steps_inside(lengths, lead)
     readout_cross_entropy_arguments(readout, states, labels, weights, inside)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from jrnn.arrays import are_ids
+from jrnn.arrays import are_ids, steps
 from jrnn.checks.basics import (
     array,
     concrete,
@@ -84,7 +84,7 @@ def state(
 def cell_arguments(params: "RNNParams", h_tm1: Any, x_t: Any) -> None:
     rnn_params(params)
     inputs("x_t", x_t, params, ("", "B"))
-    state("h_tm1", h_tm1, params, x_t.shape[: x_t.ndim - (not are_ids(x_t))])
+    state("h_tm1", h_tm1, params, steps(x_t))
 
 
 def rnn_arguments(
@@ -98,20 +98,19 @@ def rnn_arguments(
 ) -> None:
     rnn_params(params)
     array("xs", xs)
-    steps = xs.shape if are_ids(xs) else xs.shape[:-1]
-    inside = None
-    if lengths_ is not None and steps:
-        lengths(lengths_, steps[0], steps[1:])
-        inside = steps_inside(lengths_, steps)
+    lead, inside = steps(xs), None
+    if lengths_ is not None and lead:
+        lengths(lengths_, lead[0], lead[1:])
+        inside = steps_inside(lengths_, lead)
     inputs("xs", xs, params, ("T", "T, B"), inside)
     if xs.shape[0] == 0:
         refuse("xs", "at least one step (T >= 1)", describe(xs), "Leave empty sequences out.")
     if resets is not None:
-        _resets(resets, steps)
+        _resets(resets, lead)
     states = {"h0": h0, "reset_state": reset_state, "recurrent_mask": recurrent_mask}
     for argument, h in states.items():
         if h is not None:
-            state(argument, h, params, steps[1:])
+            state(argument, h, params, lead[1:])
 
 
 def lengths(lengths: Any, T: int, batch: tuple[int, ...] | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jrnn.arrays import are_ids
+from jrnn.arrays import are_ids, steps
 from jrnn.checks.basics import (
     array,
     describe,
@@ -90,7 +90,7 @@ def stack_arguments(
 ) -> None:
     stack_params(params)
     rnn_arguments(params.layers[0].forward, xs, None, lengths, resets)
-    batch = xs.shape[1 : xs.ndim - (not are_ids(xs))]
+    batch = steps(xs)[1:]
     _layer_states("h0", h0, params, batch)
     _layer_states("reset_state", reset_state, params, batch)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike, are_ids
+from jrnn.arrays import ArrayLike, are_ids, steps
 from jrnn.bptt import Entry, Marks, project_inputs, whole
 from jrnn.bptt.inputs import entering, inside, masked
 from jrnn.cell import Activation, ActivationName, derivative, elman
@@ -60,9 +60,9 @@ def rnn_scan(
     """
     checks.rnn_arguments(params, xs, h0, lengths, resets, reset_state, recurrent_mask)
     checks.flag("reverse", reverse)
-    cell, steps = elman(activation), xs.shape if are_ids(xs) else xs.shape[:-1]
-    ends = None if lengths is None else jnp.broadcast_to(jnp.asarray(lengths), steps[1:])
-    marks = marks_in_order(steps, ends, resets, reverse)
+    cell, lead = elman(activation), steps(xs)
+    ends = None if lengths is None else jnp.broadcast_to(jnp.asarray(lengths), lead[1:])
+    marks = marks_in_order(lead, ends, resets, reverse)
     x = in_reverse(jnp.asarray(xs), ends) if reverse else jnp.asarray(xs)
     x = x if are_ids(x) else inside(marks, x)  # NaN * 0 in a derivative would be NaN
     x, h_first, marks, entry = whole(params, x, h0, marks, Entry(reset_state, recurrent_mask))
