@@ -34,7 +34,7 @@ from benchmarks.measuring import (
     compile_program,
     time_in_turn,
 )
-from benchmarks.rivals import Recurrence
+from benchmarks.rivals import Recurrence, autodiff
 from jrnn.parallel import use_cpu_cores
 
 RIVALS = ["autodiff"]
@@ -106,7 +106,7 @@ def gradient_programs(
     devices = at if sweep.axis == "devices" else 1
     programs = [program(r, given, True, devices) for r in found if r.name not in {*left, *slow}]
     exact = sweep.dtype == "float32" and jax.default_backend() == "cpu"
-    expected = reference(given, "tanh", gradient=True)
+    expected = reference(given, autodiff.naive, gradient=True)
     for p in programs:
         compare(p, expected, FLOAT32_TOLERANCE if exact else ROUNDED_TOLERANCE)
     return programs
