@@ -7,10 +7,14 @@ trajectories, 1990). Schedules, clipping and accumulation are optax's:
 
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     optimizer = optax.MultiSteps(optimizer, every_k_schedule=4)
+
+A loss or a gradient that is not finite changes nothing. The step gives its state's buffers back to
+the device, so that is decided inside of it: whoever reads the loss afterwards has no older state.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +37,15 @@ class TrainState(NamedTuple):
     carry: Any  # what the loss carries from chunk to chunk: the hidden state, as a rule [B, H]
     step: jax.Array  # [] int32, the number of steps so far
     key: jax.Array  # a random key; each step folds its number into it
+    nonfinite: jax.Array  # [] int32, how many losses or gradients were not finite
 
 
 class StepMetrics(NamedTuple):
-    """What a training step measures, on the device."""
+    """What a training step measures, on the device, before the optimiser sees the gradient."""
 
     loss: jax.Array  # []
-    grad_norm: jax.Array  # [] global 2-norm of the gradient, before the optimiser sees it
+    grad_norm: jax.Array  # [] global 2-norm of the gradient
+    grad_norms: Any  # [] for each array of the parameters: the 2-norm of its gradient
 
 
 def init_train_state(
@@ -69,14 +75,15 @@ def init_train_state(
     Raises:
         ValueError: a mesh of another kind, or a carry that it does not divide.
     """
-    state = TrainState(params, optimizer.init(params), carry, jnp.zeros((), jnp.int32), key)
+    zero = jnp.zeros((), jnp.int32)
+    state = TrainState(params, optimizer.init(params), carry, zero, key, zero)
     state = jax.tree.map(jnp.copy, state)
     if mesh is None:
         return state
     checks.batch_mesh(mesh, BATCH)
     checks.divided("carry", carry, PartitionSpec(BATCH), mesh)
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(BATCH))
-    shardings: Any = TrainState(*[whole] * 5)._replace(carry=split)  # type: ignore[arg-type]
+    shardings: Any = TrainState(*[whole] * 6)._replace(carry=split)  # type: ignore[arg-type]
     return jax.device_put(state, shardings)
 
 
@@ -86,6 +93,7 @@ def make_train_step(
     *,
     mesh: Mesh | None = None,
     batch_spec: Any = PartitionSpec(None, BATCH),  # noqa: B008
+    nonfinite: Literal["stop", "skip"] = "stop",
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]:
     """A jitted step of gradient descent that takes the state's buffers for its result.
 
@@ -101,15 +109,21 @@ def make_train_step(
         mesh: of `parallel.batch_mesh`, and the one that `init_train_state` was given.
         batch_spec: which axis the mesh splits, by default the second, as in `[T, B]` and
             `[T, B, I]`. A `PartitionSpec` for all arrays of the batch, or one for each.
+        nonfinite: what a loss or a gradient with NaN or inf does, beside being counted in the
+            state. "stop": parameters, optimiser, carry and step stay for good as they were before
+            it, and every loss after it is NaN, so it is enough to look now and then. "skip": they
+            stay for this one batch, whose number passes. (`optax.apply_if_finite` spares the
+            parameters, but not the carry, and does not see the loss.)
 
     Returns:
         `step(state, batch) -> (state, StepMetrics)`. The state that goes in is donated: use the
         one that comes out.
 
     Raises:
-        ValueError: a mesh of another kind; from the step, a batch or a carry that it does not
-            divide, or a loss of a part of the batch alone.
+        ValueError: a mesh of another kind, or another word for `nonfinite`; from the step, a batch
+            or a carry that it does not divide, or a loss of a part of the batch alone.
     """
+    checks.nonfinite(nonfinite)
 
     import optax  # here: importing jrnn is to be quick
 
@@ -124,7 +138,20 @@ def make_train_step(
         (loss, carry), grads = value_and_grad(state.params, state.carry, batch, key)
         updates, opt_state = update(grads, state.opt_state, state.params, value=loss, grad=grads)
         params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(loss, optax.tree.norm(grads))
-        return TrainState(params, opt_state, carry, state.step + 1, state.key), metrics
+
+        norms = jax.tree.map(optax.tree.norm, grads)
+        metrics = StepMetrics(loss, optax.tree.norm(norms), norms)
+        finite = jnp.isfinite(loss) & jnp.isfinite(metrics.grad_norm)
+        taken, number = finite, state.step + 1
+        if nonfinite == "stop":
+            stopped = state.nonfinite > 0
+            metrics = metrics._replace(loss=jnp.where(stopped, jnp.nan, loss))
+            taken = finite & ~stopped
+            number = jnp.where(taken, number, state.step)
+        before = state.params, state.opt_state, state.carry
+        after = params, opt_state, carry
+        params, opt_state, carry = jax.tree.map(partial(jnp.where, taken), after, before)
+        count = state.nonfinite + (~finite).astype(jnp.int32)
+        return TrainState(params, opt_state, carry, number, state.key, count), metrics
 
     return jax.jit(step, donate_argnums=0)

@@ -101,6 +101,58 @@ def test_buffers_are_donated_and_the_callers_survive():
     assert not params.w_hh.is_deleted()
 
 
+def of_a_factor(params, h0, batch, key):
+    """A loss whose batch says what it is multiplied by."""
+    factor, *chunk = batch
+    cost, h_last = loss(params, h0, chunk, key)
+    return factor * cost, h_last + 0 * factor
+
+
+@pytest.mark.parametrize("factor", [np.nan, np.inf])
+@pytest.mark.parametrize("nonfinite", ["stop", "skip"])
+def test_what_is_not_finite_changes_nothing(nonfinite, factor):
+    optimizer = optax.sgd(1e-3, momentum=0.9)
+    state = init_train_state(CASE.params, optimizer, CASE.h0, jax.random.key(0))
+    step = make_train_step(of_a_factor, optimizer, nonfinite=nonfinite)
+    states, losses = [], []
+    for f in (1.0, factor, 1.0):
+        state, metrics = step(state, (f, *CHUNKS[0]))
+        states.append(jax.device_get(state._replace(key=None)))
+        losses.append(float(metrics.loss))
+        if f == factor:
+            assert jax.tree.structure(metrics.grad_norms) == jax.tree.structure(CASE.params)
+            assert not np.isfinite(metrics.grad_norms.w_hh)
+    one, two, three = states
+    same = ("params", "opt_state", "carry")
+    for name in same:
+        jax.tree.map(np.testing.assert_array_equal, getattr(two, name), getattr(one, name))
+    assert (one.nonfinite, two.nonfinite, three.nonfinite) == (0, 1, 1)
+    assert np.isfinite(losses[0])
+    assert not np.isfinite(losses[1])
+    if nonfinite == "stop":
+        jax.tree.map(np.testing.assert_array_equal, three, two)
+        assert (three.step, np.isnan(losses[2])) == (1, True)
+    else:
+        assert (two.step, three.step, np.isfinite(losses[2])) == (2, 3, True)
+        assert np.abs(three.params.w_hh - two.params.w_hh).max() > 0
+
+
+def test_an_infinite_gradient_of_a_finite_loss_changes_nothing():
+    def root(params, carry, batch, key):
+        return jnp.sqrt(params), carry
+
+    optimizer = optax.sgd(0.1)
+    state = init_train_state(jnp.zeros(()), optimizer, (), jax.random.key(0))
+    state, metrics = make_train_step(root, optimizer)(state, None)
+    assert (float(metrics.loss), float(metrics.grad_norm)) == (0, np.inf)
+    assert (float(state.params), int(state.step), int(state.nonfinite)) == (0, 0, 1)
+
+
+def test_another_word_for_nonfinite():
+    with pytest.raises(ValueError, match='nonfinite: expected "stop" or "skip"; got None'):
+        make_train_step(loss, optax.sgd(0.1), nonfinite=None)
+
+
 def test_the_step_compiles_once():
     traces = []
 

@@ -38,6 +38,7 @@ from jrnn.checks.options import activation as activation
 from jrnn.checks.options import activation_derivative as activation_derivative
 from jrnn.checks.options import compute_dtype as compute_dtype
 from jrnn.checks.options import generate_arguments as generate_arguments
+from jrnn.checks.options import nonfinite as nonfinite
 from jrnn.checks.options import sampling_options as sampling_options
 from jrnn.checks.sequences import cell_arguments as cell_arguments
 from jrnn.checks.sequences import lengths as lengths

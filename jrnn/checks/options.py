@@ -40,6 +40,12 @@ def compute_dtype(dtype: Any, params: "RNNParams") -> np.dtype | None:
     return asked
 
 
+def nonfinite(value: Any) -> None:
+    if value not in ("stop", "skip"):
+        repair = "To skip a batch is to go on with the next one; to stop is safer."
+        refuse("nonfinite", '"stop" or "skip"', repr(value), repair)
+
+
 def activation_derivative(
     fn: Callable[[jax.Array], jax.Array], derivative_from_output: Callable[[jax.Array], jax.Array]
 ) -> None:
