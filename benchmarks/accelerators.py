@@ -21,6 +21,7 @@ import argparse
 import json
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +70,7 @@ def train_jobs() -> Iterator[Job]:
     """`train step`, of every library."""
     args = train_step.char_lm.parse(train_step.RECIPE.split())
     T, B = args.length, args.batch_size
-    characters = train_step.load_data(None, B, T).alphabet.characters
+    characters = train_step.load_data(None, B, T, tempfile.gettempdir()).alphabet.characters
     model = train_step.char_lm.init_model(jax.random.key(0), args, len(characters))
     case = (T, B, len(characters), args.hidden_size)
     ids = jax.ShapeDtypeStruct((T, B), jnp.int32)

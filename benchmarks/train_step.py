@@ -15,6 +15,7 @@ does.
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
     length = 5 if options.toy else LENGTHS[row]
     recipe = f"--length {length} {RECIPE} {TOY if options.toy else ''}"
     args = char_lm.parse(recipe.split())
-    data = load_data(None, args.batch_size, args.length)
+    data = load_data(None, args.batch_size, args.length, tempfile.gettempdir())
     model = char_lm.init_model(jax.random.key(0), args, len(data.alphabet.characters))
     running = programs(model, args, options.rivals)
     devices = jax.device_count()

@@ -2,16 +2,31 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from ngram import witten_bell
 
 from jrnn.checks import refuse
-from jrnn.text import Alphabet, chunks, contiguous_streams, read_text
+from jrnn.text import (
+    CODE_POINTS,
+    Alphabet,
+    chunks,
+    code_points,
+    contiguous_streams,
+    map_ids,
+    read_blocks,
+)
 
 MOST_NGRAM_CHARACTERS = 5_000_000  # count models beyond this would outgrow memory, not improve
+# The bits per character of so many have a standard error of 0.008 (that of means of 100, which are
+# almost independent, of a 5-gram model); two seeds differ by more. To judge the tenth of a text of
+# gigabytes would take longer than the training.
+MOST_JUDGED_CHARACTERS = 1_000_000
 
 
 class Data(NamedTuple):
@@ -19,72 +34,134 @@ class Data(NamedTuple):
 
     sha256: str
     alphabet: Alphabet
-    train: np.ndarray  # [N] ids
-    validation: np.ndarray  # [M] ids; 0 is not judged
+    train: np.ndarray  # [N] ids in a mapped file
+    validation: np.ndarray  # [M] ids, of what is judged; 0 is not
     streams: np.ndarray  # [N // B, B] the training part
     validation_streams: np.ndarray  # [M // B, B]
 
 
-def load_data(paths: list[str] | None, batch_size: int, length: int) -> Data:
-    """Read and encode a text, by default CPython's language reference; say what there is of it."""
-    source, text = _read(paths)
-    train, validation = _split(text, batch_size, length)
-    alphabet = Alphabet.of(train)
-    ids, validation_ids = alphabet.encode(train), alphabet.encode(validation)
+class Survey(NamedTuple):
+    """What the first reading of a text finds."""
+
+    length: int
+    sha256: str
+    first: dict[str, int]  # where each character stands for the first time
+
+
+def load_data(paths: list[str] | None, batch_size: int, length: int, directory: Path | str) -> Data:
+    """Encode a text, by default CPython's language reference; say what there is of it.
+
+    It is read twice, by blocks; the ids of its training part are in an unnamed file in `directory`.
+    """
+    source, read = _source(paths)
+    text = _survey(read())
+    split = _split(text.length, batch_size, length)
+    alphabet = Alphabet.of("".join(c for c, place in text.first.items() if place < split))
+    train, held_out = _encode(read(), source, text, split, alphabet, directory)
+    validation = alphabet.encode(held_out)
     data = Data(
-        hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+        text.sha256,
         alphabet,
-        ids,
-        validation_ids,
-        contiguous_streams(ids, batch_size),
-        contiguous_streams(validation_ids, batch_size),
+        train,
+        validation,
+        contiguous_streams(train, batch_size),
+        contiguous_streams(validation, batch_size),
     )
     if not data.validation_streams[1:].any():
         expected = "its last tenth, which is held out, to share characters with the rest"
         refuse("text", expected, "none in common", "Give a text whose parts are alike.")
-    print(f"text        {source}: {len(text):,} characters, sha256 {data.sha256[:16]}")
+    print(f"text        {source}: {text.length:,} characters, sha256 {text.sha256[:16]}")
     print(f"alphabet    {len(alphabet.characters) - 1} characters in the training part")
-    unknown = alphabet.unknown(validation)
-    if unknown:
-        count = sum(map(validation.count, unknown))
+    if len(held_out) < text.length - split:
         print(
-            f"            the validation part has {count:,} characters that the training part "
-            f"lacks ({quote(unknown)}): read as U+FFFD, not counted"
+            f"            (of the {text.length - split:,} characters that are held out, the first "
+            f"{len(held_out):,} are the validation part)"
+        )
+    unknown = alphabet.unknown(held_out)
+    if unknown:
+        print(
+            f"            the validation part has {sum(map(held_out.count, unknown)):,} characters "
+            f"that the training part lacks ({quote(unknown)}): read as U+FFFD, not counted"
         )
     return data
 
 
-def _read(paths: list[str] | None) -> tuple[str, str]:
-    """What the text is, and the text."""
+def _source(paths: list[str] | None) -> tuple[str, Callable[[], Iterator[str]]]:
+    """What the text is, and what reads it from its start."""
     if paths:
-        return ", ".join(paths), read_text(paths)
+        return ", ".join(paths), partial(read_blocks, paths)
     from pydoc_data.topics import topics
 
     source = f"the language reference of Python {sys.version.split()[0]}"
-    return source, "\n".join(topics[name] for name in sorted(topics))
+    return source, lambda: iter(["\n".join(topics[name] for name in sorted(topics))])
 
 
-def _split(text: str, batch_size: int, length: int) -> tuple[str, str]:
-    """The first nine tenths, and the last; enough of both for the streams."""
+def _survey(blocks: Iterator[str]) -> Survey:
+    """Read a text for the first time."""
+    digest, length, first = hashlib.sha256(), 0, {}
+    seen = np.zeros(CODE_POINTS, bool)
+    for block in blocks:
+        digest.update(block.encode("utf-8", "surrogatepass"))
+        points = code_points(block)
+        new = points[~seen.take(points)]
+        for character in map(chr, np.unique(new)):
+            first[character] = length + block.index(character)
+        seen[new] = True
+        length += len(block)
+    return Survey(length, digest.hexdigest(), first)
+
+
+def _split(characters: int, batch_size: int, length: int) -> int:
+    """The characters that are the first nine tenths; enough of both parts for the streams."""
 
     def enough(characters: int) -> bool:
         train = int(0.9 * characters)
         return train >= batch_size * (length + 1) and characters - train >= 2 * batch_size
 
-    if not enough(len(text)):
-        least = next(n for n in range(len(text), 100 * batch_size * (length + 1)) if enough(n))
+    if not enough(characters):
+        least = next(n for n in range(characters, 100 * batch_size * (length + 1)) if enough(n))
         expected = f"at least {least:,} characters for {batch_size} streams of chunks of {length}"
         repair = "Give more text, or a smaller --batch-size or --length."
-        refuse("text", f"{expected} with a tenth held out", f"{len(text):,}", repair)
-    return text[: int(0.9 * len(text))], text[int(0.9 * len(text)) :]
+        refuse("text", f"{expected} with a tenth held out", f"{characters:,}", repair)
+    return int(0.9 * characters)
 
 
-def training_chunks(streams: np.ndarray, length: int) -> Iterator[tuple[Any, bool]]:
-    """Chunks without end; True with the first of each pass, where the state starts from zero."""
-    while True:
-        for i, batch in enumerate(chunks(streams, length)):
-            if len(batch[0]) == length:
-                yield batch, i == 0
+def _encode(
+    blocks: Iterator[str],
+    source: str,
+    text: Survey,
+    split: int,
+    alphabet: Alphabet,
+    directory: Path | str,
+) -> tuple[np.ndarray, str]:
+    """Read a text again: the ids of its part before `split`, and what is judged after it."""
+    digest, held_out = hashlib.sha256(), ""
+
+    def training_part() -> Iterator[str]:
+        nonlocal held_out
+        left = split
+        for block in blocks:
+            digest.update(block.encode("utf-8", "surrogatepass"))
+            yield block[:left]
+            held_out += block[left : left + MOST_JUDGED_CHARACTERS - len(held_out)]
+            left = max(0, left - len(block))
+
+    ids = map_ids(alphabet.encode_blocks(training_part()), split, directory)
+    if digest.hexdigest() != text.sha256:
+        repair = "Start again when nothing writes to it."
+        refuse("text", "the same when it is read again", f"a change in {source}", repair)
+    return ids, held_out
+
+
+def training_chunks(streams: np.ndarray, length: int, start: int = 0) -> Iterator[tuple[Any, bool]]:
+    """Chunks without end; True with the first of each pass, where the state starts from zero.
+
+    Chunk number `start` of them is the first to come; nothing before it is read.
+    """
+    in_a_pass = (len(streams) - 1) // length
+    for number in count(start):
+        i = number % in_a_pass
+        yield next(chunks(streams[i * length :], length)), i == 0
 
 
 def baselines(data: Data) -> dict[str, float]:

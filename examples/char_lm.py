@@ -235,7 +235,7 @@ def run_training(args: argparse.Namespace) -> int:
     mesh = choose_devices(args.devices, args.batch_size)
     args.out.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=args.out).close()  # an OSError now, not after the training
-    data = load_data(args.text, args.batch_size, args.length)
+    data = load_data(args.text, args.batch_size, args.length, args.out)
     check_prompt(args.prompt, data.alphabet)
     counts = baselines(data)
     print(f"devices     {describe_devices(mesh)}")

@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         options = char_lm.parse([])
-        data = load_data(args.text, options.batch_size, options.length)
+        data = load_data(args.text, options.batch_size, options.length, args.out)
         measured = [m for init in char_lm.W_HH_INITS for m in train_and_measure(init, data, args)]
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

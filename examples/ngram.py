@@ -29,23 +29,26 @@ def witten_bell(
         `[M]` probabilities for n = 1, 2, ..., `orders`.
     """
     ids = np.concatenate([train, test]).astype(np.int64)
-    is_train = np.arange(len(ids)) < len(train)
     p = np.full(len(ids), 1 / vocabulary)
     context = np.zeros(len(ids), np.int64)  # a number for the n - 1 tokens before each token
     for n in range(1, orders + 1):
-        pair = _number(context * vocabulary + ids)
-        occurrences = np.bincount(context[is_train], minlength=context.max() + 1)
-        count = np.bincount(pair[is_train], minlength=pair.max() + 1)
-        context_of_pair = np.zeros(len(count), np.int64)
-        context_of_pair[pair] = context
-        followers = np.bincount(context_of_pair[count > 0], minlength=len(occurrences))
-        total = (occurrences + followers)[context]
-        mixed = (count[pair] + followers[context] * p) / np.maximum(total, 1)
-        p = np.where(total > 0, mixed, p)
+        p = _mix(context, _number(context * vocabulary + ids), p, len(train))
         yield p[len(train) :]
         # The context grows by one token to the left; the start of the text has none to offer.
         before = np.concatenate([np.full(n, vocabulary), ids[:-n]])
         context = _number(context * (vocabulary + 1) + before)
+
+
+def _mix(context: np.ndarray, pair: np.ndarray, p: np.ndarray, train: int) -> np.ndarray:
+    """Witten and Bell's rule, with the counts of the first `train` tokens."""
+    occurrences = np.bincount(context[:train], minlength=context.max() + 1)
+    count = np.bincount(pair[:train], minlength=pair.max() + 1)
+    context_of_pair = np.zeros(len(count), np.int64)
+    context_of_pair[pair] = context
+    followers = np.bincount(context_of_pair[count > 0], minlength=len(occurrences))
+    total = (occurrences + followers)[context]
+    mixed = (count[pair] + followers[context] * p) / np.maximum(total, 1)
+    return np.where(total > 0, mixed, p)
 
 
 def _number(keys: np.ndarray) -> np.ndarray:

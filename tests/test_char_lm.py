@@ -1,12 +1,15 @@
 """The main job, at toy size, as a person runs it."""
 
 import csv
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import char_data
@@ -17,6 +20,7 @@ import pytest
 from ngram import witten_bell
 
 from jrnn.model_file import load_model, save_model
+from jrnn.text import Alphabet, read_blocks
 
 ROOT = Path(__file__).parents[1]
 TEXT = "".join(f"{n} times {m} is {n * m}.\n" for n in range(30) for m in range(30))
@@ -225,10 +229,10 @@ def test_ctrl_c_saves_and_says_where(text_file, tmp_path, presses):
     assert (tmp_path / "model.safetensors").exists()
 
 
-def test_the_default_text():
+def test_the_default_text(tmp_path):
     from pydoc_data.topics import topics
 
-    data = char_data.load_data(None, 32, 64)
+    data = char_data.load_data(None, 32, 64, tmp_path)
     characters = sum(map(len, topics.values())) + len(topics) - 1
     assert len(data.train) == int(0.9 * characters)
     assert len(data.train) + len(data.validation) == characters
@@ -252,7 +256,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(text_file, t
 def test_u_fffd_in_a_text_is_no_unknown_character(tmp_path, capsys):
     path = tmp_path / "text"
     path.write_text("abcde\ufffd" * 200)
-    char_data.load_data([str(path)], 4, 16)
+    char_data.load_data([str(path)], 4, 16, tmp_path)
     assert "lacks" not in capsys.readouterr().out
 
 
@@ -263,6 +267,88 @@ def test_options_that_are_none(option, capsys):
     with pytest.raises(SystemExit):
         char_lm.main([option])
     assert "invalid" in capsys.readouterr().err
+
+
+def test_what_is_loaded_is_what_the_whole_text_in_memory_gives(tmp_path, monkeypatch):
+    parts = ["naïve 😀 ©あ" * 37 + "\ufffd", "いろは" * 20 + "Ω" * 12]
+    for i, part in enumerate(parts):
+        (tmp_path / f"{i}").write_bytes(part.encode())
+    (tmp_path / "out").mkdir()
+    text = "\n".join(parts)
+    known, held_out = text[: int(0.9 * len(text))], text[int(0.9 * len(text)) :]
+    alphabet = Alphabet.of(known)
+    for size in (1, 3, 4, 7, 10_000):
+        monkeypatch.setattr(char_data, "read_blocks", partial(read_blocks, size=size))
+        data = char_data.load_data([str(tmp_path / i) for i in "01"], 4, 16, tmp_path / "out")
+        assert list((tmp_path / "out").iterdir()) == []
+        assert data.sha256 == hashlib.sha256(text.encode()).hexdigest()
+        assert data.alphabet == alphabet
+        assert data.train.dtype == np.uint8
+        for part, ids, streams in (
+            (known, data.train, data.streams),
+            (held_out, data.validation, data.validation_streams),
+        ):
+            np.testing.assert_array_equal(ids, alphabet.encode(part))
+            np.testing.assert_array_equal(streams, ids[: streams.size].reshape(4, -1).T)
+            assert np.shares_memory(ids, streams)
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter", "other", "gone"])
+def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch, change):
+    path = tmp_path / "text"
+    path.write_text(TEXT)
+    survey = char_data._survey
+
+    def survey_and_change(blocks):
+        found = survey(blocks)
+        if change == "gone":
+            path.unlink()
+        else:
+            changed = {"longer": TEXT + "1", "shorter": TEXT[:100], "other": TEXT.swapcase()}
+            path.write_text(changed[change])
+        return found
+
+    monkeypatch.setattr(char_data, "_survey", survey_and_change)
+    if change == "gone":
+        expected = pytest.raises(FileNotFoundError, match="text")
+    else:
+        message = r"text: expected the same when it is read again; got a change in .*text\. Start"
+        expected = pytest.raises(ValueError, match=message)
+    with expected:
+        char_data.load_data([str(path)], 4, 16, tmp_path)
+
+
+def test_no_more_than_the_start_of_a_long_held_out_part_is_judged(tmp_path, monkeypatch, capsys):
+    (tmp_path / "text").write_text(TEXT + "ßßΩ" + TEXT[: len(TEXT) // 20] + "Ψ")
+    load = partial(char_data.load_data, [str(tmp_path / "text")], 4, 16, tmp_path)
+    whole, printed = load(), capsys.readouterr().out
+    assert "are the validation part" not in printed
+    assert "the validation part has 4 characters" in printed
+    most = len(whole.validation) - 1
+    monkeypatch.setattr(char_data, "MOST_JUDGED_CHARACTERS", most)
+    data, printed = load(), capsys.readouterr().out
+    assert f"of the {most + 1:,} characters that are held out, the first {most:,} are" in printed
+    assert "the validation part has 3 characters that the training part lacks ('ß'" in printed
+    assert "Ψ" not in printed
+    np.testing.assert_array_equal(data.train, whole.train)
+    np.testing.assert_array_equal(data.validation, whole.validation[:most])
+    assert data.validation_streams.size == most // 4 * 4
+    assert char_data.baselines(data).keys() == char_data.baselines(whole).keys()
+
+
+def test_training_goes_on_from_any_step_with_the_chunks_that_follow_it():
+    streams = np.arange(200).reshape(50, 4)
+    ahead = list(islice(char_data.training_chunks(streams, 16), 10))
+    for start in range(10):
+        read = np.full_like(streams, -1)  # what is before the chunk is not there to be read
+        read[start % 3 * 16 :] = streams[start % 3 * 16 :]
+        (batch, first) = next(char_data.training_chunks(read, 16, start))
+        np.testing.assert_array_equal(batch, ahead[start][0])
+        assert first == ahead[start][1] == (start % 3 == 0)
+        rest = islice(char_data.training_chunks(streams, 16, start), 10 - start)
+        for a, b in zip(rest, ahead[start:], strict=True):
+            np.testing.assert_array_equal(a[0], b[0])
+            assert a[1] == b[1]
 
 
 def test_the_state_is_carried_and_starts_from_zero_with_each_pass():

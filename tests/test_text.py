@@ -1,5 +1,11 @@
 """Characters, streams, sampling, model files."""
 
+import errno
+import io
+import os
+import re
+import tempfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +16,7 @@ from hypothesis import strategies as st
 import jrnn
 from jrnn import sampling
 from jrnn.model_file import load_model, save_model
-from jrnn.text import Alphabet, chunks, contiguous_streams, read_text
+from jrnn.text import Alphabet, chunks, contiguous_streams, map_ids, read_blocks
 
 ANY_TEXT = st.text(min_size=1)
 
@@ -59,22 +65,106 @@ def test_sizes_and_ids_that_are_none():
         Alphabet.of("ab").decode(np.array([-1]))
 
 
-def test_read_text(tmp_path):
+def test_streams_are_views_and_so_are_columns_of_them():
+    ids = np.arange(1003)
+    streams = contiguous_streams(ids, 4)
+    assert np.shares_memory(ids, streams)
+    part = streams[:, 1:3]
+    assert np.shares_memory(ids, part)
+    for whole, own in zip(chunks(streams, 60), chunks(part, 60), strict=True):
+        for of_all, of_some in zip(whole, own, strict=True):
+            assert of_all.dtype == of_some.dtype == np.int32
+            np.testing.assert_array_equal(of_all[:, 1:3], of_some)
+
+
+def read_whole(paths, size=100):
+    return "".join(read_blocks(paths, size))
+
+
+def test_read_blocks(tmp_path):
     (tmp_path / "a").write_bytes("für".encode())
     (tmp_path / "b").write_bytes(b"line\r\n")
-    assert read_text([tmp_path / "a", tmp_path / "b"]) == "für\nline\r\n"
-    (tmp_path / "latin").write_bytes("abcdefü".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"UTF-8; got byte 0xfc at offset 6 of .*latin\. Convert"):
-        read_text([tmp_path / "latin"])
     (tmp_path / "empty").touch()
-    with pytest.raises(ValueError, match=r"at least one character; got none in .*empty"):
-        read_text([tmp_path / "empty"])
+    assert read_whole([tmp_path / "a", tmp_path / "b"]) == "für\nline\r\n"
+    assert read_whole([tmp_path / "empty", str(tmp_path / "a")]) == "\nfür"
+    for paths in ([tmp_path / "empty"], [tmp_path / "empty"] * 2):
+        with pytest.raises(ValueError, match=r"at least one character; got none in .*empty"):
+            read_whole(paths)
+    with pytest.raises(ValueError, match="at least one character; got none in no file"):
+        read_whole([])
     with pytest.raises(FileNotFoundError, match="missing"):
-        read_text([tmp_path / "missing"])
+        read_whole([tmp_path / "missing"])
     with pytest.raises(IsADirectoryError):
-        read_text([tmp_path])
+        read_whole([tmp_path])
     with pytest.raises(ValueError, match="paths: expected a sequence of paths; got a string"):
-        read_text(str(tmp_path / "a"))
+        read_whole(str(tmp_path / "a"))
+    with pytest.raises(ValueError, match="size: expected a positive integer; got 0"):
+        read_whole([tmp_path / "a"], 0)
+
+
+def test_a_pipe_is_refused():
+    reading, writing = os.pipe()
+    with open(reading), open(writing, "w"), pytest.raises(ValueError, match="got the pipe /dev/fd"):
+        read_whole([f"/dev/fd/{reading}"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.binary(max_size=12) | st.text("aßあ😀\ufffd", min_size=1).map(str.encode), st.integers(1, 7)
+)
+def test_blocks_are_the_text_wherever_they_are_cut(content, size):
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            text = content.decode()
+        except UnicodeDecodeError as error:
+            byte = f"got byte 0x{content[error.start]:02x} at offset {error.start} of {file.name}. "
+            with pytest.raises(ValueError, match=re.escape(byte)):
+                read_whole([file.name], size)
+            return
+        if text:
+            assert read_whole([file.name], size) == text
+
+
+def test_the_offset_of_a_byte_that_is_no_text_counts_from_the_start_of_its_file(tmp_path):
+    (tmp_path / "a").write_bytes("für".encode())
+    (tmp_path / "latin").write_bytes("abcdefü".encode("latin-1") * 1000)
+    for size in (3, 5000):
+        with pytest.raises(ValueError, match=r"got byte 0xfc at offset 6 of .*latin\. Convert"):
+            read_whole([tmp_path / "a", tmp_path / "latin"], size)
+    (tmp_path / "late").write_bytes(b"x" * 4321 + b"\xff")
+    with pytest.raises(ValueError, match=r"got byte 0xff at offset 4,321 of .*late\. Convert"):
+        read_whole([tmp_path / "late"], 1000)
+
+
+@pytest.mark.parametrize(
+    ("characters", "dtype"), [(2, np.uint8), (256, np.uint8), (257, np.uint16), (70_000, np.uint32)]
+)
+def test_ids_in_a_mapped_file(tmp_path, characters, dtype):
+    text = "".join(map(chr, range(0x10000, 0x10000 + characters - 1)))
+    blocks = [text[::3], "", "?" + text]
+    ids = Alphabet.of(text).encode("".join(blocks))
+    mapped = map_ids(Alphabet.of(text).encode_blocks(blocks), len(ids), tmp_path)
+    assert (mapped.dtype, mapped.flags.writeable) == (dtype, False)
+    np.testing.assert_array_equal(mapped, ids)
+    assert list(tmp_path.iterdir()) == []  # while it is mapped, so that no end leaves anything
+
+
+def test_a_full_disk_says_what_was_being_written(monkeypatch):
+    blocks = [np.zeros(10, np.uint16)] * 3
+    with pytest.raises(FileNotFoundError, match="missing"):
+        map_ids(blocks, 30, "/missing")
+    monkeypatch.setattr(
+        tempfile, "TemporaryFile", lambda dir, buffering: io.FileIO("/dev/full", "w")
+    )
+    message = (
+        "No space left on device, writing a temporary file of 60 bytes for the ids of 30 "
+        "characters: '/out'"
+    )
+    with pytest.raises(OSError, match=message) as refusal:
+        map_ids(blocks, 30, "/out")
+    assert refusal.value.errno == errno.ENOSPC
 
 
 # --- sampling ------------------------------------------------------------------------------------
