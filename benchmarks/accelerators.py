@@ -71,7 +71,7 @@ def train_jobs() -> Iterator[Job]:
     args = train_step.char_lm.parse(train_step.RECIPE.split())
     T, B = args.length, args.batch_size
     characters = train_step.load_data(None, B, T, tempfile.gettempdir()).alphabet.characters
-    model = train_step.char_lm.init_model(jax.random.key(0), args, len(characters))
+    model = train_step.char_model.init_model(jax.random.key(0), args, len(characters))
     case = (T, B, len(characters), args.hidden_size)
     ids = jax.ShapeDtypeStruct((T, B), jnp.int32)
     for name, program in train_step.programs(model, args, RIVALS).items():

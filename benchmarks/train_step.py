@@ -32,6 +32,7 @@ from jrnn.checks import refuse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import char_lm
+import char_model
 from char_data import load_data, training_chunks
 
 from jrnn.parallel import batch_mesh, mean, use_cpu_cores
@@ -55,11 +56,11 @@ class Jrnn:
     def __init__(
         self, params: Any, args: argparse.Namespace, devices: int = 1, loss: Any = None
     ) -> None:
-        optimizer = char_lm.make_optimizer(args)
+        optimizer = char_model.make_optimizer(args)
         mesh = batch_mesh(devices) if devices > 1 else None
         zeros = jnp.zeros((args.batch_size, args.hidden_size))
         self.state = init_train_state(params, optimizer, zeros, jax.random.key(0), mesh=mesh)
-        loss = loss or char_lm.make_loss(args.activation)
+        loss = loss or char_model.make_loss(args.activation)
         self.train_step = make_train_step(loss, optimizer, mesh=mesh)
 
     def step(self, batch: Any, first: bool) -> float:
@@ -78,7 +79,7 @@ class Rival:
     """A JAX library's model, trained as JAX's users train."""
 
     def __init__(self, network: CharacterModel, args: argparse.Namespace) -> None:
-        optimizer = char_lm.make_optimizer(args)
+        optimizer = char_model.make_optimizer(args)
         self.network = network
         self.zeros = jnp.zeros((args.batch_size, args.hidden_size))
         own = jax.tree.map(jnp.array, network.own)  # a copy: it is given away
@@ -157,14 +158,14 @@ def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
     recipe = f"--length {length} {RECIPE} {TOY if options.toy else ''}"
     args = char_lm.parse(recipe.split())
     data = load_data(None, args.batch_size, args.length, tempfile.gettempdir())
-    model = char_lm.init_model(jax.random.key(0), args, len(data.alphabet.characters))
+    model = char_model.init_model(jax.random.key(0), args, len(data.alphabet.characters))
     running = programs(model, args, options.rivals)
     devices = jax.device_count()
     if devices > 1 and args.batch_size % devices == 0:
         running |= programs_on_devices(model, args, options.rivals, devices)
     seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
     characters = args.length * args.batch_size
-    evaluate = char_lm.make_evaluate(args.activation, data.validation_streams, batch_mesh(1))
+    evaluate = char_model.make_evaluate(args.activation, data.validation_streams, batch_mesh(1))
     records = []
     for name, program in running.items():
         bits = evaluate(as_model(program.model())) if options.rounds >= 1000 else None
@@ -189,7 +190,7 @@ def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
 
 def as_model(parameters: Any) -> Any:
     """A library's parameters as those of `examples/char_lm.py`, for one evaluation of all."""
-    return char_lm.Model(*jax.tree.map(jnp.asarray, tuple(parameters)))
+    return char_model.Model(*jax.tree.map(jnp.asarray, tuple(parameters)))
 
 
 def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[float]]:

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from char_lm import Model
+from char_model import Model
 from matplotlib.figure import Figure
 from tqdm import tqdm
 

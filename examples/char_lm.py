@@ -11,175 +11,64 @@ characters is printed beside the network's figure. Ctrl-C ends the training, not
 """
 
 import argparse
+import contextlib
 import io
+import logging
 import signal
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from char_data import Data, baselines, load_data, quote, training_chunks
-from char_report import report, write_curve, write_metrics
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-
-import jrnn
-from jrnn.checks import refuse, sampling_options
-from jrnn.model_file import load_model, save_model
-from jrnn.parallel import BATCH, batch_mesh, mean, use_cpu_cores
-from jrnn.text import Alphabet, chunks
-from jrnn.training import TrainState, init_train_state, make_train_step
 
 try:  # all that a run needs, before it begins
     import matplotlib as matplotlib
     import safetensors as safetensors
-    from tqdm import tqdm
+    import tqdm as tqdm
+    from orbax import checkpoint as checkpoint
 except ImportError as error:
     sys.exit(f"{error.name} is missing: pip install -e '.[train]'")
 
-EVALUATION_CHUNK = 256
-ACTIVATIONS = ["tanh", "relu", "sigmoid", "identity"]
-W_HH_INITS = {
-    "orthogonal": jax.nn.initializers.orthogonal(),
-    "gaussian": jax.nn.initializers.normal(0.01),
-}
+from char_data import Data, baselines, load_data, quote
+from char_model import ACTIVATIONS, W_HH_INITS, Model
+from char_report import report, write_curve, write_metrics
+from char_run import Record, StopFlag, find_checkpoint, manifest_of, train
+from jax.sharding import Mesh
+
+import jrnn
+from jrnn.checkpoint import Checkpoints
+from jrnn.checks import refuse, sampling_options
+from jrnn.model_file import load_model, save_model
+from jrnn.parallel import batch_mesh, check_agreement, use_cpu_cores
+from jrnn.text import Alphabet
+from jrnn.training import TrainState
+
+HEARTBEAT_SECONDS = 30  # after which the others of several processes end where one is gone
 
 
-class Model(NamedTuple):
-    """The trainable parameters."""
-
-    rnn: jrnn.RNNParams
-    readout: jrnn.ReadoutParams
+# --- devices and processes -----------------------------------------------------------------------
 
 
-# --- the network ---------------------------------------------------------------------------------
-
-
-def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Model:
-    """`w_hh` orthogonal unless told otherwise, the rest by LeCun's rule, biases zero."""
-    key_rnn, key_readout = jax.random.split(key)
-    w_hh_init = W_HH_INITS[args.w_hh_init]
-    return Model(
-        jrnn.init_rnn(key_rnn, vocabulary, args.hidden_size, w_hh_init=w_hh_init),
-        jrnn.init_readout(key_readout, args.hidden_size, vocabulary),
-    )
-
-
-def make_loss(activation: str) -> Any:
-    """The mean cross-entropy of a chunk in nats, and the state that the next chunk starts from."""
-
-    def loss(model: Model, h0: jax.Array, batch: Any, key: jax.Array) -> Any:
-        del key  # nothing here is random
-        xs, labels = batch
-        h_last, hs = jrnn.rnn(model.rnn, xs, h0, activation=activation)
-        losses = jrnn.softmax_cross_entropy(jrnn.readout(model.readout, hs), labels)
-        return mean(losses.sum(), labels.size), h_last
-
-    return loss
-
-
-def make_evaluate(activation: str, streams: np.ndarray, mesh: Mesh) -> Callable[[Model], float]:
-    """Bits per character over streams, the state carried from zero, unknown ones not counted."""
-    states, ids = P(BATCH), P(None, BATCH)  # [B, H], [T, B]
-
-    @jax.jit
-    @partial(jax.shard_map, mesh=mesh, in_specs=(P(), states, ids, ids), out_specs=(P(), states))
-    def chunk_nats(model: Model, h0: jax.Array, xs: jax.Array, labels: jax.Array) -> Any:
-        h_last, hs = jrnn.rnn(model.rnn, xs, h0, activation=activation)
-        logits = jrnn.readout(model.readout, hs)
-        losses = jrnn.softmax_cross_entropy(logits, labels, labels != 0)
-        return jax.lax.psum(losses.sum(), BATCH), h_last
-
-    def evaluate(model: Model) -> float:
-        shape = streams.shape[1], model.rnn.w_hh.shape[0]
-        h = jnp.zeros(shape, device=NamedSharding(mesh, states))
-        nats = 0.0
-        for xs, labels in chunks(streams, EVALUATION_CHUNK):
-            padding = ((0, EVALUATION_CHUNK - len(xs)), (0, 0))
-            xs, labels = np.pad(xs, padding), np.pad(labels, padding)  # one shape, one program
-            chunk, h = chunk_nats(model, h, xs, labels)
-            nats += float(chunk)
-        return nats / np.count_nonzero(streams[1:]) / np.log(2)
-
-    return evaluate
-
-
-def make_optimizer(args: argparse.Namespace) -> optax.GradientTransformation:
-    """Adam on clipped gradients; a schedule that warms up and decays, unless told otherwise."""
-    schedule = args.learning_rate
-    if args.schedule == "cosine":
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0, args.learning_rate, args.steps // 20, args.steps
-        )
-    return optax.chain(optax.clip_by_global_norm(args.clip), optax.adam(schedule))
-
-
-# --- the training --------------------------------------------------------------------------------
-
-
-class StopFlag:
-    """Set by Ctrl-C and read between steps: inside a step the donated buffers would be lost."""
-
-    def __enter__(self) -> "StopFlag":
-        """Take over SIGINT."""
-        self.raised = False
-        self._previous = signal.signal(signal.SIGINT, self._raise)
-        return self
-
-    def _raise(self, signum: int, frame: Any) -> None:
-        self.raised = True
-        print("\nstopping after this step, and saving", file=sys.stderr, flush=True)
-
-    def __exit__(self, *exception: object) -> None:
-        """Give SIGINT back."""
-        signal.signal(signal.SIGINT, self._previous)
-
-
-class Record:
-    """The metrics of a run: a row per evaluation; the time is that of the steps after the first."""
-
-    def __init__(self, step_characters: int, evaluate: Callable[[Model], float]) -> None:
-        """Nothing is recorded yet."""
-        self.rows: list[dict[str, float]] = []
-        self._step_characters, self._evaluate = step_characters, evaluate
-        self._losses: list[jax.Array] = []
-        self._seconds = self._started = 0.0
-
-    def add(self, loss: jax.Array) -> None:
-        """Keep a loss, on the device: reading it would wait for it."""
-        self._losses.append(loss)
-        if not self._started:  # the first step compiles
-            loss.block_until_ready()
-            self._started = time.perf_counter()
-
-    def evaluate(self, step: int, model: Model) -> None:
-        """Close a row."""
-        train_bits = float(np.mean(jax.device_get(self._losses))) / np.log(2)
-        if not np.isfinite(train_bits):
-            repair = "Lower --learning-rate or --clip. Nothing in --out was changed."
-            refuse(f"training, up to step {step:,}", "a finite loss", train_bits, repair)
-        self._seconds += time.perf_counter() - self._started
-        self.rows.append(
-            {
-                "step": step,
-                "characters": step * self._step_characters,
-                "train_bits": train_bits,
-                "validation_bits": self._evaluate(model),
-                "characters_per_second": (step - 1) * self._step_characters / self._seconds,
-            }
-        )
-        self._losses, self._started = [], time.perf_counter()
+def join(args: argparse.Namespace) -> None:
+    """Make several processes one run, by JAX's own runtime; before JAX makes its devices."""
+    flags = (args.coordinator, args.processes, args.process)
+    if args.cluster or any(flag is not None for flag in flags):
+        if not args.cluster and None in flags:
+            repair = "Give all three, or --cluster, where Slurm, MPI or the cloud knows them."
+            came = dict(zip(("--coordinator", "--processes", "--process"), flags, strict=True))
+            refuse("processes", "a coordinator, their number and one's own", came, repair)
+        jax.distributed.initialize(*flags, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
 
 
 def choose_devices(devices: int | str | None, batch_size: int) -> Mesh:
-    """The mesh of `--devices`, which must divide the streams."""
+    """The mesh of `--devices`, which must divide the streams; of several processes, all."""
+    if jax.process_count() > 1:
+        if devices not in (None, "all"):
+            refuse("--devices", "all, with several processes", devices, "Leave it out.")
+        devices = "all"
     if devices is None:
         there = range(1, len(jax.devices()) + 1)
         devices = max(n for n in there if batch_size % n == 0)
@@ -190,83 +79,62 @@ def choose_devices(devices: int | str | None, batch_size: int) -> Mesh:
     return mesh
 
 
-def describe_devices(mesh: Mesh) -> str:
-    """Their number and kind."""
-    return f"{mesh.size} {mesh.devices[0].platform}"
-
-
-def train(
-    args: argparse.Namespace, data: Data, mesh: Mesh, stop: StopFlag
-) -> tuple[TrainState, Record]:
-    """Run the training until its end or the flag."""
-    key_model, key_state = jax.random.split(jax.random.key(args.seed))
-    model = init_model(key_model, args, len(data.alphabet.characters))
-    print(jrnn.summary(model), end="\n\n", flush=True)
-    optimizer = make_optimizer(args)
-    zeros = jnp.zeros((args.batch_size, args.hidden_size))
-    state = init_train_state(model, optimizer, zeros, key_state, mesh=mesh)
-    train_step = make_train_step(make_loss(args.activation), optimizer, mesh=mesh)
-
-    step_characters = args.length * args.batch_size
-    evaluate = make_evaluate(args.activation, data.validation_streams, mesh)
-    record, source = Record(step_characters, evaluate), training_chunks(data.streams, args.length)
-    with tqdm(total=args.steps * step_characters, unit="char", unit_scale=True) as bar:
-        for step in range(1, args.steps + 1):
-            batch, first = next(source)
-            if first:
-                state = state._replace(carry=jnp.zeros_like(state.carry))
-            state, metrics = train_step(state, batch)
-            record.add(metrics.loss)
-            bar.update(step_characters)
-            if step % 10 == 0:
-                bar.set_postfix_str(f"{float(metrics.loss) / np.log(2):.3f} bits/char")
-            if stop.raised:
-                break
-            if step % args.eval_every == 0 and step < args.steps:
-                record.evaluate(step, state.params)
-    return state, record
-
-
 # --- the commands --------------------------------------------------------------------------------
 
 
 def run_training(args: argparse.Namespace) -> int:
-    """Train, and leave metrics, curve and model in `--out`."""
+    """Train, and leave metrics, curve, model and checkpoints in `--out`."""
     mesh = choose_devices(args.devices, args.batch_size)
     args.out.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=args.out).close()  # an OSError now, not after the training
     data = load_data(args.text, args.batch_size, args.length, args.out)
     check_prompt(args.prompt, data.alphabet)
-    counts = baselines(data)
-    print(f"devices     {describe_devices(mesh)}")
-    with StopFlag() as stop:
-        state, record = train(args, data, mesh, stop)
-        step = int(state.step)
-        record.evaluate(step, state.params)
-        model, settings = jax.device_get(state.params), settings_of(args, data, mesh)
-        save_model(args.out / "model.safetensors", model.rnn, model.readout, settings)
-        write_metrics(args.out / "metrics.csv", record.rows)
-        write_curve(args.out / "curve.png", record.rows, counts)
-    report(record.rows, counts, data)
-    print(f"\nmodel.safetensors, metrics.csv and curve.png are in {args.out}")
+    if jax.process_count() > 1:
+        options = {f"--{k}": v for k, v in manifest_of(args, data, mesh)["options"].items()}
+        check_agreement(options | {"the text's SHA-256": data.sha256})
+    with Checkpoints(args.out / "checkpoints", keep=args.keep) as checkpoints:
+        resumed = find_checkpoint(args, data, mesh, checkpoints)
+        counts = baselines(data) if jax.process_index() == 0 else {}
+        print(f"devices     {mesh.size} {mesh.devices[0].platform}")
+        with StopFlag() as stop:
+            state, record = train(args, data, mesh, stop, checkpoints, resumed)
+            if jax.process_index() == 0:
+                finish(args, data, mesh, state, record, counts)
+    step = int(state.step)
     if step < args.steps:
-        print(f"interrupted after step {step:,} of {args.steps:,}; all of it is saved")
-        return 130
+        print(f"interrupted after step {step:,} of {args.steps:,}; all of it is saved, and")
+        print("--resume goes on with it")
+        return 130 if stop.signum == signal.SIGINT else 0
     print("a sample:\n")
-    write_samples(args, model, settings, length=300)
+    if jax.process_index() == 0:
+        settings = settings_of(args, data, mesh)
+        write_samples(args, jax.device_get(state.params), settings, length=300)
     return 0
+
+
+def finish(
+    args: argparse.Namespace,
+    data: Data,
+    mesh: Mesh,
+    state: TrainState,
+    record: Record,
+    counts: dict[str, float],
+) -> None:
+    """Write the model, the metrics and the curve, and say how good it is."""
+    model, settings = jax.device_get(state.params), settings_of(args, data, mesh)
+    save_model(args.out / "model.safetensors", model.rnn, model.readout, settings)
+    write_metrics(args.out / "metrics.csv", record.rows)
+    write_curve(args.out / "curve.png", record.rows, counts)
+    report(record.rows, counts, data)
+    if state.nonfinite:
+        print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
+    print(f"\nmodel.safetensors, metrics.csv and curve.png are in {args.out}")
 
 
 def settings_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, Any]:
     """What a model file says beside the arrays."""
-    return {
-        "characters": data.alphabet.characters,
-        "activation": args.activation,
-        "text_sha256": data.sha256,
-        "devices": describe_devices(mesh),
-        "options": {k: str(v) if k == "out" else v for k, v in vars(args).items()},
-        "versions": {"jrnn": jrnn.__version__, "jax": jax.__version__},
-    }
+    alphabet = {"characters": data.alphabet.characters, "activation": args.activation}
+    return alphabet | manifest_of(args, data, mesh)
 
 
 def check_prompt(prompt: str, alphabet: Alphabet) -> None:
@@ -356,6 +224,29 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     training.add_argument("--clip", type=positive_float, default=1.0, help="gradient norm")
     training.add_argument("--activation", choices=ACTIVATIONS, default="tanh")
     training.add_argument("--eval-every", type=positive, default=100, help="steps")
+    training.add_argument(
+        "--nonfinite",
+        choices=["stop", "skip"],
+        default="stop",
+        help="what a loss or gradient that is not finite does to the run, or to its batch",
+    )
+    saving = parser.add_argument_group("checkpoints")
+    saving.add_argument("--resume", action="store_true", help="go on from the last one in --out")
+    saving.add_argument("--checkpoint-every", type=positive, default=500, help="steps")
+    saving.add_argument("--keep", type=positive, default=3, help="the last ones, and the best")
+    saving.add_argument(
+        "--on-save-error",
+        choices=["continue", "stop"],
+        default="continue",
+        help="what a full disk does to the run",
+    )
+    several = parser.add_argument_group("several processes, of one or more machines")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    several.add_argument("--processes", type=positive, help="their number")
+    several.add_argument("--process", type=int, help="the number of this one, from 0")
+    several.add_argument(
+        "--cluster", action="store_true", help="let JAX ask Slurm, MPI or the cloud for all that"
+    )
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument(
         "--sample", type=positive, metavar="N", help="draw N characters, no training"
@@ -401,9 +292,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the terminal cannot show, escaped
         sys.stdout.reconfigure(errors="backslashreplace")
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs what it also raises
     try:
         sampling_options(args.temperature, args.top_k, args.top_p)
-        return run_sampling(args) if args.sample else run_training(args)
+        join(args)
+        silent = contextlib.redirect_stdout(io.StringIO())  # one process speaks
+        with silent if jax.process_index() > 0 else contextlib.nullcontext():
+            return run_sampling(args) if args.sample else run_training(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

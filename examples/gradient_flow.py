@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import char_lm
+import char_model
+import char_run
 import jax
 import numpy as np
 from char_data import Data, load_data
@@ -37,7 +39,7 @@ class Measured(NamedTuple):
     influence: np.ndarray  # [TABLE_STEPS, TABLE_STEPS]
 
 
-def measure(name: str, model: char_lm.Model, streams: np.ndarray, args: Any) -> Measured:
+def measure(name: str, model: char_model.Model, streams: np.ndarray, args: Any) -> Measured:
     """All diagnostics of a model, on the start of the held-out streams `[T, B]`."""
     xs, labels = streams[:-1][: args.length], streams[1:][: args.length]
     flow = diagnostics.gradient_flow(*model, xs, labels, max_lag=args.max_lag)
@@ -59,14 +61,14 @@ def train_and_measure(w_hh_init: str, data: Data, args: Any) -> list[Measured]:
     options = char_lm.parse([f"--w-hh-init={w_hh_init}", f"--eval-every={args.steps}"])
     for name in ("steps", "hidden_size", "seed"):
         setattr(options, name, getattr(args, name))
-    key, _ = jax.random.split(jax.random.key(args.seed))  # as `char_lm.train` does
-    first = char_lm.init_model(key, options, len(data.alphabet.characters))
+    key, _ = jax.random.split(jax.random.key(args.seed))  # as `char_run.train` does
+    first = char_model.init_model(key, options, len(data.alphabet.characters))
     mesh = batch_mesh(1)
-    with char_lm.StopFlag() as stop:
-        state, _ = char_lm.train(options, data, mesh, stop)
-    if stop.raised:
+    with char_run.StopFlag() as stop:
+        state, _ = char_run.train(options, data, mesh, stop)
+    if stop.signum is not None:
         raise KeyboardInterrupt
-    bits = char_lm.make_evaluate(options.activation, data.validation_streams, mesh)(state.params)
+    bits = char_model.make_evaluate(options.activation, data.validation_streams, mesh)(state.params)
     trained = f"{w_hh_init}, after {args.steps:,} steps ({bits:.2f} bits per character)"
     streams = data.validation_streams[:, :STREAMS]
     return [
@@ -155,7 +157,9 @@ def main(argv: list[str] | None = None) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         options = char_lm.parse([])
         data = load_data(args.text, options.batch_size, options.length, args.out)
-        measured = [m for init in char_lm.W_HH_INITS for m in train_and_measure(init, data, args)]
+        measured = [
+            m for init in char_model.W_HH_INITS for m in train_and_measure(init, data, args)
+        ]
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

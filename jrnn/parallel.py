@@ -11,12 +11,15 @@ devices are CPU cores, or GPUs, or TPUs: a mesh of one axis, "batch", and `jax.s
 
 import math
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, PartitionSpec
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jrnn import checks
 from jrnn.arrays import mesh_axes
@@ -155,3 +158,64 @@ def split_value_and_grad(value_and_grad: ValueAndGrad, mesh: Mesh, batch_spec: A
         return on_all_devices(params, carry, batch, key)
 
     return checked
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+def own_part(streams: Any) -> Any:
+    """What this process reads of a batch of streams: its columns.
+
+    Args:
+        streams: `[N, B]`, the same in every process; a memory-mapped file is not read by this.
+
+    Returns:
+        `[N, B / P]`, of P processes; all of it where there is one.
+
+    Raises:
+        ValueError: the processes do not divide the streams.
+    """
+    count, index = jax.process_count(), jax.process_index()
+    B = streams.shape[1]
+    if B % count:
+        repair = "Take another batch size, or another number of processes."
+        checks.refuse("streams", f"a multiple of {count} processes", B, repair)
+    return streams[:, index * B // count : (index + 1) * B // count]
+
+
+def whole_batch(batch: Any, mesh: Mesh, batch_spec: Any = PartitionSpec(None, BATCH)) -> Any:  # noqa: B008
+    """One batch over all devices, of which every process gives its own part.
+
+    Args:
+        batch: a pytree of this process' arrays, `[T, B / P]` or `[T, B / P, I]` as a rule.
+        mesh: of `batch_mesh`, with devices of every process.
+        batch_spec: as for `training.make_train_step`.
+
+    Returns:
+        The same pytree of arrays `[T, B]`, `[T, B, I]` on the mesh.
+    """
+    specs = jax.tree.broadcast(batch_spec, batch)
+    return jax.tree.map(
+        lambda x, spec: jax.make_array_from_process_local_data(NamedSharding(mesh, spec), x),
+        batch,
+        specs,
+    )
+
+
+def check_agreement(settings: Mapping[str, Any]) -> None:
+    """Compare what every process was started with. All of them must call it.
+
+    Args:
+        settings: values by name, whose `repr` is compared.
+
+    Raises:
+        ValueError: on every process, where some differ; it names them.
+    """
+    sums = [zlib.crc32(repr(value).encode()) for value in settings.values()]
+    everyone = multihost_utils.process_allgather(np.array(sums, np.uint32)).reshape(-1, len(sums))
+    differ = [name for name, own in zip(settings, everyone.T, strict=True) if len(set(own)) > 1]
+    if differ:
+        came = ", ".join(f"{name} {settings[name]!r}" for name in differ)
+        where = f"in process {jax.process_index()}, and not in all others"
+        repair = "Start all with the same options and data."
+        checks.refuse("processes", "the same settings in all", f"{came} {where}", repair)

@@ -84,7 +84,7 @@ def init_train_state(
     checks.divided("carry", carry, PartitionSpec(BATCH), mesh)
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(BATCH))
     shardings: Any = TrainState(*[whole] * 6)._replace(carry=split)  # type: ignore[arg-type]
-    return jax.device_put(state, shardings)
+    return jax.jit(lambda state: state, out_shardings=shardings)(state)  # of any processes
 
 
 def make_train_step(
@@ -111,9 +111,10 @@ def make_train_step(
             `[T, B, I]`. A `PartitionSpec` for all arrays of the batch, or one for each.
         nonfinite: what a loss or a gradient with NaN or inf does, beside being counted in the
             state. "stop": parameters, optimiser, carry and step stay for good as they were before
-            it, and every loss after it is NaN, so it is enough to look now and then. "skip": they
-            stay for this one batch, whose number passes. (`optax.apply_if_finite` spares the
-            parameters, but not the carry, and does not see the loss.)
+            it, and every loss after it is NaN, so it is enough to look now and then; a state whose
+            `nonfinite` is set to 0 goes on. "skip": they stay for this one batch, whose number
+            passes. (`optax.apply_if_finite` spares the parameters, but not the carry, and does not
+            see the loss.)
 
     Returns:
         `step(state, batch) -> (state, StepMetrics)`. The state that goes in is donated: use the

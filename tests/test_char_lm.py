@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -14,16 +16,20 @@ from pathlib import Path
 
 import char_data
 import char_lm
+import char_run
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ngram import witten_bell
 
 from jrnn.model_file import load_model, save_model
+from jrnn.parallel import BATCH
 from jrnn.text import Alphabet, read_blocks
 
 ROOT = Path(__file__).parents[1]
 TEXT = "".join(f"{n} times {m} is {n * m}.\n" for n in range(30) for m in range(30))
+SPACE = 2  # its id, after U+FFFD and the newline
 TOY = ["--steps=30", "--hidden-size=16", "--length=16", "--batch-size=4", "--eval-every=10"]
 
 
@@ -56,6 +62,7 @@ def rows_of(out):
 def test_training_shows_and_leaves_what_it_promises(trained):
     out, run = trained
     assert sorted(p.name for p in out.iterdir()) == [
+        "checkpoints",
         "curve.png",
         "metrics.csv",
         "model.safetensors",
@@ -119,7 +126,7 @@ def test_two_devices_learn_what_one_does(text_file, tmp_path, capsys):
         options = ("--text", text_file, "--out", tmp_path, *TOY, "--devices", n)
         status, text, _ = run(capsys, *options)
         assert (status, f"devices     {n} cpu\n" in text) == (0, True)
-        assert load_model(tmp_path / "model.safetensors")[2]["devices"] == f"{n} cpu"
+        assert load_model(tmp_path / "model.safetensors")[2]["machine"]["devices"] == f"{n} cpu"
         rows[n] = rows_of(tmp_path)
     for one, two in zip(rows[1], rows[2], strict=True):
         for name in ("train_bits", "validation_bits"):
@@ -207,8 +214,11 @@ def test_a_model_file_that_is_missing_cut_or_another_programs(trained, tmp_path,
     assert "expected a character model" in run(capsys, *ask)[2]
 
 
-@pytest.mark.parametrize("presses", [1, 3])
-def test_ctrl_c_saves_and_says_where(text_file, tmp_path, presses):
+@pytest.mark.parametrize(
+    ("signum", "times", "code"),
+    [(signal.SIGINT, 1, 130), (signal.SIGINT, 3, 130), (signal.SIGTERM, 1, 0)],
+)
+def test_a_signal_saves_and_says_where(text_file, tmp_path, signum, times, code):
     command = [sys.executable, "-u", "examples/char_lm.py", "--text", text_file, *TOY]
     command += ["--steps", "1000000", "--out", str(tmp_path)]
     with subprocess.Popen(
@@ -217,16 +227,95 @@ def test_ctrl_c_saves_and_says_where(text_file, tmp_path, presses):
         seen = ""
         while "bits/char" not in seen:  # the tenth step is behind us
             seen += os.read(process.stderr.fileno(), 1000).decode()
-        for _ in range(presses):
-            process.send_signal(signal.SIGINT)
+        for _ in range(times):
+            process.send_signal(signum)
             time.sleep(0.3)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "stopping after this step, and saving" in err
-    last = rows_of(tmp_path)[-1]["step"]
-    assert f"interrupted after step {int(last):,} of 1,000,000; all of it is saved" in out
+    last = int(rows_of(tmp_path)[-1]["step"])
+    assert f"interrupted after step {last:,} of 1,000,000; all of it is saved" in out
     assert f"model.safetensors, metrics.csv and curve.png are in {tmp_path}" in out
     assert (tmp_path / "model.safetensors").exists()
+    assert (tmp_path / "checkpoints" / str(last)).is_dir()
+
+
+@pytest.fixture
+def interrupted(text_file, tmp_path, capsys, monkeypatch, float32):
+    """The toy run, stopped between two evaluations; its command."""
+    command = ("--text", text_file, "--out", tmp_path, *TOY)
+    with monkeypatch.context() as patch:
+        patch.setattr(char_run.StopFlag, "is_set", lambda self, step: step == 17)
+        status, text, _ = run(capsys, *command, "--resume")  # which finds nothing
+    assert (status, f"no checkpoint in {tmp_path}/checkpoints: the run starts" in text) == (0, True)
+    return command
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(interrupted, trained, tmp_path, capsys):
+    status, text, _ = run(capsys, *interrupted, "--resume")
+    assert status == 0
+    assert f"resumed     checkpoint {tmp_path}/checkpoints/17, after step 17 of 30" in text
+    assert "another machine" not in text
+    ours, whole = (load_model(d / "model.safetensors") for d in (tmp_path, trained[0]))
+    jax.tree.map(np.testing.assert_array_equal, ours[:2], whole[:2])
+    assert ours[2] == whole[2]
+    for row, other in zip(rows_of(tmp_path), rows_of(trained[0]), strict=True):
+        del row["characters_per_second"], other["characters_per_second"]
+        assert row == other
+    # The end of it is a checkpoint too; then a new run takes its place.
+    assert "after step 30 of 30" in run(capsys, *interrupted, "--resume")[1]
+    assert run(capsys, *interrupted, "--steps=10")[0] == 0
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["10"]
+
+
+def test_other_machines_and_options_are_said(interrupted, capsys):
+    changed = ("--learning-rate=1e-3", "--devices=1", "--steps=20")
+    status, text, _ = run(capsys, *interrupted, "--resume", *changed)
+    assert status == 0
+    for line in (
+        "learning_rate: was 0.008, is 0.001",
+        "steps: was 30, is 20",
+        "devices: was 2 cpu, is 1 cpu",
+        "another machine: the same run to rounding, not bit for bit",
+    ):
+        assert line in text
+
+
+def test_a_run_that_cannot_be_resumed_is_refused(interrupted, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(char_lm, "train", lambda *args: pytest.fail("training began"))
+    other = tmp_path / "other"
+    other.write_text(TEXT[::-1])
+    checkpoint = f"checkpoint {tmp_path}/checkpoints/17: expected "
+    for options, message in {
+        ("--resume", "--hidden-size=8"): checkpoint + "the run of --hidden-size 8; got 16. Resume",
+        ("--resume", "--text", other): checkpoint + "the run of text of SHA-256",
+        ("--resume", "--steps=10"): checkpoint + "at most 10 steps; got 17. Give at least as many",
+        (): f"an unfinished run; got one at step 17 in {tmp_path}/checkpoints. Take --resume",
+    }.items():
+        status, _, error = run(capsys, *interrupted, *options)
+        assert (status, message in error) == (1, True), error
+
+
+# Where one array cannot be written, orbax leaves the others to a closed event loop.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("told", ["continue", "stop"])
+def test_a_full_disk_is_said_and_the_run_does_as_told(told, text_file, tmp_path, capsys):
+    """A limit on the size of files stands for the disk: a model fits, a checkpoint does not."""
+    options = ("--text", text_file, "--out", tmp_path, *TOY, "--hidden-size=128")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, limits[1]))
+    try:
+        status, _, error = run(capsys, *options, "--checkpoint-every=10", "--on-save-error", told)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"a checkpoint was not written to {tmp_path}/checkpoints: OUT_OF_RANGE: Error" in error
+    if told == "continue":
+        assert (status, error.count("the training goes on")) == (0, 3)
+        assert (tmp_path / "model.safetensors").exists()
+    else:
+        assert (status, "error: a checkpoint was" in error) == (1, True)
+        assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_the_default_text(tmp_path):
@@ -243,14 +332,55 @@ def test_the_default_text(tmp_path):
     assert char_data.baselines(data)["3-gram"] == pytest.approx(2.47, abs=tolerance)
 
 
+@pytest.fixture
+def bad_batches(monkeypatch):
+    """Every chunk that begins with a space has no finite loss; undone by `undo`."""
+    make_loss = char_run.make_loss
+
+    def bad_at_times(activation):
+        def loss(model, h0, batch, key):
+            cost, h_last = make_loss(activation)(model, h0, batch, key)
+            first = jax.lax.pmax(batch[0][0, 0], BATCH)
+            return cost * jnp.where(first == SPACE, jnp.nan, 1), h_last
+
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(char_run, "make_loss", bad_at_times)
+        yield patch
+
+
 @pytest.mark.usefixtures("float32")
-def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(text_file, tmp_path, capsys):
+def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(
+    bad_batches, text_file, tmp_path, capsys
+):
     (tmp_path / "model.safetensors").write_text("an older model")
-    options = ("--text", text_file, "--out", tmp_path, *TOY, "--learning-rate=1e30")
-    status, _, error = run(capsys, *options, "--activation=identity", "--schedule=constant")
+    options = ("--text", text_file, "--out", tmp_path, *TOY, "--devices=1")
+    status, _, error = run(capsys, *options)
     assert status == 1
-    assert "a finite loss; got nan. Lower --learning-rate" in error
+    bad = re.search(
+        r"training, step (\d+): expected a finite loss and gradient; got the loss", error
+    )
+    assert re.search(r"norms rnn.w_ih \S+, rnn.w_hh \S+, rnn.b_h \S+, readout.w_ho \S+,", error)
+    assert (
+        "--resume goes on from before it, with a lower --learning-rate or --clip; --nonf" in error
+    )
     assert (tmp_path / "model.safetensors").read_text() == "an older model"
+    (last,) = (tmp_path / "checkpoints").iterdir()
+    assert int(last.name) == int(bad[1]) - 1
+    bad_batches.undo()
+    status, text, error = run(capsys, *options, "--resume")
+    assert (status, f"after step {last.name} of 30" in text) == (0, True), error
+    assert [int(row["step"]) for row in rows_of(tmp_path)] == [10, 20, 30]
+
+
+@pytest.mark.usefixtures("float32", "bad_batches")
+def test_batches_that_are_skipped_are_counted(text_file, tmp_path, capsys):
+    options = ("--text", text_file, "--out", tmp_path, *TOY, "--nonfinite=skip", "--devices=1")
+    status, text, error = run(capsys, *options)
+    assert status == 0, error
+    assert len(rows_of(tmp_path)) == 3
+    assert 0 < int(re.search(r"([\d,]+) batches were skipped", text)[1]) < 30
 
 
 def test_u_fffd_in_a_text_is_no_unknown_character(tmp_path, capsys):

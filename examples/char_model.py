@@ -1,0 +1,96 @@
+"""The character model: its parameters, its loss, its evaluation, its optimiser."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jrnn
+from jrnn.parallel import BATCH, mean, whole_batch
+from jrnn.text import chunks
+
+EVALUATION_CHUNK = 256
+ACTIVATIONS = ["tanh", "relu", "sigmoid", "identity"]
+W_HH_INITS = {
+    "orthogonal": jax.nn.initializers.orthogonal(),
+    "gaussian": jax.nn.initializers.normal(0.01),
+}
+
+
+class Model(NamedTuple):
+    """The trainable parameters."""
+
+    rnn: jrnn.RNNParams
+    readout: jrnn.ReadoutParams
+
+
+def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Model:
+    """`w_hh` orthogonal unless told otherwise, the rest by LeCun's rule, biases zero."""
+    key_rnn, key_readout = jax.random.split(key)
+    w_hh_init = W_HH_INITS[args.w_hh_init]
+    return Model(
+        jrnn.init_rnn(key_rnn, vocabulary, args.hidden_size, w_hh_init=w_hh_init),
+        jrnn.init_readout(key_readout, args.hidden_size, vocabulary),
+    )
+
+
+def make_loss(activation: str) -> Any:
+    """The mean cross-entropy of a chunk in nats, and the state that the next chunk starts from."""
+
+    def loss(model: Model, h0: jax.Array, batch: Any, key: jax.Array) -> Any:
+        del key  # nothing here is random
+        xs, labels = batch
+        h_last, hs = jrnn.rnn(model.rnn, xs, h0, activation=activation)
+        losses = jrnn.softmax_cross_entropy(jrnn.readout(model.readout, hs), labels)
+        return mean(losses.sum(), labels.size), h_last
+
+    return loss
+
+
+def make_evaluate(activation: str, streams: np.ndarray, mesh: Mesh) -> Callable[[Model], float]:
+    """Bits per character over streams, the state carried from zero, unknown ones not counted.
+
+    Each process gives its own streams.
+    """
+    states, ids = P(BATCH), P(None, BATCH)  # [B, H], [T, B]
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=mesh, in_specs=(P(), states, ids, ids), out_specs=(P(), states))
+    def chunk_nats(model: Model, h0: jax.Array, xs: jax.Array, labels: jax.Array) -> Any:
+        h_last, hs = jrnn.rnn(model.rnn, xs, h0, activation=activation)
+        logits = jrnn.readout(model.readout, hs)
+        losses = jrnn.softmax_cross_entropy(logits, labels, labels != 0)
+        return jax.lax.psum(losses.sum(), BATCH), h_last
+
+    judged = int(np.sum(multihost_utils.process_allgather(np.count_nonzero(streams[1:]))))
+
+    def evaluate(model: Model) -> float:
+        shape = streams.shape[1] * jax.process_count(), model.rnn.w_hh.shape[0]
+        h = jnp.zeros(shape, device=NamedSharding(mesh, states))
+        nats = 0.0
+        for batch in chunks(streams, EVALUATION_CHUNK):
+            padding = ((0, EVALUATION_CHUNK - len(batch[0])), (0, 0))
+            batch = [np.pad(ids, padding) for ids in batch]  # one shape, one program
+            chunk, h = chunk_nats(model, h, *whole_batch(batch, mesh))
+            nats += float(chunk)
+        return nats / judged / np.log(2)
+
+    return evaluate
+
+
+def make_optimizer(args: argparse.Namespace) -> optax.GradientTransformation:
+    """Adam on clipped gradients; a schedule that warms up and decays, unless told otherwise."""
+    schedule = args.learning_rate
+    if args.schedule == "cosine":
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, args.learning_rate, args.steps // 20, args.steps
+        )
+    return optax.chain(optax.clip_by_global_norm(args.clip), optax.adam(schedule))

@@ -1,0 +1,205 @@
+"""Checkpoints: what is written comes back bit for bit, and what is broken is never believed."""
+
+import resource
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from jrnn.checkpoint import Checkpoints, restore
+from jrnn.parallel import batch_mesh
+from jrnn.training import init_train_state
+
+B, H = 4, 6
+MANIFEST = {"rows": [{"step": 1, "bits": 0.1 + 0.2}], "text": "é", "none": None}
+
+
+def make_state(seed=0, hidden=H, mesh=None):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    params = {
+        "w": jax.random.normal(keys[0], (hidden, hidden)),
+        "b": jax.random.normal(keys[1], (hidden,), jnp.bfloat16),
+    }
+    carry = jax.random.normal(keys[2], (B, hidden))
+    return init_train_state(params, optax.adam(1e-3), carry, jax.random.key(seed), mesh=mesh)
+
+
+def data_of(state):
+    return jax.device_get(state._replace(key=jax.random.key_data(state.key)))
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(data_of(a)), jax.tree.leaves(data_of(b)), strict=True):
+        assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+
+
+def steps_in(directory):
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
+
+
+@pytest.mark.parametrize("devices", [None, 2])
+def test_a_state_comes_back_bit_for_bit_on_other_devices_too(devices, tmp_path):
+    mesh = devices and batch_mesh(devices)
+    state = make_state(mesh=mesh)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, state, MANIFEST)
+    with Checkpoints(tmp_path) as checkpoints:
+        found = checkpoints.latest()
+    assert (found.step, found.manifest) == (7, MANIFEST)
+    for like in (make_state(1, mesh=mesh), make_state(1), make_state(1, mesh=batch_mesh(2))):
+        back = restore(found, like)
+        assert_same(back, state)
+        for x, y in zip(jax.tree.leaves(back), jax.tree.leaves(like), strict=True):
+            assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
+
+
+def test_the_last_ones_and_the_best_are_kept(tmp_path):
+    state = make_state()
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step, score in enumerate([3.0, 1.0, None, 2.0, 5.0], 1):
+            checkpoints.save(step, state, {}, score)
+        checkpoints.save(5, make_state(1), {})  # there already
+        checkpoints.wait()
+        assert steps_in(tmp_path) == [2, 4, 5]
+        assert_same(restore(checkpoints.latest(), state), state)
+        checkpoints.clear()
+        assert (steps_in(tmp_path), checkpoints.latest()) == ([], None)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def arrays_of(step):
+    return [p for p in (step / "state").rglob("*") if p.parent.name == "d"]
+
+
+BREAKS = {
+    "flipped arrays": (flip, arrays_of),
+    "cut arrays": (cut, arrays_of),
+    "lost arrays": (Path.unlink, arrays_of),
+    "flipped manifest": (flip, lambda step: [step / "manifest" / "metadata"]),
+    "cut manifest": (cut, lambda step: [step / "manifest" / "metadata"]),
+    "lost folder": (shutil.rmtree, lambda step: [step / "state"]),
+}
+OLDER, NEWER = 0, 1  # seeds
+# Where one array cannot be read, orbax leaves the reading of the others to a closed event loop.
+noisy = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("two")
+    with Checkpoints(directory) as checkpoints:
+        for step, seed in enumerate((OLDER, NEWER), 1):
+            checkpoints.save(step, make_state(seed, 40), MANIFEST)
+    return directory
+
+
+@noisy
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_checkpoint_is_refused_and_the_one_before_is_taken(
+    name, two_checkpoints, tmp_path
+):
+    shutil.copytree(two_checkpoints, tmp_path, dirs_exist_ok=True)
+    do, which = BREAKS[name]
+    for path in which(tmp_path / "2"):
+        do(path)
+    older, newer, said = make_state(OLDER, 40), make_state(NEWER, 40), []
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_same(restore(checkpoints.latest(said.append), newer), older)
+        (sentence,) = said
+        assert sentence.startswith(f"checkpoint {tmp_path / '2'}: expected a whole checkpoint, as")
+        assert sentence.endswith("It is 2.refused now; the one before it is taken.")
+        checkpoints.save(2, newer, MANIFEST)  # the run comes by again
+        checkpoints.wait()
+        assert_same(restore(checkpoints.latest(), older), newer)
+
+
+@noisy
+@pytest.mark.parametrize("do", [flip, cut, Path.unlink])
+def test_any_file_may_break_and_nothing_wrong_is_believed(do, two_checkpoints, tmp_path):
+    """Some bytes are read by nobody; a checkpoint that has lost those is still whole."""
+    states = {step: make_state(seed, 40) for step, seed in enumerate((OLDER, NEWER), 1)}
+    files = sorted(p for p in (two_checkpoints / "2").rglob("*") if p.is_file())
+    refused = 0
+    for i, path in enumerate(files):
+        copy = shutil.copytree(two_checkpoints, tmp_path / str(i))
+        do(copy / path.relative_to(two_checkpoints))
+        said = []
+        with Checkpoints(copy) as checkpoints:
+            found = checkpoints.latest(said.append)
+        assert_same(restore(found, states[1]), states[found.step])
+        assert found.step + len(said) == 2
+        refused += len(said)
+    assert 2 <= refused < len(files)
+
+
+def test_a_sum_that_is_right_for_other_values_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(0), MANIFEST)
+    path = tmp_path / "1" / "manifest" / "metadata"
+    path.write_text(path.read_text().replace("0.30000000000000004", "0.3"))
+    with pytest.warns(UserWarning, match="another SHA-256 than"), Checkpoints(tmp_path) as found:
+        assert found.latest() is None
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(), MANIFEST)
+        found = checkpoints.latest()
+    with pytest.raises(
+        ValueError, match=r"1, carry: expected float\d+\[4, 3\]; got float\d+\[4, 6\]"
+    ):
+        restore(found, make_state(hidden=3))
+    with pytest.raises(ValueError, match=r"opt_state.0.count: expected no such array; got int"):
+        restore(found, make_state()._replace(opt_state=()))
+
+
+def test_a_disk_that_is_full_is_said_and_costs_no_older_checkpoint(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    state, soft_hard = make_state(0, 64), resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(1, state, MANIFEST)
+        checkpoints.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, soft_hard[1]))
+        try:
+            checkpoints.save(2, state, MANIFEST)
+            with pytest.raises(OSError, match=r"a checkpoint was not written to .*too large"):
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, soft_hard)
+        assert checkpoints.latest().step == 1
+        checkpoints.save(3, state, MANIFEST)
+        checkpoints.wait()
+        assert checkpoints.latest().step == 3
+
+
+def test_a_directory_that_vanishes_is_said_at_once(tmp_path):
+    with Checkpoints(tmp_path / "there") as checkpoints:
+        shutil.rmtree(tmp_path / "there")
+        (tmp_path / "there").touch()
+        with pytest.raises(OSError, match=r"a checkpoint was not written to .*Not a directory"):
+            checkpoints.save(1, make_state(), MANIFEST)
+
+
+def test_bad_arguments(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        Checkpoints(tmp_path / "file")
+    with pytest.raises(ValueError, match="keep: expected a positive integer; got 0"):
+        Checkpoints(tmp_path, keep=0)
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    with pytest.raises(ImportError, match=r"pip install 'jrnn\[train\]'"):
+        Checkpoints(tmp_path)
