@@ -30,8 +30,9 @@ from benchmarks.rivals import CharacterModel, load
 from jrnn.checks import refuse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import char_lm
-from char_data import load_data, training_chunks
+import char_lm as char_lm
+from char_data import load_data as load_data
+from char_data import training_chunks
 
 from jrnn.parallel import batch_mesh, mean, use_cpu_cores
 from jrnn.training import init_train_state, make_train_step

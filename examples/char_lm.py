@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jrnn
+from jrnn.cell import ActivationName
 from jrnn.checks import refuse, sampling_options
 from jrnn.model_file import load_model, save_model
 from jrnn.parallel import BATCH, batch_mesh, mean, use_cpu_cores
@@ -72,7 +73,7 @@ def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Mod
     )
 
 
-def make_loss(activation: str) -> Any:
+def make_loss(activation: ActivationName) -> Any:
     """The mean cross-entropy of a chunk in nats, and the state that the next chunk starts from."""
 
     def loss(model: Model, h0: jax.Array, batch: Any, key: jax.Array) -> Any:
@@ -85,7 +86,9 @@ def make_loss(activation: str) -> Any:
     return loss
 
 
-def make_evaluate(activation: str, streams: np.ndarray, mesh: Mesh) -> Callable[[Model], float]:
+def make_evaluate(
+    activation: ActivationName, streams: np.ndarray, mesh: Mesh
+) -> Callable[[Model], float]:
     """Bits per character over streams, the state carried from zero, unknown ones not counted."""
     states, ids = P(BATCH), P(None, BATCH)  # [B, H], [T, B]
 
@@ -178,7 +181,7 @@ class Record:
         self._losses, self._started = [], time.perf_counter()
 
 
-def choose_devices(devices: int | str | None, batch_size: int) -> Mesh:
+def choose_devices(devices: int | Literal["all"] | None, batch_size: int) -> Mesh:
     """The mesh of `--devices`, which must divide the streams."""
     if devices is None:
         there = range(1, len(jax.devices()) + 1)

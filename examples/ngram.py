@@ -34,8 +34,8 @@ def witten_bell(
     context = np.zeros(len(ids), np.int64)  # a number for the n - 1 tokens before each token
     for n in range(1, orders + 1):
         pair = _number(context * vocabulary + ids)
-        occurrences = np.bincount(context[is_train], minlength=context.max() + 1)
-        count = np.bincount(pair[is_train], minlength=pair.max() + 1)
+        occurrences = np.bincount(context[is_train], minlength=int(np.max(context)) + 1)
+        count = np.bincount(pair[is_train], minlength=int(np.max(pair)) + 1)
         context_of_pair = np.zeros(len(count), np.int64)
         context_of_pair[pair] = context
         followers = np.bincount(context_of_pair[count > 0], minlength=len(occurrences))

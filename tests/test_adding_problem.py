@@ -179,5 +179,5 @@ def test_options_that_are_none(option, capsys):
 
 
 def test_all_starts():
-    assert adding_problem.parse(["--starts", "all"]).starts == adding_problem.STARTS
+    assert adding_problem.parse(["--starts", "all"]).starts == list(adding_problem.STARTS)
     assert len(adding_problem.STARTS) == 8
