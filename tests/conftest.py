@@ -34,11 +34,3 @@ def uncompiled(monkeypatch):
     monkeypatch.setattr(sequence, "_preactivations", linear.__wrapped__)
     with jax.disable_jit():
         yield
-
-
-@pytest.fixture
-def forget_traces():
-    """`jax.checkpoint` and `jax.jit` remember what they traced, by the function that they wrap."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
