@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-COLOURS = matplotlib.colormaps["tab10"].colors
+COLOURS = matplotlib.color_sequences["tab10"]
 
 
 def kernel(path: Path, records: list[dict[str, Any]], title: str) -> None:

@@ -5,6 +5,7 @@ jrnn's; every other rival against jrnn's tanh.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,9 +115,7 @@ def _native(group: Group, what: str) -> list[Claim]:
     everyone = SCANS + JAX_LIBRARIES
     found = _autodiff(group, what)
     for name in [*JAX_LIBRARIES, "torch"]:
-        found += _claim(
-            f"{what}: {name} / jrnn", group, lambda row, n=name: group.over_jrnn(row, [n])
-        )
+        found += _claim(f"{what}: {name} / jrnn", group, partial(group.over_jrnn, names=[name]))
     found += _claim(
         f"{what}: best JAX library / jrnn", group, lambda row: group.over_jrnn(row, JAX_LIBRARIES)
     )
@@ -133,12 +132,14 @@ def _native(group: Group, what: str) -> list[Claim]:
         found += _claim(
             f"{what}: {text}",
             group,
-            lambda row, q=quantity: _quotient(
-                group.best(row, ["jrnn"], q), group.best(row, SCANS, q)
-            ),
+            partial(_share_of_autodiff, group, quantity=quantity),
             wins=False,
         )
     return found
+
+
+def _share_of_autodiff(group: Group, row: Any, quantity: str) -> float | None:
+    return _quotient(group.best(row, ["jrnn"], quantity), group.best(row, SCANS, quantity))
 
 
 def _vmap(group: Group, what: str) -> list[Claim]:
@@ -165,11 +166,8 @@ def _bfloat16(group: Group, what: str) -> list[Claim]:
     found = []
     for kind in ("bfloat16", "mixed"):
         names = [f"{scan} {kind}" for scan in SCANS]
-        found += _claim(
-            f"{what}: best autodiff, {kind} / jrnn",
-            group,
-            lambda row, names=names: group.over_jrnn(row, names),
-        )
+        text = f"{what}: best autodiff, {kind} / jrnn"
+        found += _claim(text, group, partial(group.over_jrnn, names=names))
     return found + _claim(
         f"{what}: jrnn in float32 / jrnn",
         group,
@@ -246,7 +244,7 @@ def _autodiff_at_points(records: list[dict[str, Any]], axis: str) -> list[Claim]
     for at in sorted({r["at"] for r in records}):
         group = Group(records, at=at)
         text = f"{axis} = {at:,}: best autodiff / jrnn"
-        found += _claim(text, group, lambda row, g=group: g.over_jrnn(row, names))
+        found += _claim(text, group, partial(group.over_jrnn, names=names))
     return found
 
 

@@ -86,8 +86,12 @@ def program(recurrence: Recurrence, given: Data, gradient: bool, devices: int) -
     """The states or the gradient, compiled, on one device or split over several."""
     params = jax.tree.map(lambda p: jnp.asarray(p, recurrence.input_dtype), given.params)
     own = recurrence.own(params)
-    xs, y = (a.swapaxes(0, 1) if recurrence.batch_first else a for a in (given.xs, given.y))
-    xs, y = jnp.asarray(xs, recurrence.input_dtype), jnp.asarray(y, recurrence.state_dtype)
+    xs, y = (
+        jnp.asarray(given.xs, recurrence.input_dtype),
+        jnp.asarray(given.y, recurrence.state_dtype),
+    )
+    if recurrence.batch_first:
+        xs, y = xs.swapaxes(0, 1), y.swapaxes(0, 1)
 
     def cost(own: Any, xs: Any, y: Any) -> Any:
         return jnp.sum(recurrence.states(own, xs) * y, dtype=jnp.float32)
@@ -110,7 +114,7 @@ def _gradient(recurrence: Recurrence, result: Any) -> dict[str, Any]:
 
 def references(case: Case, given: Data, gradient: bool) -> dict[str, dict[str, np.ndarray]]:
     """What all results are compared with: plain scans in full float32."""
-    scans = {
+    scans: dict[str, Callable[..., Any]] = {
         "tanh": autodiff.naive,
         "relu": partial(autodiff.naive, phi=jax.nn.relu),
         "ends": partial(autodiff.masked, ends(case), hoist=False),

@@ -188,14 +188,14 @@ def back_from_jrnn(question: Question) -> Question:
     """The same, the weights in jrnn's form and back."""
     layers = IMPORTS[question.library](question.weights)
     params = layers[0][0]
-    weights = {
+    ways_back: dict[str, Callable[[], Any]] = {
         "torch": lambda: interop.to_torch(layers),
         "linen": lambda: interop.to_linen(params),
         "nnx": lambda: interop.to_nnx(params),
         "haiku": lambda: interop.to_haiku(params),
         "keras": lambda: dict(zip(KERAS, interop.to_keras(params), strict=True)),
-    }[question.library]()
-    return question._replace(weights=weights)
+    }
+    return question._replace(weights=ways_back[question.library]())
 
 
 def same(what: str, found: Answer, expected: Answer) -> float:

@@ -129,7 +129,7 @@ def load(path: Path) -> tuple[dict[str, tuple[Question, Answer]], dict[str, Any]
     return runs, settings
 
 
-def _flat(tree: Any, path: str = "") -> dict[str, np.ndarray]:
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {} if tree is None else {path[1:]: tree}
     return {k: x for name in tree for k, x in _flat(tree[name], f"{path}:{name}").items()}

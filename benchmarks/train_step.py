@@ -31,9 +31,10 @@ from benchmarks.rivals import CharacterModel, load
 from jrnn.checks import refuse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import char_lm
-import char_model
-from char_data import load_data, training_chunks
+import char_lm as char_lm
+import char_model as char_model
+from char_data import load_data as load_data
+from char_data import training_chunks
 
 from jrnn.parallel import batch_mesh, mean, use_cpu_cores
 from jrnn.training import init_train_state, make_train_step

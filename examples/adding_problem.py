@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 import jrnn
 from jrnn import diagnostics, initializers
+from jrnn.cell import ActivationName
 from jrnn.checks import refuse
 
 GUESSING = 2 / 12
@@ -45,7 +46,8 @@ W_HH_INITS = {
     "spectral": initializers.spectral_radius(1.0),
     "uniform": initializers.hidden_uniform,
 }
-STARTS = [f"{activation}-{init}" for activation in ("relu", "tanh") for init in W_HH_INITS]
+ACTIVATIONS: tuple[ActivationName, ...] = ("relu", "tanh")
+STARTS = {f"{phi}-{init}": (phi, init) for phi in ACTIVATIONS for init in W_HH_INITS}
 MEASURED = 16  # sequences for a curve by lag
 
 Row = dict[str, Any]  # what is known of a run
@@ -76,14 +78,16 @@ def init_model(key: jax.Array, init: str, hidden_size: int) -> Model:
     )
 
 
-def mean_squared_error(model: Model, xs: jax.Array, targets: jax.Array, activation: str) -> Any:
+def mean_squared_error(
+    model: Model, xs: jax.Array, targets: jax.Array, activation: ActivationName
+) -> Any:
     """Of the one output after the last step."""
     h_last, _ = jrnn.rnn(model.rnn, xs, activation=activation)
     outputs = jrnn.readout(model.readout, h_last)[:, 0]
     return optax.squared_error(outputs, targets).mean()
 
 
-def sensitivity(model: Model, key: jax.Array, T: int, activation: str) -> np.ndarray:
+def sensitivity(model: Model, key: jax.Array, T: int, activation: ActivationName) -> np.ndarray:
     """`[T]`: the median of ||do_T / dh_{T-l}|| over sequences, as a share of that at lag 0.
 
     The diagnostics are of cross-entropies. With logits (o, 0) and the labels (-1, 1), whose sum is
@@ -105,7 +109,7 @@ def sensitivity(model: Model, key: jax.Array, T: int, activation: str) -> np.nda
 
 
 def make_train_block(
-    args: argparse.Namespace, T: int, activation: str, key: jax.Array
+    args: argparse.Namespace, T: int, activation: ActivationName, key: jax.Array
 ) -> tuple[Callable[[Model], Any], Callable[[Any, int], Any]]:
     """The first state of a model's training, and `--block` steps in one compiled loop."""
     optimizer = optax.chain(optax.clip_by_global_norm(args.clip), optax.adam(args.learning_rate))
@@ -127,7 +131,7 @@ def make_train_block(
 
 def run(args: argparse.Namespace, T: int, start: str) -> Row:
     """Train one network until it has learned, its error is no number, or the steps are used up."""
-    activation, init = start.split("-")
+    activation, init = STARTS[start]
     key_model, key_data, key_measured = jax.random.split(jax.random.key(args.seed), 3)
     model = init_model(key_model, init, args.hidden_size)
     before = sensitivity(model, key_measured, T, activation)
@@ -205,7 +209,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 def style(row: Row) -> dict[str, Any]:
     """A colour per w_hh, a line per activation."""
-    activation, init = row["start"].split("-")
+    activation, init = STARTS[row["start"]]
     label = f"{row['start']}, {row['options']['learning_rate']:g}"
     colour, line = f"C{list(W_HH_INITS).index(init)}", "-" if activation == "relu" else "--"
     return {"color": colour, "linestyle": line, "label": label}
@@ -257,7 +261,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--clip", type=positive_float, default=1.0, help="gradient norm")
     parser.add_argument("--seed", type=char_lm.seed, default=0)
     args = parser.parse_args(argv)
-    args.starts = STARTS if "all" in args.starts else args.starts
+    args.starts = list(STARTS) if "all" in args.starts else args.starts
     if min(args.lengths) < 2:
         parser.error("argument --lengths: at least 2: two steps are marked")
     if args.steps % args.block:
@@ -289,7 +293,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def order(row: Row) -> tuple[int, int, float]:
     """What tells a row from others: its length, start and learning rate, as the table has them."""
-    return row["length"], STARTS.index(row["start"]), row["options"]["learning_rate"]
+    return row["length"], list(STARTS).index(row["start"]), row["options"]["learning_rate"]
 
 
 def write(out: Path, rows: list[Row]) -> None:

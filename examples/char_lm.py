@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def join(args: argparse.Namespace) -> None:
         jax.distributed.initialize(*flags, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
 
 
-def choose_devices(devices: int | str | None, batch_size: int) -> Mesh:
+def choose_devices(devices: int | Literal["all"] | None, batch_size: int) -> Mesh:
     """The mesh of `--devices`, which must divide the streams; of several processes, all."""
     if jax.process_count() > 1:
         if devices not in (None, "all"):

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jrnn
+from jrnn.cell import ActivationName
 from jrnn.parallel import BATCH, mean, whole_batch
 from jrnn.text import chunks
 
@@ -42,7 +43,7 @@ def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Mod
     )
 
 
-def make_loss(activation: str) -> Any:
+def make_loss(activation: ActivationName) -> Any:
     """The mean cross-entropy of a chunk in nats, and the state that the next chunk starts from."""
 
     def loss(model: Model, h0: jax.Array, batch: Any, key: jax.Array) -> Any:
@@ -55,7 +56,9 @@ def make_loss(activation: str) -> Any:
     return loss
 
 
-def make_evaluate(activation: str, streams: np.ndarray, mesh: Mesh) -> Callable[[Model], float]:
+def make_evaluate(
+    activation: ActivationName, streams: np.ndarray, mesh: Mesh
+) -> Callable[[Model], float]:
     """Bits per character over streams, the state carried from zero, unknown ones not counted.
 
     Each process gives its own streams.
@@ -78,8 +81,8 @@ def make_evaluate(activation: str, streams: np.ndarray, mesh: Mesh) -> Callable[
         nats = 0.0
         for batch in chunks(streams, EVALUATION_CHUNK):
             padding = ((0, EVALUATION_CHUNK - len(batch[0])), (0, 0))
-            batch = [np.pad(ids, padding) for ids in batch]  # one shape, one program
-            chunk, h = chunk_nats(model, h, *whole_batch(batch, mesh))
+            padded = [np.pad(ids, padding) for ids in batch]  # one shape, one program
+            chunk, h = chunk_nats(model, h, *whole_batch(padded, mesh))
             nats += float(chunk)
         return nats / judged / np.log(2)
 

@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -173,28 +172,8 @@ def train(
             state = state._replace(nonfinite=jnp.zeros_like(state.nonfinite))
         record.from_json(resumed.manifest["record"])
     source = training_chunks(own_part(data.streams), args.length, done)
-
-    def save(step: int, score: float | None = None) -> None:
-        if checkpoints is None:
-            return
-        manifest = manifest_of(args, data, mesh) | {"record": record.to_json()}
-        attempts = [checkpoints.wait, partial(checkpoints.save, step, state, manifest, score)]
-        for attempt in attempts if step < args.steps else [*attempts, checkpoints.wait]:
-            try:
-                attempt()
-            except OSError as error:
-                if args.on_save_error == "stop":
-                    raise
-                print(f"\n{error}; the training goes on", file=sys.stderr, flush=True)
-
-    bar = tqdm(
-        total=args.steps * step_characters,
-        initial=done * step_characters,
-        unit="char",
-        unit_scale=True,
-        disable=jax.process_index() > 0,
-    )
-    with bar:
+    save = make_save(args, manifest_of(args, data, mesh), record, checkpoints)
+    with progress_bar(done, args.steps, step_characters) as bar:
         for step in range(done + 1, args.steps + 1):
             batch, first = next(source)
             if first:
@@ -208,17 +187,52 @@ def train(
                 try:
                     bits = record.read(step, args.nonfinite)
                 except ValueError:
-                    save(int(state.step))
+                    save(int(state.step), state, None)
                     raise
                 bar.set_postfix_str(f"{bits:.3f} bits/char")
             if closes or step == args.steps:
                 score = record.evaluate(step, state.params)
             if saves or last:
-                save(step, score)
+                save(step, state, score)
             if last:
                 break
     record.evaluate(int(state.step), state.params)  # of where it was stopped; not for a checkpoint
     return state, record
+
+
+def progress_bar(done: int, steps: int, step_characters: int) -> Any:
+    """Of characters; of several processes one shows it."""
+    total, initial = steps * step_characters, done * step_characters
+    hidden = jax.process_index() > 0
+    return tqdm(total=total, initial=initial, unit="char", unit_scale=True, disable=hidden)
+
+
+def make_save(
+    args: argparse.Namespace,
+    manifest: dict[str, Any],
+    record: Record,
+    checkpoints: Checkpoints | None,
+) -> Callable[[int, TrainState, float | None], None]:
+    """Writing a checkpoint, which raises an OSError or says it, as told."""
+
+    def attempt(write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if args.on_save_error == "stop":
+                raise
+            print(f"\n{error}; the training goes on", file=sys.stderr, flush=True)
+
+    def save(step: int, state: TrainState, score: float | None) -> None:
+        if checkpoints is None:
+            return
+        whole = manifest | {"record": record.to_json()}
+        attempt(checkpoints.wait)  # for the one before
+        attempt(lambda: checkpoints.save(step, state, whole, score))
+        if step == args.steps:
+            attempt(checkpoints.wait)
+
+    return save
 
 
 def make_training(args: argparse.Namespace, data: Data, mesh: Mesh) -> tuple[TrainState, Any]:

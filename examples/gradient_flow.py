@@ -85,8 +85,8 @@ def table(measured: list[Measured]) -> str:
     head = "".join(f"{f'lag {lag}':>10s}" for lag in LAGS)
     lines = [f"{'median norm as a share of lag 0':56s}{head}{'exponent':>10s}"]
     for m in measured:
-        lags, median = m.flow.lags, m.flow.percentiles[1]
-        shares = {l: median[l] / median[0] for l in LAGS if l in lags}
+        median = m.flow.percentiles[1]  # by lag, from 0
+        shares = {l: median[l] / median[0] for l in LAGS if l < len(median)}
         cells = (f"{shares[l]:.1e}" if shares.get(l) else "-" for l in LAGS)
         row = "".join(f"{cell:>10s}" for cell in cells)
         lines.append(f"{m.name:56s}{row}{m.exponents.max():10.3f}")

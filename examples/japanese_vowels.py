@@ -154,8 +154,9 @@ def run(name: str, args: argparse.Namespace, train: Sequences, test: Sequences) 
     models = jax.vmap(partial(init_model, name=name, sizes=sizes))(keys)
     state = models, jax.vmap(optimizer.init)(models)
     count = len(train.labels)
-    orders = [epoch_orders(s, args.epochs, count, args.batch_size) for s in range(args.seeds)]
-    orders = np.stack(orders)
+    orders = np.stack(
+        [epoch_orders(s, args.epochs, count, args.batch_size) for s in range(args.seeds)]
+    )
     train_epoch, predict = make_train_epoch(name, train, optimizer), make_predict(name, test)
     losses, accuracies, began = [], [], time.perf_counter()
     with tqdm(range(args.epochs), desc=name, unit="epoch") as bar:

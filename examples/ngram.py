@@ -41,8 +41,8 @@ def witten_bell(
 
 def _mix(context: np.ndarray, pair: np.ndarray, p: np.ndarray, train: int) -> np.ndarray:
     """Witten and Bell's rule, with the counts of the first `train` tokens."""
-    occurrences = np.bincount(context[:train], minlength=context.max() + 1)
-    count = np.bincount(pair[:train], minlength=pair.max() + 1)
+    occurrences = np.bincount(context[:train], minlength=int(np.max(context)) + 1)
+    count = np.bincount(pair[:train], minlength=int(np.max(pair)) + 1)
     context_of_pair = np.zeros(len(count), np.int64)
     context_of_pair[pair] = context
     followers = np.bincount(context_of_pair[count > 0], minlength=len(occurrences))

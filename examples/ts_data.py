@@ -53,7 +53,7 @@ def read_ts(path: Path) -> Sequences:
             came = f"{list(sequence.shape)} steps and channels, label {label!r}"
             refuse(f"sequence {n} of {path}", expected, came, "Steps are as many in each channel.")
     lengths = np.array([len(sequence) for sequence in sequences], np.int32)
-    xs = np.zeros((lengths.max(), len(lines), sequences[0].shape[1]), np.float32)
+    xs = np.zeros((max(map(len, sequences)), len(lines), sequences[0].shape[1]), np.float32)
     for n, sequence in enumerate(sequences):
         xs[: len(sequence), n] = sequence
     labels = np.array([declared[0].index(label) for label in labels], np.int32)

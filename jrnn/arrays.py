@@ -37,7 +37,7 @@ def add_bias(x: jax.Array, b: ArrayLike | None) -> jax.Array:
 
 def matmul_precision() -> str | None:
     """Read where the user calls: JAX may trace the backward pass outside of the user's `with`."""
-    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined,unused-ignore]
 
 
 def mesh_axes(x: jax.Array) -> frozenset[str]:

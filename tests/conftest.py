@@ -3,6 +3,8 @@
 import jax
 import pytest
 
+from jrnn.bptt import sequence
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -22,8 +24,13 @@ def float32():
 
 
 @pytest.fixture
-def forget_traces():
-    """`jax.checkpoint` and `jax.jit` remember what they traced, by the function that they wrap."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
+def uncompiled(monkeypatch):
+    """Operation by operation, loops in Python: many programs of a few steps cost no compilation.
+
+    The same arithmetic by the same rules, but not what XLA makes of the whole: a test of the same
+    thing, compiled, belongs beside it. No trace is remembered, so faults may be planted.
+    """
+    linear = sequence._preactivations  # `jax.checkpoint` would remember; it changes no value
+    monkeypatch.setattr(sequence, "_preactivations", linear.__wrapped__)
+    with jax.disable_jit():
+        yield

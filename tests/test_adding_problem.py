@@ -126,6 +126,7 @@ def a_run(args, T, start):
 
 def test_rows_are_added_or_replaced(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(adding_problem, "run", a_run)
+    monkeypatch.setattr(adding_problem, "draw", lambda rows, path: None)  # a toy run draws
     for options in (
         ["--lengths", 9, 6, "--starts", "tanh-uniform", "relu-spectral"],
         ["--lengths", 6, "--starts", "relu-spectral", "--seed=7"],
@@ -147,6 +148,7 @@ def test_ctrl_c_keeps_the_rows_that_are_there(tmp_path, capsys, monkeypatch):
         return a_run(args, T, start)
 
     monkeypatch.setattr(adding_problem, "run", interrupted)
+    monkeypatch.setattr(adding_problem, "draw", lambda rows, path: None)
     starts = ["--starts", "tanh-spectral", "relu-identity", "tanh-uniform"]
     status, _, error = run(capsys, "--out", tmp_path, *TOY, *starts)
     assert (status, f"the runs that had ended are in {tmp_path}" in error) == (130, True)
@@ -179,5 +181,5 @@ def test_options_that_are_none(option, capsys):
 
 
 def test_all_starts():
-    assert adding_problem.parse(["--starts", "all"]).starts == adding_problem.STARTS
+    assert adding_problem.parse(["--starts", "all"]).starts == list(adding_problem.STARTS)
     assert len(adding_problem.STARTS) == 8

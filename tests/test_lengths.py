@@ -69,6 +69,7 @@ EVERYTHING = [("lengths",), ("resets",), ("lengths", "resets"), ("recurrent_mask
 EVERYTHING += [("lengths", "resets", "recurrent_mask")]
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
 @pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
 @pytest.mark.parametrize("names", EVERYTHING, ids=" ".join)
@@ -80,11 +81,25 @@ def test_every_gradient(names, batch, reverse):
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
+@pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
+def test_every_gradient_compiled(batch, reverse):
+    assert_exact(make_case(batch=batch), make_data(batch=batch, mask=True), reverse=reverse)
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
 @pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
 @pytest.mark.parametrize("states", ["None", "[H]", "[B, H]"])
 def test_learned_states(states, ids, reverse):
     case = make_case(h0=states, ids=ids, bias=not ids)
     assert_exact(case, make_data(states=states), reverse=reverse)
+
+
+@pytest.mark.parametrize(
+    ("states", "ids", "reverse"), [("None", True, True), ("[H]", True, False), ("[H]", False, True)]
+)
+def test_learned_states_compiled(states, ids, reverse):
+    test_learned_states(states, ids, reverse)
 
 
 @pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
@@ -130,9 +145,10 @@ def test_a_schedule_of_chunks_and_blocks(monkeypatch, reverse):
 # --- what is outside -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
-@pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
+@pytest.mark.parametrize(
+    ("reverse", "batch", "remat"),  # every pair of settings; above is the full product
+    [(False, False, False), (False, True, True), (True, False, True), (True, True, False)],
+)
 def test_nothing_in_the_padding_changes_a_bit(reverse, batch, remat):
     case, data = make_case(batch=batch), make_data(batch=batch)
     outside = ~np.asarray(jrnn.sequence_mask(data["lengths"], T))
@@ -211,6 +227,7 @@ def test_the_objective_of_sequences_of_different_lengths(remat):
 # --- laws ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
 def test_the_plain_scan_agrees_and_goes_forward_mode(reverse):
     case, data = make_case(), make_data(mask=True)
@@ -339,7 +356,8 @@ def test_a_carried_state_never_crosses_a_reset():
         return total
 
     found = jax.grad(streams, (0, 1))(case.params, h_r)
-    assert_close(found, jax.jit(jax.grad(episodes, (0, 1)))(case.params, h_r))
+    with jax.disable_jit():  # 36 cells, one after the other
+        assert_close(found, jax.grad(episodes, (0, 1))(case.params, h_r))
 
 
 # --- planted faults ------------------------------------------------------------------------------
@@ -406,7 +424,7 @@ ENTERING_FAULTS = {
 }
 
 
-@pytest.mark.usefixtures("forget_traces")
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("form", [batch, sequence], ids=["batch", "one"])
 @pytest.mark.parametrize("fault", ["dh_0 through a reset", "dh_0 of nothing is nothing"])
 def test_fault_at_the_first_step(monkeypatch, fault, form):
@@ -430,7 +448,7 @@ def worst_difference(batch):
     return max(differences(found, by_the_oracle(case, data, **options)).values())
 
 
-@pytest.mark.usefixtures("forget_traces")
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
 @pytest.mark.parametrize("fault", [None, *STEP_FAULTS])
 def test_fault_in_a_step(monkeypatch, fault, batch):
@@ -438,7 +456,7 @@ def test_fault_in_a_step(monkeypatch, fault, batch):
     assert (worst_difference(batch) > 10 * RTOL) == (fault is not None)
 
 
-@pytest.mark.usefixtures("forget_traces")
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("form", [batch, sequence], ids=["batch", "one"])
 @pytest.mark.parametrize("fault", ENTERING_FAULTS)
 def test_fault_in_the_states_entering(monkeypatch, fault, form):

@@ -227,7 +227,7 @@ def test_no_fault(form):
     assert worst_difference(as_users_call(form.run)) <= RTOL
 
 
-@pytest.mark.usefixtures("forget_traces")
+@pytest.mark.usefixtures("uncompiled")
 def test_the_copies_without_a_fault(monkeypatch):
     plant(monkeypatch, backward())
     assert worst_difference(as_users_call(sequence.run)) <= RTOL
@@ -237,13 +237,14 @@ def test_the_copies_without_a_fault(monkeypatch):
     assert worst_difference(as_users_call(batch.run)) <= RTOL
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("fault", BACKWARD_FAULTS)
 def test_fault_in_the_rule(monkeypatch, fault):
     plant(monkeypatch, BACKWARD_FAULTS[fault])
     assert worst_difference(as_users_call(sequence.run)) > 10 * RTOL
 
 
-@pytest.mark.usefixtures("forget_traces")
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("fault", BATCH_FAULTS)
 def test_fault_in_the_chunks(monkeypatch, fault):
     for name, wrong in BATCH_FAULTS[fault].items():
@@ -251,12 +252,13 @@ def test_fault_in_the_chunks(monkeypatch, fault):
     assert worst_difference(as_users_call(batch.run)) > 10 * RTOL
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("fault", WEIGHT_FAULTS)
 def test_fault_in_one_gradient(fault):
     assert worst_difference(WEIGHT_FAULTS[fault]) > 10 * RTOL
 
 
-@pytest.mark.usefixtures("forget_traces")
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("fault", PREVIOUS_FAULTS)
 def test_fault_in_the_states_before(monkeypatch, fault):
     monkeypatch.setattr(sequence, "states_entering", PREVIOUS_FAULTS[fault])

@@ -17,12 +17,32 @@ def assert_exact(case, activation="tanh", f=jrnn.rnn):
     assert_close(found, expected)
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("h0", ["None", "[H]", "[B, H]"])
 @pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
 @pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("activation", oracle.ACTIVATIONS)
 def test_every_gradient(activation, bias, ids, batch, h0):
+    assert_exact(make_case(bias=bias, ids=ids, batch=batch, h0=h0), activation)
+
+
+@pytest.mark.parametrize(
+    ("ids", "batch", "h0", "bias", "activation"),  # every form of inputs and states
+    [
+        (False, True, "None", True, "tanh"),
+        (False, True, "[H]", False, "relu"),
+        (False, True, "[B, H]", True, "sigmoid"),
+        (False, False, "None", False, "identity"),
+        (False, False, "[H]", True, "relu"),
+        (True, True, "None", False, "sigmoid"),
+        (True, True, "[H]", True, "identity"),
+        (True, True, "[B, H]", False, "tanh"),
+        (True, False, "None", True, "relu"),
+        (True, False, "[H]", False, "tanh"),
+    ],
+)
+def test_every_gradient_compiled(ids, batch, h0, bias, activation):
     assert_exact(make_case(bias=bias, ids=ids, batch=batch, h0=h0), activation)
 
 

@@ -1,5 +1,7 @@
 """Stacks against each sequence alone in NumPy, and what must hold of them under JAX."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +43,7 @@ def make(hidden_sizes=(4, 6), I=I, seed=0, **options):
 KEY = jax.random.key(7)
 
 
+@partial(jax.jit, static_argnames=("dropout", "residual", "remat"))
 def values_and_cotangents(arguments, cotangents, key=None, **options):
     """`(h_last, hs)` and the cotangents of params, xs, h0 and reset_state."""
 
@@ -176,8 +179,9 @@ def test_of_every_layer_its_states_and_outputs_are_kept():
 
 
 def test_strict_settings():
+    run = values_and_cotangents.__wrapped__  # what has been traced before would not be again
     with jax.debug_nans(True), jax.checking_leaks():
-        _, gradients = full(full_case())
+        _, gradients = run(*full_case(), KEY, dropout=P, residual=True)
     assert all(np.isfinite(d).all() for d in jax.tree.leaves(gradients))
 
 

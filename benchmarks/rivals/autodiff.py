@@ -72,7 +72,11 @@ def _project(params: Any, xs: Any, matmul: Matmul) -> Any:
     return matmul(xs, params.w_ih) + params.b_h
 
 
-SCANS = {"naive": naive, "hoisted": hoisted, "hoisted x4": partial(hoisted, unroll=4)}
+SCANS: dict[str, Callable[..., Any]] = {
+    "naive": naive,
+    "hoisted": hoisted,
+    "hoisted x4": partial(hoisted, unroll=4),
+}
 
 
 def recurrences(case: Case) -> list[Recurrence]:
@@ -115,8 +119,8 @@ def recurrences_bfloat16(case: Case) -> list[Recurrence]:
     """All in bfloat16, and the mixed-precision step that jrnn makes: float32 but for operands."""
     found = []
     for name, scan in SCANS.items():
-        dtypes = {"input_dtype": jnp.bfloat16, "state_dtype": jnp.bfloat16}
-        found.append(Recurrence(f"{name} bfloat16", scan, **dtypes))
+        half = Recurrence(f"{name} bfloat16", scan)
+        found.append(half._replace(input_dtype=jnp.bfloat16, state_dtype=jnp.bfloat16))
     for name, scan in SCANS.items():
         # Rounded at the end: jaxlib 0.10.2 takes a time quadratic in T to stack bfloat16.
         states = partial(_mixed, partial(scan, matmul=matmul_of_rounded))

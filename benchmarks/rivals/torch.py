@@ -7,8 +7,8 @@ import torch
 
 import jrnn
 from benchmarks.cases import Case, Data
-from benchmarks.machine import cores
 from benchmarks.measuring import Program
+from jrnn.parallel import _cpu_cores as cores
 
 torch.set_num_threads(cores())
 
@@ -28,7 +28,7 @@ def _tensor(array: Any) -> torch.Tensor:
     return torch.tensor(np.asarray(array))
 
 
-def _common(ih: Any, hh: Any, b: Any) -> dict[str, np.ndarray]:
+def _common(ih: Any, hh: Any, b: Any) -> dict[str, Any]:
     return {"w_ih": ih.numpy().T, "w_hh": hh.numpy().T, "b_h": b.numpy()}
 
 
@@ -38,9 +38,9 @@ def programs(case: Case, data: Data, gradient: bool) -> list[Program]:
     xs, y = torch.from_numpy(data.xs), torch.from_numpy(data.y)
     trained = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0]
 
-    @torch.inference_mode()
     def states() -> Any:
-        return rnn(xs)[0]
+        with torch.inference_mode():
+            return rnn(xs)[0]
 
     def cost_and_gradient() -> Any:
         cost = (rnn(xs)[0] * y).sum()
@@ -71,7 +71,7 @@ class Trainer:
         self.trained = [p for m in modules for p in m.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, learning_rate)
         self.clip = clip
-        self.zeros = torch.zeros(1, batch_size, hidden)
+        self.zeros = self.h = torch.zeros(1, batch_size, hidden)
 
     def step(self, batch: Any, first: bool) -> float:
         ids, labels = (torch.from_numpy(np.ascontiguousarray(a)).long() for a in batch)
