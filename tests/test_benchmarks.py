@@ -10,10 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxprs import named
 
-from benchmarks import claims, japanese_vowels, rivals
+import jrnn
+from benchmarks import claims, japanese_vowels, rivals, scaling_model
 from benchmarks.measuring import FLOAT32_TOLERANCE, Program, compare, time_in_turn
 from benchmarks.rivals.autodiff import matmul_of_rounded
+from benchmarks.scaling_measured import HIDDEN, hidden_mesh, hidden_split
+from benchmarks.scaling_model import KERNEL, LINKS, Shape
 from benchmarks.train_step import check_losses
 
 ROOT = Path(__file__).parents[1]
@@ -195,3 +199,115 @@ def test_programs_take_turns():
     turns = [order[0], *(b for a, b in itertools.pairwise(order) if a != b)]
     assert turns == ["a", "b", "a", "b", "a"]  # estimates of both, then a b, then b a
     assert all(0 < t.minimum <= t.median for t in times.values())
+
+
+# --- the model of docs/scaling.md ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", scaling_model.TABLES)
+def test_the_page_shows_the_tables_of_the_model(make):
+    assert make() in (ROOT / "docs/scaling.md").read_text()
+
+
+def scaling_case(shape):
+    T, B, I, H, O, inputs = shape
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = jrnn.init_rnn(keys[0], I, H, dtype=np.float32)
+    if O:
+        params = params, jrnn.init_readout(keys[1], H, O, dtype=np.float32)
+    xs = jax.random.normal(keys[2], (T, B, I), np.float32) if inputs else jnp.zeros((T, B), int)
+    return params, xs, jnp.zeros((B, H), np.float32)
+
+
+@pytest.mark.parametrize("shape", [Shape(3, 2, 5, 7), Shape(3, 2, 5, 7, 11, inputs=0)], ids=str)
+def test_the_bytes_of_the_parameters(shape):
+    params, _, _ = scaling_case(shape)
+    assert shape.parameter_bytes() == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("inputs", [0, 2, 3])
+def test_the_flop_of_a_training_step(inputs):
+    """Every matmul of a loop that is written out, and of its gradient by autodiff."""
+    shape = Shape(3, 2, 5, 7, 11, inputs)
+    (rnn, readout), xs, h = scaling_case(shape)
+
+    def cost(given):
+        rnn, readout, h = given["rnn"], given["readout"], given["h"]
+        total = 0.0
+        for x in given.get("xs", xs):
+            u = x @ rnn.w_ih if inputs else rnn.w_ih[x]
+            h = jnp.tanh(u + h @ rnn.w_hh + rnn.b_h)
+            total += jnp.sum(h @ readout.w_ho + readout.b_o)
+        return total
+
+    given = {"rnn": rnn, "readout": readout, "h": h} | ({"xs": xs} if inputs == 3 else {})
+    flops = 0
+    for matmul in named(jax.make_jaxpr(jax.grad(cost))(given), "dot_general"):
+        left, (contracted, _) = matmul.invars[0].aval, matmul.params["dimension_numbers"][0]
+        flops += 2 * matmul.outvars[0].aval.size * left.shape[contracted[0]]
+    assert flops == shape.flops()
+
+
+def test_what_a_ring_sends():
+    n, size = 4, 8
+    parts = np.arange(n)[:, None] * np.ones((n, n)) + np.arange(n)  # [device, piece]
+    total, sent = parts.sum(0), np.zeros(n)
+    for turn in range(2 * (n - 1)):
+        moving = [(d, (d - turn) % n) for d in range(n)]  # each device sends one piece on
+        values = [parts[d, piece] for d, piece in moving]
+        for (d, piece), value in zip(moving, values, strict=True):
+            after = (d + 1) % n
+            parts[after, piece] = value + (parts[after, piece] if turn < n - 1 else 0)
+            sent[d] += size / n
+    np.testing.assert_array_equal(parts, np.tile(total, (n, 1)))
+    assert set(sent) == {scaling_model.all_reduce_bytes(n, size)}
+
+
+def test_the_time_of_a_wavefront():
+    """A chunk of a layer begins when the layer has done the one before, and the layer below it."""
+    layer, L, K = Shape(12, 4, 8, 8, inputs=3), 3, 2
+    link = LINKS[0]
+    tick = scaling_model.alone(layer, link.device) * K / 12 + 2 * link.send(4 * K * 4 * 8)
+    done = np.zeros((L + 1, 12 // K + 1))
+    for layer_above, chunk in itertools.product(range(1, L + 1), range(1, 12 // K + 1)):
+        begins = max(done[layer_above - 1, chunk], done[layer_above, chunk - 1])
+        done[layer_above, chunk] = begins + tick
+    assert scaling_model.layers(layer, link, L, K) == pytest.approx(done[-1, -1])
+
+
+@pytest.mark.usefixtures("float32")
+def test_the_hidden_split():
+    """jrnn's states and gradients; in each time step one exchange of [B, H] in each direction."""
+    T, B, I, H = 5, 3, 4, 8
+    params, xs, _ = scaling_case(Shape(T, B, I, H))
+    mesh = hidden_mesh(2)
+
+    def cost(params, states):
+        return jnp.sum(states(params, xs) ** 2)
+
+    gradient = jax.grad(lambda p: cost(p, lambda p, xs: hidden_split(p, xs, mesh)))
+    expected = jax.grad(lambda p: cost(p, lambda p, xs: jrnn.rnn(p, xs)[1]))(params)
+    np.testing.assert_allclose(hidden_split(params, xs, mesh), jrnn.rnn(params, xs)[1], atol=1e-6)
+    for found, right in zip(gradient(params), expected, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
+
+    loops = named(jax.make_jaxpr(gradient)(params), "scan")
+    assert [loop.params["length"] for loop in loops] == [T, T]
+    for loop, name in zip(loops, ("all_gather", "reduce_scatter"), strict=True):
+        (exchange,) = named(loop.params["jaxpr"], name)
+        assert HIDDEN in str(exchange.params["axis_name"])
+        arrays = [exchange.invars[0].aval, exchange.outvars[0].aval]
+        sizes = [4 * array.size for array in arrays]
+        assert max(sizes) - min(sizes) == scaling_model.all_gather_bytes(2, 4 * B * H)
+
+
+def test_what_pays_and_what_does_not():
+    """The slower link never does better, and a split over one device changes nothing."""
+    nvlink, pcie, ndr, ethernet, _ = LINKS
+    for ways in (scaling_model.batch, scaling_model.hidden):
+        times = [ways(KERNEL, link, 8) for link in (nvlink, pcie, ndr, ethernet)]
+        assert times == sorted(times)
+    assert scaling_model.split_compute(KERNEL, nvlink.device, 1) == scaling_model.alone(
+        KERNEL, nvlink.device
+    )
