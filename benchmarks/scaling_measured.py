@@ -25,7 +25,7 @@ from benchmarks.scaling_model import CHARACTER, KERNEL, LOOPS, Shape
 from jrnn import parallel
 
 HIDDEN = "hidden"
-COLUMNS = jrnn.RNNParams(P(None, HIDDEN), P(None, HIDDEN), P(HIDDEN))
+COLUMNS = (P(None, HIDDEN), P(None, HIDDEN), P(HIDDEN))  # of w_ih, w_hh, b_h
 EXCHANGES = 100  # in one program, so that what a call costs is a hundredth
 
 
@@ -44,18 +44,20 @@ def hidden_split(params: jrnn.RNNParams, xs: jax.Array, mesh: Mesh) -> jax.Array
         `[T, B, H]`, split along H.
     """
 
-    def on_one_device(params: jrnn.RNNParams, xs: jax.Array) -> jax.Array:
+    def on_one_device(columns: Any, xs: jax.Array) -> jax.Array:
+        w_ih, w_hh, b_h = columns
+
         def step(h: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-            part = jnp.tanh(u + h @ params.w_hh)  # [B, H / n]
+            part = jnp.tanh(u + h @ w_hh)  # [B, H / n]
             return lax.all_gather(part, HIDDEN, axis=1, tiled=True), part
 
-        h0 = lax.pcast(jnp.zeros((xs.shape[1], len(params.w_hh)), xs.dtype), HIDDEN, to="varying")
-        return lax.scan(step, h0, xs @ params.w_ih + params.b_h)[1]
+        h0 = lax.pcast(jnp.zeros((xs.shape[1], len(w_hh)), xs.dtype), HIDDEN, to="varying")
+        return lax.scan(step, h0, xs @ w_ih + b_h)[1]
 
     split = jax.shard_map(
         on_one_device, mesh=mesh, in_specs=(COLUMNS, P()), out_specs=P(None, None, HIDDEN)
     )
-    return split(params, xs)
+    return split(tuple(params), xs)
 
 
 def hidden_mesh(n: int) -> Mesh:

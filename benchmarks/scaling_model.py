@@ -254,7 +254,7 @@ def moved_table() -> str:
     shapes = [KERNEL._replace(H=H) for H in WIDTHS]
     state = [FLOAT32 * s.B * s.H for s in shapes]
     T = KERNEL.T
-    sent = {
+    sent: dict[str, tuple[str, list[float]]] = {
         "batch": ("1", [all_reduce_bytes(n, s.parameter_bytes()) for s in shapes]),
         "hidden": (f"2T = {2 * T:,}", [2 * T * all_gather_bytes(n, size) for size in state]),
         f"layers, K = {K}": (f"2T / K = {2 * T // K}", [2 * T * size for size in state]),
