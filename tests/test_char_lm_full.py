@@ -7,7 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import char_lm
+import char_run
+import jax
 import pytest
+from char_data import load_data, training_chunks
+
+from jrnn.checkpoint import Checkpoints
+from jrnn.parallel import batch_mesh, whole_batch
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,3 +52,35 @@ def test_the_plain_recipe(tmp_path):
     bits = [run(tmp_path, *recipe.split(), f"--seed={seed}")[0] for seed in range(3)]
     print(f"{bits} bits per character")
     assert statistics.median(bits) <= 2.12
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("float32")
+def test_saving_costs_less_than_three_percent(tmp_path):
+    """Checkpoints that are waited for, beside the steps between two of them: an upper bound."""
+    args, mesh = char_lm.parse(["--out", str(tmp_path)]), batch_mesh(2)
+    data = load_data(None, args.batch_size, args.length, tmp_path)
+    state, step = char_run.make_training(args, data, mesh)
+    source = training_chunks(data.streams, args.length)
+
+    def seconds(do, times):
+        do(0)  # compiles, imports
+        began = time.perf_counter()
+        for i in range(1, times + 1):
+            do(i)
+        return (time.perf_counter() - began) / times
+
+    def train(_):
+        nonlocal state
+        state, _ = jax.block_until_ready(step(state, whole_batch(next(source)[0], mesh)))
+
+    with Checkpoints(tmp_path) as checkpoints:
+
+        def save(i):
+            checkpoints.save(i, state, char_run.manifest_of(args, data, mesh))
+            checkpoints.wait()
+
+        a_step, a_save = seconds(train, 100), seconds(save, 10)
+    share = a_save / (args.checkpoint_every * a_step)
+    print(f"{1000 * a_save:.0f} ms every {args.checkpoint_every * a_step:.1f} s: {share:.1%}")
+    assert share < 0.03

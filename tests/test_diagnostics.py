@@ -604,6 +604,7 @@ def test_lower_precision_is_computed_in_float32(dtype):
 # --- the example ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 def test_the_example_draws_what_it_promises(tmp_path, capsys, monkeypatch):
     text = tmp_path / "text"

@@ -181,6 +181,7 @@ def test_means_errors_and_confusions():
     np.testing.assert_array_equal(found, [[2, 0, 0], [0, 3, 1], [1, 0, 1]])
 
 
+@pytest.mark.slow
 def test_a_toy_run(folder, tmp_path, capsys):
     out = tmp_path / "out"
     models = ["mean-both", "last-forwards"]

@@ -336,3 +336,25 @@ def test_refusals(name):
     call, message = REFUSED[name]
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
+
+
+def test_each_process_has_its_own_streams(monkeypatch):
+    streams = np.arange(30).reshape(5, 6)
+    np.testing.assert_array_equal(parallel.own_part(streams), streams)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    own = parallel.own_part(streams)
+    np.testing.assert_array_equal(own, streams[:, 3:])
+    assert own.base is streams.base  # nothing is read
+    with pytest.raises(ValueError, match="streams: expected a multiple of 2 processes; got 5"):
+        parallel.own_part(streams[:, :5])
+
+
+def test_a_batch_of_one_process_is_the_whole_one():
+    mesh, (xs, labels, _, last) = parallel.batch_mesh(2), next(batches(1))
+    found = parallel.whole_batch((xs, labels, last), mesh, (P(None, "batch"),) * 2 + (P("batch"),))
+    for x, y in zip(found, (xs, labels, last), strict=True):
+        np.testing.assert_array_equal(x, y)
+        assert len(x.sharding.device_set) == 2
+    assert found[0].addressable_shards[1].data.shape == (T, B // 2, I)
+    parallel.check_agreement({"one": 1, "process": "agrees"})
