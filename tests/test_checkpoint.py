@@ -94,7 +94,7 @@ BREAKS = {
     "lost folder": (shutil.rmtree, lambda step: [step / "state"]),
 }
 OLDER, NEWER = 0, 1  # seeds
-# Where one array cannot be read, orbax leaves the reading of the others to a closed event loop.
+# Where one array cannot be read or written, orbax leaves the others to a closed event loop.
 noisy = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -167,6 +167,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         restore(found, make_state()._replace(opt_state=()))
 
 
+@noisy
 def test_a_disk_that_is_full_is_said_and_costs_no_older_checkpoint(tmp_path):
     """A limit on the size of files stands for the disk."""
     state, soft_hard = make_state(0, 64), resource.getrlimit(resource.RLIMIT_FSIZE)
