@@ -35,7 +35,7 @@ except ImportError as error:
 from char_data import Data, baselines, load_data, quote
 from char_model import ACTIVATIONS, W_HH_INITS, Model
 from char_report import report, write_curve, write_metrics
-from char_run import Record, StopFlag, find_checkpoint, manifest_of, train
+from char_run import Record, StopFlag, describe_devices, find_checkpoint, manifest_of, train
 from jax.sharding import Mesh
 
 import jrnn
@@ -95,7 +95,7 @@ def run_training(args: argparse.Namespace) -> int:
     with Checkpoints(args.out / "checkpoints", keep=args.keep) as checkpoints:
         resumed = find_checkpoint(args, data, mesh, checkpoints)
         counts = baselines(data) if jax.process_index() == 0 else {}
-        print(f"devices     {mesh.size} {mesh.devices[0].platform}")
+        print(f"devices     {describe_devices(mesh)}")
         with StopFlag() as stop:
             state, record = train(args, data, mesh, stop, checkpoints, resumed)
             if jax.process_index() == 0:

@@ -90,10 +90,10 @@ class Record:
             ValueError: a loss or a gradient was not finite, and that is to end the run.
         """
         metrics, self._metrics = jax.device_get(self._metrics), []
-        self._losses += [float(m.loss) for m in metrics]
         for number, m in enumerate(metrics, step - len(metrics) + 1):
             if nonfinite == "stop" and not np.isfinite([m.loss, m.grad_norm]).all():
                 refuse_nonfinite(number, m)
+            self._losses.append(float(m.loss))
         return self._losses[-1] / np.log(2)
 
     def evaluate(self, step: int, model: Model) -> float:
@@ -250,6 +250,11 @@ def make_training(args: argparse.Namespace, data: Data, mesh: Mesh) -> tuple[Tra
 # --- what a run is -------------------------------------------------------------------------------
 
 
+def describe_devices(mesh: Mesh) -> str:
+    """Their number and kind."""
+    return f"{mesh.size} {mesh.devices[0].platform}"
+
+
 def manifest_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, Any]:
     """What a checkpoint and a model file say beside the arrays."""
     options = {k: v for k, v in vars(args).items() if k not in OF_THE_PROCESS}
@@ -257,7 +262,7 @@ def manifest_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, A
         "options": options,
         "text_sha256": data.sha256,
         "machine": {
-            "devices": f"{mesh.size} {mesh.devices[0].platform}",
+            "devices": describe_devices(mesh),
             "processes": jax.process_count(),
             "cores of a process": len(os.sched_getaffinity(0)),
             "versions": {"jrnn": jrnn.__version__, "jax": jax.__version__},
