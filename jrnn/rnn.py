@@ -234,6 +234,6 @@ def _rnn_cell(
     *,
     recurrence: bptt.Recurrence,
 ) -> jax.Array:
-    projected = bptt.project_inputs(params, x_t, recurrence.matmul)
+    projected = bptt.project_inputs(params.w_ih, x_t, recurrence.matmul)
     h_tm1 = jnp.broadcast_to(h_tm1, projected.shape)
-    return recurrence.step(params.w_hh, bptt.Entry(), projected, bptt.Marks(), h_tm1)
+    return recurrence.step(params, bptt.Entry(), projected, bptt.Marks(), h_tm1)

@@ -247,7 +247,7 @@ def test_a_leaky_elman_cell(form):
 
         return lax.scan(step, h0, xs)
 
-    recurrence = bptt.Recurrence(leaky(alpha), schedule=bptt.Schedule(3, block=2))
+    recurrence = bptt.Recurrence(leaky(alpha), schedule=bptt.Schedule(3, 3, block=2))
 
     def kernel(params, xs, h0):
         return form.run(recurrence, params, bptt.whole(params, xs, h0))

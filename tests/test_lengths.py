@@ -135,7 +135,7 @@ def test_a_schedule_of_chunks_and_blocks(monkeypatch, reverse):
     """Two chunks of 3 steps and a rest, in blocks of 2: the way of a GPU and a TPU."""
 
     def with_schedule(*arguments):
-        return original(*arguments)._replace(schedule=Schedule(3, block=2))
+        return original(*arguments)._replace(schedule=Schedule(3, 3, block=2))
 
     original = jrnn.rnn.__globals__["recurrence"]
     monkeypatch.setitem(jrnn.rnn.__globals__, "recurrence", with_schedule)

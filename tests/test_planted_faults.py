@@ -210,7 +210,7 @@ def as_users_call(run):
 
 def worst_difference(run):
     case = make_case()  # 7 steps: two chunks of 3 and a rest, in blocks of 2
-    recurrence = bptt.Recurrence(elman("tanh"), schedule=bptt.Schedule(3, block=2))
+    recurrence = bptt.Recurrence(elman("tanh"), schedule=bptt.Schedule(3, 3, block=2))
     found = value_and_cotangents(partial(run, recurrence), case)
     expected = oracle.rnn(case.params, case.xs, case.h0, "tanh", case.dh_last, case.dhs)
     return max(differences(found, expected).values())

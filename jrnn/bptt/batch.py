@@ -37,7 +37,7 @@ from jrnn.bptt.inputs import (
 )
 from jrnn.bptt.loops import empty, floats, over_time, put, row, rows
 from jrnn.bptt.schedule import Schedule, by_schedule
-from jrnn.bptt.states import in_place, in_place_alone
+from jrnn.bptt.states import in_place
 from jrnn.bptt.step import Cotangents, Recurrence
 from jrnn.types import RNNParams
 
@@ -71,7 +71,7 @@ class Sums(NamedTuple):
 def run(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs) for xs `[T, B, I]` or ids `[T, B]`, and states `[B, H]`."""
     if len(inputs.h0) == 1:  # the columns of [H, K, B] would be written number by number
-        h_last, hs = sequence.run(recurrence, params, only_one(inputs), in_place_alone)
+        h_last, hs = sequence.run(recurrence, params, only_one(inputs))
         return h_last[None], hs[:, None]
     # Under `shard_map` a replicated weight becomes a copy per device out here, so that JAX, not
     # the rule, sums its gradient over the mesh.
@@ -106,8 +106,8 @@ def _backward(
     recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
 ) -> Gradients:
     pass_ = partial(_scheduled_backward, recurrence)
-    xs = residuals.inputs.xs
-    return by_schedule(pass_, recurrence.schedule, xs, (residuals, cotangents))
+    T, h0 = len(residuals.hs), residuals.inputs.h0
+    return by_schedule(pass_, recurrence.schedule, T, h0, (residuals, cotangents))
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)
@@ -137,7 +137,7 @@ def _scheduled_backward(
     dxs = None if are_ids(xs) else empty(xs.shape, xs)
     c_T = Cotangents(dh_last, jax.tree.map(jnp.zeros_like, entry))
     state = (c_T, _no_sums(params, xs), dxs)
-    (c_0, dentry), sums, dxs = over_time(len(xs), schedule.chunk, chunk, state, reverse=True)
+    (c_0, dentry), sums, dxs = over_time(len(xs), schedule.backward, chunk, state, reverse=True)
     dh0 = reaching_h0(marks, c_0, dh_last)
     sums = lax.optimization_barrier(sums)  # or XLA transposes the factors instead of the sums
     dparams = RNNParams(sums.w_ih if are_ids(xs) else sums.w_ih.T, sums.w_hh.T, sums.b_h)

@@ -40,6 +40,17 @@ def batch_of_one(inputs: Inputs) -> Inputs:
     return _at(inputs, None)
 
 
+def as_batch(inputs: Inputs, mapped: Inputs, B: int) -> Inputs:
+    """A batch `[T, B, ...]`, of one sequence that `vmap` maps B times along the axes 0 of these."""
+
+    def of_all(x: jax.Array, is_mapped: bool) -> jax.Array:
+        return x if is_mapped else jnp.broadcast_to(x[None], (B, *x.shape))
+
+    xs, h0, marks, entry = jax.tree.map(of_all, inputs, mapped)
+    xs, marks = jax.tree.map(lambda x: x.swapaxes(0, 1), (xs, marks))
+    return Inputs(xs, h0, marks, entry)
+
+
 def only_one(inputs: Inputs) -> Inputs:
     """The inverse of `batch_of_one`."""
     return _at(inputs, 0)

@@ -17,7 +17,8 @@ def over_time(
     T: int, K: int, body: Callable[[Any, int, Any], Any], state: Any, reverse: bool = False
 ) -> Any:
     """`state = body(start, K, state)` for every K of T steps, and `body(start, rest, state)`."""
-    K = min(K, T)
+    if K >= T:
+        return body(0, T, state)
     whole, rest = divmod(T, K)
 
     def nth(n: Any, state: Any) -> Any:

@@ -2,9 +2,10 @@
 
 What a step costs differs. A GPU launches a kernel for every operation: steps written out in one
 block share those that read and write. A TPU wants the rows of a block in one piece, which costs a
-GPU next to nothing. XLA:CPU gains nothing from blocks, and its matmuls are at full speed from about
-512 rows on; in a small batch a chunk of that many steps would make the columns of [H, K, B] too
-long to write one by one.
+GPU next to nothing. XLA:CPU gains nothing from blocks. Its matmuls are at full speed from about 512
+rows on; in a small batch a chunk of that many steps would make the columns of [H, K, B] too long to
+write one by one. Forward, what a matmul of many steps gains goes on writing and reading its result,
+unless a step is too small for a matmul of its own.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from jax import lax
 class Schedule(NamedTuple):
     """The schedule of both passes."""
 
-    chunk: int  # K, steps that share a matmul of the inputs and of the weight gradients
+    forward: int  # steps that share a matmul of the inputs
+    backward: int  # steps that share a matmul of the weight gradients
     block: int = 1  # steps written out in one iteration of a loop
 
     def read(self, block: Any) -> Any:
@@ -27,14 +29,16 @@ class Schedule(NamedTuple):
 
 
 def by_schedule(
-    pass_: Callable[..., Any], schedule: Schedule | None, xs: jax.Array, args: Any
+    pass_: Callable[..., Any], schedule: Schedule | None, T: int, h0: jax.Array, args: Any
 ) -> Any:
     """`pass_(schedule, *args)`, by the schedule of the platform that it is compiled for."""
     if schedule is not None:
         return pass_(schedule, *args)
-    T, B = xs.shape[:2]
-    cpu = Schedule(divisor_near(T, min(512 // B, 128)))
-    others = Schedule(divisor_near(T, 1024 // B), block=16)
+    B, H = h0.shape
+    rows = 1 if B >= 32 and B * H >= 8192 else max(512 // B, 2**18 // (B * H))
+    cpu = Schedule(divisor_near(T, min(rows, 128)), divisor_near(T, min(512 // B, 128)))
+    chunk = divisor_near(T, 1024 // B)
+    others = Schedule(chunk, chunk, block=16)
     return lax.platform_dependent(*args, cpu=partial(pass_, cpu), default=partial(pass_, others))
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from jrnn.arrays import are_ids
+from jrnn.arrays import add_bias, are_ids
 from jrnn.bptt.inputs import (
     Entry,
     Inputs,
@@ -31,7 +31,7 @@ from jrnn.bptt.inputs import (
     states_entering,
 )
 from jrnn.bptt.loops import scan
-from jrnn.bptt.states import scanned
+from jrnn.bptt.states import alone_or_mapped
 from jrnn.bptt.step import Cotangents, Recurrence, project_inputs
 from jrnn.types import RNNParams
 
@@ -40,7 +40,7 @@ States = Callable[..., tuple[jax.Array, jax.Array]]  # one of `states.py`
 
 
 def run(
-    recurrence: Recurrence, params: RNNParams, inputs: Inputs, states: States = scanned
+    recurrence: Recurrence, params: RNNParams, inputs: Inputs, states: States = alone_or_mapped
 ) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs); also right for a batch, where it costs more memory than `batch.run`."""
     values = jax.tree.map(_value, inputs._replace(marks=Marks()))._replace(marks=inputs.marks)
@@ -66,7 +66,8 @@ def _preactivations(
         x, w = (_rounded(recurrence, y.astype(params.w_hh.dtype)) for y in (x, w))
         return jnp.matmul(x, w, precision=recurrence.precision)
 
-    return project_inputs(params, xs, matmul) + matmul(states, params.w_hh)
+    a = project_inputs(params.w_ih, xs, matmul) + matmul(states, params.w_hh)
+    return add_bias(a, params.b_h)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -2,7 +2,8 @@
 
 `scanned` is a plain `lax.scan`, which JAX maps and differentiates well. `in_place` takes K steps at
 a time and writes each state straight into hs, so that nothing of size T*B*H exists beside it; one
-by one, over the projection that it was computed from.
+by one, over the projection that it was computed from. `alone_or_mapped` has it for one sequence,
+too: where `vmap` maps that sequence, it computes the states of the batch that `vmap` hides.
 """
 
 from functools import partial
@@ -11,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
-from jrnn.bptt.inputs import Entry, Inputs, Marks, batch_of_one, inside
+from jrnn.bptt.inputs import Entry, Inputs, Marks, as_batch, batch_of_one, inside
 from jrnn.bptt.loops import empty, floats, over_time, put, row, rows, scan
 from jrnn.bptt.schedule import Schedule, by_schedule
 from jrnn.bptt.step import Recurrence, project_inputs
@@ -27,14 +29,14 @@ def scanned(
     """(h_last, hs), for one sequence or a batch."""
 
     def step(
-        weights: tuple[jax.Array, Entry], h_tm1: jax.Array, given: tuple[jax.Array, Marks]
+        weights: tuple[RNNParams, Entry], h_tm1: jax.Array, given: tuple[jax.Array, Marks]
     ) -> tuple[jax.Array, jax.Array]:
         projected, marks = given
         h_t = recurrence.step(*weights, projected, marks, h_tm1)
         return h_t, recurrence.rounded(inside(marks, h_t))
 
-    weights = recurrence.rounded(params.w_hh), inputs.entry
-    projected = project_inputs(params, inputs.xs, recurrence.matmul)
+    weights = params._replace(w_hh=recurrence.rounded(params.w_hh)), inputs.entry
+    projected = project_inputs(params.w_ih, inputs.xs, recurrence.matmul)
     return scan(step, False, weights, inputs.h0, (projected, inputs.marks))
 
 
@@ -45,7 +47,8 @@ def in_place(
     """(h_last, hs), for a batch."""
     with jax.named_scope("rnn_forward"):
         pass_ = partial(_in_place, recurrence)
-        return by_schedule(pass_, recurrence.schedule, inputs.xs, (params, inputs))
+        T, h0 = len(inputs.xs), inputs.h0
+        return by_schedule(pass_, recurrence.schedule, T, h0, (params, inputs))
 
 
 @in_place.defjvp  # a loop that writes into a buffer is differentiated badly
@@ -53,12 +56,32 @@ def _in_place_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
     return jax.jvp(partial(scanned, recurrence), primals, tangents)
 
 
-def in_place_alone(
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def alone_or_mapped(
     recurrence: Recurrence, params: RNNParams, inputs: Inputs
 ) -> tuple[jax.Array, jax.Array]:
-    """(h_last, hs), for one sequence that is not mapped."""
-    h_last, hs = in_place(recurrence, params, batch_of_one(inputs))
-    return h_last[0], hs[:, 0]
+    """(h_last, hs), for one sequence; where `vmap` maps it over sequences, for their batch."""
+
+    @custom_vmap
+    def states(params: RNNParams, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+        h_last, hs = in_place(recurrence, params, batch_of_one(inputs))
+        return h_last[0], hs[:, 0]
+
+    @states.def_vmap
+    def states_of_all(B: int, mapped: Any, params: RNNParams, inputs: Inputs) -> Any:
+        if any(jax.tree.leaves(mapped[0])):  # each sequence has weights of its own
+            axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, mapped)
+            all_states = jax.vmap(partial(scanned, recurrence), tuple(axes), axis_size=B)
+            return all_states(params, inputs), (True, True)
+        h_last, hs = in_place(recurrence, params, as_batch(inputs, mapped[1], B))
+        return (h_last, hs.swapaxes(0, 1)), (True, True)
+
+    return states(params, inputs)
+
+
+@alone_or_mapped.defjvp
+def _alone_or_mapped_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
+    return jax.jvp(partial(scanned, recurrence), primals, tangents)
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)  # JAX traces a rule's function twice
@@ -66,14 +89,15 @@ def _in_place(
     recurrence: Recurrence, schedule: Schedule, params: RNNParams, inputs: Inputs
 ) -> tuple[jax.Array, jax.Array]:
     xs, h0, marks, entry = inputs
-    step = partial(recurrence.step, recurrence.rounded(params.w_hh), entry)
+    weights = params._replace(w_hh=recurrence.rounded(params.w_hh))
+    step = partial(recurrence.step, weights, entry)
     fits = recurrence.compute_dtype is None  # or hs is too narrow for the projection
 
     def output(h: jax.Array, marks_t: Marks) -> jax.Array:
         return recurrence.rounded(inside(marks_t, h))
 
     def chunk(start: Any, K: int, state: State) -> State:
-        projected = project_inputs(params, rows(xs, start, K), recurrence.matmul)
+        projected = project_inputs(params.w_ih, rows(xs, start, K), recurrence.matmul)
         if schedule.block == 1 and fits and K > 2:  # a loop of one step is none to XLA
             return over_projection(start, K, projected, state)
 
@@ -113,5 +137,5 @@ def _in_place(
         return h, store(hs, h, start + K - 1)
 
     hs = empty((len(xs), *h0.shape), recurrence.rounded(h0))
-    h_last, hs = over_time(len(xs), schedule.chunk, chunk, (h0, hs))
+    h_last, hs = over_time(len(xs), schedule.forward, chunk, (h0, hs))
     return h_last, floats(hs)

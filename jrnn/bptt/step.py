@@ -52,11 +52,17 @@ class Recurrence(NamedTuple):
 
     @partial(jax.jit, static_argnums=0, inline=True)  # a block of steps is traced as one
     def step(
-        self, w_hh: jax.Array, entry: Entry, projected_t: jax.Array, marks: Marks, h_tm1: jax.Array
+        self,
+        params: RNNParams,
+        entry: Entry,
+        projected_t: jax.Array,
+        marks: Marks,
+        h_tm1: jax.Array,
     ) -> jax.Array:
-        """s_t, of x_t w_ih + b_h and s_{t-1}."""
+        """s_t, of x_t w_ih and s_{t-1}."""
         e_tm1 = entering(marks, entry, h_tm1)
-        a_t = projected_t + self.matmul(self.operand(entry, e_tm1), w_hh)  # (1)
+        a_t = projected_t + self.matmul(self.operand(entry, e_tm1), params.w_hh)
+        a_t = add_bias(a_t, params.b_h)  # (1)
         return inside(marks, self.cell.step(a_t, e_tm1), h_tm1)  # (2), (15)
 
     def operand(self, entry: Entry, e_tm1: jax.Array) -> jax.Array:
@@ -96,16 +102,14 @@ class Recurrence(NamedTuple):
         return Cotangents(c_tm1, dentry), delta_t
 
 
-def project_inputs(params: RNNParams, xs: ArrayLike, matmul: Matmul = jnp.matmul) -> jax.Array:
-    """x_t w_ih + b_h, the part of (1) that waits for no state: [..., I] or ids [...] to [..., H].
+def project_inputs(w_ih: jax.Array, xs: ArrayLike, matmul: Matmul = jnp.matmul) -> jax.Array:
+    """x_t w_ih, the part of (1) that waits for no state: [..., I] or ids [...] to [..., H].
 
     A token id k stands for the one-hot vector e_k, and e_k w_ih is row k of w_ih. An id outside
     [0, I) stands for nothing: NaN.
     """
-    if are_ids(xs):
-        rows = at_least_float32(params.w_ih).at[xs]  # many steps may add to one row: in float32
-        projected = rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-        projected = projected.astype(params.w_ih.dtype)
-    else:
-        projected = matmul(xs, params.w_ih)
-    return add_bias(projected, params.b_h)
+    if not are_ids(xs):
+        return matmul(xs, w_ih)
+    rows = at_least_float32(w_ih).at[xs]  # many steps may add to one row: in float32
+    projected = rows.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return projected.astype(w_ih.dtype)
