@@ -66,8 +66,8 @@ def _preactivations(
         x, w = (_rounded(recurrence, y.astype(params.w_hh.dtype)) for y in (x, w))
         return jnp.matmul(x, w, precision=recurrence.precision)
 
-    a = project_inputs(params.w_ih, xs, matmul) + matmul(states, params.w_hh)
-    return add_bias(a, params.b_h)
+    projected = project_inputs(params.w_ih, xs, matmul)
+    return add_bias(projected, params.b_h) + matmul(states, params.w_hh)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -61,8 +61,8 @@ class Recurrence(NamedTuple):
     ) -> jax.Array:
         """s_t, of x_t w_ih and s_{t-1}."""
         e_tm1 = entering(marks, entry, h_tm1)
-        a_t = projected_t + self.matmul(self.operand(entry, e_tm1), params.w_hh)
-        a_t = add_bias(a_t, params.b_h)  # (1)
+        from_state = self.matmul(self.operand(entry, e_tm1), params.w_hh)
+        a_t = add_bias(projected_t, params.b_h) + from_state  # (1)
         return inside(marks, self.cell.step(a_t, e_tm1), h_tm1)  # (2), (15)
 
     def operand(self, entry: Entry, e_tm1: jax.Array) -> jax.Array:

@@ -70,8 +70,8 @@ def rnn_scan(
     def step(s_tm1: jax.Array, given: tuple[jax.Array, Marks]) -> tuple[jax.Array, jax.Array]:
         x_t, marks_t = given
         e_tm1 = entering(marks_t, entry, s_tm1)
-        a_t = project_inputs(params.w_ih, x_t) + masked(entry, e_tm1) @ params.w_hh
-        a_t = add_bias(a_t, params.b_h)  # (1)
+        projected = add_bias(project_inputs(params.w_ih, x_t), params.b_h)
+        a_t = projected + masked(entry, e_tm1) @ params.w_hh  # (1)
         s_t = inside(marks_t, cell.step(a_t, e_tm1), s_tm1)  # (2), (15)
         return s_t, inside(marks_t, s_t)
 
