@@ -106,8 +106,8 @@ def _backward(
     recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
 ) -> Gradients:
     pass_ = partial(_scheduled_backward, recurrence)
-    T, h0 = len(residuals.hs), residuals.inputs.h0
-    return by_schedule(pass_, recurrence.schedule, T, h0, (residuals, cotangents))
+    xs, h0 = residuals.inputs[:2]
+    return by_schedule(pass_, recurrence.schedule, xs, h0, (residuals, cotangents))
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)

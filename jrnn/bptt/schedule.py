@@ -4,8 +4,9 @@ What a step costs differs. A GPU launches a kernel for every operation: steps wr
 block share those that read and write. A TPU wants the rows of a block in one piece, which costs a
 GPU next to nothing. XLA:CPU gains nothing from blocks. Its matmuls are at full speed from about 512
 rows on; in a small batch a chunk of that many steps would make the columns of [H, K, B] too long to
-write one by one. Forward, what a matmul of many steps gains goes on writing and reading its result,
-unless a step is too small for a matmul of its own.
+write one by one. Forward, it loses more by writing and reading the product of a chunk than such a
+matmul gains, where a step is large enough for one of its own, needs few inputs, and both weights
+stay in the cache of a core.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+
+from jrnn.arrays import are_ids
 
 
 class Schedule(NamedTuple):
@@ -29,17 +32,25 @@ class Schedule(NamedTuple):
 
 
 def by_schedule(
-    pass_: Callable[..., Any], schedule: Schedule | None, T: int, h0: jax.Array, args: Any
+    pass_: Callable[..., Any], schedule: Schedule | None, xs: jax.Array, h0: jax.Array, args: Any
 ) -> Any:
     """`pass_(schedule, *args)`, by the schedule of the platform that it is compiled for."""
     if schedule is not None:
         return pass_(schedule, *args)
-    B, H = h0.shape
-    rows = 1 if B >= 32 and B * H >= 8192 else max(512 // B, 2**18 // (B * H))
-    cpu = Schedule(divisor_near(T, min(rows, 128)), divisor_near(T, min(512 // B, 128)))
+    T, (B, H), I = len(xs), h0.shape, 0 if are_ids(xs) else xs.shape[-1]
+    cpu = Schedule(
+        divisor_near(T, _steps_per_projection(B, I, H)), divisor_near(T, min(512 // B, 128))
+    )
     chunk = divisor_near(T, 1024 // B)
     others = Schedule(chunk, chunk, block=16)
     return lax.platform_dependent(*args, cpu=partial(pass_, cpu), default=partial(pass_, others))
+
+
+def _steps_per_projection(B: int, I: int, H: int) -> int:
+    """On a CPU: one, or as many as give a matmul 512 rows or a product of 2^18 numbers."""
+    if B >= 16 and B * H >= 2**12 and 2 * I <= H and (I + H) * H <= 2**17:
+        return 1
+    return min(max(512 // B, 2**18 // (B * H)), 128)
 
 
 def divisor_near(T: int, wanted: int) -> int:

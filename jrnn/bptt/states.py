@@ -47,8 +47,8 @@ def in_place(
     """(h_last, hs), for a batch."""
     with jax.named_scope("rnn_forward"):
         pass_ = partial(_in_place, recurrence)
-        T, h0 = len(inputs.xs), inputs.h0
-        return by_schedule(pass_, recurrence.schedule, T, h0, (params, inputs))
+        xs, h0 = inputs[:2]
+        return by_schedule(pass_, recurrence.schedule, xs, h0, (params, inputs))
 
 
 @in_place.defjvp  # a loop that writes into a buffer is differentiated badly
