@@ -16,6 +16,7 @@ import numpy as np
 
 import jrnn
 from jrnn import interop
+from jrnn.arrays import named_leaves
 
 # Of the largest element of each array, in float32; found are some 3e-7.
 TOLERANCE = 1e-5
@@ -86,16 +87,15 @@ def by_jrnn(question: Question) -> Answer:
 
 def differences(found: Answer, expected: Answer) -> dict[str, float]:
     """Of each array, as a share of its largest element."""
-    right = dict(jax.tree_util.tree_leaves_with_path(expected))
+    right = dict(named_leaves(expected))
     result = {}
-    for path, a in jax.tree_util.tree_leaves_with_path(found):
-        b = right.pop(path)
+    for name, a in named_leaves(found):
+        b = right.pop(name)
         if a.shape != b.shape:
-            raise ValueError(f"{path}: expected shape {b.shape}; got {a.shape}.")
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(f"{name}: expected shape {b.shape}; got {a.shape}.")
         result[name] = float(np.abs(a - b).max() / np.abs(b).max())
     if right:
-        raise ValueError(f"expected {sorted(map(str, right))} too.")
+        raise ValueError(f"expected {sorted(right)} too.")
     return result
 
 

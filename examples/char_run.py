@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 import jrnn
+from jrnn.arrays import named_leaves
 from jrnn.checkpoint import Checkpoint, Checkpoints, restore
 from jrnn.checks import refuse
 from jrnn.parallel import own_part, whole_batch
@@ -72,6 +73,7 @@ class Record:
         self._step_characters, self._evaluate = step_characters, evaluate
         self._metrics: list[StepMetrics] = []  # since the last reading, on the device
         self._losses: list[float] = []  # since the last row
+        self.bits = np.nan  # per character, of the last loss that was read
         self._seconds, self._timed, self._started = 0.0, 0, 0.0
 
     def add(self, metrics: StepMetrics) -> None:
@@ -83,8 +85,8 @@ class Record:
             metrics.loss.block_until_ready()
             self._started = time.perf_counter()
 
-    def read(self, step: int, nonfinite: str) -> float:
-        """Read what has been kept up to a step; the last loss, in bits.
+    def read(self, step: int, nonfinite: str) -> None:
+        """Read what has been kept up to a step.
 
         Raises:
             ValueError: a loss or a gradient was not finite, and that is to end the run.
@@ -94,7 +96,7 @@ class Record:
             if nonfinite == "stop" and not np.isfinite([m.loss, m.grad_norm]).all():
                 refuse_nonfinite(number, m)
             self._losses.append(float(m.loss))
-        return self._losses[-1] / np.log(2)
+            self.bits = self._losses[-1] / np.log(2)
 
     def evaluate(self, step: int, model: Model) -> float:
         """Close a row, of which all has been read; the bits per character of the validation."""
@@ -137,11 +139,7 @@ class Record:
 
 def refuse_nonfinite(step: int, metrics: StepMetrics) -> None:
     """Say where, and how large the gradients were."""
-    leaves = jax.tree_util.tree_leaves_with_path(metrics.grad_norms)
-    norms = ", ".join(
-        f"{jax.tree_util.keystr(path, simple=True, separator='.')} {norm:.3g}"
-        for path, norm in leaves
-    )
+    norms = ", ".join(f"{name} {norm:.3g}" for name, norm in named_leaves(metrics.grad_norms))
     came = f"the loss {metrics.loss:.3g} and gradients of the norms {norms}"
     repair = (
         "Nothing was changed by it: --resume goes on from before it, with a lower --learning-rate "
@@ -173,10 +171,19 @@ def train(
         record.from_json(resumed.manifest["record"])
     source = training_chunks(own_part(data.streams), args.length, done)
     save = make_save(args, manifest_of(args, data, mesh), record, checkpoints)
+
+    def read(step: int) -> None:
+        try:
+            record.read(step, args.nonfinite)
+        except ValueError:
+            save(int(state.step), state, None)
+            raise
+
     with progress_bar(done, args.steps, step_characters) as bar:
         for step in range(done + 1, args.steps + 1):
             batch, first = next(source)
             if first:
+                read(step - 1)  # a run that has stopped keeps the carry that it stopped with
                 state = state._replace(carry=jnp.zeros_like(state.carry))
             state, metrics = train_step(state, whole_batch(batch, mesh))
             record.add(metrics)
@@ -184,12 +191,8 @@ def train(
             last, score = stop.is_set(step) or step == args.steps, None
             closes, saves = step % args.eval_every == 0, step % args.checkpoint_every == 0
             if step % READ_EVERY == 0 or closes or saves or last:
-                try:
-                    bits = record.read(step, args.nonfinite)
-                except ValueError:
-                    save(int(state.step), state, None)
-                    raise
-                bar.set_postfix_str(f"{bits:.3f} bits/char")
+                read(step)
+                bar.set_postfix_str(f"{record.bits:.3f} bits/char")
             if closes or step == args.steps:
                 score = record.evaluate(step, state.params)
             if saves or last:

@@ -1,4 +1,4 @@
-"""Small things that the recurrence and the loss both need: ids, biases, wide floats, draws."""
+"""Small things that several parts need: ids, biases, wide floats, draws, leaves by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +20,12 @@ def are_ids(x: ArrayLike) -> bool:
 def steps(xs: ArrayLike) -> tuple[int, ...]:
     """The axes in front of the features, (T,) or (T, B); ids have no features."""
     return xs.shape if are_ids(xs) else xs.shape[:-1]
+
+
+def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves by their paths, as `params.w_hh`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
 
 
 def at_least_float32(x: ArrayLike) -> jax.Array:

@@ -30,6 +30,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jrnn import checks
+from jrnn.arrays import named_leaves
 
 _NO_SCORE = float("inf")
 
@@ -193,22 +194,17 @@ def restore(checkpoint: Checkpoint, like: Any) -> Any:
     Raises:
         ValueError: the checkpoint has other arrays; the message names the first.
     """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
-    wanted = {_name(path): leaf for path, leaf in leaves}
+    wanted = dict(named_leaves(like))
     for name in sorted(wanted.keys() | checkpoint.arrays.keys()):
         expected, came = _kind_of(wanted.get(name)), _kind_of(checkpoint.arrays.get(name))
         if expected != came:
             repair = "It is of another model or optimiser: give the options that it was made with."
             checks.refuse(f"checkpoint {checkpoint.path}, {name}", expected, came, repair)
     put = [_put(checkpoint.arrays[name], leaf) for name, leaf in wanted.items()]
-    return jax.tree.unflatten(structure, put)
+    return jax.tree.unflatten(jax.tree.structure(like), put)
 
 
 # --- arrays --------------------------------------------------------------------------------------
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _data(x: Any) -> Any:
@@ -218,7 +214,7 @@ def _data(x: Any) -> Any:
 
 def _to_host(state: Any) -> dict[str, np.ndarray]:
     """Every array as a whole, whichever processes have it."""
-    named = {_name(path): _data(x) for path, x in jax.tree_util.tree_leaves_with_path(state)}
+    named = {name: _data(x) for name, x in named_leaves(state)}
     return {
         name: np.asarray(x)
         if x.is_fully_addressable or x.is_fully_replicated

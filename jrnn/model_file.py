@@ -10,11 +10,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jrnn import checks
+from jrnn.arrays import named_leaves
 from jrnn.types import ReadoutParams, RNNParams
 
 _FORMAT = "jrnn 1"
@@ -40,11 +40,8 @@ def save_model(
         OSError: the file cannot be written.
     """
     to_bytes = _safetensors().numpy.save
-    leaves = jax.tree_util.tree_leaves_with_path({"rnn": rnn_params, "readout": readout_params})
-    arrays = {
-        jax.tree_util.keystr(key, simple=True, separator="."): np.ascontiguousarray(leaf)
-        for key, leaf in leaves
-    }
+    leaves = named_leaves({"rnn": rnn_params, "readout": readout_params})
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in leaves}
     content = to_bytes(arrays, {"format": _FORMAT, "settings": json.dumps(settings)})
     unfinished = Path(f"{path}.unfinished")
     try:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jrnn.arrays import ArrayLike, are_ids
+from jrnn.arrays import ArrayLike, are_ids, named_leaves
 from jrnn.cell import Activation, ActivationName
 from jrnn.derivation import rnn_scan
 from jrnn.rnn import rnn
@@ -65,9 +65,7 @@ def check_against_scan(
 
     ours, scans = outputs_and_gradients(rnn), outputs_and_gradients(rnn_scan)
     differences = {}
-    pairs = zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(scans), strict=True)
-    for (path, a), b in pairs:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+    for (name, a), b in zip(named_leaves(ours), jax.tree.leaves(scans), strict=True):
         differences[name] = _relative_difference(a, b)
     if not all(d <= rtol for d in differences.values()):
         table = "\n".join(f"  {name:24s} {d:.2e}" for name, d in differences.items())

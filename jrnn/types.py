@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jrnn.arrays import named_leaves
+
 
 class RNNParams(NamedTuple):
     """Parameters of a recurrent layer; `b_h` is None in a layer without bias."""
@@ -64,11 +66,10 @@ def summary(params: Any) -> str:
     """
     rows = [("path", "shape", "dtype", "count", "bytes")]
     count = total = 0
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for name, leaf in named_leaves(params):
         size = math.prod(leaf.shape)
         nbytes = size * leaf.dtype.itemsize
         count, total = count + size, total + nbytes
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
         rows.append((name, str(tuple(leaf.shape)), str(leaf.dtype), f"{size:,}", f"{nbytes:,}"))
     rows.append(("total", "", "", f"{count:,}", f"{total:,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -351,27 +351,30 @@ def bad_batches(monkeypatch):
 
 
 @pytest.mark.usefixtures("float32")
-def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(
-    bad_batches, text_file, tmp_path, capsys
-):
-    (tmp_path / "model.safetensors").write_text("an older model")
-    options = ("--text", text_file, "--out", tmp_path, *TOY, "--devices=1")
-    status, _, error = run(capsys, *options)
+def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(bad_batches, tmp_path, capsys):
+    """In the last step of a pass of five: before it is read, the next pass could have begun."""
+    text = list("bcdefgh" * 57)
+    text[1], text[64] = "\n", " "  # 64: where the fifth chunk of the first stream begins
+    (tmp_path / "text").write_text("".join(text))
+    options = ("--text", tmp_path / "text", *TOY, "--devices=1", "--out")
+    out = tmp_path / "ended"
+    out.mkdir()
+    (out / "model.safetensors").write_text("an older model")
+    status, _, error = run(capsys, *options, out)
     assert status == 1
-    bad = re.search(
-        r"training, step (\d+): expected a finite loss and gradient; got the loss", error
-    )
+    assert "training, step 5: expected a finite loss and gradient; got the loss nan" in error
     assert re.search(r"norms rnn.w_ih \S+, rnn.w_hh \S+, rnn.b_h \S+, readout.w_ho \S+,", error)
     assert (
         "--resume goes on from before it, with a lower --learning-rate or --clip; --nonf" in error
     )
-    assert (tmp_path / "model.safetensors").read_text() == "an older model"
-    (last,) = (tmp_path / "checkpoints").iterdir()
-    assert int(last.name) == int(bad[1]) - 1
+    assert (out / "model.safetensors").read_text() == "an older model"
+    assert [c.name for c in (out / "checkpoints").iterdir()] == ["4"]
     bad_batches.undo()
-    status, text, error = run(capsys, *options, "--resume")
-    assert (status, f"after step {last.name} of 30" in text) == (0, True), error
-    assert [int(row["step"]) for row in rows_of(tmp_path)] == [10, 20, 30]
+    status, text, error = run(capsys, *options, out, "--resume")
+    assert (status, "after step 4 of 30" in text) == (0, True), error
+    assert run(capsys, *options, tmp_path / "not ended")[0] == 0
+    for a, b in zip(rows_of(out), rows_of(tmp_path / "not ended"), strict=True):
+        assert (a["train_bits"], a["validation_bits"]) == (b["train_bits"], b["validation_bits"])
 
 
 @pytest.mark.usefixtures("float32", "bad_batches")
