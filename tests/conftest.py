@@ -12,6 +12,19 @@ jax.config.update("jax_num_cpu_devices", 2)
 
 
 @pytest.fixture
+def optimized():
+    """Compiled as users have it: what tests of the kernel's values, memory and time ask for."""
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request):
+    """Without most of LLVM's optimisations; most of the suite's time is compilation."""
+    slow = request.node.get_closest_marker("slow")
+    quick = slow is None and "optimized" not in request.fixturenames
+    jax.config.update("jax_disable_most_optimizations", quick)
+
+
+@pytest.fixture
 def float32():
     """JAX as most users have it."""
     jax.config.update("jax_enable_x64", False)

@@ -34,7 +34,9 @@ def mean_of_states(h_last, hs, lengths):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("pooled", [last_state, mean_of_states])
+@pytest.mark.parametrize(
+    "pooled", [pytest.param(last_state, marks=pytest.mark.slow), mean_of_states]
+)
 def test_bags_of_words(pooled):
     keys = jax.random.split(jax.random.key(0))
     model = (

@@ -203,6 +203,7 @@ def test_a_toy_run(folder, tmp_path, capsys):
     assert text.count("| 100.0 % | 0.0 | 100.0, 100.0 |") == 2
 
 
+@pytest.mark.slow
 def test_a_seed_learns_alone_what_it_learns_among_others(folder, tmp_path, capsys):
     losses = []
     for seeds in (1, 2):

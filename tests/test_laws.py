@@ -148,6 +148,24 @@ def test_grad_of_grad_through_vmap_and_jit():
     assert_close(second_order(mapped, case), second_order(scan, case), LAW_RTOL * 10)
 
 
+def test_grad_of_grad_through_vmap_of_batches():
+    """JAX refuses a rule whose results are mapped along other axes than the function's."""
+    case = make_case()
+    two = jnp.stack([case.xs, case.xs[::-1]])
+
+    def second(f):
+        def total(params):
+            return jnp.sum(jax.vmap(f, (None, 0))(params, two)[1] ** 2)
+
+        def norm(params):
+            return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(jax.grad(total)(params)))
+
+        return jax.jit(jax.grad(norm))(case.params)
+
+    assert_close(second(jrnn.rnn), second(scan), LAW_RTOL * 10)
+
+
+@pytest.mark.slow
 def test_third_order():
     case = make_case(T=3, B=2, I=2, H=3)
     third = [
@@ -306,6 +324,7 @@ def test_half_precision_is_near(dtype):
     assert_close(found, value_and_cotangents(jrnn.rnn, case), rtol=0.1)
 
 
+@pytest.mark.slow
 def test_grad_of_grad_in_bfloat16():
     case = make_case(T=3)
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), case)

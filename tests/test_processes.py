@@ -69,9 +69,8 @@ def bits(out):
 
 
 # Ten losses in a row; in float32 rounding in another order, grown over 200 steps of Adam.
-@pytest.mark.parametrize(
-    ("x64", "rtol"), [(True, 1e-10), pytest.param(False, 1e-4, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("x64", "rtol"), [(True, 1e-10), (False, 1e-4)])
+@pytest.mark.slow
 def test_one_device_two_devices_and_two_processes_learn_the_same(x64, rtol, text_file, tmp_path):
     outs = [tmp_path / name for name in ("one", "two", "processes")]
     options = ("--text", text_file, *TOY, "--steps=200")

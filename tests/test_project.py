@@ -15,6 +15,7 @@ import jrnn
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+LONG = ("transformations", "derivation", "sequences")  # half a minute and more
 MODULES = ["jrnn", *(f"jrnn.{m.name}" for m in pkgutil.iter_modules(jrnn.__path__))]
 
 
@@ -75,7 +76,14 @@ def python_blocks(path):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("name", ["README", *(f"docs/{name}" for name in DOCS)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README",
+        *(f"docs/{name}" for name in DOCS if name not in LONG),
+        *(pytest.param(f"docs/{name}", marks=pytest.mark.slow) for name in LONG),
+    ],
+)
 def test_code_in_the_docs_runs(name, capsys):
     path = f"{name}.md"
     code = python_blocks(ROOT / path)

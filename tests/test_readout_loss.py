@@ -362,7 +362,9 @@ def test_another_cotangent_and_checkpoint(layout):
     assert_close(found, jax.tree.map(lambda x: 3 * x, expected(at)))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", ["by positions", pytest.param("by classes", marks=pytest.mark.slow)]
+)
 def test_jit_is_eager(layout):
     at = example((3, 2) if layout == "by positions" else (6,), O=5)
     assert_close(

@@ -10,6 +10,8 @@ from jax.test_util import check_grads
 
 import jrnn
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 
 def assert_exact(case, activation="tanh", f=jrnn.rnn):
     found = value_and_cotangents(lambda *a: f(*a, activation=activation), case)

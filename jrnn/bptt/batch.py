@@ -35,7 +35,7 @@ from jrnn.bptt.inputs import (
     reaching_h0,
     states_entering,
 )
-from jrnn.bptt.loops import empty, floats, over_time, put, row, rows
+from jrnn.bptt.loops import empty, floats, mapped_in_front, over_time, put, row, rows
 from jrnn.bptt.schedule import Schedule, by_schedule
 from jrnn.bptt.states import in_place
 from jrnn.bptt.step import Cotangents, Recurrence
@@ -225,6 +225,7 @@ def _backward_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
         params, inputs, _ = residuals  # not hs: the derivative goes to what it was computed from
         _, vjp = jax.vjp(partial(sequence.run, recurrence), params, inputs)
         dparams, (dxs, dh0, _, dentry) = vjp(cotangents)
-        return dparams, Inputs(None if are_ids(inputs.xs) else dxs, dh0, Marks(), dentry)
+        dxs = None if are_ids(inputs.xs) else dxs
+        return mapped_in_front((dparams, Inputs(dxs, dh0, Marks(), dentry)))
 
     return jax.jvp(gradients, primals, tangents)

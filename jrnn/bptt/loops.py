@@ -52,6 +52,15 @@ def _scan_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
     return jax.jvp(plain_scan, primals, tangents)
 
 
+def mapped_in_front(tree: Any) -> Any:
+    """The same arrays; `vmap` has its axis in front in each.
+
+    JAX takes it to be the same axis in the results of a function and of its `custom_jvp` rule. A
+    loop that writes into a buffer has it in front, a `lax.scan` behind the time.
+    """
+    return jax.tree.map(lambda x: lax.squeeze(lax.expand_dims(x, (0,)), (0,)), tree)
+
+
 def empty(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
     """A buffer for values of the dtype of `like`, which vary over the mesh as it does."""
     dtype = jnp.uint16 if like.dtype == jnp.bfloat16 else like.dtype

@@ -15,7 +15,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from jrnn.bptt.inputs import Entry, Inputs, Marks, as_batch, batch_of_one, inside
-from jrnn.bptt.loops import empty, floats, over_time, put, row, rows, scan
+from jrnn.bptt.loops import empty, floats, mapped_in_front, over_time, put, row, rows, scan
 from jrnn.bptt.schedule import Schedule, by_schedule
 from jrnn.bptt.step import Recurrence, project_inputs
 from jrnn.types import RNNParams
@@ -53,7 +53,7 @@ def in_place(
 
 @in_place.defjvp  # a loop that writes into a buffer is differentiated badly
 def _in_place_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
-    return jax.jvp(partial(scanned, recurrence), primals, tangents)
+    return jax.jvp(lambda *args: mapped_in_front(scanned(recurrence, *args)), primals, tangents)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -79,9 +79,7 @@ def alone_or_mapped(
     return states(params, inputs)
 
 
-@alone_or_mapped.defjvp
-def _alone_or_mapped_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
-    return jax.jvp(partial(scanned, recurrence), primals, tangents)
+alone_or_mapped.defjvp(_in_place_jvp)
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)  # JAX traces a rule's function twice
