@@ -37,7 +37,7 @@ from jrnn.bptt.inputs import (
 )
 from jrnn.bptt.loops import empty, floats, mapped_in_front, over_time, put, row, rows
 from jrnn.bptt.schedule import Schedule, by_schedule
-from jrnn.bptt.states import in_place
+from jrnn.bptt.states import in_place, scanned
 from jrnn.bptt.step import Cotangents, Recurrence
 from jrnn.types import RNNParams
 
@@ -223,7 +223,8 @@ def _input_gradients(recurrence: Recurrence, deltas: jax.Array, w_ih: jax.Array)
 def _backward_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
     def gradients(residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]) -> Gradients:
         params, inputs, _ = residuals  # not hs: the derivative goes to what it was computed from
-        _, vjp = jax.vjp(partial(sequence.run, recurrence), params, inputs)
+        run = partial(sequence.run, recurrence, states=scanned)
+        _, vjp = jax.vjp(run, params, inputs)
         dparams, (dxs, dh0, _, dentry) = vjp(cotangents)
         dxs = None if are_ids(inputs.xs) else dxs
         return mapped_in_front((dparams, Inputs(dxs, dh0, Marks(), dentry)))

@@ -42,7 +42,7 @@ States = Callable[..., tuple[jax.Array, jax.Array]]  # one of `states.py`
 def run(
     recurrence: Recurrence, params: RNNParams, inputs: Inputs, states: States = alone_or_mapped
 ) -> tuple[jax.Array, jax.Array]:
-    """(h_last, hs); also right for a batch, where it costs more memory than `batch.run`."""
+    """(h_last, hs); by `scanned` of a batch, too, where it costs more memory than `batch.run`."""
     values = jax.tree.map(_value, inputs._replace(marks=Marks()))._replace(marks=inputs.marks)
     with jax.named_scope("rnn_forward"):
         h_last, hs = states(recurrence, jax.tree.map(_value, params), values)
