@@ -21,7 +21,9 @@ def quick_compilation(request):
     """Without most of LLVM's optimisations; most of the suite's time is compilation."""
     slow = request.node.get_closest_marker("slow")
     quick = slow is None and "optimized" not in request.fixturenames
-    jax.config.update("jax_disable_most_optimizations", quick)
+    if quick != jax.config.read("jax_disable_most_optimizations"):
+        jax.config.update("jax_disable_most_optimizations", quick)
+        jax.clear_caches()  # which take no notice
 
 
 @pytest.fixture
