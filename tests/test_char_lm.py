@@ -373,6 +373,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(bad_batches,
     bad_batches.undo()
     status, text, error = run(capsys, *options, out, "--resume")
     assert (status, "after step 4 of 30" in text) == (0, True), error
+    assert [int(row["step"]) for row in rows_of(out)] == [10, 20, 30]
     assert run(capsys, *options, tmp_path / "not ended")[0] == 0
     for a, b in zip(rows_of(out), rows_of(tmp_path / "not ended"), strict=True):
         assert (a["train_bits"], a["validation_bits"]) == (b["train_bits"], b["validation_bits"])

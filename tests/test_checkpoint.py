@@ -191,9 +191,7 @@ def test_a_directory_that_vanishes_is_said_at_once(tmp_path):
     with Checkpoints(tmp_path / "there") as checkpoints:
         shutil.rmtree(tmp_path / "there")
         (tmp_path / "there").touch()
-        with pytest.raises(
-            OSError, match=r"a checkpoint was not written to .*(Not a dir|No such f)"
-        ):
+        with pytest.raises(OSError, match=r"a checkpoint was not written to .*Not a directory"):
             checkpoints.save(1, make_state(), MANIFEST)
 
 
