@@ -12,7 +12,7 @@
 
 (5), (7) and the first of (14) are `_cross_entropy` and its rule. The readout (3) is linear in each
 of its arguments and (6) in m_t: their transposes (8), (10) and the rest of (14) are left to JAX,
-for the reasons that `bptt/sequence.py` gives.
+which maps them over sequences as well as matmuls of one's own.
 """
 
 from typing import Any, NamedTuple

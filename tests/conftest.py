@@ -3,8 +3,6 @@
 import jax
 import pytest
 
-from jrnn.bptt import sequence
-
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -39,13 +37,11 @@ def float32():
 
 
 @pytest.fixture
-def uncompiled(monkeypatch):
+def uncompiled():
     """Operation by operation, loops in Python: many programs of a few steps cost no compilation.
 
     The same arithmetic by the same rules, but not what XLA makes of the whole: a test of the same
     thing, compiled, belongs beside it. No trace is remembered, so faults may be planted.
     """
-    linear = sequence._preactivations  # `jax.checkpoint` would remember; it changes no value
-    monkeypatch.setattr(sequence, "_preactivations", linear.__wrapped__)
     with jax.disable_jit():
         yield

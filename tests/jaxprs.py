@@ -10,6 +10,9 @@ def equations(jaxpr):
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     for equation in jaxpr.eqns:
         yield equation
+        if equation.primitive.name == "rnn":
+            call, avals = equation.params["call"], [v.aval for v in equation.invars]
+            yield from equations(type(call).of.trace(call, *avals).jaxpr)
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
             yield from equations(inner)
 

@@ -1,7 +1,5 @@
 """What every pure function under JAX's transformations must satisfy, and this one does."""
 
-from functools import partial
-
 import cases
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,7 @@ from jaxprs import named
 
 import jrnn
 from jrnn import bptt
-from jrnn.bptt import batch, sequence
+from jrnn.bptt import chunks, plain
 from jrnn.cell import Cell
 
 
@@ -51,41 +49,6 @@ def test_jit_is_eager():
     with jax.disable_jit():
         eager = everything(jrnn.rnn, case)
     assert_close(jax.jit(lambda: everything(jrnn.rnn, case))(), eager, LAW_RTOL)
-
-
-def test_vmap_over_sequences_is_a_loop():
-    case = make_case()
-    one = partial(jrnn.rnn, case.params)
-    mapped = jax.vmap(one, (1, 0), (0, 1))(case.xs, case.h0)
-    assert_close(mapped, jrnn.rnn(case.params, case.xs, case.h0), LAW_RTOL)
-
-
-def test_vmap_over_batch_major_sequences_has_the_gradient_of_the_batch():
-    case = make_case()
-
-    def batch_major(params, xs, h0):
-        h_last, hs = jax.vmap(jrnn.rnn, (None, 0, 0))(params, xs.swapaxes(0, 1), h0)
-        return h_last, hs.swapaxes(0, 1)
-
-    assert_close(everything(batch_major, case), everything(jrnn.rnn, case), LAW_RTOL)
-
-
-def test_vmap_of_grad_is_the_gradient_of_each_sequence():
-    case = make_case()
-    grad = jax.grad(lambda p, x, h, d: jnp.vdot(jrnn.rnn(p, x, h)[1] ** 2, d))
-    each = jax.vmap(grad, (None, 1, 0, 1))(case.params, case.xs, case.h0, case.dhs)
-    for b in range(cases.B):
-        alone = grad(case.params, case.xs[:, b], case.h0[b], case.dhs[:, b])
-        assert_close(jax.tree.map(lambda d: d[b], each), alone, LAW_RTOL)
-
-
-def test_vmap_over_networks():
-    many = [make_case(seed=s) for s in range(2)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *many)
-    mapped = jax.vmap(lambda case: everything(jrnn.rnn, case))(stacked)
-    for i, case in enumerate(many):
-        got = jax.tree.map(lambda x: x[i], mapped)
-        assert_close(got, everything(jrnn.rnn, case), LAW_RTOL)
 
 
 def test_checkpoint_changes_nothing():
@@ -136,33 +99,6 @@ def second_order(f, case):
 def test_grad_of_grad():
     case = make_case()
     assert_close(second_order(jrnn.rnn, case), second_order(scan, case), LAW_RTOL * 10)
-
-
-def test_grad_of_grad_through_vmap_and_jit():
-    case = make_case()
-
-    @jax.jit
-    def mapped(params, xs, h0):
-        return jax.vmap(jrnn.rnn, (None, 1, 0), (0, 1))(params, xs, h0)
-
-    assert_close(second_order(mapped, case), second_order(scan, case), LAW_RTOL * 10)
-
-
-def test_grad_of_grad_through_vmap_of_batches():
-    """JAX refuses a rule whose results are mapped along other axes than the function's."""
-    case = make_case()
-    two = jnp.stack([case.xs, case.xs[::-1]])
-
-    def second(f):
-        def total(params):
-            return jnp.sum(jax.vmap(f, (None, 0))(params, two)[1] ** 2)
-
-        def norm(params):
-            return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(jax.grad(total)(params)))
-
-        return jax.jit(jax.grad(norm))(case.params)
-
-    assert_close(second(jrnn.rnn), second(scan), LAW_RTOL * 10)
 
 
 @pytest.mark.slow
@@ -252,12 +188,13 @@ def leaky(alpha):
     return Cell(lambda a_t, h_tm1: (1 - alpha) * h_tm1 + alpha * jnp.tanh(a_t), adjoint)
 
 
-@pytest.mark.parametrize("form", [batch, sequence], ids=["batch", "sequence"])
-def test_a_leaky_elman_cell(form):
+@pytest.mark.parametrize("form", [chunks, plain], ids=["chunks", "plain"])
+def test_a_leaky_elman_cell(monkeypatch, form):
+    monkeypatch.setattr(chunks, "gradients", form.gradients)
     case = make_case()
     alpha = 0.3
 
-    def plain(params, xs, h0):
+    def by_autodiff(params, xs, h0):
         def step(h, x):
             a = x @ params.w_ih + h @ params.w_hh + params.b_h[None]
             h = (1 - alpha) * h + alpha * jnp.tanh(a)
@@ -268,11 +205,11 @@ def test_a_leaky_elman_cell(form):
     recurrence = bptt.Recurrence(leaky(alpha), schedule=bptt.Schedule(3, 3, block=2))
 
     def kernel(params, xs, h0):
-        return form.run(recurrence, params, bptt.whole(params, xs, h0))
+        return bptt.run(recurrence, params, bptt.whole(params, xs, h0))
 
     found = value_and_cotangents(kernel, case)
-    assert_close(found, value_and_cotangents(plain, case))
-    assert_close(second_order(kernel, case), second_order(plain, case), LAW_RTOL * 10)
+    assert_close(found, value_and_cotangents(by_autodiff, case))
+    assert_close(second_order(kernel, case), second_order(by_autodiff, case), LAW_RTOL * 10)
 
 
 # --- dtypes and precision ------------------------------------------------------------------------

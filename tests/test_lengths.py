@@ -10,7 +10,7 @@ import pytest
 from cases import LAW_RTOL, RTOL, B, H, O, T, assert_close, differences, make_case
 
 import jrnn
-from jrnn.bptt import Recurrence, Schedule, batch, sequence
+from jrnn.bptt import Recurrence, Schedule, gradients
 from jrnn.bptt.inputs import reaching_h0
 
 DATA = ("xs", "h0", "lengths", "resets", "reset_state", "recurrent_mask")
@@ -362,7 +362,7 @@ def test_a_carried_state_never_crosses_a_reset():
 
 # --- planted faults ------------------------------------------------------------------------------
 
-SOUND_STEP_BACK, SOUND_STATES_ENTERING = Recurrence.step_back, sequence.states_entering
+SOUND_STEP_BACK, SOUND_STATES_ENTERING = Recurrence.step_back, gradients.states_entering
 
 
 def step_back(*, entry=lambda e: e, at=lambda at: at, c=lambda c: c):
@@ -425,16 +425,16 @@ ENTERING_FAULTS = {
 
 
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("form", [batch, sequence], ids=["batch", "one"])
+@pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
 @pytest.mark.parametrize("fault", ["dh_0 through a reset", "dh_0 of nothing is nothing"])
-def test_fault_at_the_first_step(monkeypatch, fault, form):
+def test_fault_at_the_first_step(monkeypatch, fault, batch):
     wrong = {
         "dh_0 through a reset": lambda m, c_0, dh: reaching_h0(m._replace(reset=None), c_0, dh),
         "dh_0 of nothing is nothing": lambda m, c_0, dh: reaching_h0(m, c_0, jnp.zeros_like(dh)),
     }
-    monkeypatch.setattr(form, "reaching_h0", wrong[fault])
-    case, data = make_case(batch=form is batch), make_data(batch=form is batch)
-    if form is sequence:
+    monkeypatch.setattr(gradients, "reaching_h0", wrong[fault])
+    case, data = make_case(batch=batch), make_data(batch=batch)
+    if not batch:
         data["lengths"] = 0 if "nothing" in fault else T
         data["resets"][0] = True
     found = outputs_and_cotangents(case, data)
@@ -457,8 +457,8 @@ def test_fault_in_a_step(monkeypatch, fault, batch):
 
 
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("form", [batch, sequence], ids=["batch", "one"])
+@pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
 @pytest.mark.parametrize("fault", ENTERING_FAULTS)
-def test_fault_in_the_states_entering(monkeypatch, fault, form):
-    monkeypatch.setattr(form, "states_entering", ENTERING_FAULTS[fault])
-    assert worst_difference(form is batch) > 10 * RTOL
+def test_fault_in_the_states_entering(monkeypatch, fault, batch):
+    monkeypatch.setattr(gradients, "states_entering", ENTERING_FAULTS[fault])
+    assert worst_difference(batch) > 10 * RTOL

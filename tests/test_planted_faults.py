@@ -10,12 +10,14 @@ import pytest
 from cases import RTOL, differences, make_case, value_and_cotangents
 from jax import lax
 
+import jrnn
 from jrnn import bptt
-from jrnn.bptt import batch, sequence
-from jrnn.bptt.states import scanned
+from jrnn.bptt import chunks, gradients, plain
+from jrnn.bptt.inputs import Inputs, Marks
+from jrnn.bptt.loops import rows
 from jrnn.cell import elman
 
-SOUND = sequence._states_from_preactivations_bwd
+SOUND = plain.gradients
 
 
 def backward(
@@ -30,35 +32,34 @@ def backward(
 ):
     """The backward pass of a tanh network once more, with a place for each fault."""
 
-    def bwd(recurrence, residuals, cotangents):
-        (h0, _), hs, _, w_hh = residuals
+    def faulty(recurrence, residuals, cotangents):
+        params, (xs, h0, *_), hs = residuals
         dh_last, dhs = cotangents
 
         def step(c, outputs):
             dhs_t, h_tm1, h_t = outputs
             delta = derivative(h_tm1, h_t) * (dhs_t + link * c)
-            return delta @ transposed(w_hh), delta
+            return delta @ transposed(params.w_hh), delta
 
-        outputs = (before(dhs), jnp.concatenate([h0[None], hs[:-1]]), hs)
-        dh0, deltas = lax.scan(step, last * dh_last, outputs, reverse=reverse)
-        return after(deltas), (dh0, bptt.Entry()), None, None, None, None
+        h_tm1s = jnp.concatenate([h0[None], hs[:-1]])
+        dh0, deltas = lax.scan(step, last * dh_last, (before(dhs), h_tm1s, hs), reverse=reverse)
+        deltas = after(deltas)
+        dw_ih = jnp.einsum("tbi,tbh->ih", xs, deltas)
+        dw_hh = jnp.einsum("tbi,tbh->ih", h_tm1s, deltas)
+        dparams = jrnn.RNNParams(dw_ih, dw_hh, deltas.sum((0, 1)))
+        return dparams, Inputs(deltas @ params.w_ih.T, dh0, Marks(), bptt.Entry())
 
-    return bwd
+    return faulty
 
 
-def unchanged(x):
-    return x
+def h0_gradient(change):
+    """A sound backward pass but for the gradient of h_0."""
 
+    def faulty(recurrence, residuals, cotangents):
+        dparams, dinputs = SOUND(recurrence, residuals, cotangents)
+        return dparams, dinputs._replace(h0=change(dinputs.h0))
 
-def change(**changed):
-    """A sound backward pass whose results, by place, are changed afterwards."""
-
-    def bwd(recurrence, residuals, cotangents):
-        da, (dh0, dentry), *values = SOUND(recurrence, residuals, cotangents)
-        da, dh0 = changed.get("a", unchanged)(da), changed.get("h0", unchanged)(dh0)
-        return da, (dh0, dentry), *values
-
-    return bwd
+    return faulty
 
 
 def scale_gradient(of, by):
@@ -98,9 +99,9 @@ BACKWARD_FAULTS = {
     "last cotangent of hs dropped": backward(before=lambda dhs: dhs * LAST_STEP),
     "mean over the batch for the sum": backward(after=lambda deltas: deltas / 3),
     "deltas rounded to float32": backward(after=lambda d: d.astype(jnp.float32).astype(d.dtype)),
-    "deltas one step late": change(a=lambda a: jnp.roll(a, 1, 0)),
-    "dh0 zero": change(h0=jnp.zeros_like),
-    "dh0 0.1 % large": change(h0=lambda d: 1.001 * d),
+    "deltas one step late": backward(after=lambda deltas: jnp.roll(deltas, 1, 0)),
+    "dh0 zero": h0_gradient(jnp.zeros_like),
+    "dh0 0.1 % large": h0_gradient(lambda d: 1.001 * d),
 }
 WEIGHT_FAULTS = {
     "b_h 0.1 % large": scale_gradient("b_h", 1.001),
@@ -108,15 +109,8 @@ WEIGHT_FAULTS = {
     "w_ih halved": scale_gradient("w_ih", 0.5),
     "dx zero at the last step": scale_gradient("xs", LAST_STEP),
 }
-PREVIOUS_FAULTS = {
-    "h_t for h_{t-1} in dw_hh": lambda inputs, hs, *_: hs,
-    "h_0 left out of dw_hh": lambda inputs, hs, *_: jnp.roll(hs, 1, 0).at[0].set(0),
-    "h_{t-2} for h_{t-1} in dw_hh": lambda inputs, hs, *_: jnp.roll(hs, 2, 0).at[:2].set(inputs.h0),
-}
-
-
-SOUND_STEP_BACK, SOUND_SUMS = batch._step_back, batch._add_weight_gradients
-SOUND_STATES_ENTERING, SOUND_OVER_TIME = batch.states_entering, batch.over_time
+SOUND_STEP_BACK, SOUND_SUMS = chunks._step_back, gradients.add_weight_gradients
+SOUND_STATES_ENTERING, SOUND_OVER_TIME = gradients.states_entering, chunks.over_time
 
 
 def step_back(*, c=lambda c: c, deltas=lambda d: d, given=lambda g: g, residuals=lambda r: r):
@@ -156,114 +150,134 @@ def nothing_before(sums, deltas, xs, previous):
     return jax.tree.map(jnp.zeros_like, sums), deltas, xs, previous
 
 
-BATCH_FAULTS = {
-    "w_hh not transposed": {
-        "_step_back": lambda r, schedule, w, *rest: SOUND_STEP_BACK(r, schedule, w.T, *rest),
-    },
-    "link cut at the border of a chunk": {
-        "_step_back": step_back(c=partial(jax.tree.map, jnp.zeros_like))
-    },
-    "link 0.1 % weak at the border of a chunk": {
-        "_step_back": step_back(c=lambda c: c._replace(h=0.999 * c.h))
-    },
-    "deltas one step late": {"_step_back": step_back(deltas=lambda d: jnp.roll(d, 1, 1))},
-    "deltas of the examples shifted": {"_step_back": step_back(deltas=lambda d: jnp.roll(d, 1, 2))},
-    "cotangents one step late": {
-        "_step_back": step_back(given=lambda g: g._replace(dhs=jnp.roll(g.dhs, 1, 0)))
-    },
-    "phi' of the step before": {
-        "_step_back": step_back(residuals=lambda r: r._replace(hs=jnp.roll(r.hs, 1, 0)))
-    },
-    "chunks in the order of time": {"over_time": over_time(in_the_order_of_time)},
-    "rest of the sequence dropped": {"over_time": over_time(without_the_rest)},
-    "sums forgotten at the border of a chunk": {"_add_weight_gradients": sums(nothing_before)},
-    "h_0 before every chunk": {
-        "states_entering": lambda i, hs, t, K: SOUND_STATES_ENTERING(i, hs, t, K).at[0].set(i.h0)
-    },
-    "h_0 left out": {
-        "states_entering": lambda i, *rest: SOUND_STATES_ENTERING(
-            i._replace(h0=jnp.zeros_like(i.h0)), *rest
-        )
-    },
-    "h_t for h_{t-1} before a chunk": {
-        "states_entering": lambda i, hs, t, K: (
-            SOUND_STATES_ENTERING(i, hs, t, K).at[0].set(batch.rows(hs, t, 1)[0])
-        )
-    },
-    "x of the examples shifted": {
-        "_add_weight_gradients": sums(lambda s, d, x, h: (s, d, jnp.roll(x, 1, 1), h))
-    },
-    "mean over the batch for the sum": {
-        "_add_weight_gradients": sums(lambda s, d, x, h: (s, d / 3, x, h))
-    },
-    "dx of the examples shifted": {
-        "_input_gradients": lambda r, d, w, sound=batch._input_gradients: jnp.roll(
-            sound(r, d, w), 1, 1
-        )
-    },
+CHUNK_FAULTS = {
+    "w_hh not transposed": (
+        "_step_back",
+        lambda r, schedule, w, *rest: SOUND_STEP_BACK(r, schedule, w.T, *rest),
+    ),
+    "link cut at the border of a chunk": (
+        "_step_back",
+        step_back(c=partial(jax.tree.map, jnp.zeros_like)),
+    ),
+    "link 0.1 % weak at the border of a chunk": (
+        "_step_back",
+        step_back(c=lambda c: c._replace(h=0.999 * c.h)),
+    ),
+    "deltas one step late": ("_step_back", step_back(deltas=lambda d: jnp.roll(d, 1, 1))),
+    "deltas of the examples shifted": ("_step_back", step_back(deltas=lambda d: jnp.roll(d, 1, 2))),
+    "cotangents one step late": (
+        "_step_back",
+        step_back(given=lambda g: g._replace(dhs=jnp.roll(g.dhs, 1, 0))),
+    ),
+    "phi' of the step before": (
+        "_step_back",
+        step_back(residuals=lambda r: r._replace(hs=jnp.roll(r.hs, 1, 0))),
+    ),
+    "chunks in the order of time": ("over_time", over_time(in_the_order_of_time)),
+    "rest of the sequence dropped": ("over_time", over_time(without_the_rest)),
+    "sums forgotten at the border of a chunk": ("add_weight_gradients", sums(nothing_before)),
+}
+SUM_FAULTS = {
+    "x of the examples shifted": sums(lambda s, d, x, h: (s, d, jnp.roll(x, 1, 1), h)),
+    "mean over the batch for the sum": sums(lambda s, d, x, h: (s, d / 3, x, h)),
+}
+CHUNK_ENTERING_FAULTS = {
+    "h_0 before every chunk": lambda i, hs, t, K: (
+        SOUND_STATES_ENTERING(i, hs, t, K).at[0].set(i.h0)
+    ),
+    "h_t for h_{t-1} before a chunk": lambda i, hs, t, K: (
+        SOUND_STATES_ENTERING(i, hs, t, K).at[0].set(rows(hs, t, 1)[0])
+    ),
+}
+ENTERING_FAULTS = {
+    "h_t for h_{t-1} in dw_hh": lambda i, hs, t, K: rows(hs, t, K),
+    "h_0 left out of dw_hh": lambda i, *rest: SOUND_STATES_ENTERING(
+        i._replace(h0=jnp.zeros_like(i.h0)), *rest
+    ),
+    "h_{t-2} for h_{t-1} in dw_hh": lambda i, hs, *rest: SOUND_STATES_ENTERING(
+        i, jnp.roll(hs, 1, 0).at[0].set(i.h0), *rest
+    ),
 }
 
 
-def as_users_call(run):
-    """A form of the kernel as a function of (recurrence, params, xs, h0)."""
-    return lambda recurrence, params, xs, h0: run(recurrence, params, bptt.whole(params, xs, h0))
-
-
-SEQUENCE = partial(sequence.run, states=scanned)  # of a batch, too
-
-
-def worst_difference(run):
+def worst_difference(run=None):
     case = make_case()  # 7 steps: two chunks of 3 and a rest, in blocks of 2
     recurrence = bptt.Recurrence(elman("tanh"), schedule=bptt.Schedule(3, 3, block=2))
-    found = value_and_cotangents(partial(run, recurrence), case)
+    found = value_and_cotangents(partial(run or kernel, recurrence), case)
     expected = oracle.rnn(case.params, case.xs, case.h0, "tanh", case.dh_last, case.dhs)
     return max(differences(found, expected).values())
 
 
-def plant(monkeypatch, bwd):
-    rule = jax.custom_vjp(lambda recurrence, a, starts, h_last, hs, marks, w_hh: (h_last, hs), (0,))
-    rule.defvjp(sequence._states_from_preactivations_fwd, bwd)
-    monkeypatch.setattr(sequence, "_states_from_preactivations", rule)
+def kernel(recurrence, params, xs, h0):
+    return bptt.run(recurrence, params, bptt.whole(params, xs, h0))
 
 
-@pytest.mark.parametrize("run", [SEQUENCE, batch.run], ids=["sequence", "batch"])
-def test_no_fault(run):
-    assert worst_difference(as_users_call(run)) <= RTOL
+@pytest.fixture(params=[chunks, plain], ids=["chunks", "plain"])
+def form(request, monkeypatch):
+    """The module whose backward pass a batch goes through."""
+    monkeypatch.setattr(chunks, "gradients", request.param.gradients)
+    return request.param
+
+
+@pytest.mark.usefixtures("uncompiled", "form")
+def test_no_fault():
+    assert worst_difference() <= RTOL
 
 
 @pytest.mark.usefixtures("uncompiled")
 def test_the_copies_without_a_fault(monkeypatch):
-    plant(monkeypatch, backward())
-    assert worst_difference(as_users_call(SEQUENCE)) <= RTOL
-    monkeypatch.setattr(batch, "_step_back", step_back())
-    monkeypatch.setattr(batch, "over_time", over_time(SOUND_OVER_TIME))
-    monkeypatch.setattr(batch, "_add_weight_gradients", sums(lambda *arguments: arguments))
-    assert worst_difference(as_users_call(batch.run)) <= RTOL
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "gradients", backward())
+        assert worst_difference() <= RTOL
+    monkeypatch.setattr(chunks, "_step_back", step_back())
+    monkeypatch.setattr(chunks, "over_time", over_time(SOUND_OVER_TIME))
+    monkeypatch.setattr(chunks, "add_weight_gradients", sums(lambda *arguments: arguments))
+    assert worst_difference() <= RTOL
 
 
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("fault", BACKWARD_FAULTS)
 def test_fault_in_the_rule(monkeypatch, fault):
-    plant(monkeypatch, BACKWARD_FAULTS[fault])
-    assert worst_difference(as_users_call(SEQUENCE)) > 10 * RTOL
+    monkeypatch.setattr(chunks, "gradients", BACKWARD_FAULTS[fault])
+    assert worst_difference() > 10 * RTOL
 
 
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("fault", BATCH_FAULTS)
+@pytest.mark.parametrize("fault", CHUNK_FAULTS)
 def test_fault_in_the_chunks(monkeypatch, fault):
-    for name, wrong in BATCH_FAULTS[fault].items():
-        monkeypatch.setattr(batch, name, wrong)
-    assert worst_difference(as_users_call(batch.run)) > 10 * RTOL
+    monkeypatch.setattr(chunks, *CHUNK_FAULTS[fault])
+    assert worst_difference() > 10 * RTOL
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("fault", SUM_FAULTS)
+def test_fault_in_the_sums(monkeypatch, form, fault):
+    monkeypatch.setattr(form, "add_weight_gradients", SUM_FAULTS[fault])
+    assert worst_difference() > 10 * RTOL
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_fault_in_dx(monkeypatch, form):
+    sound = form.input_gradients
+    monkeypatch.setattr(form, "input_gradients", lambda *given: jnp.roll(sound(*given), 1, 1))
+    assert worst_difference() > 10 * RTOL
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("fault", CHUNK_ENTERING_FAULTS)
+def test_fault_in_the_state_before_a_chunk(monkeypatch, fault):
+    monkeypatch.setattr(gradients, "states_entering", CHUNK_ENTERING_FAULTS[fault])
+    assert worst_difference() > 10 * RTOL
+
+
+@pytest.mark.usefixtures("uncompiled", "form")
+@pytest.mark.parametrize("fault", ENTERING_FAULTS)
+def test_fault_in_the_states_before(monkeypatch, fault):
+    monkeypatch.setattr(gradients, "states_entering", ENTERING_FAULTS[fault])
+    assert worst_difference() > 10 * RTOL
 
 
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("fault", WEIGHT_FAULTS)
 def test_fault_in_one_gradient(fault):
     assert worst_difference(WEIGHT_FAULTS[fault]) > 10 * RTOL
-
-
-@pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("fault", PREVIOUS_FAULTS)
-def test_fault_in_the_states_before(monkeypatch, fault):
-    monkeypatch.setattr(sequence, "states_entering", PREVIOUS_FAULTS[fault])
-    assert worst_difference(as_users_call(SEQUENCE)) > 10 * RTOL

@@ -26,25 +26,24 @@ the reset state h_r) and a mask m of the states:
     dh_0    = c_0                                                                  (17)
 
 Only (9) is sequential, and it needs nothing of the forward pass but the states; (11)-(13) are
-matmuls over many steps at once. There are two forms of that, with one step and one adjoint
-(`step.py`), because JAX maps a custom rule first and sums its results afterwards:
+matmuls over many steps at once. The custom rule (`rule.py`) computes the states in place
+(`states.py`), and backward takes one of two forms, with one step and one adjoint (`step.py`):
 
-- `batch.py`, for `[T, B, I]`: the rule returns all of (9)-(13), chunk by chunk of time, so that
-  nothing of size T*B*H exists beside the states and their cotangent. Mapped over sequences, it
-  would form one [H, H] gradient for each of them.
-- `sequence.py`, for `[T, I]`: the rule stops at (9); (11)-(13) are the transpose of one linear line
-  outside of it, which JAX maps as well as a matmul of one's own. It keeps all deltas for that.
+- `chunks.py`, for a batch: (9)-(13) chunk by chunk of time, so that nothing of size T*B*H exists
+  beside the states and their cotangent. A loop that writes into buffers is fast, and JAX maps and
+  differentiates it badly.
+- `plain.py`, for one sequence: (9) by a `lax.scan`, (11)-(13) over all steps at once. It keeps all
+  deltas; JAX maps it well, for a gradient of each sequence, and differentiates it well.
 
-The rank is static and `vmap` hides an axis from it: whoever maps one sequence over a batch gets the
-second form, whoever passes the batch the first. `segments.py` is the same recurrence in less
-memory.
+Whoever maps one sequence over a batch gets the batch (`mapped.py`). `segments.py` is the same
+recurrence in less memory.
 """
 
 import jax
 import jax.numpy as jnp
 
 from jrnn.arrays import ArrayLike, steps, varying_alike
-from jrnn.bptt import batch, segments, sequence
+from jrnn.bptt import rule, segments
 from jrnn.bptt.inputs import Entry as Entry
 from jrnn.bptt.inputs import Inputs as Inputs
 from jrnn.bptt.inputs import Marks as Marks
@@ -59,7 +58,7 @@ def run(
     recurrence: Recurrence, params: RNNParams, inputs: Inputs, remat: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs) of `rnn`, whose docstring describes them, of inputs that are `whole`."""
-    form = segments if remat else batch if inputs.h0.ndim == 2 else sequence
+    form = segments if remat else rule
     return form.run(recurrence, params, inputs)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jrnn.arrays import ArrayLike
 from jrnn.bptt.loops import rows
@@ -40,14 +41,16 @@ def batch_of_one(inputs: Inputs) -> Inputs:
     return _at(inputs, None)
 
 
-def as_batch(inputs: Inputs, mapped: Inputs, B: int) -> Inputs:
-    """A batch `[T, B, ...]`, of one sequence that `vmap` maps B times along the axes 0 of these."""
+def as_one_batch(inputs: Inputs) -> Inputs:
+    """The batch `[T, N, ...]` of N sequences, or `[T, N * B, ...]` of N batches, N in front."""
+    axes = inputs.h0.ndim - 1  # that become one
 
-    def of_all(x: jax.Array, is_mapped: bool) -> jax.Array:
-        return x if is_mapped else jnp.broadcast_to(x[None], (B, *x.shape))
+    def steps(x: jax.Array) -> jax.Array:
+        return lax.collapse(x.swapaxes(0, 1), 1, 1 + axes)
 
-    xs, h0, marks, entry = jax.tree.map(of_all, inputs, mapped)
-    xs, marks = jax.tree.map(lambda x: x.swapaxes(0, 1), (xs, marks))
+    xs, h0, marks, entry = inputs
+    xs, marks = jax.tree.map(steps, (xs, marks))
+    h0, entry = jax.tree.map(lambda h: lax.collapse(h, 0, axes), (h0, entry))
     return Inputs(xs, h0, marks, entry)
 
 

@@ -37,7 +37,8 @@ def by_schedule(
     """`pass_(schedule, *args)`, by the schedule of the platform that it is compiled for."""
     if schedule is not None:
         return pass_(schedule, *args)
-    T, (B, H), I = len(xs), h0.shape, 0 if are_ids(xs) else xs.shape[-1]
+    T, H, I = len(xs), h0.shape[1], 0 if are_ids(xs) else xs.shape[-1]
+    B = max(len(h0), 1)
     cpu = Schedule(
         divisor_near(T, _steps_per_projection(B, I, H)), divisor_near(T, min(512 // B, 128))
     )

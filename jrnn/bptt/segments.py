@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jrnn.bptt import batch, sequence
+from jrnn.bptt import rule
 from jrnn.bptt.inputs import Inputs
 from jrnn.bptt.loops import rows
 from jrnn.bptt.schedule import divisor_near
@@ -28,14 +28,13 @@ Segment = Callable[[Any, int, jax.Array], tuple[jax.Array, Any]]
 def run(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
     """(h_last, hs), of which the gradient keeps the states between segments alone."""
     xs, h0, marks, entry = inputs
-    form = batch if h0.ndim == 2 else sequence
 
     def segment(start: Any, S: int, h: jax.Array) -> tuple[jax.Array, jax.Array]:
         part_xs, part_marks = rows((xs, marks), start, S)
-        return form.run(recurrence, params, Inputs(part_xs, h, part_marks, entry))
+        return rule.run(recurrence, params, Inputs(part_xs, h, part_marks, entry))
 
     h_last, hs, rest = over_segments(segment, len(xs), h0)
-    hs = hs.reshape(-1, *h0.shape)
+    hs = lax.collapse(hs, 0, 2)
     return h_last, hs if rest is None else jnp.concatenate([hs, rest])
 
 

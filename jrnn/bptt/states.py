@@ -2,8 +2,7 @@
 
 `scanned` is a plain `lax.scan`, which JAX maps and differentiates well. `in_place` takes K steps at
 a time and writes each state straight into hs, so that nothing of size T*B*H exists beside it; one
-by one, over the projection that it was computed from. `alone_or_mapped` has it for one sequence,
-too: where `vmap` maps that sequence, it computes the states of the batch that `vmap` hides.
+by one, over the projection that it was computed from.
 """
 
 from functools import partial
@@ -12,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import custom_vmap
 
-from jrnn.bptt.inputs import Entry, Inputs, Marks, as_batch, batch_of_one, inside
+from jrnn.bptt.inputs import Entry, Inputs, Marks, batch_of_one, inside
 from jrnn.bptt.loops import empty, floats, mapped_in_front, over_time, put, row, rows, scan
+from jrnn.bptt.mapped import Results, in_one_batch
 from jrnn.bptt.schedule import Schedule, by_schedule
 from jrnn.bptt.step import Recurrence, project_inputs
 from jrnn.types import RNNParams
@@ -23,9 +22,7 @@ from jrnn.types import RNNParams
 State = tuple[jax.Array, jax.Array]  # h, hs so far
 
 
-def scanned(
-    recurrence: Recurrence, params: RNNParams, inputs: Inputs
-) -> tuple[jax.Array, jax.Array]:
+def scanned(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Results:
     """(h_last, hs), for one sequence or a batch."""
 
     def step(
@@ -40,52 +37,35 @@ def scanned(
     return scan(step, False, weights, inputs.h0, (projected, inputs.marks))
 
 
+def in_place(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Results:
+    """(h_last, hs), for one sequence or a batch."""
+    return in_one_batch(_alone_or_batch, recurrence, params, inputs)
+
+
+def _alone_or_batch(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Results:
+    if inputs.h0.ndim == 2:
+        return _of_batch(recurrence, params, inputs)
+    h_last, hs = _of_batch(recurrence, params, batch_of_one(inputs))
+    return h_last[0], hs[:, 0]
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def in_place(
-    recurrence: Recurrence, params: RNNParams, inputs: Inputs
-) -> tuple[jax.Array, jax.Array]:
-    """(h_last, hs), for a batch."""
+def _of_batch(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Results:
     with jax.named_scope("rnn_forward"):
         pass_ = partial(_in_place, recurrence)
         xs, h0 = inputs[:2]
         return by_schedule(pass_, recurrence.schedule, xs, h0, (params, inputs))
 
 
-@in_place.defjvp  # a loop that writes into a buffer is differentiated badly
-def _in_place_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
+@_of_batch.defjvp  # a loop that writes into a buffer is differentiated badly
+def _of_batch_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
     return jax.jvp(lambda *args: mapped_in_front(scanned(recurrence, *args)), primals, tangents)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def alone_or_mapped(
-    recurrence: Recurrence, params: RNNParams, inputs: Inputs
-) -> tuple[jax.Array, jax.Array]:
-    """(h_last, hs), for one sequence; where `vmap` maps it over sequences, for their batch."""
-
-    @custom_vmap
-    def states(params: RNNParams, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
-        h_last, hs = in_place(recurrence, params, batch_of_one(inputs))
-        return h_last[0], hs[:, 0]
-
-    @states.def_vmap
-    def states_of_all(B: int, mapped: Any, params: RNNParams, inputs: Inputs) -> Any:
-        if any(jax.tree.leaves(mapped[0])):  # each sequence has weights of its own
-            axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, mapped)
-            all_states = jax.vmap(partial(scanned, recurrence), tuple(axes), axis_size=B)
-            return all_states(params, inputs), (True, True)
-        h_last, hs = in_place(recurrence, params, as_batch(inputs, mapped[1], B))
-        return (h_last, hs.swapaxes(0, 1)), (True, True)
-
-    return states(params, inputs)
-
-
-alone_or_mapped.defjvp(_in_place_jvp)
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)  # JAX traces a rule's function twice
 def _in_place(
     recurrence: Recurrence, schedule: Schedule, params: RNNParams, inputs: Inputs
-) -> tuple[jax.Array, jax.Array]:
+) -> Results:
     xs, h0, marks, entry = inputs
     weights = params._replace(w_hh=recurrence.rounded(params.w_hh))
     step = partial(recurrence.step, weights, entry)
