@@ -9,21 +9,27 @@ it is computed segment by segment of time with the states, so that with `remat` 
 holds more than a segment of states, and no pass holds more than a block of logits.
 """
 
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jrnn import bptt, checks
 from jrnn.arrays import ArrayLike, steps
-from jrnn.bptt import segments
 from jrnn.bptt.loops import rows
+from jrnn.bptt.schedule import divisor_near
 from jrnn.cell import Activation, ActivationName
 from jrnn.lengths import marks_in_order
 from jrnn.readout_loss import cost
 from jrnn.rnn import recurrence
 from jrnn.types import ReadoutParams, RNNParams
+
+# (start, length, h before) -> (h after, outputs)
+Segment = Callable[[Any, int, jax.Array], tuple[jax.Array, Any]]
 
 
 def rnn_cross_entropy(
@@ -113,7 +119,7 @@ def _rnn_cross_entropy(
     if not remat:
         h_last, total = segment(0, T, h0)
         return total, h_last
-    h_last, totals, rest = segments.over_segments(segment, T, h0)
+    h_last, totals, rest = _over_segments(segment, T, h0)
     return totals.sum() if rest is None else totals.sum() + rest, h_last
 
 
@@ -122,3 +128,24 @@ def _inside(valid: jax.Array | None, weights: jax.Array | None) -> jax.Array | N
     if valid is None or weights is None:
         return valid if weights is None else weights
     return jnp.where(valid, weights, jnp.zeros_like(weights))
+
+
+def _over_segments(segment: Segment, T: int, h0: jax.Array) -> tuple[jax.Array, Any, Any]:
+    """The state after all segments, the outputs of the equal ones, stacked, and of a shorter last.
+
+    A segment takes what it needs of longer arrays by `start`: as inputs of the scan they would be
+    copied, since the scan keeps the inputs of every step for its backward pass.
+    """
+    S = divisor_near(T, math.isqrt(T))
+    whole, rest = divmod(T, S)
+    remade = partial(jax.checkpoint, prevent_cse=False)  # a scan needs no guard against CSE
+
+    @remade
+    def nth(h: jax.Array, n: jax.Array) -> tuple[jax.Array, Any]:
+        return segment(n * S, S, h)
+
+    h, outputs = lax.scan(nth, h0, jnp.arange(whole))
+    if not rest:
+        return h, outputs, None
+    h, last = remade(partial(segment, whole * S, rest))(h)
+    return h, outputs, last

@@ -146,8 +146,8 @@ def rnn(
             rounded to it and their products summed in the dtype of the parameters, in which all
             else stays; `hs` comes back in it. None: the dtype of the parameters.
         remat: keep only about sqrt(T) of the states for the gradient and compute the rest once
-            more, in segments: for one more forward pass, memory that grows as sqrt(T), if `hs`
-            itself is not used (see `jrnn.rnn_cross_entropy` for a loss at every step).
+            more, in segments: for at most one more forward pass, memory that grows as sqrt(T), if
+            `hs` itself is not used (see `jrnn.rnn_cross_entropy` for a loss at every step).
 
     Returns:
         `(h_last, hs)`, as `lax.scan` does: the state after the last step `[H]` or `[B, H]`, and

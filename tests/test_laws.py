@@ -190,7 +190,7 @@ def leaky(alpha):
 
 @pytest.mark.parametrize("form", [chunks, plain], ids=["chunks", "plain"])
 def test_a_leaky_elman_cell(monkeypatch, form):
-    monkeypatch.setattr(chunks, "gradients", form.gradients)
+    monkeypatch.setattr(chunks, "backward", form.backward)
     case = make_case()
     alpha = 0.3
 

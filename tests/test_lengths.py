@@ -10,7 +10,7 @@ import pytest
 from cases import LAW_RTOL, RTOL, B, H, O, T, assert_close, differences, make_case
 
 import jrnn
-from jrnn.bptt import Recurrence, Schedule, gradients
+from jrnn.bptt import Recurrence, Schedule, gradients, rule
 from jrnn.bptt.inputs import reaching_h0
 
 DATA = ("xs", "h0", "lengths", "resets", "reset_state", "recurrent_mask")
@@ -432,7 +432,7 @@ def test_fault_at_the_first_step(monkeypatch, fault, batch):
         "dh_0 through a reset": lambda m, c_0, dh: reaching_h0(m._replace(reset=None), c_0, dh),
         "dh_0 of nothing is nothing": lambda m, c_0, dh: reaching_h0(m, c_0, jnp.zeros_like(dh)),
     }
-    monkeypatch.setattr(gradients, "reaching_h0", wrong[fault])
+    monkeypatch.setattr(rule, "reaching_h0", wrong[fault])
     case, data = make_case(batch=batch), make_data(batch=batch)
     if not batch:
         data["lengths"] = 0 if "nothing" in fault else T

@@ -10,14 +10,14 @@ import pytest
 from cases import RTOL, differences, make_case, value_and_cotangents
 from jax import lax
 
-import jrnn
 from jrnn import bptt
-from jrnn.bptt import chunks, gradients, plain
-from jrnn.bptt.inputs import Inputs, Marks
+from jrnn.bptt import chunks, gradients, plain, segments
+from jrnn.bptt.gradients import Sums, of_parameters
 from jrnn.bptt.loops import rows
+from jrnn.bptt.step import Cotangents
 from jrnn.cell import elman
 
-SOUND = plain.gradients
+SOUND = plain.backward
 
 
 def backward(
@@ -32,7 +32,7 @@ def backward(
 ):
     """The backward pass of a tanh network once more, with a place for each fault."""
 
-    def faulty(recurrence, residuals, cotangents):
+    def faulty(recurrence, residuals, cotangents, sums):
         params, (xs, h0, *_), hs = residuals
         dh_last, dhs = cotangents
 
@@ -44,10 +44,10 @@ def backward(
         h_tm1s = jnp.concatenate([h0[None], hs[:-1]])
         dh0, deltas = lax.scan(step, last * dh_last, (before(dhs), h_tm1s, hs), reverse=reverse)
         deltas = after(deltas)
-        dw_ih = jnp.einsum("tbi,tbh->ih", xs, deltas)
-        dw_hh = jnp.einsum("tbi,tbh->ih", h_tm1s, deltas)
-        dparams = jrnn.RNNParams(dw_ih, dw_hh, deltas.sum((0, 1)))
-        return dparams, Inputs(deltas @ params.w_ih.T, dh0, Marks(), bptt.Entry())
+        dw_ih = jnp.einsum("tbi,tbh->hi", xs, deltas)
+        dw_hh = jnp.einsum("tbi,tbh->hi", h_tm1s, deltas)
+        sums = jax.tree.map(jnp.add, sums, Sums(dw_ih, dw_hh, deltas.sum((0, 1))))
+        return Cotangents(dh0, bptt.Entry()), sums, deltas @ params.w_ih.T
 
     return faulty
 
@@ -55,9 +55,9 @@ def backward(
 def h0_gradient(change):
     """A sound backward pass but for the gradient of h_0."""
 
-    def faulty(recurrence, residuals, cotangents):
-        dparams, dinputs = SOUND(recurrence, residuals, cotangents)
-        return dparams, dinputs._replace(h0=change(dinputs.h0))
+    def faulty(*arguments):
+        c_0, sums, dxs = SOUND(*arguments)
+        return c_0._replace(h=change(c_0.h)), sums, dxs
 
     return faulty
 
@@ -215,7 +215,7 @@ def kernel(recurrence, params, xs, h0):
 @pytest.fixture(params=[chunks, plain], ids=["chunks", "plain"])
 def form(request, monkeypatch):
     """The module whose backward pass a batch goes through."""
-    monkeypatch.setattr(chunks, "gradients", request.param.gradients)
+    monkeypatch.setattr(chunks, "backward", request.param.backward)
     return request.param
 
 
@@ -227,7 +227,7 @@ def test_no_fault():
 @pytest.mark.usefixtures("uncompiled")
 def test_the_copies_without_a_fault(monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(chunks, "gradients", backward())
+        patch.setattr(chunks, "backward", backward())
         assert worst_difference() <= RTOL
     monkeypatch.setattr(chunks, "_step_back", step_back())
     monkeypatch.setattr(chunks, "over_time", over_time(SOUND_OVER_TIME))
@@ -238,7 +238,7 @@ def test_the_copies_without_a_fault(monkeypatch):
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("fault", BACKWARD_FAULTS)
 def test_fault_in_the_rule(monkeypatch, fault):
-    monkeypatch.setattr(chunks, "gradients", BACKWARD_FAULTS[fault])
+    monkeypatch.setattr(chunks, "backward", BACKWARD_FAULTS[fault])
     assert worst_difference() > 10 * RTOL
 
 
@@ -275,6 +275,40 @@ def test_fault_in_the_state_before_a_chunk(monkeypatch, fault):
 def test_fault_in_the_states_before(monkeypatch, fault):
     monkeypatch.setattr(gradients, "states_entering", ENTERING_FAULTS[fault])
     assert worst_difference() > 10 * RTOL
+
+
+SOUND_SIDE_BY_SIDE = segments._side_by_side
+SEGMENT_FAULTS = {
+    "the states after the segments": (
+        "_side_by_side",
+        lambda r, p, i: SOUND_SIDE_BY_SIDE(r, p, i._replace(h0=jnp.roll(i.h0, -1, 0))),
+    ),
+    "h_0 in front of every segment": (
+        "_side_by_side",
+        lambda r, p, i: SOUND_SIDE_BY_SIDE(r, p, i._replace(h0=i.h0 * 0 + i.h0[:1])),
+    ),
+    "segments in another order": (
+        "_side_by_side",
+        lambda r, p, i: SOUND_SIDE_BY_SIDE(r, p, i)[::-1],
+    ),
+    "link cut between segments": ("reaching_h0", lambda marks, c_0, dh: jnp.zeros_like(c_0)),
+    "sums 0.1 % small": (
+        "of_parameters",
+        lambda params, xs, sums: jax.tree.map(lambda d: 0.999 * d, of_parameters(params, xs, sums)),
+    ),
+}
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("fault", [None, *SEGMENT_FAULTS])
+def test_fault_in_the_segments(monkeypatch, fault):
+    def remade(recurrence, params, xs, h0):
+        return bptt.run(recurrence, params, bptt.whole(params, xs, h0), remat=True)
+
+    monkeypatch.setattr(segments, "_sizes", lambda inputs: (2, 2))  # one pair, one, and a rest
+    if fault:
+        monkeypatch.setattr(segments, *SEGMENT_FAULTS[fault])
+    assert (worst_difference(remade) > 10 * RTOL) == (fault is not None)
 
 
 @pytest.mark.usefixtures("uncompiled")

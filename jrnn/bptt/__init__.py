@@ -35,8 +35,8 @@ matmuls over many steps at once. The custom rule (`rule.py`) computes the states
 - `plain.py`, for one sequence: (9) by a `lax.scan`, (11)-(13) over all steps at once. It keeps all
   deltas; JAX maps it well, for a gradient of each sequence, and differentiates it well.
 
-Whoever maps one sequence over a batch gets the batch (`mapped.py`). `segments.py` is the same
-recurrence in less memory.
+Whoever maps one sequence over a batch gets the batch (`mapped.py`). `segments.py` is a rule of its
+own around the same two forms, which keeps sqrt(T) states.
 """
 
 import jax

@@ -20,13 +20,11 @@ from jax import lax
 from jrnn.arrays import are_ids
 from jrnn.bptt import plain
 from jrnn.bptt.gradients import (
-    Gradients,
+    Backward,
     Residuals,
     Sums,
     add_weight_gradients,
-    in_the_order_of_the_inputs,
     input_gradients,
-    no_sums,
     operands,
 )
 from jrnn.bptt.inputs import Links, links, states_entering
@@ -45,25 +43,31 @@ class Given(NamedTuple):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def gradients(recurrence: Recurrence, residuals: Residuals, cotangents: Results) -> Gradients:
+def backward(
+    recurrence: Recurrence, residuals: Residuals, cotangents: Results, sums: Sums
+) -> Backward:
     """(9)-(13), of a batch."""
     pass_ = partial(_scheduled, recurrence)
     xs, h0 = residuals.inputs[:2]
-    return by_schedule(pass_, recurrence.schedule, xs, h0, (residuals, cotangents))
+    return by_schedule(pass_, recurrence.schedule, xs, h0, (residuals, cotangents, sums))
 
 
-@gradients.defjvp
-def _gradients_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
-    def plainly(residuals: Residuals, cotangents: Results) -> Gradients:
-        return mapped_in_front(plain.gradients(recurrence, residuals, cotangents))
+@backward.defjvp
+def _backward_jvp(recurrence: Recurrence, primals: Any, tangents: Any) -> Any:
+    def plainly(residuals: Residuals, cotangents: Results, sums: Sums) -> Backward:
+        return mapped_in_front(plain.backward(recurrence, residuals, cotangents, sums))
 
     return jax.jvp(plainly, primals, tangents)
 
 
 @partial(jax.jit, static_argnums=(0, 1), inline=True)
 def _scheduled(
-    recurrence: Recurrence, schedule: Schedule, residuals: Residuals, cotangents: Results
-) -> Gradients:
+    recurrence: Recurrence,
+    schedule: Schedule,
+    residuals: Residuals,
+    cotangents: Results,
+    sums: Sums,
+) -> Backward:
     params, (xs, _, marks, entry), _ = residuals
     dh_last, dhs = cotangents
     given = Given(dhs, links(marks), dh_last)
@@ -83,10 +87,9 @@ def _scheduled(
 
     dxs = None if are_ids(xs) else empty(xs.shape, xs)
     c_T = Cotangents(dh_last, jax.tree.map(jnp.zeros_like, entry))
-    state = c_T, no_sums(params, xs), dxs
+    state = c_T, sums, dxs
     c_0, sums, dxs = over_time(len(xs), schedule.backward, chunk, state, reverse=True)
-    dxs = dxs if dxs is None else floats(dxs)
-    return in_the_order_of_the_inputs(residuals, sums, dxs, c_0, dh_last)
+    return c_0, sums, dxs if dxs is None else floats(dxs)
 
 
 def _step_back(

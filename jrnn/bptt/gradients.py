@@ -1,4 +1,4 @@
-"""(11)-(13), and the cotangent of h_0: what follows from the deltas of some steps or all of them.
+"""(11)-(13), what follows from the deltas of some steps or of all of them.
 
     dw_hh^T += [delta_t of the steps, as H x N] [m * e_{t-1} of the steps, as N x H]
     dw_ih^T += [delta_t of the steps, as H x N] [x_t of the steps, as N x I]
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn.arrays import are_ids, at_least_float32
-from jrnn.bptt.inputs import Inputs, Marks, inside, masked, reaching_h0, states_entering
+from jrnn.bptt.inputs import Inputs, inside, masked, states_entering
 from jrnn.bptt.loops import rows
 from jrnn.bptt.step import Cotangents, Recurrence
 from jrnn.types import RNNParams
@@ -38,6 +38,10 @@ class Sums(NamedTuple):
     w_ih: jax.Array  # [H, I]; for ids [I, H]
     w_hh: jax.Array  # [H, H]
     b_h: jax.Array | None  # [H]
+
+
+# Of some steps: what reaches the first of them, the sums with theirs, and their dx_t.
+Backward = tuple[Cotangents, Sums, jax.Array | None]
 
 
 def no_sums(params: RNNParams, xs: jax.Array) -> Sums:
@@ -83,12 +87,8 @@ def input_gradients(recurrence: Recurrence, deltas: jax.Array, w_ih: jax.Array) 
     )
 
 
-def in_the_order_of_the_inputs(
-    residuals: Residuals, sums: Sums, dxs: jax.Array | None, c_0: Cotangents, dh_last: jax.Array
-) -> Gradients:
-    """What the rule returns."""
-    params, (xs, _, marks, _), _ = residuals
+def of_parameters(params: RNNParams, xs: jax.Array, sums: Sums) -> RNNParams:
+    """The sums over all steps, as the parameters stand."""
     sums = lax.optimization_barrier(sums)  # or XLA transposes the factors instead of the sums
     dparams = RNNParams(sums.w_ih if are_ids(xs) else sums.w_ih.T, sums.w_hh.T, sums.b_h)
-    dparams = jax.tree.map(lambda d: d.astype(params.w_hh.dtype), dparams)
-    return dparams, Inputs(dxs, reaching_h0(marks, c_0.h, dh_last), Marks(), c_0.entry)
+    return jax.tree.map(lambda d, p: d.astype(p.dtype), dparams, params)

@@ -38,10 +38,10 @@ def scan(step: Step, reverse: bool, weights: Any, init: jax.Array, xs: Any) -> A
 
     def step_in_bits(carry: jax.Array, x: Any) -> tuple[jax.Array, jax.Array]:
         carry, y = step(weights, carry, x)
-        return carry, bits(y)
+        return carry, jax.tree.map(bits, y)
 
     carry, ys = lax.scan(step_in_bits, init, xs, reverse=reverse)
-    return carry, floats(ys)
+    return carry, jax.tree.map(floats, ys)
 
 
 @scan.defjvp  # bits have no derivative; only differentiating twice comes here

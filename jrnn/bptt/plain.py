@@ -12,25 +12,25 @@ from jax import lax
 
 from jrnn.arrays import are_ids
 from jrnn.bptt.gradients import (
-    Gradients,
+    Backward,
     Residuals,
+    Sums,
     add_weight_gradients,
-    in_the_order_of_the_inputs,
     input_gradients,
-    no_sums,
     operands,
 )
 from jrnn.bptt.inputs import Entry, links, states_entering
 from jrnn.bptt.loops import scan
+from jrnn.bptt.mapped import Results
 from jrnn.bptt.step import Cotangents, Recurrence
 
 
-def gradients(
-    recurrence: Recurrence, residuals: Residuals, cotangents: tuple[jax.Array, jax.Array]
-) -> Gradients:
+def backward(
+    recurrence: Recurrence, residuals: Residuals, cotangents: Results, sums: Sums
+) -> Backward:
     """(9)-(13), of one sequence or a batch."""
     params, inputs, hs = residuals
-    xs, _, marks, entry = inputs
+    marks, entry = inputs.marks, inputs.entry
     dh_last, dhs = cotangents
 
     def step_back(
@@ -48,6 +48,6 @@ def gradients(
     with jax.named_scope("rnn_weight_gradients"):
         deltas = lax.optimization_barrier(jnp.moveaxis(deltas, -1, 0))
         x, states = operands(residuals, 0, len(hs))
-        sums = add_weight_gradients(recurrence, no_sums(params, xs), deltas, x, states)
-        dxs = None if are_ids(xs) else input_gradients(recurrence, deltas, params.w_ih)
-    return in_the_order_of_the_inputs(residuals, sums, dxs, c_0, dh_last)
+        sums = add_weight_gradients(recurrence, sums, deltas, x, states)
+        dxs = None if are_ids(x) else input_gradients(recurrence, deltas, params.w_ih)
+    return c_0, sums, dxs

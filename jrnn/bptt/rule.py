@@ -6,9 +6,9 @@ import jax
 
 from jrnn.arrays import varying_alike
 from jrnn.bptt import chunks, plain
-from jrnn.bptt.gradients import Gradients, Residuals
-from jrnn.bptt.inputs import Inputs, only_one
-from jrnn.bptt.mapped import Results, in_one_batch
+from jrnn.bptt.gradients import Backward, Gradients, Residuals, Sums, no_sums, of_parameters
+from jrnn.bptt.inputs import Inputs, Marks, only_one, reaching_h0
+from jrnn.bptt.mapped import Results, States, in_one_batch
 from jrnn.bptt.states import in_place
 from jrnn.bptt.step import Recurrence
 from jrnn.types import RNNParams
@@ -22,10 +22,17 @@ def run(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Results:
 
 
 def _of_any_size(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Results:
-    if inputs.h0.ndim == 2 and len(inputs.h0) == 1:
-        h_last, hs = _states(recurrence, params, only_one(inputs))
-        return h_last[None], hs[:, None]
-    return _states(recurrence, params, inputs)
+    return one_as_such(_states, recurrence, params, inputs)
+
+
+def one_as_such(
+    states: States, recurrence: Recurrence, params: RNNParams, inputs: Inputs
+) -> Results:
+    """(h_last, hs) by `states`, which a batch of one sequence reaches as that sequence."""
+    if inputs.h0.ndim == 1 or len(inputs.h0) != 1:
+        return states(recurrence, params, inputs)
+    h_last, hs = states(recurrence, params, only_one(inputs))
+    return h_last[None], hs[:, None]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -42,9 +49,19 @@ def _states_fwd(
 
 
 def _states_bwd(recurrence: Recurrence, residuals: Residuals, cotangents: Results) -> Gradients:
-    alone = residuals.inputs.h0.ndim == 1  # in chunks [H, K, 1] it would write number by number
-    form = plain if alone else chunks
-    return form.gradients(recurrence, residuals, cotangents)
+    params, (xs, _, marks, _), _ = residuals
+    c_0, sums, dxs = backward(recurrence, residuals, cotangents, no_sums(params, xs))
+    dh0 = reaching_h0(marks, c_0.h, cotangents[0])
+    return of_parameters(params, xs, sums), Inputs(dxs, dh0, Marks(), c_0.entry)
 
 
 _states.defvjp(_states_fwd, _states_bwd)
+
+
+def backward(
+    recurrence: Recurrence, residuals: Residuals, cotangents: Results, sums: Sums
+) -> Backward:
+    """(9)-(13), of one sequence or a batch."""
+    alone = residuals.inputs.h0.ndim == 1  # in chunks [H, K, 1] it would write number by number
+    form = plain if alone else chunks
+    return form.backward(recurrence, residuals, cotangents, sums)
