@@ -128,8 +128,10 @@ def arguments(batch, seed):
     return (*case.params, case.xs, case.h0, *marks, *rng.normal(size=(2, *states)))
 
 
-@pytest.mark.parametrize("mapped", MAPPED)
-@pytest.mark.parametrize("batch", [False, True], ids=["sequence", "batch"])
+@pytest.mark.parametrize(
+    ("mapped", "batch"),
+    [*((name, False) for name in MAPPED), ("the lengths", True), ("all data", True), ("all", True)],
+)
 def test_whatever_is_mapped_a_map_is_a_loop(mapped, batch):
     axes = MAPPED[mapped]
     calls = [arguments(batch, seed) for seed in range(2)]
