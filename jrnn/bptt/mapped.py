@@ -16,7 +16,8 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jrnn.bptt.inputs import Inputs, as_one_batch
+from jrnn.arrays import varying_alike
+from jrnn.bptt.inputs import Inputs, as_one_batch, only_one
 from jrnn.bptt.step import Recurrence
 from jrnn.types import RNNParams
 
@@ -36,15 +37,21 @@ class Call(NamedTuple):
 
     @partial(jax.jit, static_argnums=0, inline=True)
     def of(self, *leaves: jax.Array) -> Results:
-        """(h_last, hs)."""
-        return self.states(self.recurrence, *jax.tree.unflatten(self.tree, leaves))
+        """(h_last, hs); a batch of one sequence is that sequence."""
+        params, inputs = jax.tree.unflatten(self.tree, leaves)
+        if inputs.h0.ndim == 1 or len(inputs.h0) != 1:
+            return self.states(self.recurrence, params, inputs)
+        h_last, hs = self.states(self.recurrence, params, only_one(inputs))
+        return h_last[None], hs[:, None]
 
 
 def in_one_batch(
     states: States, recurrence: Recurrence, params: RNNParams, inputs: Inputs
 ) -> Results:
     """(h_last, hs) by `states`, which `vmap` with shared weights calls with one batch."""
-    leaves, tree = jax.tree.flatten((params, inputs))
+    # Under `shard_map` a replicated weight becomes a copy per device out here, so that JAX, not
+    # the rule, sums its gradient over the mesh.
+    leaves, tree = jax.tree.flatten(varying_alike((params, inputs)))
     h_last, hs = _rnn.bind(*leaves, call=Call(states, recurrence, tree))
     return h_last, hs
 

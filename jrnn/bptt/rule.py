@@ -4,11 +4,10 @@ from functools import partial
 
 import jax
 
-from jrnn.arrays import varying_alike
 from jrnn.bptt import chunks, plain
 from jrnn.bptt.gradients import Backward, Gradients, Residuals, Sums, no_sums, of_parameters
-from jrnn.bptt.inputs import Inputs, Marks, only_one, reaching_h0
-from jrnn.bptt.mapped import Results, States, in_one_batch
+from jrnn.bptt.inputs import Inputs, Marks, reaching_h0
+from jrnn.bptt.mapped import Results, in_one_batch
 from jrnn.bptt.states import in_place
 from jrnn.bptt.step import Recurrence
 from jrnn.types import RNNParams
@@ -16,23 +15,7 @@ from jrnn.types import RNNParams
 
 def run(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Results:
     """(h_last, hs), for xs `[T, I]` or `[T, B, I]` or their ids, and states `[H]` or `[B, H]`."""
-    # Under `shard_map` a replicated weight becomes a copy per device out here, so that JAX, not
-    # the rule, sums its gradient over the mesh.
-    return in_one_batch(_of_any_size, recurrence, *varying_alike((params, inputs)))
-
-
-def _of_any_size(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Results:
-    return one_as_such(_states, recurrence, params, inputs)
-
-
-def one_as_such(
-    states: States, recurrence: Recurrence, params: RNNParams, inputs: Inputs
-) -> Results:
-    """(h_last, hs) by `states`, which a batch of one sequence reaches as that sequence."""
-    if inputs.h0.ndim == 1 or len(inputs.h0) != 1:
-        return states(recurrence, params, inputs)
-    h_last, hs = states(recurrence, params, only_one(inputs))
-    return h_last[None], hs[:, None]
+    return in_one_batch(_states, recurrence, params, inputs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

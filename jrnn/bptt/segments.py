@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jrnn.arrays import varying_alike
 from jrnn.bptt import rule
 from jrnn.bptt.gradients import Gradients, Residuals, no_sums, of_parameters
 from jrnn.bptt.inputs import Inputs, Marks, as_one_batch, reaching_h0
@@ -40,11 +39,7 @@ class Kept(NamedTuple):
 
 def run(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Results:
     """(h_last, hs), of one sequence or a batch."""
-    return in_one_batch(_of_any_size, recurrence, *varying_alike((params, inputs)))
-
-
-def _of_any_size(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Results:
-    return rule.one_as_such(_states, recurrence, params, inputs)
+    return in_one_batch(_states, recurrence, params, inputs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
