@@ -5,7 +5,6 @@ stranger can be opened, and is read by many other programs. Needs the package sa
 """
 
 import json
-import os
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.arrays import named_leaves
+from jrnn.files import write_whole
 from jrnn.types import ReadoutParams, RNNParams
 
 _FORMAT = "jrnn 1"
@@ -43,12 +43,7 @@ def save_model(
     leaves = named_leaves({"rnn": rnn_params, "readout": readout_params})
     arrays = {name: np.ascontiguousarray(leaf) for name, leaf in leaves}
     content = to_bytes(arrays, {"format": _FORMAT, "settings": json.dumps(settings)})
-    unfinished = Path(f"{path}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, content)
 
 
 def load_model(
