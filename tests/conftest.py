@@ -1,27 +1,29 @@
-"""float64 and JAX's strictest rules for every test, and two CPU devices for the mesh."""
+"""float64 and JAX's strictest rules for every test, and two CPU devices for the mesh.
+
+Most of the suite's time is compilation. The quick tier, which is what `python -m pytest` runs,
+therefore compiles without most of XLA's and LLVM's optimisations. Tests of the kernel's values,
+memory, structure and time as users have them are marked `optimized` and run in a call of their own,
+`python -m pytest -m optimized`: how a process compiles never changes while it runs, so no fixture
+and no order of the tests can mix programs of the two kinds.
+"""
+
+import os
 
 import jax
 import pytest
 
-jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_num_cpu_devices", 2)
 
-
-@pytest.fixture
-def optimized():
-    """Compiled as users have it: what tests of the kernel's values, memory and time ask for."""
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation(request):
-    """Without most of LLVM's optimisations; most of the suite's time is compilation."""
-    slow = request.node.get_closest_marker("slow")
-    quick = slow is None and "optimized" not in request.fixturenames
-    if quick != jax.config.read("jax_disable_most_optimizations"):
-        jax.config.update("jax_disable_most_optimizations", quick)
-        jax.clear_caches()  # which take no notice
+def pytest_configure(config):
+    """Before anything is compiled, here and in the processes that tests start."""
+    if "not optimized" in config.option.markexpr:
+        jax.config.update("jax_disable_most_optimizations", True)
+        if jax.__version_info__ < (0, 11):  # 0.62 to 0.70 of the time; newer ones know no such flag
+            flags = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false"
+            os.environ["XLA_FLAGS"] = " ".join(flags)
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_num_cpu_devices", 2)
 
 
 @pytest.fixture

@@ -251,7 +251,7 @@ def interrupted(text_file, tmp_path, capsys, monkeypatch, float32):
     return command
 
 
-@pytest.mark.usefixtures("optimized")  # as the other process was
+@pytest.mark.optimized  # as the other process was
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(interrupted, trained, tmp_path, capsys):
     status, text, _ = run(capsys, *interrupted, "--resume")
     assert status == 0

@@ -372,21 +372,11 @@ def copy_with(old, new):
 CHECKS = sorted({c for *_, checks in FAULTS.values() for c in checks}, key=lambda c: c.__name__)
 
 
-@pytest.fixture
-def quick_compilation():
-    """Every copy is compiled, and runs once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
 def test_the_copy_without_a_fault(check):
     check(copy_with("# --- what they share", "# --- what they share"))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault(fault):
     old, new, checks = FAULTS[fault]

@@ -122,7 +122,7 @@ def test_ci_runs_the_command_of_the_readme():
     sed = re.search(r"\$\((sed .*)\)", (ROOT / ".ci/run").read_text())[1]
     found = subprocess.run(["bash", "-c", sed], cwd=ROOT, capture_output=True, text=True)
     assert found.stdout.strip() == command
-    assert command.endswith("pytest")
+    assert command.endswith("python -m pytest && .venv/bin/python -m pytest -m optimized")
 
 
 def in_a_new_process(code):

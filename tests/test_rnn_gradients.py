@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 
 import jrnn
 
-pytestmark = pytest.mark.usefixtures("optimized")
+pytestmark = pytest.mark.optimized
 
 
 def assert_exact(case, activation="tanh", f=jrnn.rnn):

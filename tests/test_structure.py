@@ -13,7 +13,7 @@ from jaxprs import carries, named
 import jrnn
 from jrnn.training import init_train_state, make_train_step
 
-pytestmark = pytest.mark.usefixtures("optimized")
+pytestmark = pytest.mark.optimized
 
 # T*B*H, B*H*H and the rest are far apart; 7 is no split that a compiler would choose.
 T, B, I, H = 3, 7, 4, 16

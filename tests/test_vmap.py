@@ -48,7 +48,7 @@ def compiled(f, case):
     return jax.jit(jax.grad(lambda *args: cost(f(*args)))).lower(*args).compile()
 
 
-@pytest.mark.usefixtures("optimized")
+@pytest.mark.optimized
 @pytest.mark.parametrize("inner", [lambda f: f, jax.jit], ids=["", "jit"])
 def test_a_mapped_sequence_is_the_program_of_the_batch(inner):
     """With a gradient for each, summed afterwards, it would need B*H*H numbers more."""
