@@ -2,29 +2,22 @@
 
 import csv
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import char_lm
 import char_run
 import jax
 import pytest
 from char_data import load_data, training_chunks
+from programs import run_example
 
 from jrnn.checkpoint import Checkpoints
 from jrnn.parallel import batch_mesh, whole_batch
 
-ROOT = Path(__file__).parents[1]
-
 
 def run(out, *options):
-    """Validation bits, what was printed, and the seconds of a run of the example."""
-    start = time.perf_counter()
-    command = [sys.executable, "examples/char_lm.py", "--out", str(out), *options]
-    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    seconds = time.perf_counter() - start
+    """Validation bits, what was printed, and the processor time of a run of the example."""
+    text, seconds = run_example("char_lm", "--out", out, *options)
     with (out / "metrics.csv").open(newline="") as file:
         *_, last = csv.DictReader(file)
     return float(last["validation_bits"]), text, seconds
@@ -33,13 +26,11 @@ def run(out, *options):
 @pytest.mark.slow
 def test_the_default_run(tmp_path):
     bits, text, seconds = run(tmp_path)
-    if seconds >= 120:  # a shared machine may have been busy; it is not busy always
-        seconds = run(tmp_path)[2]
-    print(f"{bits:.3f} bits per character in {seconds:.0f} s")
+    print(f"{bits:.3f} bits per character in {seconds:.0f} s of processor time")
     three_gram = float(text.split("3-gram")[1].split()[0])
     assert bits <= three_gram - 0.3
     assert "the network is" in text.split("3-gram\n")[-1]  # and how far from the best n-gram
-    assert seconds < 120
+    assert seconds < 2 * 120  # two minutes of two cores
 
 
 @pytest.mark.slow

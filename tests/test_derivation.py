@@ -1,5 +1,6 @@
 """Every form of the gradient against the NumPy oracle, and what the sources say of each factor."""
 
+import time
 from functools import partial
 
 import jax
@@ -472,8 +473,6 @@ def test_mean_and_total_cost_differ_by_the_number_of_steps():
 
 @pytest.mark.usefixtures("float32")
 def test_by_step_at_a_useful_size():
-    import time
-
     args = example(T=200, H=64, I=8)
     args = jax.tree.map(lambda x: x.astype(np.float32), args)
     for form in (derivation.gradients_per_step, derivation.gradients_per_use):
@@ -481,9 +480,9 @@ def test_by_step_at_a_useful_size():
         memory = f.lower(*args).compile().memory_analysis()
         assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 200e6
         jax.block_until_ready(f(*args))
-        start = time.perf_counter()
+        start = time.process_time()  # of the processor: whatever else the machine does
         jax.block_until_ready(f(*args))
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 2  # a second of two cores
 
 
 # --- planted faults ------------------------------------------------------------------------------
