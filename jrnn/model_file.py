@@ -3,16 +3,16 @@
 Such a file holds data only, so that one from a stranger can be opened, and many other programs read
 its arrays. Needs the package safetensors.
 
-Format 2: the metadata in the header have the one key "jrnn", a JSON text:
+Format 2: the metadata in the header has one key, "jrnn", and its value is a JSON text:
 
     sha256      the SHA-256 of the whole file without these 64 hexadecimal digits
     format      2
     params      the parameters: any pytree, and the names of its arrays, as in `pytree_json`
     settings    a JSON object
 
-Whatever the parameters are, they come back bit for bit, NaN and infinities too: who uses them has
-to judge them. Format 1 has no checksum and holds {"rnn": RNNParams, "readout": ReadoutParams}; it
-is still read.
+Parameters come back bit for bit, NaN and infinities too: whoever uses them has to judge them.
+
+Format 1 has no checksum. It holds {"rnn": RNNParams, "readout": ReadoutParams}, and is still read.
 """
 
 import hashlib
@@ -75,7 +75,9 @@ def save_model(
             nothing is written.
     """
     if not isinstance(settings, dict):
-        checks.refuse("settings", "a dict", type(settings).__name__, "{} is none.")
+        checks.refuse(
+            "settings", "a dict", type(settings).__name__, "Give {} where there are none."
+        )
     check_json("settings", settings)
     known = known_kinds(kinds)
     structure, arrays = to_json(params, known, set(_DTYPES.values()))

@@ -44,8 +44,8 @@ def sample_token(
             None keeps all.
 
     Returns:
-        `[...]` int32 tokens; -1 where the logits are no distribution: one is NaN or infinite, or
-        all are -inf. One that is -inf is never drawn.
+        `[...]` int32 tokens; one whose logit is -inf is never drawn. -1 where the logits are no
+        distribution: one is NaN or +inf, or all are -inf.
 
     Raises:
         ValueError: logits without a class, concrete ones that are no distribution, or a concrete

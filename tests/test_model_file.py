@@ -55,7 +55,7 @@ def assert_same(found, saved):
 # --- what comes back -----------------------------------------------------------------------------
 
 WORDS = ["", ".", "a", "b", "a.b", "a.b.c", "0", "1", "__metadata__", "params", "dict", "rnn/~/w"]
-WORDS += ['"', '"a"', "\\", "\0", "\n", " ", "é", "\u540d", "\U0001f642", "\ud800", "../a", "null"]
+WORDS += ['"', '"a"', "\\", "\0.", "\n", " ", "é", "\u540d", "\U0001f642", "\ud800", "../a", "null"]
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 DTYPES += ["float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32", "float64"]
 SHAPES = [(), (), (0,), (3,), (2, 3), (2, 0, 3), (1, 1, 2)]
