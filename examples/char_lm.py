@@ -40,7 +40,7 @@ from jax.sharding import Mesh
 
 import jrnn
 from jrnn.checkpoint import Checkpoints
-from jrnn.checks import refuse, sampling_options
+from jrnn.checks import readout_arguments, refuse, rnn_params, sampling_options
 from jrnn.model_file import load_model, save_model
 from jrnn.parallel import batch_mesh, check_agreement, use_cpu_cores
 from jrnn.text import Alphabet
@@ -122,7 +122,7 @@ def finish(
 ) -> None:
     """Write the model, the metrics and the curve, and say how good it is."""
     model, settings = jax.device_get(state.params), settings_of(args, data, mesh)
-    save_model(args.out / "model.safetensors", model.rnn, model.readout, settings)
+    save_model(args.out / "model.safetensors", model._asdict(), settings)
     write_metrics(args.out / "metrics.csv", record.rows)
     write_curve(args.out / "curve.png", record.rows, counts)
     report(record.rows, counts, data)
@@ -150,7 +150,9 @@ def check_prompt(prompt: str, alphabet: Alphabet) -> None:
 def write_samples(args: argparse.Namespace, model: Model, settings: Any, length: int) -> None:
     """Stream one sample, or print several one after the other."""
     alphabet = Alphabet(settings["characters"])
-    never = jnp.asarray(model.readout.b_o).at[0].set(-jnp.inf)  # U+FFFD is for reading only
+    w_ho, b_o = model.readout
+    b_o = jnp.zeros_like(w_ho[0]) if b_o is None else jnp.asarray(b_o)
+    never = b_o.at[0].set(-jnp.inf)  # U+FFFD is for reading only
     blocks = jrnn.sampling.generate(
         model.rnn,
         model.readout._replace(b_o=never),
@@ -178,22 +180,30 @@ def run_sampling(args: argparse.Namespace) -> int:
     path = args.out / "model.safetensors"
     if not path.exists():
         refuse("--out", "a directory with a model.safetensors", args.out, "Train a model first.")
-    rnn_params, readout_params, settings = load_model(path)
+    params, settings = load_model(path)
+    model = as_model(f"model file {path}", params)
     characters, activation = settings.get("characters"), settings.get("activation")
-    I = len(rnn_params.w_ih)
-    if (
-        not isinstance(characters, str)
-        or len(characters) != I
-        or activation not in ACTIVATIONS
-        or readout_params.b_o is None
-    ):
+    I = len(model.rnn.w_ih)
+    if not isinstance(characters, str) or len(characters) != I or activation not in ACTIVATIONS:
         alphabet = f"{len(characters)} characters" if isinstance(characters, str) else "no alphabet"
         expected = f"a character model, its activation and an alphabet of {I} characters"
         came = f"{alphabet}, activation {activation!r}"
         refuse(f"model file {path}", expected, came, "Train the model again.")
     check_prompt(args.prompt, Alphabet(characters))
-    write_samples(args, Model(rnn_params, readout_params), settings, length=args.sample)
+    write_samples(args, model, settings, length=args.sample)
     return 0
+
+
+def as_model(name: str, params: Any) -> Model:
+    """The parameters of a model file, which may be those of any network."""
+    expected, came = {"rnn": "RNNParams", "readout": "ReadoutParams"}, type(params).__name__
+    found = {part: type(x).__name__ for part, x in params.items()} if came == "dict" else came
+    if found != expected:
+        refuse(name, f"a character model, {expected}", found, "Train the model again.")
+    model = Model(**params)
+    rnn_params(model.rnn)
+    readout_arguments(model.readout, model.rnn.w_hh)
+    return model
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -1,5 +1,7 @@
 """Small things that several parts need: ids, biases, wide floats, draws, leaves by name."""
 
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +25,19 @@ def steps(xs: ArrayLike) -> tuple[int, ...]:
 
 
 def named_leaves(tree: Any) -> list[tuple[str, Any]]:
-    """The leaves by their paths, as `params.w_hh`."""
+    """The leaves by their paths, as `params.w_hh`; no two have one name."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
+    return [(".".join(path_key(_simple(key)) for key in path), leaf) for path, leaf in leaves]
+
+
+def path_key(key: str | int) -> str:
+    """A key or a position as a part of a path; in quotes where a path could be read otherwise."""
+    text = str(key)
+    return text if re.fullmatch(r"[\w/~-]+", text) else json.dumps(text)
+
+
+def _simple(key: Any) -> str:
+    return jax.tree_util.keystr((key,), simple=True)
 
 
 def at_least_float32(x: ArrayLike) -> jax.Array:

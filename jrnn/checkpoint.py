@@ -181,26 +181,35 @@ class Checkpoints:
             self._reporting(self._manager.close)
 
 
-def restore(checkpoint: Checkpoint, like: Any) -> Any:
-    """The state of a checkpoint, where a fresh state has its arrays.
+def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> Any:
+    """The state of a checkpoint, where a fresh state has its arrays; or a part of it.
 
     Args:
         checkpoint: of `Checkpoints.latest`.
         like: a state of the same structure, shapes and dtypes; on any devices.
+        part: the path of what `like` is in the state that was saved, such as "params", of which
+            nothing else is looked at then: to sample takes no optimiser. None is all of it.
 
     Returns:
         The state, on the devices of `like`.
 
     Raises:
-        ValueError: the checkpoint has other arrays; the message names the first.
+        ValueError: the checkpoint has other arrays, the message names the first; or no such part.
     """
-    wanted = dict(named_leaves(like))
-    for name in sorted(wanted.keys() | checkpoint.arrays.keys()):
-        expected, came = _kind_of(wanted.get(name)), _kind_of(checkpoint.arrays.get(name))
+    name = f"checkpoint {checkpoint.path}"
+    wanted, found = dict(named_leaves(like)), checkpoint.arrays
+    if part is not None:
+        wanted = {f"{part}.{key}" if key else part: leaf for key, leaf in wanted.items()}
+        found = {k: x for k, x in found.items() if k == part or k.startswith(f"{part}.")}
+        if wanted and not found:
+            came = ", ".join(sorted({key.partition(".")[0] for key in checkpoint.arrays}))
+            checks.refuse(name, f"a part {part}", came, "The part is a path in what was saved.")
+    for key in sorted(wanted.keys() | found.keys()):
+        expected, came = _kind_of(wanted.get(key)), _kind_of(found.get(key))
         if expected != came:
             repair = "It is of another model or optimiser: give the options that it was made with."
-            checks.refuse(f"checkpoint {checkpoint.path}, {name}", expected, came, repair)
-    put = [_put(checkpoint.arrays[name], leaf) for name, leaf in wanted.items()]
+            checks.refuse(f"{name}, {key}", expected, came, repair)
+    put = [_put(found[key], leaf) for key, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), put)
 
 

@@ -1,99 +1,195 @@
-"""A trained network in one file: arrays and a JSON header, in the safetensors format. No pickle.
+"""Trained parameters and their settings in one file, in the safetensors format. No pickle.
 
-The format (8 bytes of length, a JSON header, the arrays) holds data only, so that a file from a
-stranger can be opened, and is read by many other programs. Needs the package safetensors.
+Such a file holds data only, so that one from a stranger can be opened, and many other programs read
+its arrays. Needs the package safetensors.
+
+Format 2: the metadata in the header has one key, "jrnn", and its value is a JSON text:
+
+    sha256      the SHA-256 of the whole file without these 64 hexadecimal digits
+    format      2
+    params      the parameters: any pytree, and the names of its arrays, as in `pytree_json`
+    settings    a JSON object
+
+Parameters come back bit for bit, NaN and infinities too: whoever uses them has to judge them.
+
+Format 1 has no checksum. It holds {"rnn": RNNParams, "readout": ReadoutParams}, and is still read.
 """
 
+import hashlib
 import json
+import os
+import stat
+from collections.abc import Callable
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from jrnn import checks
-from jrnn.arrays import named_leaves
 from jrnn.files import write_whole
-from jrnn.types import ReadoutParams, RNNParams
+from jrnn.pytree_json import Kinds, check_json, from_json, known_kinds, to_json
 
-_FORMAT = "jrnn 1"
+_DTYPES = {
+    "BOOL": "bool",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+}
+_NO_DIGEST = b"0" * 64
 _REPAIR = "Train the model again, or give the file that training wrote."
 
 
 def save_model(
     path: str | PathLike[str],
-    rnn_params: RNNParams,
-    readout_params: ReadoutParams,
+    params: Any,
     settings: dict[str, Any],
+    *,
+    kinds: Kinds | None = None,
 ) -> None:
-    """Write a network and its settings; an older file at `path` is replaced once all is written.
+    """Write parameters and settings; an older file at `path` is replaced once all is written.
 
     Args:
         path: the file.
-        rnn_params: of the network.
-        readout_params: of its readout.
-        settings: whatever JSON can hold.
+        params: JAX or NumPy arrays, or a pytree of them: None, dicts with text as keys, lists,
+            tuples, and the NamedTuples of this package.
+        settings: what JSON can hold: dicts with text as keys, lists, text, finite numbers,
+            booleans, None.
+        kinds: NamedTuples of your own, by the names that they are to have in the file.
 
     Raises:
         ImportError: safetensors is missing.
         OSError: the file cannot be written.
+        ValueError: something would not come back as it is. The message names its place, and
+            nothing is written.
     """
-    to_bytes = _safetensors().numpy.save
-    leaves = named_leaves({"rnn": rnn_params, "readout": readout_params})
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in leaves}
-    content = to_bytes(arrays, {"format": _FORMAT, "settings": json.dumps(settings)})
+    if not isinstance(settings, dict):
+        checks.refuse(
+            "settings", "a dict", type(settings).__name__, "Give {} where there are none."
+        )
+    check_json("settings", settings)
+    known = known_kinds(kinds)
+    structure, arrays = to_json(params, known, set(_DTYPES.values()))
+    content = _to_bytes(arrays, {"params": structure, "settings": settings})
+    _from_bytes(f"model file {path}", content, known)  # what cannot be read is not written
     write_whole(path, content)
 
 
 def load_model(
-    path: str | PathLike[str],
-) -> tuple[RNNParams, ReadoutParams, dict[str, Any]]:
+    path: str | PathLike[str], *, kinds: Kinds | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Read what `save_model` wrote.
 
     Args:
         path: the file.
+        kinds: NamedTuples of your own, as they were given to `save_model`.
 
     Returns:
-        `(rnn_params, readout_params, settings)`.
+        `(params, settings)`, bit for bit. The arrays are JAX's, on the default device; NumPy's
+        where JAX would narrow them (64 bits without jax_enable_x64).
 
     Raises:
         ImportError: safetensors is missing.
         OSError: the file is missing or cannot be read.
-        ValueError: the file is cut short, is no model, or its arrays do not fit together.
+        ValueError: it is not as it was written, no model or no regular file, or it has parameters
+            of a kind that is neither of this package nor in `kinds`.
     """
-    name = f"model file {path}"
-    with Path(path).open("rb"):  # an OSError with the path, whatever safetensors makes of it
-        pass
+    name, known = f"model file {path}", known_kinds(kinds)
+    return _from_bytes(name, _content(name, path), known, _to_jax)
+
+
+def _content(name: str, path: str | PathLike[str]) -> bytes:
+    """All of a regular file; nothing is waited for."""
+    nonblocking = getattr(os, "O_NONBLOCK", 0)  # to open a pipe waits for its writer
+    with open(path, "rb", opener=lambda p, flags: os.open(p, flags | nonblocking)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            checks.refuse(name, "a regular file", "a pipe or a device", _REPAIR)
+        return file.read()
+
+
+def _to_bytes(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> bytes:
+    text = json.dumps({"sha256": _NO_DIGEST.decode(), "format": 2} | header)
     try:
-        with _safetensors().safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            if header.get("format") != _FORMAT:
-                came = f"format {header.get('format', 'none')}"
-                checks.refuse(name, f"format {_FORMAT}", came, _REPAIR)
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        settings = json.loads(header.get("settings", "null"))
-    except (_safetensors().SafetensorError, json.JSONDecodeError) as error:
-        checks.refuse(name, "a whole safetensors file", error, _REPAIR)
+        content = _safetensors().numpy.save(arrays, {"jrnn": text})
+    except _safetensors().SafetensorError as error:
+        checks.refuse("params, settings", "what safetensors can hold", error, "Leave some out.")
+    digest = _digest(content, content.index(_NO_DIGEST))
+    return content.replace(_NO_DIGEST, digest, 1)
+
+
+def _from_bytes(
+    name: str, content: bytes, known: Kinds, convert: Callable[[np.ndarray], Any] = np.asarray
+) -> tuple[Any, dict[str, Any]]:
+    """The parameters, of converted arrays, and the settings."""
+    try:
+        structure, arrays, settings = _parse(content)
+    except (_safetensors().SafetensorError, ValueError, RecursionError) as error:
+        checks.refuse(name, "a whole model file of jrnn, format 1 or 2", error, _REPAIR)
+    converted = {key: convert(x) for key, x in arrays.items()}
+    return from_json(name, structure, converted, known), settings
+
+
+def _parse(content: bytes) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
+    """The structure of the parameters, their arrays by name, and the settings."""
+    arrays = {key: _array(x) for key, x in _safetensors().deserialize(content)}
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    if metadata.get("format") == "jrnn 1":
+        structure, settings = _format_1(arrays), json.loads(metadata.get("settings", "null"))
+    else:
+        header = json.loads(metadata.get("jrnn", "null"))
+        if not isinstance(header, dict) or header.get("format") != 2:
+            raise ValueError("another format")
+        if not _is_as_written(content, header.get("sha256")):
+            raise ValueError("another SHA-256 than the one it was written with")
+        structure, settings = header.get("params"), header.get("settings")
     if not isinstance(settings, dict):
-        checks.refuse(name, "settings as a JSON object", repr(settings), _REPAIR)
-    return *_parameters(name, arrays), settings
+        raise ValueError("settings that are no JSON object")
+    return structure, arrays, settings
 
 
-def _parameters(name: str, arrays: dict[str, np.ndarray]) -> tuple[RNNParams, ReadoutParams]:
-    needed = {"rnn.w_ih", "rnn.w_hh", "readout.w_ho"}
-    if not needed <= arrays.keys() <= needed | {"rnn.b_h", "readout.b_o"}:
-        expected = f"the arrays {', '.join(sorted(needed))} and biases"
-        checks.refuse(name, expected, sorted(arrays), _REPAIR)
-    found = {key: jnp.asarray(value) for key, value in arrays.items()}
-    rnn_params = RNNParams(found["rnn.w_ih"], found["rnn.w_hh"], found.get("rnn.b_h"))
-    readout_params = ReadoutParams(found["readout.w_ho"], found.get("readout.b_o"))
-    try:
-        checks.rnn_params(rnn_params)
-        checks.readout_arguments(readout_params, rnn_params.w_hh)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error} {_REPAIR}") from error
-    return rnn_params, readout_params
+def _array(tensor: dict[str, Any]) -> np.ndarray:
+    if tensor["dtype"] not in _DTYPES:
+        raise ValueError(f"the dtype {tensor['dtype']}")
+    return np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+
+
+def _format_1(arrays: dict[str, np.ndarray]) -> Any:
+    """The structure of what format 1 holds, in the words of format 2."""
+    b_h, b_o = (name if name in arrays else None for name in ("rnn.b_h", "readout.b_o"))
+    rnn = {"w_ih": "rnn.w_ih", "w_hh": "rnn.w_hh", "b_h": b_h}
+    readout = {"w_ho": "readout.w_ho", "b_o": b_o}
+    return {"dict": {"rnn": {"RNNParams": rnn}, "readout": {"ReadoutParams": readout}}}
+
+
+def _is_as_written(content: bytes, digest: Any) -> bool:
+    given = str(digest).encode(errors="replace")
+    start = content.find(given)
+    return start >= 0 and _digest(content, start) == given
+
+
+def _digest(content: bytes, start: int) -> bytes:
+    """The SHA-256 of a file without the 64 digits that begin at `start`."""
+    view = memoryview(content)
+    digest = hashlib.sha256(view[:start])
+    digest.update(view[start + len(_NO_DIGEST) :])
+    return digest.hexdigest().encode()
+
+
+def _to_jax(x: np.ndarray) -> jax.Array | np.ndarray:
+    canonical = jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype
+    return jax.device_put(x) if canonical else x  # jnp.asarray would compile for each shape
 
 
 def _safetensors() -> Any:

@@ -44,12 +44,15 @@ def sample_token(
             None keeps all.
 
     Returns:
-        `[...]` int32 tokens.
+        `[...]` int32 tokens; one whose logit is -inf is never drawn. -1 where the logits are no
+        distribution: one is NaN or +inf, or all are -inf.
 
     Raises:
-        ValueError: logits without a class, or a concrete option outside its range.
+        ValueError: logits without a class, concrete ones that are no distribution, or a concrete
+            option outside its range.
     """
     checks.logits(logits)
+    checks.distribution(logits)
     checks.sampling_options(temperature, top_k, top_p)
     return _sample_token(key, logits, *_options(logits.shape[-1], temperature, top_k, top_p))
 
@@ -73,7 +76,8 @@ def _sample_token(
 ) -> jax.Array:
     greedy = temperature == 0
     wide = jnp.asarray(logits, jnp.float32)
-    wide = (wide - wide.max(-1, keepdims=True)) / jnp.where(greedy, 1, temperature)
+    largest = wide.max(-1, keepdims=True)  # not finite where they are no distribution
+    wide = (wide - largest) / jnp.where(greedy, 1, temperature)
 
     order = jnp.argsort(-wide, -1)  # stable: of equal logits the first is the likelier
     ranked = jnp.take_along_axis(wide, order, -1)
@@ -83,7 +87,8 @@ def _sample_token(
     likelier = jnp.cumsum(p, -1) - p  # the probability of all that ranks before
     ranked = jnp.where(likelier < top_p, ranked, -jnp.inf)
     rank = jax.random.categorical(key, ranked)[..., None]
-    return jnp.take_along_axis(order, rank, -1).squeeze(-1).astype(jnp.int32)
+    token = jnp.where(jnp.isfinite(largest), jnp.take_along_axis(order, rank, -1), -1)
+    return token.squeeze(-1).astype(jnp.int32)
 
 
 def generate(
@@ -103,7 +108,7 @@ def generate(
 
     Args:
         rnn_params: of a network over token ids: `w_ih [O, H]`.
-        readout_params: `w_ho [H, O]`.
+        readout_params: `w_ho [H, O]`. A token whose bias is -inf is never drawn.
         key: a JAX random key. Equal keys give equal samples.
         prompt: `[P]` token ids, P >= 1, read from a state of zeros; not part of what comes.
         length: number of tokens to draw for each sample.
@@ -117,10 +122,12 @@ def generate(
         An iterator over `[num_samples, n]` int32 tokens, n <= 32, that add up to `length`.
 
     Raises:
-        ValueError: an empty prompt, ids outside [0, O), an option outside its range.
+        ValueError: an empty prompt, ids outside [0, O), an option outside its range, parameters
+            that are not finite; of the iterator, a state that overflows.
     """
     prompt = np.asarray(prompt)
     checks.generate_arguments(rnn_params, readout_params, prompt, length, num_samples)
+    checks.finite_parameters(rnn_params=rnn_params, readout_params=readout_params)
     checks.sampling_options(temperature, top_k, top_p)
     options = _options(readout_params.w_ho.shape[1], temperature, top_k, top_p)
     draw = partial(_draw_block, rnn_params, readout_params, options, activation=activation)
@@ -149,7 +156,9 @@ def _draw(
 ) -> Iterator[np.ndarray]:
     for start in range(0, length, BLOCK):
         h, tokens = draw(h, jax.random.fold_in(key, start))
-        yield np.asarray(tokens).T[:, : length - start]
+        block = np.asarray(tokens).T[:, : length - start]
+        checks.drawn(block, start)
+        yield block
 
 
 @partial(jax.jit, static_argnames="activation")

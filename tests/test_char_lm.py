@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_losses_bit_for_bit(trained, text_file, tmp
     for a, b in zip(rows_of(trained[0]), rows_of(tmp_path), strict=True):
         assert (a["train_bits"], a["validation_bits"]) == (b["train_bits"], b["validation_bits"])
     ours, again = (load_model(d / "model.safetensors") for d in (trained[0], tmp_path))
-    jax.tree.map(np.testing.assert_array_equal, ours[:2], again[:2])
+    jax.tree.map(np.testing.assert_array_equal, ours[0], again[0])
 
 
 @pytest.mark.usefixtures("float32")
@@ -126,7 +126,7 @@ def test_two_devices_learn_what_one_does(text_file, tmp_path, capsys):
         options = ("--text", text_file, "--out", tmp_path, *TOY, "--devices", n)
         status, text, _ = run(capsys, *options)
         assert (status, f"devices     {n} cpu\n" in text) == (0, True)
-        assert load_model(tmp_path / "model.safetensors")[2]["machine"]["devices"] == f"{n} cpu"
+        assert load_model(tmp_path / "model.safetensors")[1]["machine"]["devices"] == f"{n} cpu"
         rows[n] = rows_of(tmp_path)
     for one, two in zip(rows[1], rows[2], strict=True):
         for name in ("train_bits", "validation_bits"):
@@ -201,17 +201,40 @@ def test_a_model_file_that_is_missing_cut_or_another_programs(trained, tmp_path,
     whole = (trained[0] / "model.safetensors").read_bytes()
     path = tmp_path / "model.safetensors"
     path.write_bytes(whole[:-10])
-    assert "expected a whole safetensors file" in run(capsys, *ask)[2]
-    rnn, readout, settings = load_model(trained[0] / "model.safetensors")
-    save_model(path, rnn, readout, settings | {"characters": "abc"})
+    assert "expected a whole model file" in run(capsys, *ask)[2]
+    params, settings = load_model(trained[0] / "model.safetensors")
+    save_model(path, params, settings | {"characters": "abc"})
     error = run(capsys, *ask)[2]
     assert "expected a character model, its activation and an alphabet of 19 characters" in error
     assert "got 3 characters, activation 'tanh'. Train the model again." in error
     for changed in ({"characters": None}, {"activation": ["tanh"]}, {"activation": "gelu"}):
-        save_model(path, rnn, readout, settings | changed)
+        save_model(path, params, settings | changed)
         assert "expected a character model" in run(capsys, *ask)[2]
-    save_model(path, rnn, readout._replace(b_o=None), settings)
-    assert "expected a character model" in run(capsys, *ask)[2]
+    for other in (params["rnn"], {"rnn": params["rnn"]}, {"rnn": params["readout"]}):
+        save_model(path, other, settings)
+        assert "expected a character model, {'rnn': 'RNNParams', 'reado" in run(capsys, *ask)[2]
+
+
+@pytest.mark.usefixtures("float32")
+def test_a_model_without_biases_is_sampled_from(trained, tmp_path, capsys):
+    params, settings = load_model(trained[0] / "model.safetensors")
+    bare = {
+        "rnn": params["rnn"]._replace(b_h=None),
+        "readout": params["readout"]._replace(b_o=None),
+    }
+    save_model(tmp_path / "model.safetensors", bare, settings)
+    status, text, _ = run(capsys, "--out", tmp_path, "--sample", 50)
+    assert (status, len(text), "\ufffd" in text) == (0, 51, False)
+
+
+@pytest.mark.usefixtures("float32")
+def test_a_model_that_is_not_finite_is_not_sampled_from(trained, tmp_path, capsys):
+    params, settings = load_model(trained[0] / "model.safetensors")
+    params["rnn"] = params["rnn"]._replace(w_hh=params["rnn"].w_hh.at[2, 1].set(jnp.nan))
+    save_model(tmp_path / "model.safetensors", params, settings)
+    status, text, error = run(capsys, "--out", tmp_path, "--sample", 5)
+    assert (status, text) == (1, "")
+    assert "error: rnn_params.w_hh: expected finite numbers; got nan at [2, 1], 1 of 256" in error
 
 
 @pytest.mark.parametrize(
@@ -258,8 +281,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(interrupted, trained
     assert f"resumed     checkpoint {tmp_path}/checkpoints/17, after step 17 of 30" in text
     assert "another machine" not in text
     ours, whole = (load_model(d / "model.safetensors") for d in (tmp_path, trained[0]))
-    jax.tree.map(np.testing.assert_array_equal, ours[:2], whole[:2])
-    assert ours[2] == whole[2]
+    jax.tree.map(np.testing.assert_array_equal, ours[0], whole[0])
+    assert ours[1] == whole[1]
     for row, other in zip(rows_of(tmp_path), rows_of(trained[0]), strict=True):
         del row["characters_per_second"], other["characters_per_second"]
         assert row == other

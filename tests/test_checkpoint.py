@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -165,6 +166,49 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         restore(found, make_state(hidden=3))
     with pytest.raises(ValueError, match=r"opt_state.0.count: expected no such array; got int"):
         restore(found, make_state()._replace(opt_state=()))
+
+
+def test_the_parameters_alone_take_no_optimiser(tmp_path):
+    state = make_state()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, MANIFEST)
+        found = checkpoints.latest()
+    other = make_state(1).params
+    for part, like, saved in [
+        ("params", other, state.params),
+        ("params.w", other["w"], state.params["w"]),
+        ("step", jnp.ones_like(state.step), state.step),
+        ("key", jax.random.key(1), state.key),
+    ]:
+        back = restore(found, like, part=part)
+        for x, y in zip(jax.tree.leaves(back), jax.tree.leaves(saved), strict=True):
+            assert x.dtype == y.dtype
+            assert (x == y).all()
+    name = f"checkpoint {tmp_path / '1'}"
+    parts = "carry, key, nonfinite, opt_state, params, step"
+    for part in ("weights", "param", "params.v", ""):
+        with pytest.raises(ValueError, match=f"{name}: expected a part {part}; got {parts}\\. The"):
+            restore(found, other, part=part)
+    with pytest.raises(ValueError, match=r"1, params\.w: expected \w+\[3, 3\]; got \w+\[6, 6\]"):
+        restore(found, other | {"w": jnp.zeros((3, 3))}, part="params")
+    for like, came in [
+        ({"w": other["w"]}, "b: expected no such array; got bfl"),
+        (other | {"c": other["b"]}, r"c: expected bfloat16\[6\]; got no such array"),
+    ]:
+        with pytest.raises(ValueError, match=rf"1, params\.{came}"):
+            restore(found, like, part="params")
+
+
+def test_two_paths_that_look_alike_are_two(tmp_path):
+    state = {
+        "a": {"b": jnp.zeros(2), "": jnp.full(2, 1.0)},
+        "a.b": jnp.full(2, 2.0),
+        "a.": jnp.full(2, 3.0),
+    }
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        back = restore(checkpoints.latest(), jax.tree.map(jnp.ones_like, state))
+    jax.tree.map(np.testing.assert_array_equal, back, state)
 
 
 @noisy

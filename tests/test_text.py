@@ -1,10 +1,11 @@
-"""Characters, streams, sampling, model files."""
+"""Characters, streams, sampling."""
 
 import errno
 import io
 import os
 import re
 import tempfile
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 
 import jrnn
 from jrnn import sampling
-from jrnn.model_file import load_model, save_model
 from jrnn.text import Alphabet, chunks, contiguous_streams, map_ids, read_blocks
 
 ANY_TEXT = st.text(min_size=1)
@@ -278,78 +278,72 @@ def test_an_activation_reaches_the_sampler():
     assert len(samples) == 2
 
 
-# --- model files ---------------------------------------------------------------------------------
+# --- what cannot be drawn ------------------------------------------------------------------------
+
+NAN, INF = float("nan"), float("inf")
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_model_file_holds_what_was_saved(tmp_path, bias):
-    rnn = RNN if bias else RNN._replace(b_h=None)
-    readout = READOUT if bias else READOUT._replace(b_o=None)
-    save_model(tmp_path / "m", rnn, readout, {"characters": "\ufffdaé", "n": [1, 2]})
-    found_rnn, found_readout, found_settings = load_model(tmp_path / "m")
-    for found, saved in [(found_rnn, rnn), (found_readout, readout)]:
-        assert type(found) is type(saved)
-        jax.tree.map(np.testing.assert_array_equal, found, saved)
-    assert found_settings == {"characters": "\ufffdaé", "n": [1, 2]}
-    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+@pytest.mark.parametrize("value", [NAN, INF, -INF], ids=str)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["w_ih", "w_hh", "b_h", "w_ho", "b_o"])
+def test_parameters_that_are_not_finite_are_refused_before_anything_is_drawn(name, dtype, value):
+    params = {
+        "rnn_params": jrnn.RNNParams(np.ones((6, 8)), np.ones((8, 8)), np.ones(8)),
+        "readout_params": jrnn.ReadoutParams(np.ones((8, 6)), np.ones(6)),
+    }
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    (part,) = (part for part in params if name in params[part]._fields)
+    array = getattr(params[part], name)
+    array[(1,) * array.ndim] = value
+    draw = partial(sampling.generate, key=jax.random.key(0), prompt=np.array([0]), length=1)
+    if (name, value) == ("b_o", -INF):  # a token that is never drawn
+        draw(**params)
+        array[:] = value
+    count, where = (array.size, 0) if (array == -INF).all() else (1, 1)
+    place = re.escape(str([where] * array.ndim))
+    came = f"{value} at {place}, {count} of {array.size} such"
+    with pytest.raises(ValueError, match=rf"^{part}\.{name}: expected finite numbers; got {came}"):
+        draw(**params)
 
 
-def test_a_model_file_that_is_none(tmp_path):
-    from safetensors.numpy import save_file
+def test_a_token_whose_bias_is_minus_infinity_is_never_drawn():
+    never = READOUT._replace(b_o=READOUT.b_o.at[2].set(-jnp.inf))
+    blocks = sampling.generate(RNN, never, jax.random.key(0), [2], 300, temperature=5.0)
+    assert set(np.concatenate(list(blocks), axis=1).ravel().tolist()) == {0, 1, 3, 4, 5}
 
-    path = tmp_path / "m"
-    save_model(path, RNN, READOUT, {})
-    whole = path.read_bytes()
-    for cut in (0, 5, 100, len(whole) - 1):
-        path.write_bytes(whole[:cut])
-        with pytest.raises(
-            ValueError,
-            match=r"m: expected a whole safetensors file; got .* Train the model again",
-        ):
-            load_model(path)
-    save_file({"a": np.zeros(1)}, path)
+
+def test_a_state_that_overflows_is_said_where_it_does():
+    """Of finite parameters, with an activation without bounds: every step multiplies by 1e9."""
+    H, O = RNN.w_hh.shape[0], RNN.w_ih.shape[0]
+    rnn = jrnn.RNNParams(jnp.ones((O, H), jnp.float32), 1e9 * jnp.eye(H, dtype=jnp.float32), None)
+    readout = jrnn.ReadoutParams(jnp.ones((H, O), jnp.float32), None)
+    draw = partial(sampling.generate, rnn, readout, jax.random.key(0), [0], activation="identity")
+    assert next(draw(5)).shape == (1, 5)
+    with pytest.raises(ValueError, match="expected finite logits at every token; got others at to"):
+        next(draw(6))
+
+
+NO_DISTRIBUTION = [
+    [0.0, NAN, 1.0],
+    [0.0, INF, 1.0],
+    [-INF, -INF, -INF],
+    [0.0, 1e300, 1.0],  # of which float32 makes infinity
+    [-1e300, -1e300, -1e300],
+]
+
+
+@pytest.mark.parametrize("row", NO_DISTRIBUTION, ids=str)
+def test_logits_that_are_no_distribution_are_refused(row):
     with pytest.raises(
-        ValueError, match=r"expected format jrnn 1; got format none\. Train the model"
+        ValueError, match=r"logits: expected numbers of float32, or -inf; got .*\[1"
     ):
-        load_model(path)
-    for text in ("{", "[1]", "null"):
-        save_file({"a": np.zeros(1)}, path, metadata={"format": "jrnn 1", "settings": text})
-        with pytest.raises(ValueError, match=r"model file .*m: expected (a whole|settings)"):
-            load_model(path)
-    header = {"format": "jrnn 1", "settings": "{}"}
-    save_file({"rnn.w_ih": np.zeros((2, 3))}, path, metadata=header)
-    with pytest.raises(ValueError, match=r"expected the arrays .*; got \['rnn.w_ih'\]"):
-        load_model(path)
-    arrays = {"rnn.w_ih": (2, 3), "rnn.w_hh": (3, 3), "readout.w_ho": (4, 2)}
-    save_file({k: np.zeros(s) for k, s in arrays.items()}, path, metadata=header)
-    with pytest.raises(ValueError, match=r"expected states \[..., H\] with H = 4"):
-        load_model(path)
-    with pytest.raises(FileNotFoundError):
-        load_model(tmp_path / "missing")
+        sampling.sample_token(jax.random.key(0), np.array([[0.0, -INF, 1.0], row]))
 
 
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    save_model(tmp_path / "m", RNN, READOUT, {"old": True})
-    with pytest.raises(TypeError):
-        save_model(tmp_path / "m", RNN, READOUT, {"not JSON": {1, 2}})
-
-    def disk_full(*args):
-        raise OSError(28, "No space left on device")
-
-    for name in ("os.replace", "os.fsync"):
-        with monkeypatch.context() as patch:
-            patch.setattr(name, disk_full)
-            with pytest.raises(OSError, match="No space left"):
-                save_model(tmp_path / "m", RNN, READOUT, {})
-    assert load_model(tmp_path / "m")[2] == {"old": True}
-    assert [p.name for p in tmp_path.iterdir()] == ["m"]
-    with pytest.raises(FileNotFoundError):
-        save_model(tmp_path / "missing" / "m", RNN, READOUT, {})
-
-
-def test_a_missing_extra_says_how_to_get_it(monkeypatch, tmp_path):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"pip install 'jrnn\[train\]'"):
-        save_model(tmp_path / "m", RNN, READOUT, {})
+@pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"top_k": 1, "top_p": 0.5}], ids=str)
+def test_traced_logits_that_are_no_distribution_give_minus_one(options):
+    logits = np.array([[0.0, -INF, 1.0], *NO_DISTRIBUTION])
+    draw = jax.jit(partial(sampling.sample_token, **options))
+    token, *none = np.asarray(draw(jax.random.key(0), logits)).tolist()
+    assert token in (0, 2)
+    assert none == [-1] * 5

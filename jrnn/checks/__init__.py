@@ -40,6 +40,9 @@ from jrnn.checks.options import compute_dtype as compute_dtype
 from jrnn.checks.options import generate_arguments as generate_arguments
 from jrnn.checks.options import nonfinite as nonfinite
 from jrnn.checks.options import sampling_options as sampling_options
+from jrnn.checks.sampling import distribution as distribution
+from jrnn.checks.sampling import drawn as drawn
+from jrnn.checks.sampling import finite_parameters as finite_parameters
 from jrnn.checks.sequences import cell_arguments as cell_arguments
 from jrnn.checks.sequences import lengths as lengths
 from jrnn.checks.sequences import rnn_arguments as rnn_arguments

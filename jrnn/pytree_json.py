@@ -1,0 +1,216 @@
+"""A pytree of parameters as JSON and named arrays, and back, bit for bit.
+
+    null                            None
+    "params.rnn.w_ih"               the array of this name
+    {"list": [...]}                 a list; "tuple" a tuple
+    {"dict": {key: ...}}            a dict, in its order
+    {"RNNParams": {field: ...}}     a NamedTuple, by the name of its kind
+
+The name of an array is its path: "params", then keys, fields and positions (`arrays.path_key`),
+with dots between. What would not come back as it is, is refused on its way out.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jrnn import checks
+from jrnn.arrays import path_key
+from jrnn.types import LayerNormParams, LayerParams, ReadoutParams, RNNParams, StackParams
+
+# A new kind of parameters is one line here.
+_KINDS = (
+    RNNParams,
+    ReadoutParams,
+    LayerNormParams,
+    LayerParams,
+    StackParams,
+)
+_CONTAINERS = {"dict": dict, "list": list, "tuple": tuple}
+_LEVELS = 100  # of nesting: readers of JSON take some hundreds
+
+Kinds = Mapping[str, Any]  # NamedTuples by the names that they have in JSON
+
+
+def known_kinds(kinds: Kinds | None) -> dict[str, type]:
+    """Containers, the NamedTuples of this package, and those of the caller, by their names.
+
+    Args:
+        kinds: the caller's.
+
+    Returns:
+        All of them.
+
+    Raises:
+        ValueError: one is no NamedTuple, or has a name that is taken.
+    """
+    own = _CONTAINERS | {kind.__name__: kind for kind in _KINDS}
+    given = {} if kinds is None else dict(kinds)
+    for name, kind in given.items():
+        if not _is_named_tuple(kind) or own.get(name, kind) is not kind:
+            expected = f"NamedTuples, by other names than {', '.join(own)}"
+            checks.refuse("kinds", expected, f"{name!r}: {kind!r}", "As in {'Model': Model}.")
+    return given | own
+
+
+def to_json(params: Any, kinds: Kinds, dtypes: set[str]) -> tuple[Any, dict[str, np.ndarray]]:
+    """Take a pytree apart.
+
+    Args:
+        params: a pytree of containers, kinds and arrays.
+        kinds: of `known_kinds`.
+        dtypes: the names of those that the arrays may have.
+
+    Returns:
+        Its structure, which JSON can hold, and its arrays by name.
+
+    Raises:
+        ValueError: something in it would not come back; the message names its place.
+    """
+    names = {kind: name for name, kind in kinds.items()}
+    arrays: dict[str, np.ndarray] = {}
+
+    def take(name: str, x: Any, level: int) -> Any:
+        if x is None:
+            return None
+        if type(x) not in names:
+            arrays[name] = _to_numpy(name, x, dtypes)
+            return name
+        _check_level("params", level)
+        if isinstance(x, dict):
+            _check_keys(name, x)
+        nodes = {
+            key: take(f"{name}.{path_key(key)}", child, level + 1) for key, child in _children(x)
+        }
+        return {names[type(x)]: list(nodes.values()) if type(x) in (list, tuple) else nodes}
+
+    return take("params", params, 0), arrays
+
+
+def from_json(name: str, structure: Any, arrays: Mapping[str, Any], kinds: Kinds) -> Any:
+    """Put a pytree together.
+
+    Args:
+        name: where it is from, for messages.
+        structure: of `to_json`, or anything that is no such thing.
+        arrays: by name.
+        kinds: of `known_kinds`.
+
+    Returns:
+        The pytree.
+
+    Raises:
+        ValueError: the structure is none, has a kind that is not known, or other arrays.
+    """
+    left = dict(arrays)
+
+    def put(node: Any, level: int) -> Any:
+        if node is None:
+            return None
+        if isinstance(node, str):
+            if node not in left:
+                checks.refuse(name, f"one array {node}", "none", "The file is not whole.")
+            return left.pop(node)
+        _check_level(name, level)
+        kind, content = _only_item(node)
+        if kind not in kinds:
+            repair = "A class of your own is given as load_model(path, kinds={name: class})."
+            checks.refuse(name, f"kinds of parameters among {', '.join(kinds)}", repr(kind), repair)
+        cls = kinds[kind]
+        children = dict(enumerate(content)) if isinstance(content, list) else content
+        if not isinstance(children, dict) or (cls in (list, tuple)) != isinstance(content, list):
+            repair = "save_model writes no such thing."
+            checks.refuse(name, f"the content of a {kind}", type(content).__name__, repair)
+        if _is_named_tuple(cls) and children.keys() != set(cls._fields):
+            expected, came = (f"{kind}({', '.join(fields)})" for fields in (cls._fields, children))
+            checks.refuse(name, expected, came, "Give the class that the file was written with.")
+        found = {key: put(child, level + 1) for key, child in children.items()}
+        if _is_named_tuple(cls):
+            return cls._make(found[field] for field in cls._fields)
+        return found if cls is dict else cls(found.values())
+
+    params = put(structure, 0)
+    if left:
+        checks.refuse(name, "no arrays beside the parameters", ", ".join(left), "It is no model.")
+    return params
+
+
+def check_json(name: str, x: Any, level: int = 0) -> None:
+    """Refuse what would not come back from JSON as it is.
+
+    Args:
+        name: of x, for the message.
+        x: anything.
+        level: how deep in it this is.
+
+    Raises:
+        ValueError: such a thing is in it; the message names its place.
+    """
+    if isinstance(x, (dict, list)):
+        _check_level(name.partition(".")[0], level)
+        if isinstance(x, dict):
+            _check_keys(name, x)
+        for key, child in _children(x):
+            check_json(f"{name}.{path_key(key)}", child, level + 1)
+    elif not _comes_back(x):
+        expected = "a dict, a list, text, a finite number, True, False or None"
+        came = repr(x) if isinstance(x, float) else type(x).__name__
+        checks.refuse(name, expected, came, "JSON holds nothing else: lists for tuples.")
+
+
+def _children(x: Any) -> Any:
+    """Keys, positions or fields, each with what is there."""
+    if isinstance(x, dict):
+        return x.items()
+    return zip(x._fields, x, strict=True) if _is_named_tuple(type(x)) else enumerate(x)
+
+
+def _only_item(node: Any) -> Any:
+    return next(iter(node.items())) if isinstance(node, dict) and len(node) == 1 else (None, None)
+
+
+def _is_named_tuple(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def _to_numpy(name: str, x: Any, dtypes: set[str]) -> np.ndarray:
+    if type(x) is not np.ndarray and not isinstance(x, jax.Array):
+        own = type(x).__name__
+        expected = "an array, None, or a dict, list, tuple or known NamedTuple of them"
+        repair = "jnp.asarray makes an array of a number; make other containers dicts."
+        if _is_named_tuple(type(x)):
+            repair = f"Give its class, here and to load_model: kinds={{{own!r}: {own}}}."
+        checks.refuse(name, expected, own, repair)
+    if str(x.dtype) not in dtypes:
+        repair = "Cast it by .astype; of a random key, take jax.random.key_data(key)."
+        checks.refuse(name, f"one of {', '.join(sorted(dtypes))}", x.dtype, repair)
+    if isinstance(x, jax.core.Tracer):
+        checks.refuse(name, "an array with values", "a traced one", "Save outside of jax.jit.")
+    if isinstance(x, jax.Array) and x.is_deleted():
+        repair = "It was donated: take what that call returned."
+        checks.refuse(name, "an array with values", "a deleted one", repair)
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+        repair = "Collect it by jax.experimental.multihost_utils.process_allgather."
+        checks.refuse(name, "an array of this process", "one of several processes", repair)
+    return np.asarray(x, order="C")
+
+
+def _check_keys(name: str, x: dict[Any, Any]) -> None:
+    for key in x:
+        if not isinstance(key, str) or not _comes_back(key):
+            checks.refuse(name, "keys that are text", f"{key!r:.80}", "JSON has no others.")
+
+
+def _check_level(name: str, level: int) -> None:
+    if level == _LEVELS:
+        checks.refuse(name, f"at most {_LEVELS} levels of nesting", "more", "Make it flatter.")
+
+
+def _comes_back(x: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(x, allow_nan=False)) == x)
+    except (TypeError, ValueError, RecursionError):
+        return False
