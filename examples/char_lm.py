@@ -10,6 +10,11 @@ side by side, in chunks: the hidden state crosses the cut between two chunks, th
 characters is printed beside the network's figure. Ctrl-C ends the training, not what it has made.
 """
 
+import char_streams
+
+if __name__ == "__main__":
+    char_streams.open_closed()  # before what is imported opens a file
+
 import argparse
 import contextlib
 import io
@@ -41,6 +46,7 @@ from jax.sharding import Mesh
 import jrnn
 from jrnn.checkpoint import Checkpoints
 from jrnn.checks import readout_arguments, refuse, rnn_params, sampling_options
+from jrnn.files import check_utf8
 from jrnn.model_file import load_model, save_model
 from jrnn.parallel import batch_mesh, check_agreement, use_cpu_cores
 from jrnn.text import Alphabet
@@ -84,6 +90,7 @@ def choose_devices(devices: int | Literal["all"] | None, batch_size: int) -> Mes
 
 def run_training(args: argparse.Namespace) -> int:
     """Train, and leave metrics, curve, model and checkpoints in `--out`."""
+    check_utf8("--out", args.out)
     mesh = choose_devices(args.devices, args.batch_size)
     args.out.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=args.out).close()  # an OSError now, not after the training
@@ -102,9 +109,13 @@ def run_training(args: argparse.Namespace) -> int:
                 finish(args, data, mesh, state, record, counts)
     step = int(state.step)
     if step < args.steps:
-        print(f"interrupted after step {step:,} of {args.steps:,}; all of it is saved, and")
-        print("--resume goes on with it")
-        return 130 if stop.signum == signal.SIGINT else 0
+        saved = jax.process_index() > 0 or (checkpoints.directory / str(step)).exists()
+        print(f"interrupted after step {step:,} of {args.steps:,}; ", end="")
+        if saved:
+            print("all of it is saved, and\n--resume goes on with it")
+        else:
+            print("no checkpoint of it was written:\n--resume goes on from the one before it")
+        return 130 if stop.signum == signal.SIGINT else int(not saved)
     print("a sample:\n")
     if jax.process_index() == 0:
         settings = settings_of(args, data, mesh)
@@ -123,11 +134,11 @@ def finish(
     """Write the model, the metrics and the curve, and say how good it is."""
     model, settings = jax.device_get(state.params), settings_of(args, data, mesh)
     save_model(args.out / "model.safetensors", model._asdict(), settings)
-    write_metrics(args.out / "metrics.csv", record.rows)
-    write_curve(args.out / "curve.png", record.rows, counts)
     report(record.rows, counts, data)
     if state.nonfinite:
         print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
+    write_metrics(args.out / "metrics.csv", record.rows)
+    write_curve(args.out / "curve.png", record.rows, counts)
     print(f"\nmodel.safetensors, metrics.csv and curve.png are in {args.out}")
 
 
@@ -298,23 +309,35 @@ def positive_float(text: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, 1 after bad input, 130 after Ctrl-C."""
+    """The exit status: 0, 1 after bad input or a failed write, 130 after Ctrl-C."""
     args = parse(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the terminal cannot show, escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs what it also raises
-    try:
-        sampling_options(args.temperature, args.top_k, args.top_p)
-        join(args)
-        silent = contextlib.redirect_stdout(io.StringIO())  # one process speaks
-        with silent if jax.process_index() > 0 else contextlib.nullcontext():
-            return run_sampling(args) if args.sample else run_training(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # before or after the training; during it there is a flag
-        print("interrupted", file=sys.stderr)
-        return 130
+    with char_streams.guarded("stderr", spare=True):
+        try:
+            with char_streams.guarded("stdout", spare=not args.sample) as output:
+                status = run(args)
+        except BrokenPipeError:  # whoever reads the sample has seen enough
+            return 1
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:  # before or after the training; during it there is a flag
+            print("interrupted", file=sys.stderr)
+            return 130
+        if output.error is not None and not isinstance(output.error, BrokenPipeError):
+            print(f"{output.error}; the run did without it", file=sys.stderr)
+        return status
+
+
+def run(args: argparse.Namespace) -> int:
+    """What the command line asks for; the exit status."""
+    sampling_options(args.temperature, args.top_k, args.top_p)
+    join(args)
+    silent = contextlib.redirect_stdout(io.StringIO())  # one process speaks
+    with silent if jax.process_index() > 0 else contextlib.nullcontext():
+        return run_sampling(args) if args.sample else run_training(args)
 
 
 if __name__ == "__main__":

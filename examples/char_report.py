@@ -1,17 +1,21 @@
 """What a training run of the character model leaves behind: a table, a picture, a few lines."""
 
 import csv
+import io
 from pathlib import Path
 
 from char_data import Data
 
+from jrnn.files import write_whole
+
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
     """The rows as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, table.getvalue().encode())
 
 
 def write_curve(path: Path, rows: list[dict[str, float]], counts: dict[str, float]) -> None:
@@ -36,8 +40,10 @@ def write_curve(path: Path, rows: list[dict[str, float]], counts: dict[str, floa
         title=f"Character model: {last:.3f} bits per character on held-out text",
     )
     axes.legend()
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
     plt.close(figure)
+    write_whole(path, picture.getvalue())
 
 
 def report(rows: list[dict[str, float]], counts: dict[str, float], data: Data) -> None:

@@ -176,7 +176,7 @@ def train(
         try:
             record.read(step, args.nonfinite)
         except ValueError:
-            save(int(state.step), state, None)
+            save(int(state.step), state, None, True)
             raise
 
     with progress_bar(done, args.steps, step_characters) as bar:
@@ -196,7 +196,7 @@ def train(
             if closes or step == args.steps:
                 score = record.evaluate(step, state.params)
             if saves or last:
-                save(step, state, score)
+                save(step, state, score, last)
             if last:
                 break
     record.evaluate(int(state.step), state.params)  # of where it was stopped; not for a checkpoint
@@ -215,8 +215,11 @@ def make_save(
     manifest: dict[str, Any],
     record: Record,
     checkpoints: Checkpoints | None,
-) -> Callable[[int, TrainState, float | None], None]:
-    """Writing a checkpoint, which raises an OSError or says it, as told."""
+) -> Callable[[int, TrainState, float | None, bool], None]:
+    """Writing a checkpoint, which raises an OSError or says it, as told.
+
+    The last one is waited for: what is written next has the disk for itself.
+    """
 
     def attempt(write: Callable[[], None]) -> None:
         try:
@@ -226,13 +229,13 @@ def make_save(
                 raise
             print(f"\n{error}; the training goes on", file=sys.stderr, flush=True)
 
-    def save(step: int, state: TrainState, score: float | None) -> None:
+    def save(step: int, state: TrainState, score: float | None, last: bool) -> None:
         if checkpoints is None:
             return
         whole = manifest | {"record": record.to_json()}
         attempt(checkpoints.wait)  # for the one before
         attempt(lambda: checkpoints.save(step, state, whole, score))
-        if step == args.steps:
+        if last:
             attempt(checkpoints.wait)
 
     return save

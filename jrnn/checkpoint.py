@@ -2,7 +2,7 @@
 
 A checkpoint is a directory, named by its step. orbax-checkpoint writes it in the background, beside
 its place, and renames it once all of it is on the disk: a run that is killed meanwhile has the ones
-before it. It holds
+before it, and so has one whose disk is full; what was written of it then is removed. It holds
 
     state       every array of the state by its path, a random key as its data
     manifest    whatever JSON can hold, the shapes and dtypes, and the SHA-256 of all of that and
@@ -29,10 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jrnn import checks
+from jrnn import checks, orbax_manager
 from jrnn.arrays import named_leaves
-
-_NO_SCORE = float("inf")
+from jrnn.files import check_utf8
 
 
 class Checkpoint(NamedTuple):
@@ -61,13 +60,15 @@ class Checkpoints:
         Raises:
             ImportError: orbax-checkpoint is missing.
             OSError: the directory cannot be made or written to.
-            ValueError: `keep` is below 1.
+            ValueError: `keep` is below 1, or the path of the directory is not UTF-8.
         """
         checks.sizes(keep=keep)
+        check_utf8("directory", directory)
         self.directory = Path(directory).resolve()
         if _writes():
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._manager = _manager(self.directory, keep)
+            orbax_manager.remove_unfinished(self.directory)
+            self._manager = orbax_manager.make(self.directory, keep)
 
     def save(
         self, step: int, state: Any, manifest: dict[str, Any], score: float | None = None
@@ -82,21 +83,22 @@ class Checkpoints:
 
         Raises:
             OSError: it cannot be written, as far as that is known by now; `wait` knows more. Or
-                the one before it could not.
+                the one before it could not. Nothing is left of what could not be.
         """
         arrays = _to_host(state)  # by every process, for some of it may be elsewhere
         if not _writes():
             return
         content = {"manifest": manifest, "arrays": {k: _kind(x) for k, x in arrays.items()}}
         content = json.loads(json.dumps(content))
-        args = _orbax().args.Composite(
-            state=_orbax().args.StandardSave(arrays),
-            manifest=_orbax().args.JsonSave(content | {"sha256": _sha256(content, arrays)}),
+        args = orbax_manager.orbax().args
+        both = args.Composite(
+            state=args.PyTreeSave(arrays),
+            manifest=args.JsonSave(content | {"sha256": _sha256(content, arrays)}),
         )
         if step in self._manager.all_steps():  # a run that stops where it has just saved
             return
-        metrics = {"score": _NO_SCORE if score is None else float(score)}
-        self._reporting(lambda: self._manager.save(step, args=args, metrics=metrics, force=True))
+        metrics = {"score": float("inf" if score is None else score)}
+        self._reporting(lambda: self._manager.save(step, args=both, metrics=metrics, force=True))
 
     def wait(self) -> None:
         """Wait until all is written.
@@ -110,10 +112,11 @@ class Checkpoints:
     def _reporting(self, do: Callable[[], Any]) -> None:
         try:
             do()
-        except (OSError, ValueError) as error:  # of Python; of tensorstore
+        except Exception as error:  # whatever orbax and its libraries make of a failed write
+            orbax_manager.remove_unfinished(self.directory)
             self._manager.reload()  # it has counted older ones out, which are still there
-            reason = str(error).splitlines()[0]
-            raise OSError(f"a checkpoint was not written to {self.directory}: {reason}") from error
+            message = f"a checkpoint was not written to {self.directory}: {_reason(error)}"
+            raise OSError(message) from error
 
     def latest(self, say: Callable[[str], Any] = warnings.warn) -> Checkpoint | None:
         """The latest whole checkpoint.
@@ -139,7 +142,7 @@ class Checkpoints:
             try:
                 return self._read(step, path)
             except Exception as error:  # whatever orbax and its libraries make of broken files
-                reason = (str(error) or type(error).__name__).splitlines()[0]
+                reason = _reason(error)
             refused = path.with_name(f"{step}.refused")
             shutil.rmtree(refused, ignore_errors=True)
             os.rename(path, refused)
@@ -151,8 +154,8 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, path: Path) -> Checkpoint:
-        args = _orbax().args
-        both = args.Composite(state=args.StandardRestore(), manifest=args.JsonRestore())
+        args = orbax_manager.orbax().args
+        both = args.Composite(state=args.PyTreeRestore(), manifest=args.JsonRestore())
         found = self._manager.restore(step, args=both)
         content, arrays = dict(found.manifest), dict(found.state)
         if content.pop("sha256", None) != _sha256(content, arrays):
@@ -177,8 +180,16 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if _writes():
-            self._reporting(self._manager.close)
+        if not _writes():
+            return
+        try:
+            self.wait()
+        except OSError as lost:
+            if error is None:
+                raise
+            error.add_note(str(lost))  # it is no reason to hide what came first
+        finally:
+            self._manager.close()
 
 
 def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> Any:
@@ -248,6 +259,10 @@ def _kind_of(x: Any) -> str:
     return "no such array" if x is None else checks.describe(_data(x))
 
 
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def _sha256(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name in sorted(content["arrays"]):
@@ -284,33 +299,3 @@ def _for_all(directory: Path, found: Checkpoint | None) -> Checkpoint | None:
         for name, (shape, dtype) in kinds.items()
     }
     return Checkpoint(directory / str(step), step, arrays, manifest)
-
-
-# --- orbax ---------------------------------------------------------------------------------------
-
-
-def _orbax() -> Any:
-    try:
-        import orbax.checkpoint
-    except ImportError as error:
-        message = "checkpoints need orbax-checkpoint: pip install 'jrnn[train]'"
-        raise ImportError(message) from error
-    return orbax.checkpoint
-
-
-def _manager(directory: Path, keep: int) -> Any:
-    orbax = _orbax()
-    from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
-
-    best = policy.BestN(get_metric_fn=lambda metrics: metrics["score"], reverse=True, n=1)
-    options = orbax.CheckpointManagerOptions(
-        preservation_policy=policy.AnyPreservationPolicy([policy.LatestN(keep), best]),
-        cleanup_tmp_directories=True,
-        # In the background it is waited for, for minutes, where it cannot be made.
-        async_options=orbax.AsyncOptions(create_directories_asynchronously=False),
-        multiprocessing_options=orbax.options.MultiprocessingOptions(
-            primary_host=0, active_processes={0}, barrier_sync_key_prefix="jrnn"
-        ),
-        create=False,
-    )
-    return orbax.CheckpointManager(directory, options=options)

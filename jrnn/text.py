@@ -11,6 +11,7 @@ memory:
 
 import codecs
 import mmap
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jrnn import checks
+from jrnn.files import naming
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 # Bytes. What is made of a block stays in the cache: blocks of 1 MB take half again as long.
@@ -66,7 +68,8 @@ def _read_file(path: str | PathLike[str], size: int) -> Iterator[str]:
             )
         data = b"."
         while data:
-            data = file.read(size)
+            with naming(path):
+                data = file.read(size)
             try:
                 block = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:  # its object ends where the file was read to
@@ -182,15 +185,15 @@ def map_ids(
     """
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
         for block in blocks:
-            rest = memoryview(block.tobytes())
-            try:
+            needed = f"{length * block.itemsize:,} bytes for the ids of {length:,} characters"
+            with naming(directory, f", writing a temporary file of {needed}"):
+                rest = memoryview(block.tobytes())
                 while rest:  # a disk that is almost full takes a part
                     rest = rest[file.write(rest) :]
-            except OSError as error:
-                needed = f"{length * block.itemsize:,} bytes for the ids of {length:,} characters"
-                reason = f"{error.strerror}, writing a temporary file of {needed}"
-                raise OSError(error.errno, reason, str(directory)) from None
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), block.dtype)
+        with naming(directory, f", writing a temporary file of {needed}"):
+            os.fsync(file.fileno())  # of a network only this says that a disk is full
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(pages, block.dtype)
 
 
 def contiguous_streams(ids: np.ndarray, batch_size: int, least: int = 2) -> np.ndarray:

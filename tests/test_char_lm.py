@@ -320,8 +320,6 @@ def test_a_run_that_cannot_be_resumed_is_refused(interrupted, tmp_path, capsys, 
         assert (status, message in error) == (1, True), error
 
 
-# Where one array cannot be written, orbax leaves the others to a closed event loop.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("told", ["continue", "stop"])
 def test_a_full_disk_is_said_and_the_run_does_as_told(told, text_file, tmp_path, capsys):

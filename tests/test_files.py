@@ -1,10 +1,13 @@
 """Files that are whole or not there."""
 
+import errno
 import os
 
+import char_lm
 import pytest
 
-from jrnn.files import write_whole
+from jrnn.files import naming, write_whole
+from jrnn.text import read_blocks
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):
@@ -31,3 +34,27 @@ def test_an_error_names_the_file(place, tmp_path):
         write_whole(tmp_path / place, b"content")
     assert caught.value.filename == str(tmp_path / place)
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_an_error_of_a_read_names_the_file():
+    unreadable = "/proc/self/mem"  # at its start, which is mapped nowhere
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        list(read_blocks([unreadable]))
+    assert caught.value.filename == unreadable
+
+
+def test_an_error_keeps_its_kind_and_says_what_was_done():
+    with (
+        pytest.raises(BrokenPipeError, match=r"Broken pipe, doing: 'name'"),
+        naming("name", ", doing"),
+    ):
+        raise OSError(errno.EPIPE, os.strerror(errno.EPIPE))
+    with pytest.raises(OSError, match="no number: 'name'"), naming("name"):
+        raise OSError("no number")
+
+
+def test_the_example_refuses_a_path_that_is_not_utf8_before_it_makes_anything(tmp_path, capsys):
+    out = tmp_path / os.fsdecode(b"\xff")
+    assert char_lm.main(["--out", str(out)]) == 1
+    assert r"--out: expected a path in UTF-8; got '" in capsys.readouterr().err
+    assert not out.exists()

@@ -1,0 +1,85 @@
+"""Standard output and error that may fail: no reason to lose what a run has learned."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
+
+NAMES = {"stdout": "standard output", "stderr": "standard error"}
+
+
+def open_closed() -> None:
+    """Put /dev/null on the standard descriptors that are closed, before anything else is opened.
+
+    The next file would get their numbers, and then what native code logs. It is opened the wrong
+    way round: reading and writing fail as they did.
+    """
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)  # which takes the lowest number
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)  # None where it was closed
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+class Stream:
+    """A stream whose OSErrors name it; a spare one leaves out what cannot be written."""
+
+    def __init__(self, stream: TextIO, name: str, spare: bool) -> None:
+        """All else than to write is the stream's own."""
+        self._stream, self._name, self._spare = stream, name, spare
+        self.error: OSError | None = None  # the last
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what was kept back."""
+        self._attempt(self._stream.flush)
+
+    def leave(self) -> None:
+        """Flush, and drop what cannot be written: Python would fail in writing it at its end."""
+        try:
+            self.flush()
+        finally:
+            try:
+                self._stream.flush()
+            except OSError:
+                with open(os.devnull, "w") as nowhere:
+                    os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def _attempt(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except OSError as error:
+            self.error = OSError(error.errno, error.strerror, self._name)
+            if not self._spare:
+                raise self.error from error
+        except RuntimeError:  # the handler of a signal that came within a write
+            if not self._spare:
+                raise
+
+
+@contextlib.contextmanager
+def guarded(which: str, spare: bool) -> Iterator[Stream]:
+    """Write to standard output or error by a `Stream`, flushed in the end.
+
+    Args:
+        which: "stdout" or "stderr".
+        spare: leave out what cannot be written, or raise an OSError.
+    """
+    own = getattr(sys, which)
+    stream = Stream(own, NAMES[which], spare)
+    setattr(sys, which, cast(TextIO, stream))
+    try:
+        yield stream
+    finally:
+        setattr(sys, which, own)
+        stream.leave()
