@@ -55,7 +55,7 @@ def assert_same_end(out, whole):
 
 def writing(out):
     """Whether a checkpoint is being written."""
-    return any((out / "checkpoints").glob("*tmp*"))
+    return any((out / "unfinished" / "checkpoints").glob("*tmp*"))
 
 
 def await_the_moment(process, out, moment, within_a_write):
@@ -91,7 +91,7 @@ def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_if_it_had_not_been(
 def start_two_and_wait(command, out):
     """Two processes that have a checkpoint and are writing the next."""
     two = start_two(*command)
-    while two[0].poll() is None and not (out / "checkpoints" / "20").exists():
+    while two[0].poll() is None and not (out / "unfinished" / "checkpoints" / "20").exists():
         time.sleep(0.01)
     await_the_moment(two[0], out, 0, within_a_write=True)
     return two
@@ -118,11 +118,17 @@ def test_one_of_two_processes_is_killed_and_the_other_ends(killed, text_file, tm
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(text_file, tmp_path):
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)]
+)
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(
+    signum, status, text_file, tmp_path
+):
     command = ("--text", text_file, "--out", tmp_path, *OF_TWO)
     two = start_two_and_wait(command, tmp_path)
-    two[1].send_signal(signal.SIGTERM)
+    for _ in range(3):  # an impatient person
+        two[1].send_signal(signum)
     ended = finish(*two)
-    assert [status for status, *_ in ended] == [0, 0], ended
+    assert [status for status, *_ in ended] == [0, status], ended
     assert "interrupted after step" in ended[0][1]
     assert_resumed(command)

@@ -1,0 +1,86 @@
+"""What a run of the character model leaves, and where it is then."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import jax
+from char_data import Data
+from char_model import Model
+from char_out import BEST, CHECKPOINTS, CURVE, METRICS, MODEL, RunDirectory, last_step
+from char_record import Record, Row
+from char_report import report, write_curve, write_metrics
+from char_run import manifest_of
+from jax.sharding import Mesh
+
+from jrnn.model_file import save_model
+from jrnn.training import TrainState
+
+
+def settings_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, Any]:
+    """What every model file of a run says beside the arrays."""
+    alphabet = {"characters": data.alphabet.characters, "activation": args.activation}
+    return alphabet | manifest_of(args, data, mesh)
+
+
+def write_model(path: Path, model: Model, settings: dict[str, Any], row: Row) -> None:
+    """A model file, which says of which step it is, and how good."""
+    rnn, readout = jax.device_get(model)
+    measured = {key: row[key] for key in ("step", "validation_bits")}
+    save_model(path, rnn, readout, settings | measured)
+
+
+def write_results(
+    folder: Path,
+    settings: dict[str, Any],
+    state: TrainState,
+    record: Record,
+    counts: dict[str, float],
+) -> None:
+    """Write the models, the metrics and the curve."""
+    write_model(folder / MODEL, state.params, settings, record.rows[-1])
+    write_model(folder / BEST, record.best_model, settings, record.best_row)
+    write_metrics(folder / METRICS, record.rows)
+    write_curve(folder / CURVE, record.rows, counts)
+
+
+def conclude(
+    args: argparse.Namespace,
+    directory: RunDirectory,
+    data: Data,
+    state: TrainState,
+    record: Record,
+    counts: dict[str, float],
+) -> bool:
+    """Give the files their places, then say how good the model is and what is where.
+
+    Returns:
+        Whether all that the run has made is saved.
+    """
+    step = int(state.step)
+    place = directory.end(finished=step == args.steps)  # before anything is said, which may fail
+    report(record.rows, counts, data)
+    if state.nonfinite:
+        print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
+    last, best = record.rows[-1], record.best_row
+    worse = ", worse than guessing" if record.is_worse_than_guessing(last) else ""
+    print(f"\nin {place}")
+    for name, row, which in ((MODEL, last, f"the last state{worse}"), (BEST, best, "the best")):
+        bits = f"{row['validation_bits']:,.3f} bits per character"
+        print(f"  {name:18s} step {row['step']:,}: {bits}, {which}")
+    print(f"  {METRICS}, {CURVE}, {CHECKPOINTS}\n")
+    return step == args.steps or say_where_it_stopped(args, directory, step)
+
+
+def say_where_it_stopped(args: argparse.Namespace, directory: RunDirectory, step: int) -> bool:
+    """Of a run that was interrupted; whether `--resume` goes on from there."""
+    saved = last_step(directory.checkpoints)
+    print(f"interrupted after step {step:,} of {args.steps:,}; ", end="")
+    if saved is None:
+        print("no checkpoint could be written")
+    else:
+        print("all of it is saved, and" if saved == step else "no checkpoint of it was written:")
+        print(f"--resume goes on from {directory.checkpoints / str(saved)}")
+    if (args.out / MODEL).exists():
+        print(f"what the run before it left, which had finished, is still in {args.out}")
+    return saved == step
