@@ -266,4 +266,7 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     use_cpu_cores()  # before JAX makes its devices
-    sys.exit(main())
+    status = main()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be done or said
+    sys.exit(status)

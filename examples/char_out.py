@@ -71,7 +71,7 @@ class RunDirectory:
     def resumable(self) -> Path:
         """The checkpoints that `--resume` means: of the unfinished run where there is one."""
         finished = self.out / CHECKPOINTS
-        only_finished = finished.exists() and not self.unfinished.exists()
+        only_finished = finished.exists() and not self.checkpoints.exists()
         return finished if only_finished else self.checkpoints
 
     def begin(self, resumed: Checkpoint | None) -> None:
@@ -81,31 +81,37 @@ class RunDirectory:
     def _begin(self, resumed: Checkpoint | None) -> None:
         if not self._resume:
             _remove(self.unfinished)
-        elif resumed is None and (self.unfinished / MODEL).exists():
-            repair = "Take --overwrite to begin anew, or another --out."
-            refuse("--resume", f"a checkpoint in {self.checkpoints}", "a model alone", repair)
-        elif resumed is not None and not self.unfinished.exists():
-            copy = self.out / f"{UNFINISHED}.copy"
-            _remove(copy)
-            without = shutil.ignore_patterns("*.refused")
-            shutil.copytree(self.out / CHECKPOINTS, copy / CHECKPOINTS, ignore=without)
-            os.replace(copy, self.unfinished)  # whole, whenever the run is killed
+        elif last_step(self.checkpoints) is None:
+            if (self.unfinished / MODEL).exists():
+                repair = "Take --overwrite to begin anew, or another --out."
+                refuse("--resume", f"a checkpoint in {self.checkpoints}", "a model alone", repair)
+            if resumed is not None:
+                self._copy_finished()
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+
+    def _copy_finished(self) -> None:
+        copy = self.out / f"{UNFINISHED}.copy"
+        _remove(copy)
+        without = shutil.ignore_patterns("*.refused")
+        shutil.copytree(self.out / CHECKPOINTS, copy / CHECKPOINTS, ignore=without)
+        _remove(self.unfinished)
+        os.replace(copy, self.unfinished)  # all of it, or nothing
 
     def end(self, *, finished: bool) -> Path:
         """Let a run that has finished take its places; where its files are now."""
-        if finished:
-            for name in FILES:
-                os.replace(self.unfinished / name, self.out / name)
-        elif self._overwrite:
-            for name in FILES:
-                (self.out / name).unlink(missing_ok=True)
-        if finished or self._overwrite:
-            _remove(self.out / CHECKPOINTS)
+        old = self.out / CHECKPOINTS
         if not finished:
+            if self._overwrite:
+                for name in FILES:
+                    (self.out / name).unlink(missing_ok=True)
+                _remove(old)
             return self.unfinished
-        if self.checkpoints.exists():  # the last one to go: until then --resume does all this again
-            os.replace(self.checkpoints, self.out / CHECKPOINTS)
+        for name in FILES:
+            os.replace(self.unfinished / name, self.out / name)
+        if old.exists():
+            os.replace(old, self.unfinished / "replaced")
+        if self.checkpoints.exists():  # the last to go: until then --resume does all this again
+            os.replace(self.checkpoints, old)
         _remove(self.unfinished)
         return self.out
 

@@ -38,6 +38,7 @@ def write_results(
     counts: dict[str, float],
 ) -> None:
     """Write the models, the metrics and the curve."""
+    folder.mkdir(parents=True, exist_ok=True)  # whoever has removed it since
     write_model(folder / MODEL, state.params, settings, record.rows[-1])
     write_model(folder / BEST, record.best_model, settings, record.best_row)
     write_metrics(folder / METRICS, record.rows)
@@ -62,12 +63,12 @@ def conclude(
     report(record.rows, counts, data)
     if state.nonfinite:
         print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
-    last, best = record.rows[-1], record.best_row
-    worse = ", worse than guessing" if record.is_worse_than_guessing(last) else ""
     print(f"\nin {place}")
-    for name, row, which in ((MODEL, last, f"the last state{worse}"), (BEST, best, "the best")):
+    last, best = (MODEL, record.rows[-1], "the last state"), (BEST, record.best_row, "the best")
+    for name, row, which in (last, best):
         bits = f"{row['validation_bits']:,.3f} bits per character"
-        print(f"  {name:18s} step {row['step']:,}: {bits}, {which}")
+        worse = ", worse than guessing" if record.is_worse_than_guessing(row) else ""
+        print(f"  {name:18s} step {row['step']:,}: {bits}, {which}{worse}")
     print(f"  {METRICS}, {CURVE}, {CHECKPOINTS}\n")
     return step == args.steps or say_where_it_stopped(args, directory, step)
 

@@ -22,7 +22,6 @@ from jrnn.model_file import load_model
 
 ROOT = Path(__file__).parents[1]
 TOY = ["--hidden-size=16", "--length=16", "--batch-size=4", "--eval-every=10"]
-ENDLESS = [*TOY, "--steps=1000000"]
 # Makes its input its terminal, as a login shell does, and becomes the command.
 ON_ITS_TERMINAL = """
 import fcntl, os, sys, termios
@@ -62,7 +61,7 @@ class Run:
         command = [*prefix, sys.executable, "-u", "examples/char_lm.py", "--text", str(text_file)]
         with (self.place / "1").open("w") as stdout, (self.place / "2").open("w") as stderr:
             streams = {"stdout": stdout, "stderr": stderr} | options
-            command += [*ENDLESS, "--out", str(out)]
+            command += [*TOY, "--steps=1000000", "--out", str(out)]
             self.process = subprocess.Popen(command, cwd=ROOT, **streams)
 
     def read(self):
@@ -105,6 +104,23 @@ def test_ctrl_c_again_and_again_until_the_process_has_gone(text_file, out):
         time.sleep(0.0005)
     run.assert_saved(130)
     assert run.read()[1].count("stopping after this step, and saving") == 1
+
+
+AT_THE_VERY_END = """
+import atexit, runpy, signal, sys
+atexit.register(signal.raise_signal, signal.SIGINT)
+runpy.run_path("examples/char_lm.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_first_ctrl_c_while_python_ends(out):
+    command = [sys.executable, "-c", AT_THE_VERY_END, "--sample=5", "--out", str(out)]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'examples'}"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == -signal.SIGINT
+    assert run.stderr.startswith("error: --out: expected a directory with a model.safetensors")
+    assert run.stderr.count("\n") == 1
 
 
 def on_a_terminal(text_file, out, *prefix, prints_there=False):
