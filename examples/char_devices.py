@@ -56,7 +56,9 @@ def together(do: Callable[[], None]) -> None:
     except (OSError, ValueError) as caught:
         error = caught
     if jax.process_count() > 1:
-        text = str(error or "").encode()[:MOST_SAID].ljust(MOST_SAID, b"\0")
+        text = (
+            str(error or "").encode(errors="backslashreplace")[:MOST_SAID].ljust(MOST_SAID, b"\0")
+        )
         everyones = multihost_utils.process_allgather(np.frombuffer(text, np.uint8))
         said = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in everyones]
         if any(said) and error is None:

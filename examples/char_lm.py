@@ -36,7 +36,7 @@ from char_devices import choose_devices, describe_devices, join
 from char_model import ACTIVATIONS, W_HH_INITS, Model
 from char_out import BEST, MODEL, UNFINISHED, RunDirectory, find_model
 from char_record import Row
-from char_results import conclude, settings_of, write_model, write_results
+from char_results import place_results, settings_of, write_model, write_results
 from char_run import find_checkpoint, manifest_of, train
 from char_signals import StopFlag
 
@@ -73,8 +73,8 @@ def run_training(args: argparse.Namespace, stop: StopFlag) -> int:
             with Checkpoints(directory.checkpoints, keep=args.keep) as checkpoints:
                 state, record = train(args, data, mesh, stop, checkpoints, resumed, write_best)
                 if speaks:
-                    write_results(directory.unfinished, settings, state, record, counts)
-            saved = conclude(args, directory, data, state, record, counts) if speaks else True
+                    write_results(directory.unfinished, settings, state, record, counts, data)
+            saved = place_results(args, directory, record) if speaks else True
     if stop.signum is not None or state.step < args.steps:
         return 130 if stop.signum == signal.SIGINT else int(not saved)
     print("a sample:\n")

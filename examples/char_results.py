@@ -36,33 +36,23 @@ def write_results(
     state: TrainState,
     record: Record,
     counts: dict[str, float],
+    data: Data,
 ) -> None:
-    """Write the models, the metrics and the curve."""
+    """Write the models, the metrics and the curve, and say how good the last state is."""
     folder.mkdir(parents=True, exist_ok=True)  # whoever has removed it since
     write_model(folder / MODEL, state.params, settings, record.rows[-1])
     write_model(folder / BEST, record.best_model, settings, record.best_row)
+    report(record.rows, counts, data)  # whatever becomes of the rest
+    if state.nonfinite:
+        print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
     write_metrics(folder / METRICS, record.rows)
     write_curve(folder / CURVE, record.rows, counts)
 
 
-def conclude(
-    args: argparse.Namespace,
-    directory: RunDirectory,
-    data: Data,
-    state: TrainState,
-    record: Record,
-    counts: dict[str, float],
-) -> bool:
-    """Give the files their places, then say how good the model is and what is where.
-
-    Returns:
-        Whether all that the run has made is saved.
-    """
-    step = int(state.step)
-    place = directory.end(finished=step == args.steps)  # before anything is said, which may fail
-    report(record.rows, counts, data)
-    if state.nonfinite:
-        print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
+def place_results(args: argparse.Namespace, directory: RunDirectory, record: Record) -> bool:
+    """Give the files their places, and say what is where; whether all of it is saved."""
+    step = int(record.rows[-1]["step"])
+    place = directory.end(finished=step == args.steps)
     print(f"\nin {place}")
     last, best = (MODEL, record.rows[-1], "the last state"), (BEST, record.best_row, "the best")
     for name, row, which in (last, best):
