@@ -86,7 +86,7 @@ class Run:
         last = int((unfinished / "metrics.csv").read_text().splitlines()[-1].split(",")[0])
         checkpoint = unfinished / "checkpoints" / str(last)
         assert checkpoint.is_dir()
-        assert load_model(unfinished / "model.safetensors")[2]["step"] == last
+        assert load_model(unfinished / "model.safetensors")[-1]["step"] == last
         out, error = self.read()
         assert "Traceback" not in error
         assert "ignored" not in error
