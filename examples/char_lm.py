@@ -21,9 +21,8 @@ import io
 import logging
 import signal
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,115 +36,58 @@ try:  # all that a run needs, before it begins
 except ImportError as error:
     sys.exit(f"{error.name} is missing: pip install -e '.[train]'")
 
-from char_data import Data, baselines, load_data, quote
+from char_data import baselines, load_data, quote
+from char_devices import choose_devices, describe_devices, join
 from char_model import ACTIVATIONS, W_HH_INITS, Model
-from char_report import report, write_curve, write_metrics
-from char_run import Record, StopFlag, describe_devices, find_checkpoint, manifest_of, train
-from jax.sharding import Mesh
+from char_out import BEST, MODEL, UNFINISHED, RunDirectory, find_model
+from char_record import Row
+from char_results import place_results, settings_of, write_model, write_results
+from char_run import find_checkpoint, manifest_of, train
+from char_signals import StopFlag
 
 import jrnn
 from jrnn.checkpoint import Checkpoints
 from jrnn.checks import readout_arguments, refuse, rnn_params, sampling_options
 from jrnn.files import check_utf8
-from jrnn.model_file import load_model, save_model
-from jrnn.parallel import batch_mesh, check_agreement, use_cpu_cores
+from jrnn.model_file import load_model
+from jrnn.parallel import check_agreement, use_cpu_cores
 from jrnn.text import Alphabet
-from jrnn.training import TrainState
-
-HEARTBEAT_SECONDS = 30  # after which the others of several processes end where one is gone
-
-
-# --- devices and processes -----------------------------------------------------------------------
-
-
-def join(args: argparse.Namespace) -> None:
-    """Make several processes one run, by JAX's own runtime; before JAX makes its devices."""
-    flags = (args.coordinator, args.processes, args.process)
-    if args.cluster or any(flag is not None for flag in flags):
-        if not args.cluster and None in flags:
-            repair = "Give all three, or --cluster, where Slurm, MPI or the cloud knows them."
-            came = dict(zip(("--coordinator", "--processes", "--process"), flags, strict=True))
-            refuse("processes", "a coordinator, their number and one's own", came, repair)
-        jax.distributed.initialize(*flags, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
-
-
-def choose_devices(devices: int | Literal["all"] | None, batch_size: int) -> Mesh:
-    """The mesh of `--devices`, which must divide the streams; of several processes, all."""
-    if jax.process_count() > 1:
-        if devices not in (None, "all"):
-            refuse("--devices", "all, with several processes", devices, "Leave it out.")
-        devices = "all"
-    if devices is None:
-        there = range(1, len(jax.devices()) + 1)
-        devices = max(n for n in there if batch_size % n == 0)
-    mesh = batch_mesh(None if devices == "all" else devices)
-    if batch_size % mesh.size:
-        repair = "Take another batch size, or other --devices."
-        refuse("--batch-size", f"a multiple of the {mesh.size} devices", batch_size, repair)
-    return mesh
-
 
 # --- the commands --------------------------------------------------------------------------------
 
 
-def run_training(args: argparse.Namespace) -> int:
-    """Train, and leave metrics, curve, model and checkpoints in `--out`."""
+def run_training(args: argparse.Namespace, stop: StopFlag) -> int:
+    """Train, and leave models, metrics, curve and checkpoints in `--out`."""
     check_utf8("--out", args.out)
-    mesh = choose_devices(args.devices, args.batch_size)
-    args.out.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=args.out).close()  # an OSError now, not after the training
-    data = load_data(args.text, args.batch_size, args.length, args.out)
-    check_prompt(args.prompt, data.alphabet)
-    if jax.process_count() > 1:
-        options = {f"--{k}": v for k, v in manifest_of(args, data, mesh)["options"].items()}
-        check_agreement(options | {"the text's SHA-256": data.sha256})
-    with Checkpoints(args.out / "checkpoints", keep=args.keep) as checkpoints:
-        resumed = find_checkpoint(args, data, mesh, checkpoints)
-        counts = baselines(data) if jax.process_index() == 0 else {}
+    mesh, speaks = choose_devices(args.devices, args.batch_size), jax.process_index() == 0
+    with RunDirectory(args.out, resume=args.resume, overwrite=args.overwrite) as directory:
+        data = load_data(args.text, args.batch_size, args.length, args.out)
+        check_prompt(args.prompt, data.alphabet)
+        if jax.process_count() > 1:
+            options = {f"--{k}": v for k, v in manifest_of(args, data, mesh)["options"].items()}
+            check_agreement(options | {"the text's SHA-256": data.sha256})
+        resumed = find_checkpoint(args, data, mesh, directory.resumable) if args.resume else None
+        counts = baselines(data) if speaks else {}
         print(f"devices     {describe_devices(mesh)}")
-        with StopFlag() as stop:
-            state, record = train(args, data, mesh, stop, checkpoints, resumed)
-            if jax.process_index() == 0:
-                finish(args, data, mesh, state, record, counts)
-    step = int(state.step)
-    if step < args.steps:
-        saved = jax.process_index() > 0 or (checkpoints.directory / str(step)).exists()
-        print(f"interrupted after step {step:,} of {args.steps:,}; ", end="")
-        if saved:
-            print("all of it is saved, and\n--resume goes on with it")
-        else:
-            print("no checkpoint of it was written:\n--resume goes on from the one before it")
+        directory.begin(resumed)
+        settings = settings_of(args, data, mesh)
+
+        def write_best(model: Model, row: Row) -> None:
+            if speaks:
+                write_model(directory.unfinished / BEST, model, settings, row)
+
+        with stop.deferred():
+            with Checkpoints(directory.checkpoints, keep=args.keep) as checkpoints:
+                state, record = train(args, data, mesh, stop, checkpoints, resumed, write_best)
+                if speaks:
+                    write_results(directory.unfinished, settings, state, record, counts, data)
+            saved = place_results(args, directory, record) if speaks else True
+    if stop.signum is not None or state.step < args.steps:
         return 130 if stop.signum == signal.SIGINT else int(not saved)
     print("a sample:\n")
-    if jax.process_index() == 0:
-        settings = settings_of(args, data, mesh)
+    if speaks:
         write_samples(args, jax.device_get(state.params), settings, length=300)
     return 0
-
-
-def finish(
-    args: argparse.Namespace,
-    data: Data,
-    mesh: Mesh,
-    state: TrainState,
-    record: Record,
-    counts: dict[str, float],
-) -> None:
-    """Write the model, the metrics and the curve, and say how good it is."""
-    model, settings = jax.device_get(state.params), settings_of(args, data, mesh)
-    save_model(args.out / "model.safetensors", model._asdict(), settings)
-    report(record.rows, counts, data)
-    if state.nonfinite:
-        print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
-    write_metrics(args.out / "metrics.csv", record.rows)
-    write_curve(args.out / "curve.png", record.rows, counts)
-    print(f"\nmodel.safetensors, metrics.csv and curve.png are in {args.out}")
-
-
-def settings_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, Any]:
-    """What a model file says beside the arrays."""
-    alphabet = {"characters": data.alphabet.characters, "activation": args.activation}
-    return alphabet | manifest_of(args, data, mesh)
 
 
 def check_prompt(prompt: str, alphabet: Alphabet) -> None:
@@ -187,10 +129,8 @@ def write_samples(args: argparse.Namespace, model: Model, settings: Any, length:
 
 
 def run_sampling(args: argparse.Namespace) -> int:
-    """Sample from the model in `--out`."""
-    path = args.out / "model.safetensors"
-    if not path.exists():
-        refuse("--out", "a directory with a model.safetensors", args.out, "Train a model first.")
+    """Sample from a model in `--out`."""
+    path = find_model(args.out, BEST if args.best else MODEL)
     params, settings = load_model(path)
     model = as_model(f"model file {path}", params)
     characters, activation = settings.get("characters"), settings.get("activation")
@@ -201,6 +141,9 @@ def run_sampling(args: argparse.Namespace) -> int:
         came = f"{alphabet}, activation {activation!r}"
         refuse(f"model file {path}", expected, came, "Train the model again.")
     check_prompt(args.prompt, Alphabet(characters))
+    if path.resolve().parent.name == UNFINISHED:
+        note = f"{path} is read: step {settings.get('step')} of a run that has not finished"
+        print(note, file=sys.stderr)
     write_samples(args, model, settings, length=args.sample)
     return 0
 
@@ -252,7 +195,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="what a loss or gradient that is not finite does to the run, or to its batch",
     )
     saving = parser.add_argument_group("checkpoints")
-    saving.add_argument("--resume", action="store_true", help="go on from the last one in --out")
+    what_is_there = saving.add_mutually_exclusive_group()
+    what_is_there.add_argument(
+        "--resume", action="store_true", help="go on from the last one in --out"
+    )
+    what_is_there.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="give up an unfinished run in --out, and a finished one even if this is interrupted",
+    )
     saving.add_argument("--checkpoint-every", type=positive, default=500, help="steps")
     saving.add_argument("--keep", type=positive, default=3, help="the last ones, and the best")
     saving.add_argument(
@@ -272,6 +223,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     sampling.add_argument(
         "--sample", type=positive, metavar="N", help="draw N characters, no training"
     )
+    sampling.add_argument("--best", action="store_true", help=f"from {BEST}, not {MODEL}")
     sampling.add_argument("--num-samples", type=positive, default=1)
     sampling.add_argument("--temperature", type=float, default=0.7, help="0 is greedy")
     sampling.add_argument("--top-k", type=positive, help="keep the K likeliest characters")
@@ -314,10 +266,10 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the terminal cannot show, escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs what it also raises
-    with char_streams.guarded("stderr", spare=True):
+    with StopFlag() as stop, char_streams.guarded("stderr", spare=True):
         try:
             with char_streams.guarded("stdout", spare=not args.sample) as output:
-                status = run(args)
+                status = run(args, stop)
         except BrokenPipeError:  # whoever reads the sample has seen enough
             return 1
         except (ValueError, OSError) as error:
@@ -325,21 +277,24 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         except KeyboardInterrupt:  # before or after the training; during it there is a flag
             print("interrupted", file=sys.stderr)
-            return 130
+            return 128 + (stop.signum or signal.SIGINT)
         if output.error is not None and not isinstance(output.error, BrokenPipeError):
             print(f"{output.error}; the run did without it", file=sys.stderr)
         return status
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, stop: StopFlag) -> int:
     """What the command line asks for; the exit status."""
     sampling_options(args.temperature, args.top_k, args.top_p)
     join(args)
     silent = contextlib.redirect_stdout(io.StringIO())  # one process speaks
     with silent if jax.process_index() > 0 else contextlib.nullcontext():
-        return run_sampling(args) if args.sample else run_training(args)
+        return run_sampling(args) if args.sample else run_training(args, stop)
 
 
 if __name__ == "__main__":
     use_cpu_cores()  # before JAX makes its devices
-    sys.exit(main())
+    status = main()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be done or said
+    sys.exit(status)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import char_lm
 import char_model
 import char_run
+import char_signals
 import jax
 import numpy as np
 from char_data import Data, load_data
@@ -64,7 +65,7 @@ def train_and_measure(w_hh_init: str, data: Data, args: Any) -> list[Measured]:
     key, _ = jax.random.split(jax.random.key(args.seed))  # as `char_run.train` does
     first = char_model.init_model(key, options, len(data.alphabet.characters))
     mesh = batch_mesh(1)
-    with char_run.StopFlag() as stop:
+    with char_signals.StopFlag() as stop, stop.deferred():
         state, _ = char_run.train(options, data, mesh, stop)
     if stop.signum is not None:
         raise KeyboardInterrupt

@@ -2,13 +2,10 @@
 
 import csv
 import hashlib
-import os
 import re
 import resource
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from functools import partial
 from itertools import islice
@@ -17,6 +14,7 @@ from pathlib import Path
 import char_data
 import char_lm
 import char_run
+import char_signals
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +60,8 @@ def rows_of(out):
 def test_training_shows_and_leaves_what_it_promises(trained):
     out, run = trained
     assert sorted(p.name for p in out.iterdir()) == [
+        ".lock",
+        "best.safetensors",
         "checkpoints",
         "curve.png",
         "metrics.csv",
@@ -237,40 +237,15 @@ def test_a_model_that_is_not_finite_is_not_sampled_from(trained, tmp_path, capsy
     assert "error: rnn_params.w_hh: expected finite numbers; got nan at [2, 1], 1 of 256" in error
 
 
-@pytest.mark.parametrize(
-    ("signum", "times", "code"),
-    [(signal.SIGINT, 3, 130), (signal.SIGTERM, 1, 0)],  # three: an impatient person
-)
-def test_a_signal_saves_and_says_where(text_file, tmp_path, signum, times, code):
-    command = [sys.executable, "-u", "examples/char_lm.py", "--text", text_file, *TOY]
-    command += ["--steps", "1000000", "--out", str(tmp_path)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        seen = ""
-        while "bits/char" not in seen:  # the tenth step is behind us
-            seen += os.read(process.stderr.fileno(), 1000).decode()
-        for _ in range(times):
-            process.send_signal(signum)
-            time.sleep(0.3)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "stopping after this step, and saving" in err
-    last = int(rows_of(tmp_path)[-1]["step"])
-    assert f"interrupted after step {last:,} of 1,000,000; all of it is saved" in out
-    assert f"model.safetensors, metrics.csv and curve.png are in {tmp_path}" in out
-    assert (tmp_path / "model.safetensors").exists()
-    assert (tmp_path / "checkpoints" / str(last)).is_dir()
-
-
 @pytest.fixture
 def interrupted(text_file, tmp_path, capsys, monkeypatch, float32):
     """The toy run, stopped between two evaluations; its command."""
     command = ("--text", text_file, "--out", tmp_path, *TOY)
     with monkeypatch.context() as patch:
-        patch.setattr(char_run.StopFlag, "is_set", lambda self, step: step == 17)
+        patch.setattr(char_signals.StopFlag, "is_set", lambda self, step: step == 17)
         status, text, _ = run(capsys, *command, "--resume")  # which finds nothing
-    assert (status, f"no checkpoint in {tmp_path}/checkpoints: the run starts" in text) == (0, True)
+    nothing = f"no checkpoint in {tmp_path}/unfinished/checkpoints: the run starts"
+    assert (status, nothing in text) == (0, True)
     return command
 
 
@@ -278,7 +253,8 @@ def interrupted(text_file, tmp_path, capsys, monkeypatch, float32):
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(interrupted, trained, tmp_path, capsys):
     status, text, _ = run(capsys, *interrupted, "--resume")
     assert status == 0
-    assert f"resumed     checkpoint {tmp_path}/checkpoints/17, after step 17 of 30" in text
+    checkpoint = f"checkpoint {tmp_path}/unfinished/checkpoints/17"
+    assert f"resumed     {checkpoint}, after step 17 of 30" in text
     assert "another machine" not in text
     ours, whole = (load_model(d / "model.safetensors") for d in (tmp_path, trained[0]))
     jax.tree.map(np.testing.assert_array_equal, ours[0], whole[0])
@@ -309,12 +285,12 @@ def test_a_run_that_cannot_be_resumed_is_refused(interrupted, tmp_path, capsys, 
     monkeypatch.setattr(char_lm, "train", lambda *args: pytest.fail("training began"))
     other = tmp_path / "other"
     other.write_text(TEXT[::-1])
-    checkpoint = f"checkpoint {tmp_path}/checkpoints/17: expected "
+    checkpoint = f"checkpoint {tmp_path}/unfinished/checkpoints/17: expected "
     for options, message in {
         ("--resume", "--hidden-size=8"): checkpoint + "the run of --hidden-size 8; got 16. Resume",
         ("--resume", "--text", other): checkpoint + "the run of text of SHA-256",
         ("--resume", "--steps=10"): checkpoint + "at most 10 steps; got 17. Give at least as many",
-        (): f"an unfinished run; got one at step 17 in {tmp_path}/checkpoints. Take --resume",
+        (): f"an unfinished run; got one at step 17 in {tmp_path}/unfinished. Take --resume",
     }.items():
         status, _, error = run(capsys, *interrupted, *options)
         assert (status, message in error) == (1, True), error
@@ -331,7 +307,8 @@ def test_a_full_disk_is_said_and_the_run_does_as_told(told, text_file, tmp_path,
         status, _, error = run(capsys, *options, "--checkpoint-every=10", "--on-save-error", told)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert f"a checkpoint was not written to {tmp_path}/checkpoints: OUT_OF_RANGE: Error" in error
+    place = tmp_path / "unfinished" / "checkpoints"
+    assert f"a checkpoint was not written to {place}: OUT_OF_RANGE: Error" in error
     if told == "continue":
         assert (status, "the training goes on" in error) == (0, True)
         assert (tmp_path / "model.safetensors").exists()
@@ -390,7 +367,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(bad_batches,
         "--resume goes on from before it, with a lower --learning-rate or --clip; --nonf" in error
     )
     assert (out / "model.safetensors").read_text() == "an older model"
-    assert [c.name for c in (out / "checkpoints").iterdir()] == ["4"]
+    assert [c.name for c in (out / "unfinished" / "checkpoints").iterdir()] == ["4"]
     bad_batches.undo()
     status, text, error = run(capsys, *options, out, "--resume")
     assert (status, "after step 4 of 30" in text) == (0, True), error

@@ -23,6 +23,7 @@ KILLS = int(os.environ.get("JRNN_KILLS", "4"))
 SEED = int(os.environ.get("JRNN_SEED", str(time.time_ns() % 10**6)))
 # Checkpoints so often that a good part of the time is spent in writing them.
 OPTIONS = ["--hidden-size=64", "--length=16", "--batch-size=4", "--eval-every=500"]
+CHECKPOINTS = "unfinished/checkpoints"  # of a run that goes on
 STEPS = 1500
 OPTIONS += [f"--steps={STEPS}", "--checkpoint-every=20", "--resume"]
 OF_TWO = [*OPTIONS, "--steps=200"]  # which meet at every step
@@ -62,12 +63,12 @@ def assert_same_end(out, whole):
 
 def latest(out):
     """The step of the last checkpoint, 0 where there is none."""
-    return max((int(p.name) for p in (out / "checkpoints").glob("[0-9]*[0-9]")), default=0)
+    return max((int(p.name) for p in (out / CHECKPOINTS).glob("[0-9]*[0-9]")), default=0)
 
 
 def writing(out):
     """Whether a checkpoint is being written, or was when the run was killed."""
-    return any((out / "checkpoints").glob("*tmp*"))
+    return any((out / CHECKPOINTS).glob("*tmp*"))
 
 
 def await_checkpoint(process, out, step):
@@ -146,12 +147,18 @@ def test_one_of_two_processes_is_killed_and_the_other_ends(killed, text_file, tm
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(text_file, tmp_path):
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)]
+)
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(
+    signum, status, text_file, tmp_path
+):
     command = ("--text", text_file, "--out", tmp_path, *OF_TWO)
     two = start_two_and_halt_one(command, tmp_path)
-    two[1].send_signal(signal.SIGTERM)
+    for _ in range(3):  # an impatient person
+        two[1].send_signal(signum)
     two[0].send_signal(signal.SIGCONT)
     ended = finish(*two)
-    assert [status for status, *_ in ended] == [0, 0], ended
+    assert [status for status, *_ in ended] == [0, status], ended
     assert "interrupted after step" in ended[0][1]
     assert_resumed(command)

@@ -61,6 +61,8 @@ def test_two_gigabytes_in_less_than_one(tmp_path):
     assert peak < MOST_BYTES
     assert peak > MOST_BYTES / 100  # it was measured
     assert sorted(path.name for path in out.iterdir()) == [
+        ".lock",
+        "best.safetensors",
         "checkpoints",
         "curve.png",
         "metrics.csv",

@@ -1,0 +1,155 @@
+"""The record of a training run of the character model: a row of metrics per evaluation."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from char_model import Model
+
+from jrnn.arrays import named_leaves
+from jrnn.checks import refuse
+from jrnn.training import StepMetrics
+
+Row = dict[str, float]
+
+
+class Record:
+    """The metrics of a run: a row per evaluation; the time is that of all steps but first ones.
+
+    The model of the best row is kept too: that of the lowest bits per character of the validation.
+    """
+
+    def __init__(
+        self,
+        step_characters: int,
+        alphabet_size: int,
+        evaluate: Callable[[Model], float],
+        model: Model,
+        on_best: Callable[[Model, Row], None] | None = None,
+    ) -> None:
+        """Nothing is recorded yet; `on_best` is called with each model that is the best so far."""
+        self.rows: list[Row] = []
+        self.best_model, self._on_best = _copy(model), on_best
+        self.evenly = float(np.log2(alphabet_size - 1))  # bits; nobody guesses U+FFFD
+        self._step_characters, self._evaluate = step_characters, evaluate
+        self._metrics: list[StepMetrics] = []  # since the last reading, on the device
+        self._losses: list[float] = []  # since the last row
+        self.bits = np.nan  # per character, of the last loss that was read
+        self._seconds, self._timed, self._started = 0.0, 0, 0.0
+
+    def add(self, metrics: StepMetrics) -> None:
+        """Keep a step's metrics, on the device: reading them would wait for it."""
+        self._metrics.append(metrics)
+        if self._started:
+            self._timed += 1
+        else:  # the first step compiles
+            metrics.loss.block_until_ready()
+            self._started = time.perf_counter()
+
+    def read(self, step: int, nonfinite: str) -> None:
+        """Read what has been kept up to a step.
+
+        Raises:
+            ValueError: a loss or a gradient was not finite, and that is to end the run.
+        """
+        metrics, self._metrics = jax.device_get(self._metrics), []
+        for number, m in enumerate(metrics, step - len(metrics) + 1):
+            if nonfinite == "stop" and not np.isfinite([m.loss, m.grad_norm]).all():
+                refuse_nonfinite(number, m)
+            self._losses.append(float(m.loss))
+            self.bits = self._losses[-1] / np.log(2)
+
+    def evaluate(self, step: int, model: Model) -> float:
+        """Close a row, of which all has been read; the bits per character of the validation."""
+        if self.rows and self.rows[-1]["step"] == step:  # a run that had ended is resumed
+            return self.rows[-1]["validation_bits"]
+        self._stop_the_clock()
+        losses = np.array(self._losses)
+        if not np.isfinite(losses).any():
+            repair = "--resume goes on from before it, with a lower --learning-rate or --clip."
+            refuse(f"training, up to step {step:,}", "a finite loss", "none", repair)
+        validation_bits = self._evaluate(model)
+        self.rows.append(
+            {
+                "step": step,
+                "characters": step * self._step_characters,
+                "train_bits": float(losses[np.isfinite(losses)].mean() / np.log(2)),
+                "validation_bits": validation_bits,
+                "characters_per_second": self._timed * self._step_characters / self._seconds,
+            }
+        )
+        if self.best_row is self.rows[-1]:
+            self.best_model = _copy(model)
+            self._tell_of_best()
+        self._say_if_worse_than_guessing()
+        self._losses, self._started = [], time.perf_counter()
+        return validation_bits
+
+    @property
+    def best_row(self) -> Row:
+        """The first one of the lowest bits."""
+        return min(self.rows, key=lambda row: np.nan_to_num(row["validation_bits"], nan=np.inf))
+
+    def is_worse_than_guessing(self, row: Row) -> bool:
+        """Whether the training has blown up, and not just begun.
+
+        A start from random weights takes 0.4 bits more than guessing all characters evenly.
+        """
+        return not row["validation_bits"] <= self.evenly + 1
+
+    def _say_if_worse_than_guessing(self) -> None:
+        *before, row = self.rows
+        said = before and self.is_worse_than_guessing(before[-1])
+        if said or not self.is_worse_than_guessing(row) or jax.process_index() > 0:
+            return
+        text = f"{row['validation_bits']:,.1f} bits per character on the validation part, where "
+        text += f"guessing all characters evenly takes {self.evenly:.1f}: the training has blown "
+        text += "up. Lower --learning-rate or --clip."
+        if before:
+            best = self.best_row
+            text += f" The best model, {best['validation_bits']:.3f} bits at step {best['step']:,}"
+            text += ", is kept too."
+        print(f"\nstep {row['step']:,}: {text}", file=sys.stderr, flush=True)
+
+    def _tell_of_best(self) -> None:
+        if self._on_best is not None:
+            self._on_best(self.best_model, self.best_row)
+
+    def _stop_the_clock(self) -> None:
+        if self._started:
+            now = time.perf_counter()
+            self._seconds, self._started = self._seconds + now - self._started, now
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest of a checkpoint."""
+        self._stop_the_clock()
+        clock = {"seconds": self._seconds, "timed": self._timed}
+        return {"rows": self.rows, "losses": self._losses, **clock}
+
+    def from_json(self, saved: dict[str, Any], best_model: Model) -> None:
+        """Go on with the record of a checkpoint."""
+        self.rows, self._losses = saved["rows"], saved["losses"]
+        self._seconds, self._timed = saved["seconds"], saved["timed"]
+        self.best_model = best_model
+        if self.rows:
+            self._tell_of_best()
+
+
+def _copy(model: Model) -> Model:
+    """Its own buffers: a training step takes those of its state."""
+    return jax.tree.map(jnp.copy, model)
+
+
+def refuse_nonfinite(step: int, metrics: StepMetrics) -> None:
+    """Say where, and how large the gradients were."""
+    norms = ", ".join(f"{name} {norm:.3g}" for name, norm in named_leaves(metrics.grad_norms))
+    came = f"the loss {metrics.loss:.3g} and gradients of the norms {norms}"
+    repair = (
+        "Nothing was changed by it: --resume goes on from before it, with a lower --learning-rate "
+        "or --clip; --nonfinite skip leaves such batches out."
+    )
+    refuse(f"training, step {step:,}", "a finite loss and gradient", came, repair)
