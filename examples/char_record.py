@@ -29,11 +29,12 @@ class Record:
         alphabet_size: int,
         evaluate: Callable[[Model], float],
         model: Model,
-        on_best: Callable[[Model, Row], None] | None = None,
+        write_best: Callable[[Model, Row], bool],
     ) -> None:
-        """Nothing is recorded yet; `on_best` is called with each model that is the best so far."""
+        """Nothing is recorded yet; `write_best` gets each model that is the best so far."""
         self.rows: list[Row] = []
-        self.best_model, self._on_best = _copy(model), on_best
+        self.best_model, self._write_best = _copy(model), write_best
+        self.best_is_written = False
         self.evenly = float(np.log2(alphabet_size - 1))  # bits; nobody guesses U+FFFD
         self._step_characters, self._evaluate = step_characters, evaluate
         self._metrics: list[StepMetrics] = []  # since the last reading, on the device
@@ -84,7 +85,7 @@ class Record:
         )
         if self.best_row is self.rows[-1]:
             self.best_model = _copy(model)
-            self._tell_of_best()
+            self.best_is_written = self._write_best(self.best_model, self.best_row)
         self._say_if_worse_than_guessing()
         self._losses, self._started = [], time.perf_counter()
         return validation_bits
@@ -115,10 +116,6 @@ class Record:
             text += ", is kept too."
         print(f"\nstep {row['step']:,}: {text}", file=sys.stderr, flush=True)
 
-    def _tell_of_best(self) -> None:
-        if self._on_best is not None:
-            self._on_best(self.best_model, self.best_row)
-
     def _stop_the_clock(self) -> None:
         if self._started:
             now = time.perf_counter()
@@ -136,7 +133,7 @@ class Record:
         self._seconds, self._timed = saved["seconds"], saved["timed"]
         self.best_model = best_model
         if self.rows:
-            self._tell_of_best()
+            self.best_is_written = self._write_best(self.best_model, self.best_row)
 
 
 def _copy(model: Model) -> Model:

@@ -42,7 +42,8 @@ def write_results(
     """Write the models, the metrics and the curve, and say how good the last state is."""
     folder.mkdir(parents=True, exist_ok=True)  # whoever has removed it since
     write_model(folder / MODEL, state.params, settings, record.rows[-1])
-    write_model(folder / BEST, record.best_model, settings, record.best_row)
+    if not (record.best_is_written and (folder / BEST).exists()):
+        write_model(folder / BEST, record.best_model, settings, record.best_row)
     report(record.rows, counts, data)  # whatever becomes of the rest
     if state.nonfinite:
         print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
@@ -68,10 +69,8 @@ def say_where_it_stopped(args: argparse.Namespace, directory: RunDirectory, step
     """Of a run that was interrupted; whether `--resume` goes on from there."""
     saved = last_step(directory.checkpoints)
     print(f"interrupted after step {step:,} of {args.steps:,}; ", end="")
-    if saved is None:
-        print("no checkpoint could be written")
-    else:
-        print("all of it is saved, and" if saved == step else "no checkpoint of it was written:")
+    print("all of it is saved, and" if saved == step else "no checkpoint of it was written")
+    if saved is not None:
         print(f"--resume goes on from {directory.checkpoints / str(saved)}")
     if (args.out / MODEL).exists():
         print(f"what the run before it left, which had finished, is still in {args.out}")

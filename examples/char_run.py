@@ -53,11 +53,11 @@ def train(
     step_characters = args.length * args.batch_size
     evaluate = make_evaluate(args.activation, own_part(data.validation_streams), mesh)
 
-    def on_best(model: Model, row: Row) -> None:
-        attempt(args, lambda: write_best(model, row))
+    def try_to_write_best(model: Model, row: Row) -> bool:
+        return attempt(args, lambda: write_best(model, row))
 
     alphabet_size, done = len(data.alphabet.characters), 0
-    record = Record(step_characters, alphabet_size, evaluate, state.params, on_best)
+    record = Record(step_characters, alphabet_size, evaluate, state.params, try_to_write_best)
     if resumed is not None:
         saved, done = restore(resumed, Saved(state, record.best_model)), resumed.step
         state = saved.state
@@ -129,14 +129,16 @@ def make_save(
     return save
 
 
-def attempt(args: argparse.Namespace, write: Callable[[], None]) -> None:
-    """Write something; an OSError is raised or said, as told."""
+def attempt(args: argparse.Namespace, write: Callable[[], None]) -> bool:
+    """Write something; an OSError is raised or said, as told. Whether it is written."""
     try:
         write()
     except OSError as error:
         if args.on_save_error == "stop":
             raise
         print(f"\n{error}; the training goes on", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def make_training(args: argparse.Namespace, data: Data, mesh: Mesh) -> tuple[TrainState, Any]:
