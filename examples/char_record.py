@@ -35,6 +35,7 @@ class Record:
         self.rows: list[Row] = []
         self.best_model, self._write_best = _copy(model), write_best
         self.best_is_written = False
+        self._best_since = 0  # step; of rows before it no model was kept
         self.evenly = float(np.log2(alphabet_size - 1))  # bits; nobody guesses U+FFFD
         self._step_characters, self._evaluate = step_characters, evaluate
         self._metrics: list[StepMetrics] = []  # since the last reading, on the device
@@ -93,7 +94,11 @@ class Record:
     @property
     def best_row(self) -> Row:
         """The first one of the lowest bits."""
-        return min(self.rows, key=lambda row: np.nan_to_num(row["validation_bits"], nan=np.inf))
+        rows = self._rows_with_a_model()
+        return min(rows, key=lambda row: np.nan_to_num(row["validation_bits"], nan=np.inf))
+
+    def _rows_with_a_model(self) -> list[Row]:
+        return [row for row in self.rows if row["step"] >= self._best_since]
 
     def is_worse_than_guessing(self, row: Row) -> bool:
         """Whether the training has blown up, and not just begun.
@@ -125,14 +130,15 @@ class Record:
         """For the manifest of a checkpoint."""
         self._stop_the_clock()
         clock = {"seconds": self._seconds, "timed": self._timed}
-        return {"rows": self.rows, "losses": self._losses, **clock}
+        best = {"best_since": self._best_since}
+        return {"rows": self.rows, "losses": self._losses} | clock | best
 
-    def from_json(self, saved: dict[str, Any], best_model: Model) -> None:
-        """Go on with the record of a checkpoint."""
+    def from_json(self, saved: dict[str, Any], best_model: Model, step: int) -> None:
+        """Go on with the record of a checkpoint; version 0.1 kept no model but that of its step."""
         self.rows, self._losses = saved["rows"], saved["losses"]
         self._seconds, self._timed = saved["seconds"], saved["timed"]
-        self.best_model = best_model
-        if self.rows:
+        self.best_model, self._best_since = best_model, saved.get("best_since", step)
+        if self._rows_with_a_model():
             self.best_is_written = self._write_best(self.best_model, self.best_row)
 
 

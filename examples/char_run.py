@@ -36,6 +36,14 @@ class Saved(NamedTuple):
     best_model: Model
 
 
+def restore_saved(checkpoint: Checkpoint, like: Saved) -> Saved:
+    """What a checkpoint holds; one of version 0.1 has no best model but that of its state."""
+    if any(name.startswith("best_model.") for name in checkpoint.arrays):
+        return restore(checkpoint, like)
+    state = restore(checkpoint, like.state)
+    return Saved(state, jax.tree.map(jnp.copy, state.params))
+
+
 # --- the loop ------------------------------------------------------------------------------------
 
 
@@ -59,11 +67,11 @@ def train(
     alphabet_size, done = len(data.alphabet.characters), 0
     record = Record(step_characters, alphabet_size, evaluate, state.params, try_to_write_best)
     if resumed is not None:
-        saved, done = restore(resumed, Saved(state, record.best_model)), resumed.step
+        saved, done = restore_saved(resumed, Saved(state, record.best_model)), resumed.step
         state = saved.state
         if args.nonfinite == "stop":  # what had stopped the run is to be tried anew
             state = state._replace(nonfinite=jnp.zeros_like(state.nonfinite))
-        record.from_json(resumed.manifest["record"], saved.best_model)
+        record.from_json(resumed.manifest["record"], saved.best_model, done)
     source = training_chunks(own_part(data.streams), args.length, done)
     save = make_save(args, manifest_of(args, data, mesh), record, checkpoints)
 

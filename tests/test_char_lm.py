@@ -373,8 +373,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(bad_batches,
     assert (status, "after step 4 of 30" in text) == (0, True), error
     assert [int(row["step"]) for row in rows_of(out)] == [10, 20, 30]
     assert run(capsys, *options, tmp_path / "not ended")[0] == 0
+    # Of another program, whose losses can be NaN, the first four steps are the same to rounding;
+    # from a carry of zeros the losses would differ by more than a thousandth.
     for a, b in zip(rows_of(out), rows_of(tmp_path / "not ended"), strict=True):
-        assert (a["train_bits"], a["validation_bits"]) == (b["train_bits"], b["validation_bits"])
+        for bits in ("train_bits", "validation_bits"):
+            assert float(a[bits]) == pytest.approx(float(b[bits]), rel=1e-5)
 
 
 @pytest.mark.usefixtures("float32", "bad_batches")

@@ -300,14 +300,14 @@ def test_a_file_system_without_locks_is_said(out, monkeypatch, capsys):
 def assert_best(directory, text_file):
     """`best.safetensors` is the model of the best row of `metrics.csv`, by its parameters."""
     bits = [float(row["validation_bits"]) for row in rows(directory)]
-    rnn, readout, said = load_model(directory / BEST)
+    params, said = load_model(directory / BEST)
     assert (said["step"], said["validation_bits"]) == (
         int(rows(directory)[int(np.argmin(bits))]["step"]),
         min(bits),
     )
     data = char_data.load_data([str(text_file)], 4, 16, directory)
     evaluate = char_model.make_evaluate("tanh", data.validation_streams, batch_mesh(1))
-    assert evaluate(char_model.Model(rnn, readout)) == pytest.approx(min(bits), rel=1e-5)
+    assert evaluate(char_model.Model(**params)) == pytest.approx(min(bits), rel=1e-5)
     last = load_model(directory / MODEL)[-1]
     assert (last["step"], last["validation_bits"]) == (int(rows(directory)[-1]["step"]), bits[-1])
 
@@ -358,3 +358,18 @@ def test_the_best_model_is_that_of_the_record_whatever_was_killed(run, out, text
     for name in (MODEL, BEST):
         ours, whole = (load_model(out.with_name(d) / name) for d in ("same", "whole"))
         jax.tree.map(np.testing.assert_array_equal, ours[:-1], whole[:-1])
+
+
+def test_a_run_of_version_0_1_goes_on(out, capsys, float32):
+    """Its checkpoint, as that version wrote it; the best model is that of the rows from it on."""
+    shutil.copytree(ROOT / "tests/recorded/checkpoints_0.1", out / CHECKPOINTS)
+    text = out / "table.txt"
+    text.write_text("".join(f"{n} times {m} is {n * m}.\n" for n in range(9) for m in range(9)))
+    options = "--hidden-size=4 --length=8 --batch-size=2 --devices=1 --eval-every=10 --steps=30"
+    status = char_lm.main([*options.split(), "--text", str(text), "--out", str(out), "--resume"])
+    printed, error = capsys.readouterr()
+    assert status == 0, error
+    assert "after step 15 of 30" in printed
+    bits = {int(row["step"]): float(row["validation_bits"]) for row in rows(out)}
+    assert list(bits) == [10, 20, 30]
+    assert settings(out / BEST)["step"] == min((20, 30), key=bits.get)

@@ -148,7 +148,6 @@ def test_a_terminal_that_is_closed_ends_the_run_saved_and_nohup_goes_on(text_fil
     immune.assert_saved(0)
 
 
-@pytest.mark.xfail(reason="a write to a terminal that has gone ends the program with status 1")
 def test_a_terminal_that_shows_the_run_is_closed(text_file, out):
     """Whatever the run prints from then on raises an OSError."""
     run, window = on_a_terminal(text_file, out, prints_there=True)
