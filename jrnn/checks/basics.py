@@ -8,6 +8,8 @@ import numpy as np
 
 from jrnn.arrays import are_ids
 
+IN_64_BITS = "JAX has it after jax.config.update('jax_enable_x64', True)"
+
 
 def refuse(argument: str, expected: str, came: object, repair: str) -> NoReturn:
     """Raise the one kind of error there is here."""
@@ -19,8 +21,30 @@ def describe(x: Any) -> str:
 
 
 def array(argument: str, x: Any) -> None:
-    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+    if not isinstance(x, (jax.Array, np.ndarray, np.generic)):
         refuse(argument, "a JAX or NumPy array", type(x).__name__, "Convert it by jnp.asarray.")
+    if isinstance(x, np.ma.MaskedArray):
+        repair = "Fill it by .filled(0); lengths or weights say which steps do not count."
+        refuse(argument, "an array without a mask of its own", "a masked array", repair)
+    if not _of_a_dtype_of_jax(x):
+        repair = "Cast it by .astype: JAX has numbers of up to 64 bits in the machine's byte order."
+        refuse(argument, "a dtype that JAX has", f"{x.dtype}{list(x.shape)}", repair)
+    there(argument, x)
+
+
+def _of_a_dtype_of_jax(x: Any) -> bool:
+    try:
+        jax.typeof(x)
+    except TypeError:  # whose message holds the whole array
+        return False
+    return True
+
+
+def there(argument: str, x: Any) -> None:
+    """An array whose buffer no training step has taken."""
+    if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.is_deleted():
+        repair = "A training step takes the state that goes in: use the one that came out."
+        refuse(argument, "an array that is still there", "one that was donated or deleted", repair)
 
 
 def shape(argument: str, x: Any, shape: tuple[int | None, ...], axes: str, repair: str) -> None:
@@ -41,6 +65,15 @@ def is_float(x: Any) -> bool:
 def floating(argument: str, x: Any) -> None:
     if not is_float(x):
         refuse(argument, "a floating dtype", describe(x), "Cast it by .astype(jnp.float32).")
+
+
+def parameters(argument: str, x: Any) -> None:
+    """Of a floating dtype that JAX has in its present mode, where float64 may become float32."""
+    floating(argument, x)
+    widest = jax.dtypes.canonicalize_dtype(x.dtype)
+    if isinstance(x, jax.Array) and x.dtype != widest:
+        repair = f"{IN_64_BITS}; or cast the parameters by .astype(jnp.{widest})."
+        refuse(argument, f"at most {widest}", describe(x), repair)
 
 
 def same_dtype(argument: str, x: Any, reference_name: str, reference: Any) -> None:
@@ -142,6 +175,5 @@ def floating_dtype(dtype: Any) -> np.dtype:
         refuse("dtype", "a floating dtype or None", asked, repair)
     given = jax.dtypes.canonicalize_dtype(asked)  # float32 for float64, but in 64-bit mode
     if dtype is not None and given != asked:
-        repair = "JAX has it after jax.config.update('jax_enable_x64', True)."
-        refuse("dtype", f"at most {given}", asked, repair)
+        refuse("dtype", f"at most {given}", asked, f"{IN_64_BITS}.")
     return given
