@@ -579,7 +579,7 @@ REFUSED = {
     ),
     "a batch": (
         lambda: derivation.gradients_recursion(RNN, READOUT, np.zeros((T, 2, I)), ARGS[3]),
-        "xs: expected one sequence, vectors [T, I] or token ids [T]; got float64[7, 2, 5]. Take one",
+        "xs: expected one sequence, vectors [T, I] or token ids [T]; got float64[7, 2, 5].",
     ),
     "spikes as integers": (
         lambda: derivation.gradients_recursion(RNN, READOUT, np.zeros((T, I), np.int8), ARGS[3]),

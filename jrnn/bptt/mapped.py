@@ -76,8 +76,8 @@ def _jvp(primals: Any, tangents: Any, call: Call) -> Any:
     return jax.jvp(of_moving, [primals[n] for n in moving], moves)
 
 
-# The tangents of a custom rule, as they are. Reverse mode transposes them and leaves nothing of this;
-# forward mode computes with them, which JAX refuses at the rule itself, in its own words.
+# The tangents of a custom rule, as they are. Reverse mode transposes them and leaves nothing of
+# this; forward mode computes with them, which JAX refuses at the rule itself, in its own words.
 _reverse_mode = Primitive("reverse_mode")
 _reverse_mode.multiple_results = True
 

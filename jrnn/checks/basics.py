@@ -1,5 +1,6 @@
 """One array, one number, one option; and the one kind of error there is."""
 
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import jax
@@ -20,31 +21,40 @@ def describe(x: Any) -> str:
     return f"{jnp.result_type(x)}{list(np.shape(x))}"
 
 
+def shown(option: Any) -> str:
+    """Its value, but never a whole array."""
+    shape = getattr(option, "shape", ())
+    return f"an array {list(shape)}" if shape else repr(option)
+
+
 def array(argument: str, x: Any) -> None:
-    if not isinstance(x, (jax.Array, np.ndarray, np.generic)):
+    if isinstance(x, jax.Array):
+        there(argument, x)
+        return
+    if not isinstance(x, (np.ndarray, np.generic)):
         refuse(argument, "a JAX or NumPy array", type(x).__name__, "Convert it by jnp.asarray.")
     if isinstance(x, np.ma.MaskedArray):
         repair = "Fill it by .filled(0); lengths or weights say which steps do not count."
         refuse(argument, "an array without a mask of its own", "a masked array", repair)
-    if not _of_a_dtype_of_jax(x):
+    if not _in_jax(x.dtype):
         repair = "Cast it by .astype: JAX has numbers of up to 64 bits in the machine's byte order."
         refuse(argument, "a dtype that JAX has", f"{x.dtype}{list(x.shape)}", repair)
-    there(argument, x)
-
-
-def _of_a_dtype_of_jax(x: Any) -> bool:
-    try:
-        jax.typeof(x)
-    except TypeError:  # whose message holds the whole array
-        return False
-    return True
 
 
 def there(argument: str, x: Any) -> None:
-    """An array whose buffer no training step has taken."""
-    if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) and x.is_deleted():
+    """An array of which no training step has taken the buffer."""
+    if not isinstance(x, jax.core.Tracer) and x.is_deleted():
         repair = "A training step takes the state that goes in: use the one that came out."
         refuse(argument, "an array that is still there", "one that was donated or deleted", repair)
+
+
+@lru_cache
+def _in_jax(dtype: np.dtype) -> bool:
+    try:
+        jax.typeof(np.zeros((), dtype))
+    except TypeError:
+        return False
+    return True
 
 
 def shape(argument: str, x: Any, shape: tuple[int | None, ...], axes: str, repair: str) -> None:
@@ -126,7 +136,7 @@ def ids(argument: str, ids: Any, size: int, what: str) -> None:
 def sizes(**values: Any) -> None:
     for argument, n in values.items():
         if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
-            refuse(argument, "a positive integer", repr(n), "It is the size of an axis.")
+            refuse(argument, "a positive integer", shown(n), "It is the size of an axis.")
 
 
 def square(shape: Any) -> None:
@@ -142,7 +152,7 @@ def number(argument: str, value: Any, above: float = -np.inf) -> None:
         refuse(
             argument,
             f"a finite number{least}",
-            repr(value),
+            shown(value),
             "It is fixed for the initialiser.",
         )
 
@@ -155,13 +165,13 @@ def positive_or_none(argument: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not is_number(value) or not 0 < value < np.inf:
-        refuse(argument, "a positive number or None", repr(value), "None leaves it out.")
+        refuse(argument, "a positive number or None", shown(value), "None leaves it out.")
     return float(value)
 
 
 def flag(argument: str, value: Any) -> None:
     if not isinstance(value, (bool, np.bool_)):
-        refuse(argument, "True or False", repr(value), "It is fixed when the call is compiled.")
+        refuse(argument, "True or False", shown(value), "It is fixed when the call is compiled.")
 
 
 def floating_dtype(dtype: Any) -> np.dtype:

@@ -49,7 +49,7 @@ def as_read(
     if not (reading is None or (isinstance(reading, str) and reading in ("ids", "features"))):
         repair = "It says how integers are read; floats are features."
         refuse("inputs", '"ids", "features" or None', repr(reading), repair)
-    I, dtype = params.w_ih.shape[0], jnp.result_type(params.w_hh)
+    I = params.w_ih.shape[0]
     if reading == "ids" and not are_ids(xs):
         repair = "Cast ids by .astype(jnp.int32); of floats leave inputs out."
         refuse(argument, 'integers, as inputs="ids" says', describe(xs), repair)
@@ -58,11 +58,16 @@ def as_read(
         batch, one = (f"[{', '.join((*time, axis))}]" for axis in "BI")
         expected = "integers whose shape says whether they are token ids or features"
         came = f"{describe(xs)}: ids {batch} of {I} sequences, or features {one} of one"
-        repair = f'Give inputs="ids" or inputs="features", or cast features by .astype({dtype}).'
+        repair = f'Give inputs="ids", or {_as_features(params)}'
         refuse(argument, expected, came, repair)
     if reading == "features" and (are_ids(xs) or xs.dtype == jnp.bool_):
-        return jnp.asarray(xs).astype(dtype)
+        return jnp.asarray(xs).astype(jnp.result_type(params.w_hh))
     return xs
+
+
+def _as_features(params: "RNNParams") -> str:
+    dtype = jnp.result_type(params.w_hh)
+    return f'inputs="features"; or cast features by .astype("{dtype}").'
 
 
 def inputs(
@@ -73,20 +78,19 @@ def inputs(
     counted: np.ndarray | None = None,
 ) -> None:
     """Vectors, or ids, with one of two groups of leading axes, such as "T" and "T, B"."""
-    I, dtype = params.w_ih.shape[0], jnp.result_type(params.w_hh)
+    I = params.w_ih.shape[0]
     vectors = " or ".join(f"[{lead}{', ' if lead else ''}I]" for lead in leads)
     ids = "integer token ids " + " or ".join(f"[{lead}]" for lead in leads)
     ranks = [lead.replace(",", "").split() for lead in leads]
     features = xs.ndim - np.array([len(axes) for axes in ranks])  # axes that are left, for each
-    as_features = f'give inputs="features", or cast features by .astype({dtype}).'
     if are_ids(xs):
         if 0 not in features:
-            repair = as_features if 1 in features else "vectors are floats."
+            repair = f"give {_as_features(params)}" if 1 in features else "vectors are floats."
             refuse(argument, ids, describe(xs), f"Integers are token ids; {repair}")
         ids_within(argument, xs, I, f"I = {I} rows of w_ih", counted)
         return
     if not is_float(xs):
-        repair = f"Ids are integers; {as_features}"
+        repair = f"Ids are integers; give {_as_features(params)}"
         refuse(argument, f"vectors {vectors}, or {ids}", describe(xs), repair)
     if 1 not in features:
         repair = "A single feature is an axis of size 1."

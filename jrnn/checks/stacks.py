@@ -17,6 +17,7 @@ from jrnn.checks.basics import (
     refuse,
     same_dtype,
     shape,
+    shown,
     sizes,
 )
 from jrnn.checks.sequences import lengths, rnn_arguments, rnn_params, state
@@ -143,7 +144,7 @@ def dropout_rate(argument: str, rate: Any) -> None:
     """A concrete rate; what is traced is the caller's own."""
     traced = isinstance(rate, jax.core.Tracer)
     if not traced and not (is_number(rate) and 0 <= rate < 1):
-        refuse(argument, "a number in [0, 1)", repr(rate), "It is the share that becomes 0.")
+        refuse(argument, "a number in [0, 1)", shown(rate), "It is the share that becomes 0.")
 
 
 def mean_arguments(hs: Any, lengths_: Any) -> None:
