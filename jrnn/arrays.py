@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,17 @@ import numpy as np
 ArrayLike = jax.Array | np.ndarray  # what a user may hand in
 # (key, shape, dtype) -> array, as those of `jax.nn.initializers` are.
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+InputsAre = Literal["ids", "features"]  # the option `inputs` of `jrnn.rnn`
 
 
 def are_ids(x: ArrayLike) -> bool:
     """Whether an array holds token ids or labels: integers of any kind."""
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
+
+
+def reading(xs: ArrayLike) -> InputsAre:
+    """How inputs were read that have passed the checks, for another call."""
+    return "ids" if are_ids(xs) else "features"
 
 
 def steps(xs: ArrayLike) -> tuple[int, ...]:

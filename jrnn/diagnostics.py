@@ -31,7 +31,7 @@ import numpy as np
 from jax import lax
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike, are_ids
+from jrnn.arrays import ArrayLike, InputsAre, are_ids
 from jrnn.cell import Activation, ActivationName, derivative
 from jrnn.derivation.forward import Trajectory, trajectory
 from jrnn.rnn import rnn
@@ -56,6 +56,7 @@ def gradient_flow(
     weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
     max_lag: int = 200,
+    inputs: InputsAre | None = None,
 ) -> GradientFlow:
     """How large the gradient of one step's loss is l steps earlier, and how much each step learns.
 
@@ -74,6 +75,7 @@ def gradient_flow(
         activation: as in `jrnn.rnn`.
         max_lag: L, or T - 1 where that is less. The work is that of L matmuls of `[T*B, H]` by
             `[H, H]`, the memory some arrays of `[T, B, H]`.
+        inputs: as in `jrnn.rnn_cross_entropy`.
 
     Returns:
         `GradientFlow` of `lags [L+1]`, `percentiles [3, L+1]` and `uses [T]`. A percentile is NaN
@@ -83,8 +85,8 @@ def gradient_flow(
         ValueError: as `jrnn.rnn` and `jrnn.softmax_cross_entropy`, a readout of other states, a
             `max_lag` that is no integer >= 0.
     """
+    xs = _loss_arguments(rnn_params, readout_params, xs, labels, h0, weights, inputs)
     arguments = (rnn_params, readout_params, xs, labels, h0, weights)
-    _loss_arguments(*arguments)
     derivative(activation)  # refuses an unknown one
     _integer("max_lag", max_lag, 0, np.inf, "Lag 0 is dJ_t/dh_t itself.")
     lags = min(int(max_lag), xs.shape[0] - 1) + 1
@@ -142,7 +144,8 @@ def influence(
         ValueError: as `gradient_flow`, and a batch.
     """
     arguments = (rnn_params, readout_params, xs, labels, h0, weights)
-    _loss_arguments(*arguments, one=True)
+    checks.one_sequence(xs)
+    _loss_arguments(*arguments)
     derivative(activation)
     return _influence(*arguments, activation=activation)
 
@@ -192,7 +195,8 @@ def lyapunov_exponents(
     Raises:
         ValueError: as `jrnn.rnn`, a batch, n outside 1..H, warmup outside 0..T-1.
     """
-    _inputs(rnn_params, xs, h0, one=True)
+    checks.one_sequence(xs)
+    checks.rnn_arguments(rnn_params, xs, h0)
     derivative(activation)
     H, T = rnn_params.w_hh.shape[0], xs.shape[0]
     _integer("n", n, 1, H, f"A state of size H = {H} has {H} exponents.")
@@ -268,10 +272,17 @@ def _at_least_float32(tree: Any) -> Any:
 
 
 def _loss_arguments(
-    rnn_params: RNNParams, readout_params: ReadoutParams, *data: Any, one: bool = False
-) -> None:
-    xs, labels, h0, weights = data
-    _inputs(rnn_params, xs, h0, one)
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    xs: Any,
+    labels: Any,
+    h0: Any,
+    weights: Any,
+    inputs: InputsAre | None = None,
+) -> Any:
+    """xs as they are read."""
+    batch = checks.of_a_batch(labels, weights)
+    xs = checks.rnn_arguments(rnn_params, xs, h0, reading=inputs, of_a_batch=batch)
     checks.readout_params(readout_params)
     (H, _), dtype = rnn_params.w_hh.shape, jnp.result_type(rnn_params.w_hh)
     (rows, O), found = readout_params.w_ho.shape, jnp.result_type(readout_params.w_ho)
@@ -282,16 +293,7 @@ def _loss_arguments(
     steps = xs.shape[: xs.ndim - (not are_ids(xs))]
     logits = np.broadcast_to(np.zeros((), dtype), (*steps, O))  # the shape, not the memory
     checks.cross_entropy_arguments(logits, labels, weights)
-
-
-def _inputs(rnn_params: RNNParams, xs: Any, h0: Any, one: bool) -> None:
-    checks.rnn_arguments(rnn_params, xs, h0)
-    rank = 1 if are_ids(xs) else 2
-    if one and xs.ndim != rank:
-        repair = "Take one of the batch, xs[:, b], or map over the batch by jax.vmap."
-        checks.refuse(
-            "xs", "one sequence, vectors [T, I] or token ids [T]", checks.describe(xs), repair
-        )
+    return xs
 
 
 def _integer(argument: str, value: Any, least: int, most: float, repair: str) -> None:

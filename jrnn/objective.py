@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike, steps
+from jrnn.arrays import ArrayLike, InputsAre, steps
 from jrnn.bptt.loops import rows
 from jrnn.bptt.schedule import divisor_near
 from jrnn.cell import Activation, ActivationName
@@ -46,6 +46,7 @@ def rnn_cross_entropy(
     activation: ActivationName | Activation = "tanh",
     compute_dtype: Any = None,
     remat: bool = False,
+    inputs: InputsAre | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """J of (6) for a recurrent network with a loss at every step, and its last state.
 
@@ -70,6 +71,7 @@ def rnn_cross_entropy(
         compute_dtype: as in `rnn`; the loss is computed in the dtype of the parameters from states
             that are rounded to it.
         remat: keep only about sqrt(T) states for the gradient and compute the rest once more.
+        inputs: as in `rnn`; labels and weights say as well whether they are those of a batch.
 
     Returns:
         `(J, h_last)`: `[]` the cost in nats, in at least float32, and `[H]` or `[B, H]`, the state
@@ -79,7 +81,8 @@ def rnn_cross_entropy(
         ValueError: what `rnn` and `readout_cross_entropy` refuse, or a readout of another size or
             dtype than the states.
     """
-    checks.rnn_arguments(rnn_params, xs, h0, lengths, resets, reset_state)
+    batch, states = checks.of_a_batch(labels, weights), (h0, lengths, resets, reset_state)
+    xs = checks.rnn_arguments(rnn_params, xs, *states, reading=inputs, of_a_batch=batch)
     checks.objective_arguments(rnn_params, readout_params, xs, labels, weights, lengths)
     checks.flag("remat", remat)
     options = recurrence(activation, compute_dtype, rnn_params)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike, Initializer, are_ids, draw, matmul_precision, steps
+from jrnn.arrays import ArrayLike, Initializer, InputsAre, are_ids, draw, matmul_precision, steps
 from jrnn.cell import Activation, ActivationName, elman
 from jrnn.lengths import in_reverse, in_reverse_back_and_forth, marks_in_order
 from jrnn.types import RNNParams
@@ -66,6 +66,7 @@ def rnn_cell(
     x_t: ArrayLike,
     *,
     activation: ActivationName | Activation = "tanh",
+    inputs: InputsAre | None = None,
 ) -> jax.Array:
     """One step, equations (1) and (2): h_t = phi(x_t w_ih + h_{t-1} w_hh + b_h).
 
@@ -76,6 +77,7 @@ def rnn_cell(
         h_tm1: `[H]` or `[B, H]`, the state before the step; `[H]` is shared by a batch.
         x_t: `[I]` or `[B, I]` input, or `[]` or `[B]` token ids.
         activation: as in `rnn`.
+        inputs: as in `rnn`.
 
     Returns:
         h_t, `[H]` or `[B, H]`, in the dtype of the parameters.
@@ -83,7 +85,7 @@ def rnn_cell(
     Raises:
         ValueError: as `rnn`.
     """
-    checks.cell_arguments(params, h_tm1, x_t)
+    x_t = checks.cell_arguments(params, h_tm1, x_t, inputs)
     options = recurrence(activation, None, params)
     return _rnn_cell(params, h_tm1, x_t, recurrence=options)
 
@@ -102,6 +104,7 @@ def rnn(
     clip_delta: float | None = None,
     compute_dtype: Any = None,
     remat: bool = False,
+    inputs: InputsAre | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Run the Elman network over a sequence, or over a batch of sequences.
 
@@ -148,6 +151,11 @@ def rnn(
         remat: keep only about sqrt(T) of the states for the gradient and compute the rest once
             more, in segments: for at most one more forward pass, memory that grows as sqrt(T), if
             `hs` itself is not used (see `jrnn.rnn_cross_entropy` for a loss at every step).
+        inputs: how integers are read. "ids": as token ids. "features": as numbers, such as counts,
+            pixels or spikes; they and bool are cast to the dtype of the parameters. None: as ids,
+            unless they could be features as well: `[T, B]` with B = I looks like `[T, I]`. Then
+            an argument with an axis B (`h0`, `lengths`, ...) says that they are ids; without one
+            there is an error, and you say which.
 
     Returns:
         `(h_last, hs)`, as `lax.scan` does: the state after the last step `[H]` or `[B, H]`, and
@@ -155,18 +163,18 @@ def rnn(
         in `compute_dtype`, if there is one).
 
     Raises:
-        ValueError: a shape, a rank or a dtype that does not fit, no step at all, concrete token
-            ids outside [0, I), concrete lengths outside [0, T], an unknown activation, a
-            `clip_delta` that is not positive, a `compute_dtype` that is not floating or not
-            narrower than the parameters. Ids outside the range that only the compiled program
-            sees give NaN; lengths, the nearest one.
+        ValueError: a shape, a rank or a dtype that does not fit, integers that could be ids or
+            features, no step at all, concrete token ids outside [0, I), concrete lengths outside
+            [0, T], an unknown activation, a `clip_delta` that is not positive, a `compute_dtype`
+            that is not floating or not narrower than the parameters. Ids outside the range that
+            only the compiled program sees give NaN; lengths, the nearest one.
     """
-    checks.rnn_arguments(params, xs, h0, lengths, resets, reset_state, recurrent_mask)
+    data = (h0, lengths, resets, reset_state, recurrent_mask)
+    xs = checks.rnn_arguments(params, xs, *data, reading=inputs)
     checks.flag("reverse", reverse)
     checks.flag("remat", remat)
     options = recurrence(activation, compute_dtype, params, clip_delta)
-    data = (xs, h0, lengths, resets, reset_state, recurrent_mask)
-    return _rnn(params, *data, recurrence=options, reverse=bool(reverse), remat=bool(remat))
+    return _rnn(params, xs, *data, recurrence=options, reverse=bool(reverse), remat=bool(remat))
 
 
 def recurrence(

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike
+from jrnn.arrays import ArrayLike, at_least_float32
 from jrnn.cell import Activation, ActivationName
 from jrnn.loss import readout
 from jrnn.rnn import rnn_cell
@@ -36,7 +36,9 @@ def sample_token(
     Args:
         key: a JAX random key.
         logits: `[..., O]`.
-        temperature: 0 takes the likeliest token; 1 leaves the distribution as it is.
+        temperature: 0 takes the likeliest token, as does what is below the smallest normal float32,
+            1.2e-38; 1 leaves the distribution as it is; inf makes all tokens equally likely whose
+            logit is not -inf.
         top_k: keep the k likeliest tokens (Fan, Lewis and Dauphin, Hierarchical Neural Story
             Generation, 2018); None keeps all.
         top_p: keep the smallest set of likeliest tokens whose probability, after temperature and
@@ -74,13 +76,12 @@ def _options(O: int, temperature: Any, top_k: Any, top_p: Any) -> Options:
 def _sample_token(
     key: jax.Array, logits: ArrayLike, temperature: jax.Array, top_k: jax.Array, top_p: jax.Array
 ) -> jax.Array:
-    greedy = temperature == 0
-    wide = jnp.asarray(logits, jnp.float32)
+    greedy = temperature < np.finfo(np.float32).tiny  # XLA may take what is below for 0
+    wide = at_least_float32(logits)
     largest = wide.max(-1, keepdims=True)  # not finite where they are no distribution
-    wide = (wide - largest) / jnp.where(greedy, 1, temperature)
-
     order = jnp.argsort(-wide, -1)  # stable: of equal logits the first is the likelier
-    ranked = jnp.take_along_axis(wide, order, -1)
+    ranked = _over_temperature(wide, jnp.where(greedy, 1, temperature))
+    ranked = jnp.take_along_axis(ranked, order, -1)
     kept = jnp.where(greedy, 1, top_k)
     ranked = jnp.where(jnp.arange(ranked.shape[-1], dtype=jnp.int32) < kept, ranked, -jnp.inf)
     p = jax.nn.softmax(ranked, -1)
@@ -89,6 +90,20 @@ def _sample_token(
     rank = jax.random.categorical(key, ranked)[..., None]
     token = jnp.where(jnp.isfinite(largest), jnp.take_along_axis(order, rank, -1), -1)
     return token.squeeze(-1).astype(jnp.int32)
+
+
+def _over_temperature(logits: jax.Array, temperature: jax.Array) -> jax.Array:
+    """(logits - their largest) / temperature, in float32, without an overflow on the way.
+
+    The difference of two halves is finite. XLA divides by multiplying with the inverse, so that
+    numerator and denominator are brought to a scale where the inverse is a normal number, too.
+    """
+    dtype, top = logits.dtype, logits.max(-1, keepdims=True)
+    scale = jnp.where(temperature > 1, 2.0**-64, 2.0**64).astype(jnp.float32)
+    halves = logits / 2 - top / 2
+    scaled = halves * (2 * scale).astype(dtype) / (scale * temperature).astype(dtype)
+    scaled = jnp.where(halves == -jnp.inf, -jnp.inf, scaled)  # -inf / inf
+    return jnp.where(logits == top, 0, scaled).astype(jnp.float32)  # inf - inf
 
 
 def generate(

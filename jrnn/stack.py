@@ -20,7 +20,7 @@ The mean over the v steps of a sequence that are not padding:
     y = (y_1 + ... + y_v) / v             and 0 for v = 0                          (22)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike, Initializer, add_bias, at_least_float32
+from jrnn.arrays import ArrayLike, Initializer, InputsAre, add_bias, at_least_float32
 from jrnn.cell import Activation, ActivationName
 from jrnn.lengths import marks_in_order
 from jrnn.rnn import _rnn, init_rnn, recurrence
@@ -38,6 +38,7 @@ from jrnn.types import LayerNormParams, LayerParams, StackParams
 EPSILON = 1e-5  # of (19)
 
 LayerStates = Sequence[ArrayLike | None]  # one per layer, each None, [D*H] or [B, D*H]
+Run = Callable[..., tuple[jax.Array, jax.Array]]  # a network in one direction, as `rnn`
 
 
 def init_stack(
@@ -109,6 +110,7 @@ def stack(
     residual: bool = False,
     compute_dtype: Any = None,
     remat: bool = False,
+    inputs: InputsAre | None = None,
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
     """Run a stack of Elman networks over a sequence, or over a batch of sequences.
 
@@ -141,6 +143,7 @@ def stack(
         compute_dtype: as in `rnn`; (19) and (20) are computed in the dtype of the parameters.
         remat: as in `rnn`, in each layer. What a layer reads is kept all the same, so this saves
             the states of the last layer, and of both directions of every layer.
+        inputs: as in `rnn`; `[B, D*H]` states of a layer are an argument with an axis B.
 
     Returns:
         `(h_last, hs)`: for each layer `[D*H]` or `[B, D*H]`, the states of (1) and (2) after the
@@ -151,7 +154,7 @@ def stack(
         ValueError: what `rnn` refuses, of any layer; parameters, states or a residual connection
             that do not fit, or a dropout outside [0, 1).
     """
-    checks.stack_arguments(params, xs, h0, lengths, resets, reset_state)
+    xs = checks.stack_arguments(params, xs, h0, lengths, resets, reset_state, reading=inputs)
     checks.dropout_rate("dropout", dropout)
     checks.residual(residual, params, xs)
     checks.flag("remat", remat)
@@ -180,6 +183,25 @@ def _stack(
     residual: bool,
     remat: bool,
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    run = partial(_rnn, recurrence=recurrence, remat=remat)
+    states = (h0, lengths, resets, reset_state)
+    h_lasts, ys = _layer_by_layer(run, params, xs, *states, key, dropout, residual)
+    return h_lasts, recurrence.rounded(ys)
+
+
+def _layer_by_layer(
+    run: Run,
+    params: StackParams,
+    xs: jax.Array,
+    h0: LayerStates | None = None,
+    lengths: jax.Array | None = None,
+    resets: jax.Array | None = None,
+    reset_state: LayerStates | None = None,
+    key: jax.Array | None = None,
+    dropout: float = 0.0,
+    residual: bool = False,
+) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """The `(h_last, hs)` of `stack` around `run`, which is `rnn` or what computes the same."""
     ys, h_lasts, none = xs, [], (None,) * len(params.layers)
     layers = zip(params.layers, h0 or none, reset_state or none, strict=True)
     for index, (layer, start, again) in enumerate(layers):
@@ -187,17 +209,16 @@ def _stack(
         if index > 0 and key is not None:
             mask_key = jax.random.fold_in(key, index)
             xs = below * _dropout_mask(mask_key, dropout, below.shape, below.dtype)  # (21)
-        h_last, us = _read(recurrence, remat, layer, xs, start, lengths, resets, again)
+        h_last, us = _read(run, layer, xs, start, lengths, resets, again)
         ys = us.astype(h_last.dtype)
         if residual or layer.norm is not None:
             ys = _outputs(layer.norm, ys, below if residual else None, lengths)
         h_lasts.append(h_last)
-    return tuple(h_lasts), recurrence.rounded(ys)
+    return tuple(h_lasts), ys
 
 
 def _read(
-    recurrence: bptt.Recurrence,
-    remat: bool,
+    run: Run,
     layer: LayerParams,
     xs: jax.Array,
     h0: ArrayLike | None,
@@ -211,7 +232,7 @@ def _read(
     starts, agains = ([None] * D if h is None else jnp.split(h, D, -1) for h in (h0, reset_state))
     for i, network in enumerate(networks):
         data = (xs, starts[i], lengths, resets, agains[i], None)
-        runs.append(_rnn(network, *data, recurrence=recurrence, reverse=i == 1, remat=remat))
+        runs.append(run(network, *data, reverse=i == 1))
     h_lasts, states = zip(*runs, strict=True)
     return jnp.concatenate(h_lasts, -1), jnp.concatenate(states, -1)
 

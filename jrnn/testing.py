@@ -1,37 +1,43 @@
 """For users: prove the hand-derived gradient on your own shapes, dtype and device."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jrnn.arrays import ArrayLike, are_ids, named_leaves
+from jrnn import checks
+from jrnn.arrays import ArrayLike, InputsAre, are_ids, named_leaves, reading
 from jrnn.cell import Activation, ActivationName
 from jrnn.derivation import rnn_scan
 from jrnn.rnn import rnn
-from jrnn.types import RNNParams
+from jrnn.stack import LayerStates, _layer_by_layer, stack
+from jrnn.types import RNNParams, StackParams
 
 
 def check_against_scan(
-    params: RNNParams,
+    params: RNNParams | StackParams,
     xs: ArrayLike,
-    h0: ArrayLike | None = None,
+    h0: ArrayLike | LayerStates | None = None,
     *,
     activation: ActivationName | Activation = "tanh",
+    inputs: InputsAre | None = None,
     rtol: float | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
     """Compare `jrnn.rnn` with the same scan differentiated by JAX: values and every gradient.
 
-    Both outputs get random cotangents, so that no path is left out, and matmuls run in full
-    precision, so that the formulas are compared and not the rounding of a TPU or a TF32 unit.
+    `jrnn.stack` likewise, whose layers are then scans. All outputs get random cotangents, so that
+    no path is left out, and matmuls run in full precision, so that the formulas are compared and
+    not the rounding of a TPU or a TF32 unit.
 
     Args:
-        params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+        params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None; or those of a stack.
         xs: `[T, I]` or `[T, B, I]` inputs, or `[T]` or `[T, B]` token ids.
-        h0: None, `[H]` or `[B, H]`.
+        h0: None, `[H]` or `[B, H]`; of a stack None, or as in `jrnn.stack`.
         activation: as in `jrnn.rnn`.
+        inputs: as in `jrnn.rnn`.
         rtol: the largest difference allowed in an array, as a share of its largest element; None
             is 1e-10 in float64, 1e-4 in float32, 0.05 below. States that grow without bound, or
             chaotic ones, amplify rounding and need more.
@@ -42,35 +48,48 @@ def check_against_scan(
 
     Raises:
         AssertionError: a difference above `rtol`; the message lists them all.
-        ValueError: as `jrnn.rnn`.
+        ValueError: as `jrnn.rnn` or `jrnn.stack`.
     """
-    dtype = jnp.result_type(params.w_hh)
-    if rtol is None:
-        rtol = {8: 1e-10, 4: 1e-4}.get(dtype.itemsize, 0.05)
+    stacked = isinstance(params, StackParams)
+    arguments: Callable[..., Any] = checks.stack_arguments if stacked else checks.rnn_arguments
+    xs = arguments(params, xs, h0, reading=inputs)
     floats = {"params": params, "xs": xs, "h0": h0}
     ids = {"xs": floats.pop("xs")} if are_ids(xs) else {}
 
-    def outputs_and_gradients(f: Any) -> dict[str, Any]:
+    def outputs_and_gradients(f: Callable[..., Any]) -> dict[str, Any]:
         def call(floats: dict[str, Any]) -> Any:
-            a = {**floats, **ids}
-            return f(a["params"], a["xs"], a["h0"], activation=activation)
+            return f(**floats, **ids)
 
         with jax.default_matmul_precision("highest"):
             (h_last, hs), vjp = jax.vjp(call, floats)
-            key_last, key_hs = jax.random.split(jax.random.key(seed))
-            dh_last = jax.random.normal(key_last, h_last.shape, dtype)
-            dhs = jax.random.normal(key_hs, hs.shape, dtype)
-            (gradients,) = vjp((dh_last, dhs))
+            (gradients,) = vjp(_normal_like((h_last, hs), jax.random.key(seed)))
         return {"h_last": h_last, "hs": hs, "gradient": gradients}
 
-    ours, scans = outputs_and_gradients(rnn), outputs_and_gradients(rnn_scan)
+    run = partial(stack if stacked else rnn, activation=activation, inputs=reading(xs))
+    scan = partial(_scan, activation=activation)
+    scan = partial(_layer_by_layer, scan) if stacked else scan
+    ours, scans = outputs_and_gradients(run), outputs_and_gradients(scan)
+    if rtol is None:
+        rtol = {8: 1e-10, 4: 1e-4}.get(ours["hs"].dtype.itemsize, 0.05)
     differences = {}
     for (name, a), b in zip(named_leaves(ours), jax.tree.leaves(scans), strict=True):
         differences[name] = _relative_difference(a, b)
     if not all(d <= rtol for d in differences.values()):
         table = "\n".join(f"  {name:24s} {d:.2e}" for name, d in differences.items())
-        raise AssertionError(f"jrnn.rnn differs from the scan by more than {rtol:g}:\n{table}")
+        what = "stack" if stacked else "rnn"
+        raise AssertionError(f"jrnn.{what} differs from the scan by more than {rtol:g}:\n{table}")
     return differences
+
+
+def _scan(params: RNNParams, xs: jax.Array, *data: Any, **options: Any) -> Any:
+    return rnn_scan(params, xs, *data, inputs=reading(xs), **options)
+
+
+def _normal_like(tree: Any, key: jax.Array) -> Any:
+    leaves, treedef = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    draws = [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, draws)
 
 
 def _relative_difference(a: jax.Array, b: jax.Array) -> float:

@@ -13,7 +13,7 @@ the device, so that is decided inside of it: whoever reads the loss afterwards h
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
@@ -118,11 +118,13 @@ def make_train_step(
 
     Returns:
         `step(state, batch) -> (state, StepMetrics)`. The state that goes in is donated: use the
-        one that comes out.
+        one that comes out. `step.lower`, `step.trace` and `step.eval_shape` are those of the
+        jitted function.
 
     Raises:
         ValueError: a mesh of another kind, or another word for `nonfinite`; from the step, a batch
-            or a carry that it does not divide, or a loss of a part of the batch alone.
+            or a carry that it does not divide, a loss of a part of the batch alone, or a state that
+            went in before.
     """
     checks.nonfinite(nonfinite)
 
@@ -155,4 +157,13 @@ def make_train_step(
         count = state.nonfinite + (~finite).astype(jnp.int32)
         return TrainState(params, opt_state, carry, number, state.key, count), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    jitted = jax.jit(step, donate_argnums=0)
+
+    @wraps(step)
+    def with_state(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
+        if isinstance(state.step, jax.Array):
+            checks.there("state", state.step)  # it is given away together with the rest
+        return jitted(state, batch)
+
+    vars(with_state).update(lower=jitted.lower, trace=jitted.trace, eval_shape=jitted.eval_shape)
+    return with_state

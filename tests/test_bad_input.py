@@ -41,6 +41,13 @@ def narrow(tree):
     return jax.tree.map(lambda x: x.astype(np.float32), tree)
 
 
+class OtherArray:
+    """With a shape and a dtype, as many libraries have arrays."""
+
+    def __init__(self, x):
+        self.shape, self.dtype, self.ndim = x.shape, x.dtype, x.ndim
+
+
 def layer(index, **parts):
     """STACK with other parts in a layer."""
     layers = list(STACK.layers)
@@ -210,7 +217,29 @@ REFUSED = {
     "counts as integers": (
         lambda: jrnn.rnn(P, np.ones((T, B, I), int)),
         "xs: expected integer token ids [T] or [T, B]; got int64[7, 3, 5]. "
-        "Integers are token ids; cast counts to float.",
+        'Integers are token ids; give inputs="features"; or cast features by .astype("float64").',
+    ),
+    "floats as ids": (
+        lambda: jrnn.rnn(P, CASE.xs, inputs="ids"),
+        'xs: expected integers, as inputs="ids" says; got float64[7, 3, 5]. '
+        "Cast ids by .astype(jnp.int32); of floats leave inputs out.",
+    ),
+    "bool as ids": (
+        lambda: jrnn.rnn(P, np.ones((T, B), bool), inputs="ids"),
+        'xs: expected integers, as inputs="ids" says; got bool[7, 3].',
+    ),
+    "an unknown way of reading": (
+        lambda: jrnn.rnn(P, CASE.xs, inputs="tokens"),
+        'inputs: expected "ids", "features" or None; got \'tokens\'. '
+        "It says how integers are read; floats are features.",
+    ),
+    "features of another width": (
+        lambda: jrnn.rnn(P, np.ones((T, B, I + 1), np.int8), inputs="features"),
+        "xs: expected vectors [T, I] or [T, B, I] with I = 5; got float64[7, 3, 6].",
+    ),
+    "complex features": (
+        lambda: jrnn.rnn(P, CASE.xs.astype(complex), inputs="features"),
+        "xs: expected vectors [T, I] or [T, B, I], or integer token ids [T] or [T, B]; got complex",
     ),
     "ids of no step": (
         lambda: jrnn.rnn(P, np.array(3)),
@@ -223,11 +252,38 @@ REFUSED = {
     ),
     "bool inputs": (
         lambda: jrnn.rnn(P, np.ones((T, B, I), bool)),
-        "xs: expected vectors [T, I] or [T, B, I], or integer token ids [T] or [T, B]; got bool",
+        "xs: expected vectors [T, I] or [T, B, I], or integer token ids [T] or [T, B]; "
+        'got bool[7, 3, 5]. Ids are integers; give inputs="features"; or cast features by '
+        '.astype("float64").',
     ),
     "a list": (
         lambda: jrnn.rnn(P, [[1.0] * I] * T),
         "xs: expected a JAX or NumPy array; got list. Convert it by jnp.asarray.",
+    ),
+    "an array of another library": (
+        lambda: jrnn.rnn(P, OtherArray(CASE.xs)),
+        "xs: expected a JAX or NumPy array; got OtherArray. Convert it by jnp.asarray.",
+    ),
+    "parameters of another library": (
+        lambda: jrnn.rnn(P._replace(w_hh=OtherArray(P.w_hh)), CASE.xs),
+        "w_hh: expected a JAX or NumPy array; got OtherArray.",
+    ),
+    "shapes in place of arrays": (
+        lambda: jrnn.rnn(P, jax.ShapeDtypeStruct((T, B, I), np.float64)),
+        "xs: expected a JAX or NumPy array; got ShapeDtypeStruct.",
+    ),
+    "an array with a mask": (
+        lambda: jrnn.rnn(P, np.ma.masked_invalid(CASE.xs)),
+        "xs: expected an array without a mask of its own; got a masked array. "
+        "Fill it by .filled(0); lengths or weights say which steps do not count.",
+    ),
+    "random keys as inputs": (
+        lambda: jrnn.rnn(P, jax.random.split(jax.random.key(0), (T, B, I))),
+        "or integer token ids [T] or [T, B]; got key<fry>[7, 3, 5].",
+    ),
+    "a large array as an option": (
+        lambda: jrnn.rnn(P, CASE.xs, clip_delta=np.ones((7, 7))),
+        "clip_delta: expected a positive number or None; got an array [7, 7]. None leaves it out.",
     ),
     "a shape of w_hh": (
         lambda: jrnn.rnn(P._replace(w_hh=np.ones((H, H + 1))), CASE.xs),
@@ -634,6 +690,73 @@ def test_refused(name):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         call()
     assert text in str(error.value)
+
+
+# Of each kind that JAX has not. (A long double is a float64 on some machines.)
+KINDS = [">f8", ">i8", object, "U1", "S1", "M8[s]", "m8[s]", [("a", "<f8")]]
+NOT_OF_JAX = {str(np.dtype(kind)): np.dtype(kind) for kind in [*KINDS, np.longdouble]}
+NOT_OF_JAX.pop("float64", None)
+
+
+@pytest.mark.parametrize("name", NOT_OF_JAX)
+def test_dtypes_that_jax_has_not(name):
+    """By name and shape: a message with the whole array in it would hide both."""
+    x = np.zeros((T, B, I), NOT_OF_JAX[name])
+    w_hh = np.zeros((H, H), NOT_OF_JAX[name])
+    calls = {
+        "xs": lambda: jrnn.rnn(P, x),
+        "x_t": lambda: jrnn.rnn_cell(P, CASE.h0, x[0]),
+        "w_hh": lambda: jrnn.rnn(P._replace(w_hh=w_hh), CASE.xs),
+        "h0": lambda: jrnn.rnn(P, CASE.xs, x[0, :, :H]),
+        "lengths": lambda: jrnn.rnn(P, CASE.xs, None, x[0, :, 0]),
+        "resets": lambda: jrnn.rnn(P, CASE.xs, None, None, x[..., 0]),
+        "labels": lambda: jrnn.rnn_cross_entropy(P, READOUT, CASE.xs, x[..., 0]),
+        "weights": lambda: jrnn.softmax_cross_entropy(LOGITS, LABELS, x[..., 0]),
+        "logits": lambda: jrnn.sampling.sample_token(jax.random.key(0), x),
+        "hs": lambda: jrnn.mean_over_time(x),
+        "prompt": lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), x[:, 0, 0], 3),
+    }
+    for argument, call in calls.items():
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            call()
+        shape = str(error.value).removeprefix(f"{argument}: expected a dtype that JAX has; got ")
+        assert shape.startswith(f"{name}["), str(error.value)
+        assert "Cast it by .astype: JAX has numbers of up to 64 bits in the machine's" in shape
+        assert error.value.__context__ is None  # or the traceback shows it all the same
+
+
+def test_weights_of_another_byte_order():
+    with pytest.raises(ValueError, match=r"kernel: expected a dtype that JAX has; got >f8\[5, 4\]"):
+        jrnn.interop.from_keras([P.w_ih.astype(">f8"), P.w_hh, P.b_h])
+
+
+def test_float64_that_is_left_after_64_bit_mode():
+    """JAX would compute a part of it in float32, or refuse in the words of an operation inside."""
+    of_jax, readout = jax.tree.map(jnp.asarray, (P, READOUT))
+    xs = jnp.asarray(CASE.xs)
+    with jax.enable_x64(False):
+        for call in (
+            lambda: jrnn.rnn(of_jax, xs),
+            lambda: jax.jit(jrnn.rnn)(of_jax, xs),
+            lambda: jrnn.derivation.rnn_scan(of_jax, xs),
+            lambda: jrnn.rnn_cell(of_jax, xs[0, :, :H], xs[0]),
+            lambda: jrnn.readout(readout, xs[..., :H]),
+        ):
+            with pytest.raises(
+                ValueError, match=r"w_h[ho]: expected at most float32; got"
+            ) as error:
+                call()
+            assert "jax_enable_x64', True); or cast the parameters by .astype(jnp.float32)." in (
+                str(error.value)
+            )
+
+
+def test_an_array_whose_buffer_was_given_away():
+    """As those of the state that went into a training step."""
+    gone = jnp.array(P.w_hh)
+    jax.jit(lambda x: x + 1, donate_argnums=0)(gone)
+    with pytest.raises(ValueError, match=r"w_hh: expected an array that is still there; got one"):
+        jrnn.rnn(P._replace(w_hh=gone), CASE.xs)
 
 
 def test_refused_in_a_trace_too():

@@ -578,7 +578,17 @@ REFUSED = {
     ),
     "a batch": (
         lambda: derivation.gradients_recursion(RNN, READOUT, np.zeros((T, 2, I)), ARGS[3]),
-        "xs: expected one sequence, vectors [T, I] or ids [T]; got float64[7, 2, 5]. jax.vmap maps",
+        "xs: expected one sequence, vectors [T, I] or token ids [T]; got float64[7, 2, 5].",
+    ),
+    "spikes as integers": (
+        lambda: derivation.gradients_recursion(RNN, READOUT, np.zeros((T, I), np.int8), ARGS[3]),
+        "got int8[7, 5]. Integers are token ids; features are cast by .astype. Take one of the",
+    ),
+    "one step of a batch": (
+        lambda: derivation.sensitivity_step(
+            RNN, READOUT, derivation.sensitivity_init(RNN, READOUT), np.zeros((2, I)), ARGS[3][0]
+        ),
+        "x_t: expected one step of one sequence, a vector [I] or a token id []; got float64[2, 5].",
     ),
     "window 0": (
         lambda: derivation.gradients_truncated(*ARGS, window=0),
@@ -607,7 +617,7 @@ REFUSED = {
         "gradients per step: expected at most 4 GB; got 8.4 GB. jax.grad through jrnn.rnn computes",
     ),
     "too large forward in time": (
-        lambda: derivation.sensitivity_init(BIG, BIG_READOUT),
+        lambda: jax.eval_shape(derivation.sensitivity_init, BIG, BIG_READOUT),
         "sensitivities: expected at most 4 GB; got 8.6 GB.",
     ),
 }
@@ -615,7 +625,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("form", [f for f in FORMS if f not in ("kernel", "autodiff")])
 def test_every_form_refuses_a_batch(form):
-    with pytest.raises(ValueError, match=r"one sequence, vectors \[T, I\] or ids \[T\]"):
+    with pytest.raises(ValueError, match=r"one sequence, vectors \[T, I\] or token ids \[T\]"):
         FORMS[form](RNN, READOUT, np.zeros((T, 2, I)), ARGS[3])
 
 

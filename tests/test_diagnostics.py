@@ -448,7 +448,7 @@ REFUSED = {
     "a table of a batch": (
         lambda: diagnostics.influence(P, READOUT, CASE.xs, LABELS),
         "xs: expected one sequence, vectors [T, I] or token ids [T]; got float64[7, 3, 5]. "
-        "Take one of the batch, xs[:, b], or map over the batch by jax.vmap.",
+        "Take one of the batch, or map over it by jax.vmap.",
     ),
     "a table of a batch of ids": (
         lambda: diagnostics.influence(P, READOUT, IDS.xs, LABELS),

@@ -1,5 +1,7 @@
 """What every pure function under JAX's transformations must satisfy, and this one does."""
 
+from functools import partial
+
 import cases
 import jax
 import jax.numpy as jnp
@@ -126,11 +128,40 @@ def test_grad_of_grad_of_ids():
     assert_close(norm(jrnn.rnn, case.xs), norm(scan, np.eye(cases.I)[case.xs]), LAW_RTOL * 10)
 
 
-def test_forward_mode_is_refused_by_jax_and_served_by_the_plain_scan():
+def stack(params, xs):
+    return jrnn.stack(jrnn.StackParams((jrnn.LayerParams(params, None, None),)), xs)
+
+
+def objective(params, xs):
+    readout = jrnn.ReadoutParams(jnp.ones((cases.H, 2)), None)
+    return jrnn.rnn_cross_entropy(params, readout, xs, jnp.zeros(xs.shape[:2], int))
+
+
+def sequences(params, xs):
+    return jax.vmap(jrnn.rnn, (None, 1))(params, xs)
+
+
+FORWARD = [jrnn.rnn, jax.jit(jrnn.rnn), partial(jrnn.rnn, remat=True), stack, objective, sequences]
+
+
+@pytest.mark.parametrize("f", FORWARD)
+def test_forward_mode_is_refused_with_the_way_out(f):
     case = make_case()
     tangent = jax.tree.map(jnp.ones_like, case.params)
-    with pytest.raises(TypeError, match="forward-mode autodiff"):
-        jax.jvp(lambda p: jrnn.rnn(p, case.xs), (case.params,), (tangent,))
+    f = partial(f, xs=case.xs)
+    _, linear = jax.linearize(f, case.params)
+    for forward in (
+        lambda: jax.jvp(f, (case.params,), (tangent,)),
+        lambda: jax.jit(partial(jax.jvp, f))((case.params,), (tangent,)),
+        lambda: jax.jacfwd(f)(case.params),
+        lambda: linear(tangent),
+    ):
+        with pytest.raises(ValueError, match=r"rnn: expected reverse mode .*derivation\.rnn_scan"):
+            forward()
+
+
+def test_forward_mode_is_served_by_the_plain_scan():
+    case = make_case()
     f = lambda p: cost(jrnn.derivation.rnn_scan, case)(p, case.xs, case.h0)
     check_grads(f, (case.params,), order=1, modes=["fwd"], atol=1e-6, rtol=1e-6, eps=1e-6)
     assert_close(

@@ -172,11 +172,17 @@ def test_a_full_disk_says_what_was_being_written(monkeypatch):
 LOGITS = np.log([0.1, 0.4, 0.2, 0.3])
 
 
-def frequencies(n=4000, **options):
-    draw = lambda key: sampling.sample_token(key, jnp.asarray(LOGITS), **options)
-    tokens = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), n))
+def frequencies(n=4000, logits=LOGITS, temperature=1.0, **options):
+    keys = jax.random.split(jax.random.key(0), n)
+    tokens = draws(keys, logits, float(temperature), **options)
     assert tokens.dtype == jnp.int32
     return np.bincount(tokens, minlength=4) / n
+
+
+@partial(jax.jit, static_argnames=("top_k", "top_p"))
+def draws(keys, logits, temperature, **options):
+    draw = lambda key: sampling.sample_token(key, logits, temperature, **options)
+    return jax.vmap(draw)(keys)
 
 
 def truncated(p):
@@ -204,6 +210,57 @@ def test_what_is_drawn(name):
     found = frequencies(**options)
     assert (found[np.array(expected) == 0] == 0).all()
     np.testing.assert_allclose(found, expected, atol=0.03)  # 4 standard deviations of 4,000 draws
+
+
+EXTREMES = {
+    "one that is impossible": [0, 1, -np.inf, 2],
+    "all but one impossible": [-np.inf, -np.inf, 5, -np.inf],
+    "equal ones": [3, 3, 3, -np.inf],
+    "none as likely as two": [np.inf, 0, np.inf, -np.inf],
+    "a spread beyond float32": [-3.4e38, 1e38, 3.4e38, -np.inf],
+}
+KEY = jax.random.key(0)
+SMALLEST, TINY, LARGEST = 1.4e-45, 1.2e-38, 3.4e38  # denormal, normal, largest
+TEMPERATURES = [0, SMALLEST, 1e-40, TINY, 1e-20, 0.5, 1, 1e10, 8e37, 9e37, 1e38, LARGEST, np.inf]
+
+
+def true_distribution(logits, temperature):
+    """In NumPy's long double, in which nothing here overflows."""
+    logits = np.array(logits, np.longdouble)
+    likeliest = logits == logits.max()
+    if temperature < TINY:
+        return np.arange(len(logits)) == likeliest.argmax()
+    if likeliest[0] and np.isinf(logits[0]):
+        return truncated(likeliest)
+    finite = np.isfinite(logits)
+    below = np.where(finite, logits, 0) - logits.max()
+    return truncated(np.where(finite, np.exp(below / np.longdouble(temperature)), 0))
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_temperature(name, dtype):
+    logits = np.array(EXTREMES[name], dtype)
+    for temperature in TEMPERATURES:
+        found = frequencies(logits=logits, temperature=temperature)
+        expected = true_distribution(EXTREMES[name], temperature)
+        assert (found[expected == 0] == 0).all(), temperature
+        np.testing.assert_allclose(
+            found, expected.astype(float), atol=0.03, err_msg=str(temperature)
+        )
+
+
+def test_logits_beyond_float32():
+    found = frequencies(logits=np.array([-1.7e308, 1e300 + 2e284, -np.inf, 1e300]))
+    np.testing.assert_array_equal(found, [0, 1, 0, 0])
+
+
+def test_hot_logits_are_cut_to_the_likeliest():
+    """Over a temperature that leaves no difference between them."""
+    tokens = [sampling.sample_token(k, LOGITS, np.inf, 2) for k in jax.random.split(KEY, 20)]
+    assert {int(token) for token in tokens} == {1, 3}
+    found = frequencies(temperature=1e38, top_k=2)
+    np.testing.assert_allclose(found, [0, 0.5, 0, 0.5], atol=0.03)
 
 
 def test_half_precision_logits_lose_no_token():

@@ -9,6 +9,7 @@ import pytest
 from cases import RTOL, B, H, I, T, assert_close, make_case
 
 import jrnn
+from jrnn.arrays import named_leaves
 from jrnn.training import TrainState, init_train_state, make_train_step
 
 CASE = make_case(T=2 * T)
@@ -210,6 +211,26 @@ def test_summary():
     assert jrnn.summary(jax.ShapeDtypeStruct((1000,), np.float32)).splitlines()[1].endswith("4,000")
 
 
+def test_a_state_that_went_in_before_is_refused():
+    state, step = start(optax.sgd(0.01)), make_train_step(loss, optax.sgd(0.01))
+    after, _ = step(state, CHUNKS[0])
+    with pytest.raises(ValueError, match=r"state: .* got one that was donated .* that came out\."):
+        step(state, CHUNKS[1])
+    with pytest.raises(ValueError, match=r"w_hh: .* got one that was donated .* that came out\."):
+        jrnn.rnn(state.params, CHUNKS[1][0])
+    _, metrics = step(after, CHUNKS[1])
+    assert np.isfinite(metrics.loss)
+
+
+def test_a_step_is_a_jitted_function():
+    state, step = start(optax.sgd(0.01)), make_train_step(loss, optax.sgd(0.01))
+    in_a_trace = jax.jit(lambda state, chunk: step(state, chunk)[1].loss)
+    expected = in_a_trace(state, CHUNKS[0])
+    np.testing.assert_allclose(
+        step.lower(state, CHUNKS[0]).compile()(state, CHUNKS[0])[1].loss, expected, rtol=RTOL
+    )
+
+
 @pytest.mark.parametrize("h0", ["None", "[H]", "[B, H]"])
 def test_check_against_scan_passes(h0):
     for ids in (False, True):
@@ -223,7 +244,27 @@ def test_check_against_scan_passes(h0):
         assert max(found.values()) < RTOL
 
 
-def test_check_against_scan_fails_where_the_gradient_is_wrong(monkeypatch):
+STACK = jrnn.init_stack(jax.random.key(0), I, (H, 3), bidirectional=True, layer_norm=True)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_check_against_scan_passes_for_a_stack():
+    found = jrnn.testing.check_against_scan(STACK, CASE.xs[:3], (None, np.full(6, 0.1)))
+    leaves = [name for name, _ in named_leaves(STACK)]
+    assert {f"gradient.params.{name}" for name in leaves} < found.keys()
+    assert {"h_last.0", "h_last.1", "hs", "gradient.xs", "gradient.h0.1"} < found.keys()
+    assert max(found.values()) < RTOL
+
+
+def test_check_against_scan_refuses_what_is_no_network():
+    for params, name in ((STACK.layers[0], "LayerParams"), ({}, "dict")):
+        with pytest.raises(ValueError, match=f"params: expected RNNParams.* got {name}"):
+            jrnn.testing.check_against_scan(params, CASE.xs)
+
+
+@pytest.mark.parametrize("params", [CASE.params, STACK], ids=["rnn", "stack"])
+@pytest.mark.usefixtures("uncompiled")
+def test_check_against_scan_fails_where_the_gradient_is_wrong(monkeypatch, params):
     right = jrnn.derivation.rnn_scan
 
     def wrong(params, *args, **options):
@@ -231,8 +272,8 @@ def test_check_against_scan_fails_where_the_gradient_is_wrong(monkeypatch):
         return h_last, hs + 1e-6 * params.b_h.sum()
 
     monkeypatch.setattr(jrnn.testing, "rnn_scan", wrong)
-    with pytest.raises(AssertionError, match=r"more than 1e-10:\n(.*\n)*  gradient.params.b_h"):
-        jrnn.testing.check_against_scan(CASE.params, CASE.xs)
+    with pytest.raises(AssertionError, match=r"more than 1e-10:\n(.*\n)*  gradient.params.*b_h"):
+        jrnn.testing.check_against_scan(params, CASE.xs[:3])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -10,12 +10,13 @@ sequence, before.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jrnn import checks
 from jrnn.arrays import varying_alike
 from jrnn.bptt.inputs import Inputs, as_one_batch, only_one
 from jrnn.bptt.step import Recurrence
@@ -62,6 +63,9 @@ def _avals(*avals: Any, call: Call) -> Any:
 
 def _jvp(primals: Any, tangents: Any, call: Call) -> Any:
     moving = [n for n, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
+    moves = [tangents[n] for n in moving]
+    if isinstance(call.states, jax.custom_vjp):
+        moves = _reverse_mode.bind(*moves)
 
     def of_moving(*xs: jax.Array) -> Results:
         leaves = list(primals)
@@ -69,7 +73,19 @@ def _jvp(primals: Any, tangents: Any, call: Call) -> Any:
             leaves[n] = x
         return call.of(*leaves)
 
-    return jax.jvp(of_moving, [primals[n] for n in moving], [tangents[n] for n in moving])
+    return jax.jvp(of_moving, [primals[n] for n in moving], moves)
+
+
+# The tangents of a custom rule, as they are. Reverse mode transposes them and leaves nothing of
+# this; forward mode computes with them, which JAX refuses at the rule itself, in its own words.
+_reverse_mode = Primitive("reverse_mode")
+_reverse_mode.multiple_results = True
+
+
+def _forward_mode(*_: Any, **__: Any) -> NoReturn:
+    expected = "reverse mode (jax.grad, jax.vjp, jax.jacrev), or forward mode over it (jax.hessian)"
+    came = "forward mode (jax.jvp, jax.jacfwd, jax.linearize)"
+    checks.refuse("rnn", expected, came, "jrnn.derivation.rnn_scan is the same function with both.")
 
 
 def _batched(leaves: Any, axes: Any, call: Call) -> Any:
@@ -92,3 +108,9 @@ mlir.register_lowering(
 )
 ad.primitive_jvps[_rnn] = _jvp
 batching.primitive_batchers[_rnn] = _batched
+
+_reverse_mode.def_impl(_forward_mode)
+_reverse_mode.def_abstract_eval(lambda *tangents: tangents)
+mlir.register_lowering(_reverse_mode, _forward_mode)
+ad.deflinear2(_reverse_mode, lambda cotangents, *_: cotangents)
+batching.primitive_batchers[_reverse_mode] = _forward_mode

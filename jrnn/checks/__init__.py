@@ -19,6 +19,7 @@ from jrnn.checks.basics import refuse as refuse
 from jrnn.checks.basics import shape as shape
 from jrnn.checks.basics import sizes as sizes
 from jrnn.checks.basics import square as square
+from jrnn.checks.basics import there as there
 from jrnn.checks.devices import batch_mesh as batch_mesh
 from jrnn.checks.devices import divided as divided
 from jrnn.checks.devices import loss_of_the_whole_batch as loss_of_the_whole_batch
@@ -31,6 +32,7 @@ from jrnn.checks.entries import one_dtype as one_dtype
 from jrnn.checks.losses import cross_entropy_arguments as cross_entropy_arguments
 from jrnn.checks.losses import logits as logits
 from jrnn.checks.losses import objective_arguments as objective_arguments
+from jrnn.checks.losses import of_a_batch as of_a_batch
 from jrnn.checks.losses import readout_arguments as readout_arguments
 from jrnn.checks.losses import readout_cross_entropy_arguments as readout_cross_entropy_arguments
 from jrnn.checks.losses import readout_params as readout_params
@@ -45,6 +47,8 @@ from jrnn.checks.sampling import drawn as drawn
 from jrnn.checks.sampling import finite_parameters as finite_parameters
 from jrnn.checks.sequences import cell_arguments as cell_arguments
 from jrnn.checks.sequences import lengths as lengths
+from jrnn.checks.sequences import one_sequence as one_sequence
+from jrnn.checks.sequences import one_step as one_step
 from jrnn.checks.sequences import rnn_arguments as rnn_arguments
 from jrnn.checks.sequences import rnn_params as rnn_params
 from jrnn.checks.stacks import dropout_rate as dropout_rate

@@ -1,5 +1,6 @@
 """One array, one number, one option; and the one kind of error there is."""
 
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import jax
@@ -7,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jrnn.arrays import are_ids
+
+IN_64_BITS = "JAX has it after jax.config.update('jax_enable_x64', True)"
 
 
 def refuse(argument: str, expected: str, came: object, repair: str) -> NoReturn:
@@ -18,9 +21,40 @@ def describe(x: Any) -> str:
     return f"{jnp.result_type(x)}{list(np.shape(x))}"
 
 
+def shown(option: Any) -> str:
+    """Its value, but never a whole array."""
+    shape = getattr(option, "shape", ())
+    return f"an array {list(shape)}" if shape else repr(option)
+
+
 def array(argument: str, x: Any) -> None:
-    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+    if isinstance(x, jax.Array):
+        there(argument, x)
+        return
+    if not isinstance(x, (np.ndarray, np.generic)):
         refuse(argument, "a JAX or NumPy array", type(x).__name__, "Convert it by jnp.asarray.")
+    if isinstance(x, np.ma.MaskedArray):
+        repair = "Fill it by .filled(0); lengths or weights say which steps do not count."
+        refuse(argument, "an array without a mask of its own", "a masked array", repair)
+    if not _in_jax(x.dtype):
+        repair = "Cast it by .astype: JAX has numbers of up to 64 bits in the machine's byte order."
+        refuse(argument, "a dtype that JAX has", f"{x.dtype}{list(x.shape)}", repair)
+
+
+def there(argument: str, x: Any) -> None:
+    """An array of which no training step has taken the buffer."""
+    if not isinstance(x, jax.core.Tracer) and x.is_deleted():
+        repair = "A training step takes the state that goes in: use the one that came out."
+        refuse(argument, "an array that is still there", "one that was donated or deleted", repair)
+
+
+@lru_cache
+def _in_jax(dtype: np.dtype) -> bool:
+    try:
+        jax.typeof(np.zeros((), dtype))
+    except TypeError:
+        return False
+    return True
 
 
 def shape(argument: str, x: Any, shape: tuple[int | None, ...], axes: str, repair: str) -> None:
@@ -41,6 +75,15 @@ def is_float(x: Any) -> bool:
 def floating(argument: str, x: Any) -> None:
     if not is_float(x):
         refuse(argument, "a floating dtype", describe(x), "Cast it by .astype(jnp.float32).")
+
+
+def parameters(argument: str, x: Any) -> None:
+    """Of a floating dtype that JAX has in its present mode, where float64 may become float32."""
+    floating(argument, x)
+    widest = jax.dtypes.canonicalize_dtype(x.dtype)
+    if isinstance(x, jax.Array) and x.dtype != widest:
+        repair = f"{IN_64_BITS}; or cast the parameters by .astype(jnp.{widest})."
+        refuse(argument, f"at most {widest}", describe(x), repair)
 
 
 def same_dtype(argument: str, x: Any, reference_name: str, reference: Any) -> None:
@@ -93,7 +136,7 @@ def ids(argument: str, ids: Any, size: int, what: str) -> None:
 def sizes(**values: Any) -> None:
     for argument, n in values.items():
         if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
-            refuse(argument, "a positive integer", repr(n), "It is the size of an axis.")
+            refuse(argument, "a positive integer", shown(n), "It is the size of an axis.")
 
 
 def square(shape: Any) -> None:
@@ -109,7 +152,7 @@ def number(argument: str, value: Any, above: float = -np.inf) -> None:
         refuse(
             argument,
             f"a finite number{least}",
-            repr(value),
+            shown(value),
             "It is fixed for the initialiser.",
         )
 
@@ -122,13 +165,13 @@ def positive_or_none(argument: str, value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not is_number(value) or not 0 < value < np.inf:
-        refuse(argument, "a positive number or None", repr(value), "None leaves it out.")
+        refuse(argument, "a positive number or None", shown(value), "None leaves it out.")
     return float(value)
 
 
 def flag(argument: str, value: Any) -> None:
     if not isinstance(value, (bool, np.bool_)):
-        refuse(argument, "True or False", repr(value), "It is fixed when the call is compiled.")
+        refuse(argument, "True or False", shown(value), "It is fixed when the call is compiled.")
 
 
 def floating_dtype(dtype: Any) -> np.dtype:
@@ -142,6 +185,5 @@ def floating_dtype(dtype: Any) -> np.dtype:
         refuse("dtype", "a floating dtype or None", asked, repair)
     given = jax.dtypes.canonicalize_dtype(asked)  # float32 for float64, but in 64-bit mode
     if dtype is not None and given != asked:
-        repair = "JAX has it after jax.config.update('jax_enable_x64', True)."
-        refuse("dtype", f"at most {given}", asked, repair)
+        refuse("dtype", f"at most {given}", asked, f"{IN_64_BITS}.")
     return given

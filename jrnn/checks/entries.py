@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jrnn.checks.basics import floating, refuse, same_dtype, shape
+from jrnn.checks.basics import array, floating, refuse, same_dtype, shape
 
 
 def mapping(argument: str, x: Any, repair: str) -> None:
@@ -33,6 +33,7 @@ def entries(
 def one_dtype(arrays: Mapping[str, Any]) -> None:
     """Of named arrays, a floating one."""
     for name, x in arrays.items():
+        array(name, x)
         floating(name, x)
         first = next(iter(arrays))
         same_dtype(name, x, first, arrays[first])

@@ -14,6 +14,7 @@ from jrnn.checks.basics import (
     floating,
     ids_within,
     is_float,
+    parameters,
     refuse,
     same_dtype,
     shape,
@@ -30,7 +31,7 @@ def readout_params(params: "ReadoutParams") -> None:
             "params", "ReadoutParams(w_ho, b_o)", type(params).__name__, "See jrnn.init_readout."
         )
     shape("w_ho", params.w_ho, (None, None), "[H, O]", "See jrnn.init_readout.")
-    floating("w_ho", params.w_ho)
+    parameters("w_ho", params.w_ho)
     if params.b_o is not None:
         shape("b_o", params.b_o, (params.w_ho.shape[1],), "[O]", "No bias is None in its place.")
         same_dtype("b_o", params.b_o, "w_ho", params.w_ho)
@@ -59,14 +60,24 @@ def cross_entropy_arguments(logits_: Any, labels: Any, weights: Any) -> None:
 
 
 def readout_cross_entropy_arguments(
-    params: "ReadoutParams", hs: Any, labels: Any, weights: Any, inside: np.ndarray | None = None
+    params: "ReadoutParams", hs: Any, labels: Any, weights: Any
 ) -> None:
     readout_arguments(params, hs)
-    positions, O = hs.shape[:-1], params.w_ho.shape[1]
+    _labels_of_positions(params, hs.shape[:-1], labels, weights)
+
+
+def _labels_of_positions(
+    params: "ReadoutParams",
+    positions: tuple[int, ...],
+    labels: Any,
+    weights: Any,
+    inside: np.ndarray | None = None,
+) -> None:
+    O = params.w_ho.shape[1]
     if O == 0:
         repair = "There is no class to choose."
         refuse("w_ho", "[H, O] with O >= 1", describe(params.w_ho), repair)
-    logits = jax.ShapeDtypeStruct((*positions, O), hs.dtype)
+    logits = jax.ShapeDtypeStruct((*positions, O), jnp.result_type(params.w_ho))
     _labels_and_weights(logits, "hs", labels, weights, inside)
 
 
@@ -84,9 +95,14 @@ def objective_arguments(
     shape("w_ho", readout.w_ho, (H, None), "[H, O]", f"w_hh makes states of size H = {H}.")
     same_dtype("w_ho", readout.w_ho, "rnn_params", rnn.w_hh)
     lead = steps(xs)
-    states = jax.ShapeDtypeStruct((*lead, H), rnn.w_hh.dtype)
     inside = None if lengths is None else steps_inside(lengths, lead)
-    readout_cross_entropy_arguments(readout, states, labels, weights, inside)
+    _labels_of_positions(readout, lead, labels, weights, inside)
+
+
+def of_a_batch(labels: Any, weights: Any) -> bool:
+    """Whether labels or weights are those of a batch."""
+    array("labels", labels)
+    return np.ndim(weights) > 1 or labels.ndim > (1 if are_ids(labels) else 2)
 
 
 def _labels_and_weights(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jrnn.arrays import are_ids
-from jrnn.checks.basics import describe, ids_within, is_number, refuse, shape, sizes
+from jrnn.checks.basics import describe, ids_within, is_number, refuse, shape, shown, sizes
 from jrnn.checks.losses import readout_params
 from jrnn.checks.sequences import rnn_params
 
@@ -21,7 +21,7 @@ def activation(value: Any, activation_class: type, names: Collection[str]) -> No
         return
     expected = "one of " + ", ".join(f'"{name}"' for name in names) + ", or a jrnn.Activation"
     repair = "A function of your own is jrnn.Activation(fn, derivative_from_output)."
-    refuse("activation", expected, repr(value), repair)
+    refuse("activation", expected, shown(value), repair)
 
 
 def compute_dtype(dtype: Any, params: "RNNParams") -> np.dtype | None:
@@ -43,7 +43,7 @@ def compute_dtype(dtype: Any, params: "RNNParams") -> np.dtype | None:
 def nonfinite(value: Any) -> None:
     if value not in ("stop", "skip"):
         repair = "To skip a batch is to go on with the next one; to stop is safer."
-        refuse("nonfinite", '"stop" or "skip"', repr(value), repair)
+        refuse("nonfinite", '"stop" or "skip"', shown(value), repair)
 
 
 def activation_derivative(
@@ -104,11 +104,13 @@ def generate_arguments(
 def sampling_options(temperature: Any, top_k: Any, top_p: Any) -> None:
     """Concrete options; what is traced is the caller's own."""
     traced = [isinstance(x, jax.core.Tracer) for x in (temperature, top_k, top_p)]
-    if not traced[0] and not (is_number(temperature) and 0 <= temperature < np.inf):
-        refuse("temperature", "a number >= 0", temperature, "0 is greedy, 1 the model's own.")
+    if not traced[0] and not (is_number(temperature) and temperature >= 0):
+        refuse(
+            "temperature", "a number >= 0", shown(temperature), "0 is greedy, 1 the model's own."
+        )
     whole = top_k is None or traced[1] or (is_number(top_k) and top_k == np.floor(top_k) >= 1)
     if not whole:
-        refuse("top_k", "an integer >= 1 or None", top_k, "1 is greedy.")
+        refuse("top_k", "an integer >= 1 or None", shown(top_k), "1 is greedy.")
     share = top_p is None or traced[2] or (is_number(top_p) and 0 < top_p <= 1)
     if not share:
-        refuse("top_p", "a number in (0, 1] or None", top_p, "1 keeps every token.")
+        refuse("top_p", "a number in (0, 1] or None", shown(top_p), "1 keeps every token.")

@@ -13,6 +13,7 @@ from jrnn.checks.basics import (
     floating,
     ids_within,
     is_float,
+    parameters,
     refuse,
     same_dtype,
     shape,
@@ -26,7 +27,7 @@ def rnn_params(params: "RNNParams") -> None:
     if not all(hasattr(params, name) for name in ("w_ih", "w_hh", "b_h")):
         refuse("params", "RNNParams(w_ih, w_hh, b_h)", type(params).__name__, "See jrnn.init_rnn.")
     shape("w_hh", params.w_hh, (None, None), "[H, H]", "See jrnn.init_rnn.")
-    floating("w_hh", params.w_hh)
+    parameters("w_hh", params.w_hh)
     H = params.w_hh.shape[1]
     shape("w_hh", params.w_hh, (H, H), "[H, H]", "It maps a state to a state.")
     shape("w_ih", params.w_ih, (None, H), "[I, H]", "Use x @ w_ih: transpose an (H, I) weight.")
@@ -34,6 +35,39 @@ def rnn_params(params: "RNNParams") -> None:
     if params.b_h is not None:
         shape("b_h", params.b_h, (H,), "[H]", "No bias is None in its place.")
         same_dtype("b_h", params.b_h, "w_hh", params.w_hh)
+
+
+def as_read(
+    argument: str, xs: Any, params: "RNNParams", time: str, reading: Any, of_a_batch: bool
+) -> Any:
+    """xs, of the leading axes `time` and "B": ids, or features, which become floats.
+
+    Integers are ids. Those of the shape of features, B = I, are so if another argument is that of a
+    batch; if none is, the caller has to say so.
+    """
+    array(argument, xs)
+    if not (reading is None or (isinstance(reading, str) and reading in ("ids", "features"))):
+        repair = "It says how integers are read; floats are features."
+        refuse("inputs", '"ids", "features" or None', repr(reading), repair)
+    I = params.w_ih.shape[0]
+    if reading == "ids" and not are_ids(xs):
+        repair = "Cast ids by .astype(jnp.int32); of floats leave inputs out."
+        refuse(argument, 'integers, as inputs="ids" says', describe(xs), repair)
+    either = are_ids(xs) and xs.ndim == len(time) + 1 and xs.shape[-1] == I
+    if reading is None and either and not of_a_batch:
+        batch, one = (f"[{', '.join((*time, axis))}]" for axis in "BI")
+        expected = "integers whose shape says whether they are token ids or features"
+        came = f"{describe(xs)}: ids {batch} of {I} sequences, or features {one} of one"
+        repair = f'Give inputs="ids", or {_as_features(params)}'
+        refuse(argument, expected, came, repair)
+    if reading == "features" and (are_ids(xs) or xs.dtype == jnp.bool_):
+        return jnp.asarray(xs).astype(jnp.result_type(params.w_hh))
+    return xs
+
+
+def _as_features(params: "RNNParams") -> str:
+    dtype = jnp.result_type(params.w_hh)
+    return f'inputs="features"; or cast features by .astype("{dtype}").'
 
 
 def inputs(
@@ -44,7 +78,6 @@ def inputs(
     counted: np.ndarray | None = None,
 ) -> None:
     """Vectors, or ids, with one of two groups of leading axes, such as "T" and "T, B"."""
-    array(argument, xs)
     I = params.w_ih.shape[0]
     vectors = " or ".join(f"[{lead}{', ' if lead else ''}I]" for lead in leads)
     ids = "integer token ids " + " or ".join(f"[{lead}]" for lead in leads)
@@ -52,12 +85,13 @@ def inputs(
     features = xs.ndim - np.array([len(axes) for axes in ranks])  # axes that are left, for each
     if are_ids(xs):
         if 0 not in features:
-            repair = "cast counts to float." if 1 in features else "vectors are floats."
+            repair = f"give {_as_features(params)}" if 1 in features else "vectors are floats."
             refuse(argument, ids, describe(xs), f"Integers are token ids; {repair}")
         ids_within(argument, xs, I, f"I = {I} rows of w_ih", counted)
         return
     if not is_float(xs):
-        refuse(argument, f"vectors {vectors}, or {ids}", describe(xs), "Cast it by .astype.")
+        repair = f"Ids are integers; give {_as_features(params)}"
+        refuse(argument, f"vectors {vectors}, or {ids}", describe(xs), repair)
     if 1 not in features:
         repair = "A single feature is an axis of size 1."
         refuse(argument, f"vectors {vectors}", describe(xs), repair)
@@ -81,23 +115,32 @@ def state(
     same_dtype(argument, h, "params", params.w_hh)
 
 
-def cell_arguments(params: "RNNParams", h_tm1: Any, x_t: Any) -> None:
+def cell_arguments(params: "RNNParams", h_tm1: Any, x_t: Any, reading: Any) -> Any:
+    """x_t as it is read."""
     rnn_params(params)
+    x_t = as_read("x_t", x_t, params, "", reading, np.ndim(h_tm1) > 1)
     inputs("x_t", x_t, params, ("", "B"))
     state("h_tm1", h_tm1, params, steps(x_t))
+    return x_t
 
 
 def rnn_arguments(
     params: "RNNParams",
     xs: Any,
-    h0: Any,
+    h0: Any = None,
     lengths_: Any = None,
     resets: Any = None,
     reset_state: Any = None,
     recurrent_mask: Any = None,
-) -> None:
+    *,
+    reading: Any = None,
+    of_a_batch: bool = False,
+) -> Any:
+    """xs as they are read; `of_a_batch`: whether something that is not given here says so."""
     rnn_params(params)
-    array("xs", xs)
+    states = {"h0": h0, "reset_state": reset_state, "recurrent_mask": recurrent_mask}
+    of_a_batch |= np.ndim(lengths_) > 0 or any(np.ndim(x) > 1 for x in (resets, *states.values()))
+    xs = as_read("xs", xs, params, "T", reading, of_a_batch)
     lead, inside = steps(xs), None
     if lengths_ is not None and lead:
         lengths(lengths_, lead[0], lead[1:])
@@ -107,10 +150,28 @@ def rnn_arguments(
         refuse("xs", "at least one step (T >= 1)", describe(xs), "Leave empty sequences out.")
     if resets is not None:
         _resets(resets, lead)
-    states = {"h0": h0, "reset_state": reset_state, "recurrent_mask": recurrent_mask}
     for argument, h in states.items():
         if h is not None:
             state(argument, h, params, lead[1:])
+    return xs
+
+
+def one_sequence(xs: Any) -> None:
+    _alone("xs", xs, 1, "one sequence, vectors [T, I] or token ids [T]")
+
+
+def one_step(x_t: Any) -> None:
+    _alone("x_t", x_t, 0, "one step of one sequence, a vector [I] or a token id []")
+
+
+def _alone(argument: str, xs: Any, rank: int, expected: str) -> None:
+    """Of ids of this rank."""
+    array(argument, xs)
+    if xs.ndim != (rank if are_ids(xs) else rank + 1):
+        repair = "Take one of the batch, or map over it by jax.vmap."
+        if are_ids(xs) and xs.ndim == rank + 1:
+            repair = f"Integers are token ids; features are cast by .astype. {repair}"
+        refuse(argument, expected, describe(xs), repair)
 
 
 def lengths(lengths: Any, T: int, batch: tuple[int, ...] | None) -> None:

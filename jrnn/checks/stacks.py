@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from jrnn.arrays import are_ids, steps
 from jrnn.checks.basics import (
@@ -16,6 +17,7 @@ from jrnn.checks.basics import (
     refuse,
     same_dtype,
     shape,
+    shown,
     sizes,
 )
 from jrnn.checks.sequences import lengths, rnn_arguments, rnn_params, state
@@ -86,13 +88,25 @@ def _output_size(layer: "LayerParams") -> int:
 
 
 def stack_arguments(
-    params: "StackParams", xs: Any, h0: Any, lengths: Any, resets: Any, reset_state: Any
-) -> None:
+    params: "StackParams",
+    xs: Any,
+    h0: Any = None,
+    lengths: Any = None,
+    resets: Any = None,
+    reset_state: Any = None,
+    *,
+    reading: Any = None,
+) -> Any:
+    """xs as they are read."""
     stack_params(params)
-    rnn_arguments(params.layers[0].forward, xs, None, lengths, resets)
+    states = jax.tree.leaves((h0, reset_state))
+    of_a_batch = any(np.ndim(h) > 1 for h in states)
+    first = params.layers[0].forward
+    xs = rnn_arguments(first, xs, None, lengths, resets, reading=reading, of_a_batch=of_a_batch)
     batch = steps(xs)[1:]
     _layer_states("h0", h0, params, batch)
     _layer_states("reset_state", reset_state, params, batch)
+    return xs
 
 
 def _layer_states(
@@ -130,7 +144,7 @@ def dropout_rate(argument: str, rate: Any) -> None:
     """A concrete rate; what is traced is the caller's own."""
     traced = isinstance(rate, jax.core.Tracer)
     if not traced and not (is_number(rate) and 0 <= rate < 1):
-        refuse(argument, "a number in [0, 1)", repr(rate), "It is the share that becomes 0.")
+        refuse(argument, "a number in [0, 1)", shown(rate), "It is the share that becomes 0.")
 
 
 def mean_arguments(hs: Any, lengths_: Any) -> None:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
 from jrnn.derivation import limits
@@ -70,7 +71,7 @@ def gradients_per_step(
     Raises:
         ValueError: a batch, sizes that need more than 4 GB, or what `trajectory` refuses.
     """
-    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
+    checks.one_sequence(xs)
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )
@@ -115,7 +116,7 @@ def gradients_per_use(
     Raises:
         ValueError: a batch, sizes that need more than 4 GB, or what `trajectory` refuses.
     """
-    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
+    checks.one_sequence(xs)
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )

@@ -11,9 +11,9 @@ adds nothing only if dh_t/dh_k is read as 0 there.
 import jax
 import jax.numpy as jnp
 
+from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
-from jrnn.derivation import limits
 from jrnn.derivation.forward import Gradients, trajectory
 from jrnn.derivation.jacobians import state_jacobian_product
 from jrnn.types import ReadoutParams, RNNParams
@@ -46,7 +46,7 @@ def gradients_double_sum(
     Raises:
         ValueError: a batch, or anything that `trajectory` refuses.
     """
-    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
+    checks.one_sequence(xs)
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )

@@ -9,9 +9,9 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
-from jrnn.derivation import limits
 from jrnn.derivation.forward import Gradients, trajectory
 from jrnn.types import ReadoutParams, RNNParams
 
@@ -46,7 +46,7 @@ def gradients_finite_difference(
     Raises:
         ValueError: a batch, or anything that `trajectory` refuses.
     """
-    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
+    checks.one_sequence(xs)
     H, dtype = rnn_params.w_hh.shape[0], jnp.result_type(rnn_params.w_hh)
     start = jnp.zeros(H, dtype) if h0 is None else jnp.asarray(h0)
     theta, unravel = ravel_pytree(Gradients(rnn_params, readout_params, start))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike, add_bias, are_ids, steps
+from jrnn.arrays import ArrayLike, InputsAre, add_bias, are_ids, reading, steps
 from jrnn.bptt import Entry, Marks, project_inputs, whole
 from jrnn.bptt.inputs import entering, inside, masked
 from jrnn.cell import Activation, ActivationName, derivative, elman
@@ -35,6 +35,7 @@ def rnn_scan(
     *,
     activation: ActivationName | Activation = "tanh",
     reverse: bool = False,
+    inputs: InputsAre | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """`jrnn.rnn` as (1), (2) and (15) stand, one step after the other; differentiated by JAX.
 
@@ -51,6 +52,7 @@ def rnn_scan(
         recurrent_mask: `[H]`, `[B, H]` or None, as in `jrnn.rnn`.
         activation: as in `jrnn.rnn`.
         reverse: as in `jrnn.rnn`.
+        inputs: as in `jrnn.rnn`.
 
     Returns:
         `(h_last, hs)`: `[H]` or `[B, H]`, and `[T, H]` or `[T, B, H]`.
@@ -58,7 +60,8 @@ def rnn_scan(
     Raises:
         ValueError: as `jrnn.rnn`.
     """
-    checks.rnn_arguments(params, xs, h0, lengths, resets, reset_state, recurrent_mask)
+    data = (h0, lengths, resets, reset_state, recurrent_mask)
+    xs = checks.rnn_arguments(params, xs, *data, reading=inputs)
     checks.flag("reverse", reverse)
     cell, lead = elman(activation), steps(xs)
     ends = None if lengths is None else jnp.broadcast_to(jnp.asarray(lengths), lead[1:])
@@ -108,6 +111,7 @@ def trajectory(
     *,
     weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
+    inputs: InputsAre | None = None,
 ) -> Trajectory:
     """Run the network and its loss forward; every derivation of this package starts here.
 
@@ -120,6 +124,7 @@ def trajectory(
         weights: m, `[T]` (`[T, B]`), `[]` or None: ones (None) are the total cost, 1/T is the mean,
             and zeros before the last step leave the loss at the last step only.
         activation: as in `jrnn.rnn`.
+        inputs: as in `jrnn.rnn_cross_entropy`.
 
     Returns:
         The `Trajectory`; with a batch every row has the batch axis in second place.
@@ -127,7 +132,9 @@ def trajectory(
     Raises:
         ValueError: as `jrnn.rnn` and `jrnn.softmax_cross_entropy`.
     """
-    _, hs = rnn_scan(rnn_params, xs, h0, activation=activation)
+    batch = checks.of_a_batch(labels, weights)
+    xs = checks.rnn_arguments(rnn_params, xs, h0, reading=inputs, of_a_batch=batch)
+    _, hs = rnn_scan(rnn_params, xs, h0, activation=activation, inputs=reading(xs))
     first = jnp.zeros_like(hs[0]) if h0 is None else jnp.broadcast_to(h0, hs[0].shape)
     logits = readout(readout_params, hs)
     losses, vjp = jax.vjp(lambda o: softmax_cross_entropy(o, labels, weights), logits)

@@ -5,16 +5,9 @@ from typing import Any
 import numpy as np
 
 from jrnn import checks
-from jrnn.arrays import are_ids
 from jrnn.types import RNNParams
 
 MOST_BYTES = 4e9
-
-
-def one_sequence(xs: Any, repair: str) -> None:
-    checks.array("xs", xs)
-    if xs.ndim != (1 if are_ids(xs) else 2):
-        checks.refuse("xs", "one sequence, vectors [T, I] or ids [T]", checks.describe(xs), repair)
 
 
 def states(argument: str, hs: Any, params: RNNParams) -> None:

@@ -12,9 +12,9 @@ step alone; he breaks off before dW_hh, which is the line below that appends to 
 import jax
 import jax.numpy as jnp
 
+from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
-from jrnn.derivation import limits
 from jrnn.derivation.forward import Gradients, Trajectory, trajectory
 from jrnn.types import ReadoutParams, RNNParams
 
@@ -46,7 +46,7 @@ def gradients_recursion(
     Raises:
         ValueError: a batch, or anything that `trajectory` refuses.
     """
-    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
+    checks.one_sequence(xs)
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )

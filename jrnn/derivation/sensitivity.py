@@ -104,6 +104,7 @@ def sensitivity_step(
     Raises:
         ValueError: a shape or a dtype that does not fit.
     """
+    checks.one_step(x_t)
     h_t = rnn_cell(rnn_params, carry.h, x_t, activation=activation)
     dphi = jnp.diag(derivative(activation)(h_t))  # (out, in)
     J_t = dphi @ jnp.asarray(rnn_params.w_hh).T
@@ -160,7 +161,7 @@ def gradients_sensitivity(
         ValueError: a batch, sizes that need more than 4 GB, or what `jrnn.rnn` and
             `jrnn.softmax_cross_entropy` refuse.
     """
-    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
+    checks.one_sequence(xs)
     checks.rnn_arguments(rnn_params, xs, h0)
     xs, labels = jnp.asarray(xs), jnp.asarray(labels)
     if weights is None:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cell import Activation, ActivationName
 from jrnn.derivation import limits
@@ -56,7 +57,7 @@ def gradients_truncated(
         ValueError: both or neither of window and chunk, one below 1, a batch, sizes that need more
             than 4 GB, or what `trajectory` refuses.
     """
-    limits.one_sequence(xs, "jax.vmap maps it over a batch.")
+    checks.one_sequence(xs)
     limits.window_or_chunk(window, chunk)
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
