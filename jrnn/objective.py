@@ -80,6 +80,7 @@ def rnn_cross_entropy(
             dtype than the states.
     """
     checks.rnn_arguments(rnn_params, xs, h0, lengths, resets, reset_state)
+    checks.known_steps(xs)
     checks.objective_arguments(rnn_params, readout_params, xs, labels, weights, lengths)
     checks.flag("remat", remat)
     options = recurrence(activation, compute_dtype, rnn_params)

@@ -162,6 +162,7 @@ def rnn(
             sees give NaN; lengths, the nearest one.
     """
     checks.rnn_arguments(params, xs, h0, lengths, resets, reset_state, recurrent_mask)
+    checks.known_steps(xs)
     checks.flag("reverse", reverse)
     checks.flag("remat", remat)
     options = recurrence(activation, compute_dtype, params, clip_delta)

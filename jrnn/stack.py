@@ -152,6 +152,7 @@ def stack(
             that do not fit, or a dropout outside [0, 1).
     """
     checks.stack_arguments(params, xs, h0, lengths, resets, reset_state)
+    checks.known_steps(xs)
     checks.dropout_rate("dropout", dropout)
     checks.residual(residual, params, xs)
     checks.flag("remat", remat)

@@ -41,6 +41,7 @@ from jrnn.checks.options import generate_arguments as generate_arguments
 from jrnn.checks.options import nonfinite as nonfinite
 from jrnn.checks.options import sampling_options as sampling_options
 from jrnn.checks.sequences import cell_arguments as cell_arguments
+from jrnn.checks.sequences import known_steps as known_steps
 from jrnn.checks.sequences import lengths as lengths
 from jrnn.checks.sequences import rnn_arguments as rnn_arguments
 from jrnn.checks.sequences import rnn_params as rnn_params
