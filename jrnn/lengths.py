@@ -90,8 +90,9 @@ def in_reverse(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
     of = of.reshape(of.shape + (1,) * (x.ndim - of.ndim))
 
     def turned(x: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(x, of, 0, mode="promise_in_bounds")
+        mode = "promise_in_bounds"
+        return jnp.take_along_axis(x, of, 0, mode, wrap_negative_indices=False)
 
-    # The y of which x is the turned one; it is x turned. JAX knows the derivatives of a solution,
-    # forwards and backwards: the same move. It would make a scatter of the transpose of a gather.
+    # The y whose turn is x; it is the turn of x. Every derivative of a solution, forwards and
+    # backwards, is the same move, where the transpose of a gather would be a scatter.
     return lax.custom_linear_solve(turned, x, lambda turned, x: turned(x), symmetric=True)

@@ -39,9 +39,9 @@ Why both: under `vmap` over sequences with shared parameters, JAX maps a custom 
 afterwards. A rule that returns dw_ho would form one [H, O] per sequence; (10) as JAX's transpose of
 (3) contracts time and batch at once. So a batch [T, B, H] goes by positions, and what a `vmap` may
 turn into a batch, [T, H] or [H], by classes; and since K does not depend on the number of
-positions, they may become any number, or one that is not known yet, as in a program of `jax.export`
-with a symbolic batch. Only where T >= 8 H, so that an [H, O] is no more than an eighth of the logits
-of its sequence, a sequence goes by positions, too.
+positions, they may become any number, or one that nobody knows yet, where `jax.export` leaves the
+batch open. Only where T >= 8 H, so that an [H, O] is no more than an eighth of the logits of its
+sequence, a sequence goes by positions, too.
 """
 
 from functools import partial
