@@ -8,6 +8,7 @@ that is read next, x_{t-1}.
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
@@ -72,41 +73,26 @@ def marks_in_order(
 
 
 def in_reverse(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    """Each sequence from its own end to its start; what comes after it is zeros.
+    """Each sequence from its own end to its start; what comes after it stays in its place.
 
     Args:
         x: `[T, ...]` or `[T, B, ...]`.
         lengths: `[]` or `[B]` integers, or None.
 
     Returns:
-        An array like x. Twice is x itself, but for the padding.
+        An array like x. Twice is x itself.
     """
     if lengths is None:
         return x[::-1]
     steps = jnp.arange(len(x)).reshape(-1, *(1,) * lengths.ndim)
-    of = lengths[None] - 1 - steps  # [T] or [T, B]
-    features = (1,) * (x.ndim - of.ndim)
-    inside = (of >= 0) & (of < len(x))
-    taken = jnp.clip(of, 0, len(x) - 1).reshape(of.shape + features)
-    y = jnp.take_along_axis(x, taken, 0, mode="promise_in_bounds")
-    return jnp.where(inside.reshape(of.shape + features), y, jnp.zeros_like(y))
+    ends = jnp.clip(lengths.astype(steps.dtype), 0, len(x))[None]
+    of = jnp.where(steps < ends, ends - 1 - steps, steps)  # [T] or [T, B]
+    of = of.reshape(of.shape + (1,) * (x.ndim - of.ndim))
 
+    def turned(x: jax.Array) -> jax.Array:
+        mode = "promise_in_bounds"
+        return jnp.take_along_axis(x, of, 0, mode, wrap_negative_indices=False)
 
-@jax.custom_vjp
-def in_reverse_back_and_forth(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """`in_reverse`, which is its own transpose; JAX would make a scatter of it.
-
-    Args:
-        x: as in `in_reverse`, floats.
-        lengths: as in `in_reverse`.
-
-    Returns:
-        An array like x.
-    """
-    return in_reverse(x, lengths)
-
-
-in_reverse_back_and_forth.defvjp(
-    lambda x, lengths: (in_reverse(x, lengths), lengths),
-    lambda lengths, dy: (in_reverse_back_and_forth(dy, lengths), None),
-)
+    # The y whose turn is x; it is the turn of x. Every derivative of a solution, forwards and
+    # backwards, is the same move, where the transpose of a gather would be a scatter.
+    return lax.custom_linear_solve(turned, x, lambda turned, x: turned(x), symmetric=True)

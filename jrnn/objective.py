@@ -83,6 +83,7 @@ def rnn_cross_entropy(
     """
     batch, states = checks.of_a_batch(labels, weights), (h0, lengths, resets, reset_state)
     xs = checks.rnn_arguments(rnn_params, xs, *states, reading=inputs, of_a_batch=batch)
+    checks.known_steps(xs)
     checks.objective_arguments(rnn_params, readout_params, xs, labels, weights, lengths)
     checks.flag("remat", remat)
     options = recurrence(activation, compute_dtype, rnn_params)

@@ -39,8 +39,9 @@ Why both: under `vmap` over sequences with shared parameters, JAX maps a custom 
 afterwards. A rule that returns dw_ho would form one [H, O] per sequence; (10) as JAX's transpose of
 (3) contracts time and batch at once. So a batch [T, B, H] goes by positions, and what a `vmap` may
 turn into a batch, [T, H] or [H], by classes; and since K does not depend on the number of
-positions, they may become any number. Only where T >= 8 H, so that an [H, O] is no more than an
-eighth of the logits of its sequence, a sequence goes by positions, too.
+positions, they may become any number, or one that nobody knows yet, where `jax.export` leaves the
+batch open. Only where T >= 8 H, so that an [H, O] is no more than an eighth of the logits of its
+sequence, a sequence goes by positions, too.
 """
 
 from functools import partial
@@ -50,6 +51,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.export import is_symbolic_dim
 
 from jrnn import checks
 from jrnn.arrays import (
@@ -144,7 +146,8 @@ def cost(
         `[]` the cost.
     """
     H, O = params.w_ho.shape
-    by_positions = hs.ndim > 2 or len(hs) >= LONG * H
+    any_number = any(map(is_symbolic_dim, hs.shape[:-1]))
+    by_positions = not any_number and (hs.ndim > 2 or len(hs) >= LONG * H)
     m = None
     if weights is not None:
         weights = jnp.broadcast_to(weights, hs.shape[:-1])

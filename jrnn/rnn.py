@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import bptt, checks
-from jrnn.arrays import ArrayLike, Initializer, InputsAre, are_ids, draw, matmul_precision, steps
+from jrnn.arrays import ArrayLike, Initializer, InputsAre, draw, matmul_precision, steps
 from jrnn.cell import Activation, ActivationName, elman
-from jrnn.lengths import in_reverse, in_reverse_back_and_forth, marks_in_order
+from jrnn.lengths import in_reverse, marks_in_order
 from jrnn.types import RNNParams
 
 
@@ -171,6 +171,7 @@ def rnn(
     """
     data = (h0, lengths, resets, reset_state, recurrent_mask)
     xs = checks.rnn_arguments(params, xs, *data, reading=inputs)
+    checks.known_steps(xs)
     checks.flag("reverse", reverse)
     checks.flag("remat", remat)
     options = recurrence(activation, compute_dtype, params, clip_delta)
@@ -220,18 +221,11 @@ def _rnn(
     lengths = None if lengths is None else jnp.broadcast_to(lengths, lead[1:])
     marks = marks_in_order(lead, lengths, resets, reverse)
     entry = bptt.Entry(reset_state, recurrent_mask)
-    turned = partial(_turned, lengths=lengths) if reverse else lambda x: x
+    turned = partial(in_reverse, lengths=lengths) if reverse else lambda x: x
     h_last, hs = bptt.run(
         recurrence, params, bptt.whole(params, turned(xs), h0, marks, entry), remat
     )
     return h_last, turned(hs)
-
-
-def _turned(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    """In the other order of reading."""
-    if lengths is None or are_ids(x):
-        return in_reverse(x, lengths)
-    return in_reverse_back_and_forth(x, lengths)
 
 
 @partial(jax.jit, static_argnames=("recurrence",))

@@ -155,6 +155,7 @@ def stack(
             that do not fit, or a dropout outside [0, 1).
     """
     xs = checks.stack_arguments(params, xs, h0, lengths, resets, reset_state, reading=inputs)
+    checks.known_steps(xs)
     checks.dropout_rate("dropout", dropout)
     checks.residual(residual, params, xs)
     checks.flag("remat", remat)

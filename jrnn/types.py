@@ -15,6 +15,7 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+from jax.export import register_namedtuple_serialization
 
 from jrnn.arrays import named_leaves
 
@@ -53,6 +54,11 @@ class StackParams(NamedTuple):
     """Parameters of a stack, from the layer that reads the inputs up."""
 
     layers: tuple[LayerParams, ...]
+
+
+# A program saved by `jax.export` names the types of its arguments; to load it, the same names.
+for _params in (RNNParams, ReadoutParams, LayerNormParams, LayerParams, StackParams):
+    register_namedtuple_serialization(_params, serialized_name=f"jrnn.{_params.__name__}")
 
 
 def summary(params: Any) -> str:

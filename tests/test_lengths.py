@@ -165,6 +165,25 @@ def test_nothing_in_the_padding_changes_a_bit(reverse, batch, remat):
     assert not cotangents["xs"][outside].any()
 
 
+@pytest.mark.parametrize(("ids", "reverse"), [(False, False), (True, False), (True, True)])
+def test_the_padding_may_be_anything_where_jax_differentiates(ids, reverse):
+    """The gradient of `rnn` once more; that of the plain scan."""
+    case, outside = make_case(ids=ids), ~np.asarray(jrnn.sequence_mask(LENGTHS, T))
+    junk = case.xs.copy()
+    junk[outside] = -7 if ids else np.nan
+
+    def squares(tree):
+        return sum(jnp.sum(jnp.sin(x) ** 2) for x in jax.tree.leaves(tree))
+
+    @jax.jit
+    def run(params, xs):
+        cost = lambda f, params: squares(f(params, xs, case.h0, LENGTHS, reverse=reverse))
+        of_rnn, of_scan = (jax.grad(partial(cost, f)) for f in (jrnn.rnn, jrnn.derivation.rnn_scan))
+        return of_scan(params), jax.grad(lambda params: squares(of_rnn(params)))(params)
+
+    jax.tree.map(np.testing.assert_array_equal, *(run(case.params, x) for x in (junk, case.xs)))
+
+
 def test_ids_in_the_padding_may_be_anything():
     case, data = make_case(ids=True), make_data()
     clean = outputs_and_cotangents(case, data)
@@ -285,9 +304,11 @@ def test_jit_compiles_once_for_all_lengths():
     assert len(traces) == 1
 
 
-def test_traced_lengths_are_clipped():
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
+def test_traced_lengths_are_clipped(reverse):
     case = make_case()
-    run = jax.jit(lambda lengths: jrnn.rnn(case.params, case.xs, case.h0, lengths))
+    rnn = partial(jrnn.rnn, case.params, case.xs, case.h0, reverse=reverse)
+    run = jax.jit(lambda lengths: rnn(lengths))
     assert_close(run(jnp.array([-3, T + 5, 4])), run(jnp.array([0, T, 4])), 0.0)
     found = jax.jit(partial(jrnn.sequence_mask, T=T))(jnp.array([-3, T + 5, 4]))
     assert np.asarray(found).sum(0).tolist() == [0, T, 4]

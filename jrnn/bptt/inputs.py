@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jrnn.arrays import ArrayLike
+from jrnn.arrays import ArrayLike, are_ids
 from jrnn.bptt.loops import rows
 
 
@@ -70,6 +70,11 @@ def _at(inputs: Inputs, b: int | None) -> Inputs:
 def inside(marks: Marks, x: jax.Array, outside: Any = 0.0) -> jax.Array:
     """x [..., n], and where a step is outside of its sequence what stands there."""
     return x if marks.valid is None else jnp.where(marks.valid[..., None], x, outside)
+
+
+def inputs_inside(marks: Marks, xs: jax.Array) -> jax.Array:
+    """x_t or ids, and 0 outside: where JAX differentiates, NaN * 0 would be NaN."""
+    return inside(marks, xs[..., None], 0)[..., 0] if are_ids(xs) else inside(marks, xs)
 
 
 def entering(marks: Marks, entry: Entry, h_tm1: jax.Array) -> jax.Array:

@@ -40,7 +40,7 @@ class Call(NamedTuple):
     def of(self, *leaves: jax.Array) -> Results:
         """(h_last, hs); a batch of one sequence is that sequence."""
         params, inputs = jax.tree.unflatten(self.tree, leaves)
-        if inputs.h0.ndim == 1 or len(inputs.h0) != 1:
+        if inputs.h0.ndim == 1 or inputs.h0.shape[0] != 1:
             return self.states(self.recurrence, params, inputs)
         h_last, hs = self.states(self.recurrence, params, only_one(inputs))
         return h_last[None], hs[:, None]

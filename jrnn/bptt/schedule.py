@@ -15,8 +15,11 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from jrnn.arrays import are_ids
+
+OPEN = 32  # what to take for B where `jax.export` leaves it open: every result is the same
 
 
 class Schedule(NamedTuple):
@@ -38,13 +41,19 @@ def by_schedule(
     if schedule is not None:
         return pass_(schedule, *args)
     T, H, I = len(xs), h0.shape[1], 0 if are_ids(xs) else xs.shape[-1]
-    B = max(len(h0), 1)
+    B = batch_size(h0)
     cpu = Schedule(
         divisor_near(T, _steps_per_projection(B, I, H)), divisor_near(T, min(512 // B, 128))
     )
     chunk = divisor_near(T, 1024 // B)
     others = Schedule(chunk, chunk, block=16)
     return lax.platform_dependent(*args, cpu=partial(pass_, cpu), default=partial(pass_, others))
+
+
+def batch_size(h0: jax.Array) -> int:
+    """The B to plan by, of states [B, H]: a known number, at least 1."""
+    B = h0.shape[0]
+    return OPEN if is_symbolic_dim(B) else max(B, 1)
 
 
 def _steps_per_projection(B: int, I: int, H: int) -> int:

@@ -21,7 +21,7 @@ from jrnn.bptt.gradients import Gradients, Residuals, no_sums, of_parameters
 from jrnn.bptt.inputs import Inputs, Marks, as_one_batch, reaching_h0
 from jrnn.bptt.loops import rows, scan
 from jrnn.bptt.mapped import Results, in_one_batch
-from jrnn.bptt.schedule import divisor_near
+from jrnn.bptt.schedule import batch_size, divisor_near
 from jrnn.bptt.states import in_place
 from jrnn.bptt.step import Recurrence
 from jrnn.types import RNNParams
@@ -135,7 +135,7 @@ def _of_group(
 
 def _sizes(inputs: Inputs) -> tuple[int, int]:
     """S steps in a segment, and G segments side by side."""
-    T, B = len(inputs.xs), 1 if inputs.h0.ndim == 1 else max(len(inputs.h0), 1)
+    T, B = len(inputs.xs), 1 if inputs.h0.ndim == 1 else batch_size(inputs.h0)
     G = max(SIDE_BY_SIDE // B, 1)
     S = divisor_near(T, math.isqrt(T // G))
     return S, min(G, T // S)
@@ -149,10 +149,11 @@ def _part(inputs: Inputs, start: Any, steps: int, h: jax.Array) -> Inputs:
 def _side_by_side(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> jax.Array:
     """hs [G, S, ...] of G segments, given the states in front of each of them in place of h_0."""
     xs, starts, marks, entry = inputs
-    xs, marks = jax.tree.map(lambda x: x.reshape(len(starts), -1, *x.shape[1:]), (xs, marks))
+    G, S = len(starts), len(xs) // len(starts)  # no -1: an empty batch leaves S open
+    xs, marks = jax.tree.map(lambda x: x.reshape(G, S, *x.shape[1:]), (xs, marks))
     entry = jax.tree.map(lambda e: jnp.broadcast_to(e, starts.shape), entry)
     _, hs = in_place(recurrence, params, as_one_batch(Inputs(xs, starts, marks, entry)))
-    return hs.reshape(-1, *starts.shape).swapaxes(0, 1)
+    return hs.reshape(S, *starts.shape).swapaxes(0, 1)
 
 
 def _joined(*parts: jax.Array) -> jax.Array:

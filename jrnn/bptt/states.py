@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jrnn.bptt.inputs import Entry, Inputs, Marks, batch_of_one, inside
+from jrnn.bptt.inputs import Entry, Inputs, Marks, batch_of_one, inputs_inside, inside
 from jrnn.bptt.loops import empty, floats, mapped_in_front, over_time, put, row, rows, scan
 from jrnn.bptt.mapped import Results, in_one_batch
 from jrnn.bptt.schedule import Schedule, by_schedule
@@ -33,7 +33,8 @@ def scanned(recurrence: Recurrence, params: RNNParams, inputs: Inputs) -> Result
         return h_t, recurrence.rounded(inside(marks, h_t))
 
     weights = params._replace(w_hh=recurrence.rounded(params.w_hh)), inputs.entry
-    projected = project_inputs(params.w_ih, inputs.xs, recurrence.matmul)
+    xs = inputs_inside(inputs.marks, inputs.xs)
+    projected = project_inputs(params.w_ih, xs, recurrence.matmul)
     return scan(step, False, weights, inputs.h0, (projected, inputs.marks))
 
 

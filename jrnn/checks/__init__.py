@@ -46,6 +46,7 @@ from jrnn.checks.sampling import distribution as distribution
 from jrnn.checks.sampling import drawn as drawn
 from jrnn.checks.sampling import finite_parameters as finite_parameters
 from jrnn.checks.sequences import cell_arguments as cell_arguments
+from jrnn.checks.sequences import known_steps as known_steps
 from jrnn.checks.sequences import lengths as lengths
 from jrnn.checks.sequences import one_sequence as one_sequence
 from jrnn.checks.sequences import one_step as one_step

@@ -144,6 +144,6 @@ def _label_ids(labels: Any, logits: Any, weights: Any, inside: np.ndarray | None
         repair = f"Integer labels are ids; {repair}"
         refuse("labels", f"ids of shape {positions}", describe(labels), repair)
     known = np.ones(()) if weights is None else concrete(weights)
-    if known is not None:
+    if known is not None and concrete(labels) is not None:
         counted = np.broadcast_to(known != 0, positions) & (True if inside is None else inside)
         ids_within("labels", labels, O, f"O = {O} classes", counted)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 
 from jrnn.arrays import are_ids, steps
 from jrnn.checks.basics import (
@@ -174,6 +175,14 @@ def _alone(argument: str, xs: Any, rank: int, expected: str) -> None:
         refuse(argument, expected, describe(xs), repair)
 
 
+def known_steps(xs: Any) -> None:
+    if is_symbolic_dim(xs.shape[0]):
+        repair = (
+            "jax.export may leave B open; of fewer steps: lengths, or jrnn.derivation.rnn_scan."
+        )
+        refuse("xs", "a known number of steps T", describe(xs), repair)
+
+
 def lengths(lengths: Any, T: int, batch: tuple[int, ...] | None) -> None:
     """An integer, or integers of shape [] or `batch`, which is [B] of any size where it is None."""
     whole = isinstance(lengths, (int, np.integer)) and not isinstance(lengths, bool)
@@ -195,7 +204,7 @@ def lengths(lengths: Any, T: int, batch: tuple[int, ...] | None) -> None:
 
 def steps_inside(lengths: Any, steps: tuple[int, ...]) -> np.ndarray | None:
     values = concrete(lengths)
-    if values is None:
+    if values is None or any(map(is_symbolic_dim, steps)):
         return None
     return np.arange(steps[0]).reshape(-1, *(1,) * (len(steps) - 1)) < np.broadcast_to(
         values, steps[1:]

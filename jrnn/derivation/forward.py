@@ -17,7 +17,7 @@ from jax import lax
 from jrnn import checks
 from jrnn.arrays import ArrayLike, InputsAre, add_bias, are_ids, reading, steps
 from jrnn.bptt import Entry, Marks, project_inputs, whole
-from jrnn.bptt.inputs import entering, inside, masked
+from jrnn.bptt.inputs import entering, inputs_inside, inside, masked
 from jrnn.cell import Activation, ActivationName, derivative, elman
 from jrnn.lengths import in_reverse, marks_in_order
 from jrnn.loss import readout, softmax_cross_entropy
@@ -67,7 +67,7 @@ def rnn_scan(
     ends = None if lengths is None else jnp.broadcast_to(jnp.asarray(lengths), lead[1:])
     marks = marks_in_order(lead, ends, resets, reverse)
     x = in_reverse(jnp.asarray(xs), ends) if reverse else jnp.asarray(xs)
-    x = x if are_ids(x) else inside(marks, x)  # NaN * 0 in a derivative would be NaN
+    x = inputs_inside(marks, x)
     x, h_first, marks, entry = whole(params, x, h0, marks, Entry(reset_state, recurrent_mask))
 
     def step(s_tm1: jax.Array, given: tuple[jax.Array, Marks]) -> tuple[jax.Array, jax.Array]:
