@@ -24,7 +24,7 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 # Bytes. What is made of a block stays in the cache: blocks of 1 MB take half again as long.
 BLOCK = 2**16
 CODE_POINTS = 0x110000
-OTHER_MARKS = {  # that no UTF-8 begins with; one of UTF-32 begins with one of UTF-16, so it is first
+OTHER_MARKS = {  # no UTF-8 begins with one; UTF-32's are first, since one begins with UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
