@@ -15,10 +15,9 @@ from benchmarks import charts, machine
 
 def parser(doc: str | None, name: str, rivals: list[str], rounds: int) -> argparse.ArgumentParser:
     """The options of every program; `name` is the program's and its default folder's."""
-    assert doc is not None
     made = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
-        description=doc.split("\n\n")[0],
+        description=(doc or "").split("\n\n")[0],  # there is none with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     made.add_argument("--rows", nargs="+", metavar="ROW", help="rows of the table (default: all)")

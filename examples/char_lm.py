@@ -23,19 +23,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-try:  # all that a run needs, before it begins
-    import matplotlib as matplotlib
-    import safetensors as safetensors
-    import tqdm as tqdm
-    from orbax import checkpoint as checkpoint
-except ImportError as error:
-    sys.exit(f"{error.name} is missing: pip install -e '.[train]'")
-
 from char_data import Data, baselines, load_data, quote
-from char_model import ACTIVATIONS, W_HH_INITS, Model
+from char_model import ACTIVATIONS, OPTIONS_OF_SIZE, W_HH_INITS, Model, check_memory
 from char_report import report, write_curve, write_metrics
 from char_run import Record, StopFlag, describe_devices, find_checkpoint, manifest_of, train
+from command import not_negative, on_devices, positive, positive_float, require_memory
 from jax.sharding import Mesh
 
 import jrnn
@@ -88,7 +80,8 @@ def run_training(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=args.out).close()  # an OSError now, not after the training
     data = load_data(args.text, args.batch_size, args.length, args.out)
-    check_prompt(args.prompt, data.alphabet)
+    check_sampling(args, data.alphabet, args.hidden_size)
+    check_memory(args, len(data.alphabet.characters), mesh)
     if jax.process_count() > 1:
         options = {f"--{k}": v for k, v in manifest_of(args, data, mesh)["options"].items()}
         check_agreement(options | {"the text's SHA-256": data.sha256})
@@ -137,14 +130,26 @@ def settings_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, A
     return alphabet | manifest_of(args, data, mesh)
 
 
-def check_prompt(prompt: str, alphabet: Alphabet) -> None:
-    """Refuse a prompt that the network cannot read."""
-    unknown = alphabet.unknown(prompt)
+def check_sampling(args: argparse.Namespace, alphabet: Alphabet, hidden_size: int) -> None:
+    """Refuse a prompt that the network cannot read, and more samples than can be drawn at once."""
+    unknown = alphabet.unknown(args.prompt)
     if unknown:
         known = alphabet.characters[1:]
         known = repr(known) if len(known) <= 200 else f"{len(known):,} others"
         expected = "characters of the training text"
         refuse("--prompt", expected, quote(unknown), f"The model knows {known}.")
+    held = args.sample or 0 if args.num_samples > 1 else 0  # a single one is shown as it grows
+    numbers = args.num_samples * (hidden_size + 2 * len(alphabet.characters) + held)
+    require_memory(numbers, f"{args.num_samples:,} samples", "--num-samples or --sample")
+
+
+def start_of(alphabet: Alphabet) -> str:
+    """What a sample without a prompt goes on after, which the network has read in its training.
+
+    A newline; if the text had none a space; if it had neither, the first of the alphabet.
+    """
+    known = alphabet.characters[1:]  # all but U+FFFD
+    return next(character for character in "\n " + known if character in known)
 
 
 def write_samples(args: argparse.Namespace, model: Model, settings: Any, length: int) -> None:
@@ -155,7 +160,7 @@ def write_samples(args: argparse.Namespace, model: Model, settings: Any, length:
         model.rnn,
         model.readout._replace(b_o=never),
         jax.random.key(args.seed),
-        alphabet.encode(args.prompt or "\n"),
+        alphabet.encode(args.prompt or start_of(alphabet)),
         length,
         num_samples=args.num_samples,
         temperature=args.temperature,
@@ -180,7 +185,7 @@ def run_sampling(args: argparse.Namespace) -> int:
         refuse("--out", "a directory with a model.safetensors", args.out, "Train a model first.")
     rnn_params, readout_params, settings = load_model(path)
     characters, activation = settings.get("characters"), settings.get("activation")
-    I = len(rnn_params.w_ih)
+    I = max(2, len(rnn_params.w_ih))  # U+FFFD and what it can write
     if (
         not isinstance(characters, str)
         or len(characters) != I
@@ -191,7 +196,7 @@ def run_sampling(args: argparse.Namespace) -> int:
         expected = f"a character model, its activation and an alphabet of {I} characters"
         came = f"{alphabet}, activation {activation!r}"
         refuse(f"model file {path}", expected, came, "Train the model again.")
-    check_prompt(args.prompt, Alphabet(characters))
+    check_sampling(args, Alphabet(characters), len(rnn_params.w_hh))
     write_samples(args, Model(rnn_params, readout_params), settings, length=args.sample)
     return 0
 
@@ -199,11 +204,11 @@ def run_sampling(args: argparse.Namespace) -> int:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
+        description=(__doc__ or "").split("\n\n")[0],  # there is none with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("out/char_lm"), help="directory")
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--seed", type=not_negative, default=0)
     training = parser.add_argument_group("training")
     training.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
     training.add_argument("--steps", type=positive, default=3000)
@@ -241,9 +246,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="what a full disk does to the run",
     )
     several = parser.add_argument_group("several processes, of one or more machines")
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    several.add_argument(
+        "--coordinator", type=host_and_port, metavar="HOST:PORT", help="of process 0"
+    )
     several.add_argument("--processes", type=positive, help="their number")
-    several.add_argument("--process", type=int, help="the number of this one, from 0")
+    several.add_argument("--process", type=not_negative, help="the number of this one, from 0")
     several.add_argument(
         "--cluster", action="store_true", help="let JAX ask Slurm, MPI or the cloud for all that"
     )
@@ -257,15 +264,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     sampling.add_argument(
         "--top-p", type=float, help="keep the likeliest with probability P in all"
     )
-    sampling.add_argument("--prompt", default="", help="text to continue")
+    sampling.add_argument(
+        "--prompt",
+        default="",
+        help="text to continue; without one, a newline, which is not shown; in a text without any, "
+        "a space, or else its first character by code point",
+    )
     return parser.parse_args(argv)
-
-
-def positive(text: str) -> int:
-    """An integer above 0, for argparse."""
-    if not 1 <= int(text) < 2**31:
-        raise ValueError
-    return int(text)
 
 
 def number_or_all(text: str) -> int | str:
@@ -273,18 +278,12 @@ def number_or_all(text: str) -> int | str:
     return text if text == "all" else positive(text)
 
 
-def seed(text: str) -> int:
-    """A seed of a random key, for argparse."""
-    if not 0 <= int(text) < 2**31:
-        raise ValueError
-    return int(text)
-
-
-def positive_float(text: str) -> float:
-    """A finite number above 0, for argparse."""
-    if not 0 < float(text) < float("inf"):
-        raise ValueError
-    return float(text)
+def host_and_port(text: str) -> str:
+    """An address, for argparse."""
+    host, _, port = text.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, a port below 65,536; got {text!r}")
+    return text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -297,7 +296,10 @@ def main(argv: list[str] | None = None) -> int:
         sampling_options(args.temperature, args.top_k, args.top_p)
         join(args)
         silent = contextlib.redirect_stdout(io.StringIO())  # one process speaks
-        with silent if jax.process_index() > 0 else contextlib.nullcontext():
+        with (
+            on_devices(f"--num-samples, {OPTIONS_OF_SIZE}"),
+            silent if jax.process_index() > 0 else contextlib.nullcontext(),
+        ):
             return run_sampling(args) if args.sample else run_training(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

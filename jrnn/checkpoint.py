@@ -31,6 +31,7 @@ from jax.experimental import multihost_utils
 
 from jrnn import checks
 from jrnn.arrays import named_leaves
+from jrnn.extras import install
 
 _NO_SCORE = float("inf")
 
@@ -284,8 +285,7 @@ def _orbax() -> Any:
     try:
         import orbax.checkpoint
     except ImportError as error:
-        message = "checkpoints need orbax-checkpoint: pip install 'jrnn[train]'"
-        raise ImportError(message) from error
+        raise ImportError(f"checkpoints need orbax-checkpoint: {install('train')}") from error
     return orbax.checkpoint
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.arrays import named_leaves
+from jrnn.extras import install
 from jrnn.files import write_whole
 from jrnn.types import ReadoutParams, RNNParams
 
@@ -100,5 +101,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("model files need safetensors: pip install 'jrnn[train]'") from error
+        raise ImportError(f"model files need safetensors: {install('train')}") from error
     return safetensors

@@ -388,5 +388,7 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch, tmp_path):
     import sys
 
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"pip install 'jrnn\[train\]'"):
+    with pytest.raises(
+        ImportError, match=r"need safetensors: pip install -e '\.\[train\]', in the clone of jrnn"
+    ):
         save_model(tmp_path / "m", RNN, READOUT, {})
