@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from char_data import Data, baselines, load_data, quote
-from char_model import ACTIVATIONS, OPTIONS_OF_SIZE, W_HH_INITS, Model, check_memory
+from char_model import ACTIVATIONS, W_HH_INITS, Model, check_memory
 from char_report import report, write_curve, write_metrics
 from char_run import Record, StopFlag, describe_devices, find_checkpoint, manifest_of, train
 from command import not_negative, on_devices, positive, positive_float, require_memory
@@ -38,6 +38,7 @@ from jrnn.parallel import batch_mesh, check_agreement, use_cpu_cores
 from jrnn.text import Alphabet
 from jrnn.training import TrainState
 
+OPTIONS_OF_SIZE = "--hidden-size, --batch-size or --length"
 HEARTBEAT_SECONDS = 30  # after which the others of several processes end where one is gone
 
 
@@ -81,7 +82,7 @@ def run_training(args: argparse.Namespace) -> int:
     tempfile.TemporaryFile(dir=args.out).close()  # an OSError now, not after the training
     data = load_data(args.text, args.batch_size, args.length, args.out)
     check_sampling(args, data.alphabet, args.hidden_size)
-    check_memory(args, len(data.alphabet.characters), mesh)
+    check_memory(args, len(data.alphabet.characters), mesh, OPTIONS_OF_SIZE)
     if jax.process_count() > 1:
         options = {f"--{k}": v for k, v in manifest_of(args, data, mesh)["options"].items()}
         check_agreement(options | {"the text's SHA-256": data.sha256})

@@ -27,9 +27,6 @@ W_HH_INITS = {
 }
 
 
-OPTIONS_OF_SIZE = "--hidden-size, --batch-size or --length"
-
-
 class Model(NamedTuple):
     """The trainable parameters."""
 
@@ -47,13 +44,13 @@ def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Mod
     )
 
 
-def check_memory(args: argparse.Namespace, vocabulary: int, mesh: Mesh) -> None:
-    """Refuse a training that cannot fit on the devices."""
+def check_memory(args: argparse.Namespace, vocabulary: int, mesh: Mesh, options: str) -> None:
+    """Refuse a training that cannot fit on the devices; `options` are those of its size."""
     O, H, B = vocabulary, args.hidden_size, args.batch_size // mesh.size
     parameters = O * H + H * H + H + H * O + O
     what = "the parameters, their gradient, its two moments, and the states of a chunk"
     numbers = 4 * parameters + args.length * B * H
-    require_memory(numbers, what, OPTIONS_OF_SIZE, len(mesh.local_devices))
+    require_memory(numbers, what, options, len(mesh.local_devices))
 
 
 def make_loss(activation: ActivationName) -> Any:

@@ -27,6 +27,7 @@ from jrnn import diagnostics, plot
 from jrnn.parallel import batch_mesh
 
 LAGS = (1, 10, 50)  # of the table that is printed
+OPTION_OF_SIZE = "--hidden-size"  # of the trainings; the rest is as in `char_lm.py`
 STREAMS = 8  # that are measured side by side
 TABLE_STEPS = 100  # of an influence table
 
@@ -83,7 +84,7 @@ def measure_all(args: argparse.Namespace) -> list[Measured]:
     args.out.mkdir(parents=True, exist_ok=True)
     options = char_lm.parse([f"--hidden-size={args.hidden_size}"])
     data = load_data(args.text, options.batch_size, options.length, args.out)
-    char_model.check_memory(options, len(data.alphabet.characters), batch_mesh(1))
+    char_model.check_memory(options, len(data.alphabet.characters), batch_mesh(1), OPTION_OF_SIZE)
     return [m for init in char_model.W_HH_INITS for m in train_and_measure(init, data, args)]
 
 
@@ -163,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 1 after bad input, 130 after Ctrl-C."""
     args = parse(argv)
     try:
-        with on_devices("--hidden-size, --length or --max-lag"):
+        with on_devices(f"{OPTION_OF_SIZE}, --length or --max-lag"):
             measured = measure_all(args)
         draw_flows(measured, args.out / "gradient_flow.png")
         draw_influences(measured, args.out / "influence.png")
