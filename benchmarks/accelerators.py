@@ -116,9 +116,8 @@ def _sum(counts: dict[str, Any]) -> str:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    assert __doc__ is not None
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.accelerators", description=__doc__.split("\n\n")[0]
+        prog="python -m benchmarks.accelerators", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("--rows", nargs="+", type=int, choices=cases.CASES, default=[2])
     parser.add_argument("--out", type=Path, default=Path("out/accelerators"), help="directory")

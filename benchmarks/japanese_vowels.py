@@ -83,11 +83,11 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     command = shlex.join(["python", "-m", "benchmarks.japanese_vowels", *words])
     described = machine.description()
-    head = f"# japanese_vowels\n\n    {command}\n\n{machine.sentence(described)}"
     result = {"command": command, "machine": described, "records": records}
+    text = f"{machine.sentence(described)}\n\n{table(records)}\n"
     (args.out / "beside_torch.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "beside_torch.md").write_text(f"{head}\n\n{table(records)}\n")
-    print(f"\n{table(records)}\n\nbeside_torch.md and .json are in {args.out}")
+    (args.out / "beside_torch.md").write_text(f"# japanese_vowels\n\n    {command}\n\n{text}")
+    print(f"\n{text}\nbeside_torch.md and .json are in {args.out}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,18 @@ from jrnn.parallel import _cpu_cores as cores
 
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "equinox", "torch"]
 LIBRARIES += ["libtpu", "jax-cuda12-plugin"]  # compilers
+VECTOR_UNITS = {  # by the flags that Linux has for them
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX-512 of bfloat16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "sve": "SVE",
+    "asimd": "NEON",
+}
 
 
 def description() -> dict[str, Any]:
-    """Versions, backend, cores and allocator."""
+    """Versions, backend, processor, cores and allocator."""
     versions = {}
     for library in LIBRARIES:
         try:
@@ -28,7 +37,7 @@ def description() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores(),
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
@@ -48,8 +57,15 @@ def sentence(machine: dict[str, Any]) -> str:
     )
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Its name and its vector units, by which the times, and their ratios, go."""
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    fields = dict(re.findall(r"^(.*?)\s*: (.*)$", text, re.M))
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    if (
+        "cpu family" in fields
+    ):  # which tells processors apart where a virtual machine has cut the name
+        name += f", family {fields['cpu family']}, model {fields['model']}"
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    units = [unit for flag, unit in VECTOR_UNITS.items() if flag in flags]
+    return f"{name} ({', '.join(units)})" if units else name

@@ -215,7 +215,7 @@ def python_blocks(page: Path) -> str:
 
 def main() -> None:
     """Compare, and record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
     options = parser.parse_args()
     asked = {name: (question(peer), peer) for name, peer in peers().items()}

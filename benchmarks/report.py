@@ -15,10 +15,9 @@ from benchmarks import charts, machine
 
 def parser(doc: str | None, name: str, rivals: list[str], rounds: int) -> argparse.ArgumentParser:
     """The options of every program; `name` is the program's and its default folder's."""
-    assert doc is not None
     made = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
-        description=doc.split("\n\n")[0],
+        description=(doc or "").split("\n\n")[0],  # there is none with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     made.add_argument("--rows", nargs="+", metavar="ROW", help="rows of the table (default: all)")
@@ -120,13 +119,15 @@ def kernel_details(records: list[dict[str, Any]]) -> str:
 
 
 def write(args: argparse.Namespace, name: str, result: dict[str, Any], parts: list[str]) -> None:
-    """`name`.json and `name`.md, and the Markdown's first parts on the screen."""
+    """`name`.json and `name`.md; on the screen what it was measured on."""
     described = machine.description()
+    measured_on = f"{machine.sentence(described)} {args.rounds} rounds."
     result = {"command": args.command, "machine": described, "rounds": args.rounds} | result
-    head = f"# {name}\n\n    {args.command}\n\n{machine.sentence(described)} {args.rounds} rounds."
+    head = f"# {name}\n\n    {args.command}\n\n{measured_on}"
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (args.out / f"{name}.md").write_text("\n\n".join([head, *parts]) + "\n")
+    print(f"\n{measured_on}")
 
 
 def write_kernel(args: argparse.Namespace, records: list[dict[str, Any]], claims: Any) -> None:

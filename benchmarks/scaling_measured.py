@@ -20,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jrnn
+from benchmarks import machine
 from benchmarks.measuring import Program, compile_program, time_in_turn
 from benchmarks.scaling_model import CHARACTER, KERNEL, LOOPS, Shape
 from jrnn import parallel
@@ -178,6 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in seconds:
         if name.startswith(("psum", "all_gather")):
             seconds[name] /= EXCHANGES
+    print(machine.sentence(machine.description()))
     pprint({name: float(f"{s:.4g}") for name, s in seconds.items()}, sort_dicts=False)
 
 

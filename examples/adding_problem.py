@@ -25,12 +25,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import char_lm
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from char_model import Model
+from command import not_negative, on_devices, positive, positive_float, require_memory
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -48,6 +48,7 @@ W_HH_INITS = {
 }
 ACTIVATIONS: tuple[ActivationName, ...] = ("relu", "tanh")
 STARTS = {f"{phi}-{init}": (phi, init) for phi in ACTIVATIONS for init in W_HH_INITS}
+OPTIONS_OF_SIZE = "--hidden-size, --batch-size, --lengths or --block"
 MEASURED = 16  # sequences for a curve by lag
 
 Row = dict[str, Any]  # what is known of a run
@@ -193,8 +194,8 @@ def draw(rows: list[Row], path: Path) -> None:
         for row in (row for row in rows if row["length"] == T):
             errors, block = np.array(row["errors"], float), row["options"]["block"]
             curve.plot(block * np.arange(1, len(errors) + 1), errors, **style(row))
-            before.plot(positive(row["before"]), **style(row))
-            after.plot(positive(row["after"]), **style(row))
+            before.plot(above_zero(row["before"]), **style(row))
+            after.plot(above_zero(row["after"]), **style(row))
         curve.axhline(GUESSING, color="gray", linestyle=":", label="guessing 1: 0.167")
         curve.set(yscale="log", ylim=(3e-3, 1), xlabel="training step", ylabel="mean squared error")
         curve.set_title(f"T = {T}: error on new sequences")
@@ -215,7 +216,7 @@ def style(row: Row) -> dict[str, Any]:
     return {"color": colour, "linestyle": line, "label": label}
 
 
-def positive(values: list[float | None]) -> np.ndarray:
+def above_zero(values: list[float | None]) -> np.ndarray:
     """NaN, through which no line is drawn, for what has no logarithm."""
     found = np.array(values, float)
     return np.where(found > 0, found, np.nan)
@@ -242,10 +243,9 @@ def earlier_rows(path: Path) -> dict[tuple[int, int, float], Row]:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
+        description=(__doc__ or "").split("\n\n")[0],  # there is none with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    positive, positive_float = char_lm.positive, char_lm.positive_float
     defaults = ["relu-identity", "relu-orthogonal", "relu-spectral", "tanh-orthogonal"]
     parser.add_argument("--out", type=Path, default=Path("out/adding_problem"), help="directory")
     parser.add_argument("--lengths", nargs="+", type=positive, default=[100], help="T")
@@ -259,7 +259,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=positive, default=64)
     parser.add_argument("--learning-rate", type=positive_float, default=1e-3, help="of Adam")
     parser.add_argument("--clip", type=positive_float, default=1.0, help="gradient norm")
-    parser.add_argument("--seed", type=char_lm.seed, default=0)
+    parser.add_argument("--seed", type=not_negative, default=0)
     args = parser.parse_args(argv)
     args.starts = list(STARTS) if "all" in args.starts else args.starts
     if min(args.lengths) < 2:
@@ -269,17 +269,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def check_memory(args: argparse.Namespace) -> None:
+    """Refuse a training that cannot fit on the device."""
+    T, B, H = max(args.lengths), args.batch_size, args.hidden_size
+    what = "the parameters, their gradient, its two moments, and the states of a batch"
+    require_memory(4 * (H * H + 5 * H + 1) + T * B * H, what, OPTIONS_OF_SIZE)
+
+
+def run_all(args: argparse.Namespace) -> None:
+    """Every length from every start; what is known is written after each."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = earlier_rows(args.out / "adding_problem.json")
+    for T in args.lengths:
+        for start in args.starts:
+            row = run(args, T, start)
+            rows[order(row)] = row
+            write(args.out, [rows[key] for key in sorted(rows)])
+
+
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 1 after bad input, 130 after Ctrl-C."""
     args = parse(argv)
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        rows = earlier_rows(args.out / "adding_problem.json")
-        for T in args.lengths:
-            for start in args.starts:
-                row = run(args, T, start)
-                rows[order(row)] = row
-                write(args.out, [rows[key] for key in sorted(rows)])
+        with on_devices(OPTIONS_OF_SIZE):
+            check_memory(args)
+            run_all(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -113,17 +113,16 @@ def _survey(blocks: Iterator[str]) -> Survey:
 
 def _split(characters: int, batch_size: int, length: int) -> int:
     """The characters that are the first nine tenths; enough of both parts for the streams."""
-
-    def enough(characters: int) -> bool:
-        train = int(0.9 * characters)
-        return train >= batch_size * (length + 1) and characters - train >= 2 * batch_size
-
-    if not enough(characters):
-        least = next(n for n in range(characters, 100 * batch_size * (length + 1)) if enough(n))
+    train, held_out = (
+        batch_size * (length + 1),
+        2 * batch_size,
+    )  # at least, of 9 n // 10 and the rest
+    least = max(-(-10 * train // 9), 10 * held_out - 9)
+    if characters < least:
         expected = f"at least {least:,} characters for {batch_size} streams of chunks of {length}"
         repair = "Give more text, or a smaller --batch-size or --length."
         refuse("text", f"{expected} with a tenth held out", f"{characters:,}", repair)
-    return int(0.9 * characters)
+    return 9 * characters // 10
 
 
 def _encode(

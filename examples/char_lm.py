@@ -27,23 +27,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-try:  # all that a run needs, before it begins
-    import matplotlib as matplotlib
-    import safetensors as safetensors
-    import tqdm as tqdm
-    from orbax import checkpoint as checkpoint
-except ImportError as error:
-    sys.exit(f"{error.name} is missing: pip install -e '.[train]'")
-
 from char_data import baselines, load_data, quote
 from char_devices import choose_devices, describe_devices, join
-from char_model import ACTIVATIONS, W_HH_INITS, Model
+from char_model import ACTIVATIONS, W_HH_INITS, Model, check_memory
 from char_out import BEST, MODEL, UNFINISHED, RunDirectory, find_model
 from char_record import Row
 from char_results import place_results, settings_of, write_model, write_results
 from char_run import find_checkpoint, manifest_of, train
 from char_signals import StopFlag
+from command import not_negative, on_devices, positive, positive_float, require_memory
 
 import jrnn
 from jrnn.checkpoint import Checkpoints
@@ -52,6 +44,9 @@ from jrnn.files import check_utf8
 from jrnn.model_file import load_model
 from jrnn.parallel import check_agreement, use_cpu_cores
 from jrnn.text import Alphabet
+
+OPTIONS_OF_SIZE = "--hidden-size, --batch-size or --length"
+
 
 # --- the commands --------------------------------------------------------------------------------
 
@@ -62,7 +57,8 @@ def run_training(args: argparse.Namespace, stop: StopFlag) -> int:
     mesh, speaks = choose_devices(args.devices, args.batch_size), jax.process_index() == 0
     with RunDirectory(args.out, resume=args.resume, overwrite=args.overwrite) as directory:
         data = load_data(args.text, args.batch_size, args.length, args.out)
-        check_prompt(args.prompt, data.alphabet)
+        check_sampling(args, data.alphabet, args.hidden_size)
+        check_memory(args, len(data.alphabet.characters), mesh, OPTIONS_OF_SIZE)
         if jax.process_count() > 1:
             options = {f"--{k}": v for k, v in manifest_of(args, data, mesh)["options"].items()}
             check_agreement(options | {"the text's SHA-256": data.sha256})
@@ -90,14 +86,26 @@ def run_training(args: argparse.Namespace, stop: StopFlag) -> int:
     return 0
 
 
-def check_prompt(prompt: str, alphabet: Alphabet) -> None:
-    """Refuse a prompt that the network cannot read."""
-    unknown = alphabet.unknown(prompt)
+def check_sampling(args: argparse.Namespace, alphabet: Alphabet, hidden_size: int) -> None:
+    """Refuse a prompt that the network cannot read, and more samples than can be drawn at once."""
+    unknown = alphabet.unknown(args.prompt)
     if unknown:
         known = alphabet.characters[1:]
         known = repr(known) if len(known) <= 200 else f"{len(known):,} others"
         expected = "characters of the training text"
         refuse("--prompt", expected, quote(unknown), f"The model knows {known}.")
+    held = args.sample or 0 if args.num_samples > 1 else 0  # a single one is shown as it grows
+    numbers = args.num_samples * (hidden_size + 2 * len(alphabet.characters) + held)
+    require_memory(numbers, f"{args.num_samples:,} samples", "--num-samples or --sample")
+
+
+def start_of(alphabet: Alphabet) -> str:
+    """What a sample without a prompt goes on after, which the network has read in its training.
+
+    A newline; if the text had none a space; if it had neither, the first of the alphabet.
+    """
+    known = alphabet.characters[1:]  # all but U+FFFD
+    return next(character for character in "\n " + known if character in known)
 
 
 def write_samples(args: argparse.Namespace, model: Model, settings: Any, length: int) -> None:
@@ -110,7 +118,7 @@ def write_samples(args: argparse.Namespace, model: Model, settings: Any, length:
         model.rnn,
         model.readout._replace(b_o=never),
         jax.random.key(args.seed),
-        alphabet.encode(args.prompt or "\n"),
+        alphabet.encode(args.prompt or start_of(alphabet)),
         length,
         num_samples=args.num_samples,
         temperature=args.temperature,
@@ -134,13 +142,13 @@ def run_sampling(args: argparse.Namespace) -> int:
     params, settings = load_model(path)
     model = as_model(f"model file {path}", params)
     characters, activation = settings.get("characters"), settings.get("activation")
-    I = len(model.rnn.w_ih)
+    I = max(2, len(model.rnn.w_ih))  # U+FFFD and what it can write
     if not isinstance(characters, str) or len(characters) != I or activation not in ACTIVATIONS:
         alphabet = f"{len(characters)} characters" if isinstance(characters, str) else "no alphabet"
         expected = f"a character model, its activation and an alphabet of {I} characters"
         came = f"{alphabet}, activation {activation!r}"
         refuse(f"model file {path}", expected, came, "Train the model again.")
-    check_prompt(args.prompt, Alphabet(characters))
+    check_sampling(args, Alphabet(characters), len(model.rnn.w_hh))
     if path.resolve().parent.name == UNFINISHED:
         note = f"{path} is read: step {settings.get('step')} of a run that has not finished"
         print(note, file=sys.stderr)
@@ -163,11 +171,11 @@ def as_model(name: str, params: Any) -> Model:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
+        description=(__doc__ or "").split("\n\n")[0],  # there is none with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("out/char_lm"), help="directory")
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--seed", type=not_negative, default=0)
     training = parser.add_argument_group("training")
     training.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
     training.add_argument("--steps", type=positive, default=3000)
@@ -213,9 +221,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="what a full disk does to the run",
     )
     several = parser.add_argument_group("several processes, of one or more machines")
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    several.add_argument(
+        "--coordinator", type=host_and_port, metavar="HOST:PORT", help="of process 0"
+    )
     several.add_argument("--processes", type=positive, help="their number")
-    several.add_argument("--process", type=int, help="the number of this one, from 0")
+    several.add_argument("--process", type=not_negative, help="the number of this one, from 0")
     several.add_argument(
         "--cluster", action="store_true", help="let JAX ask Slurm, MPI or the cloud for all that"
     )
@@ -230,15 +240,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     sampling.add_argument(
         "--top-p", type=float, help="keep the likeliest with probability P in all"
     )
-    sampling.add_argument("--prompt", default="", help="text to continue")
+    sampling.add_argument(
+        "--prompt",
+        default="",
+        help="text to continue; without one, a newline, which is not shown; in a text without any, "
+        "a space, or else its first character by code point",
+    )
     return parser.parse_args(argv)
-
-
-def positive(text: str) -> int:
-    """An integer above 0, for argparse."""
-    if not 1 <= int(text) < 2**31:
-        raise ValueError
-    return int(text)
 
 
 def number_or_all(text: str) -> int | str:
@@ -246,18 +254,12 @@ def number_or_all(text: str) -> int | str:
     return text if text == "all" else positive(text)
 
 
-def seed(text: str) -> int:
-    """A seed of a random key, for argparse."""
-    if not 0 <= int(text) < 2**31:
-        raise ValueError
-    return int(text)
-
-
-def positive_float(text: str) -> float:
-    """A finite number above 0, for argparse."""
-    if not 0 < float(text) < float("inf"):
-        raise ValueError
-    return float(text)
+def host_and_port(text: str) -> str:
+    """An address, for argparse."""
+    host, _, port = text.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, a port below 65,536; got {text!r}")
+    return text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -288,7 +290,10 @@ def run(args: argparse.Namespace, stop: StopFlag) -> int:
     sampling_options(args.temperature, args.top_k, args.top_p)
     join(args)
     silent = contextlib.redirect_stdout(io.StringIO())  # one process speaks
-    with silent if jax.process_index() > 0 else contextlib.nullcontext():
+    with (
+        on_devices(f"--num-samples, {OPTIONS_OF_SIZE}"),
+        silent if jax.process_index() > 0 else contextlib.nullcontext(),
+    ):
         return run_sampling(args) if args.sample else run_training(args, stop)
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from command import require_memory
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -41,6 +42,15 @@ def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Mod
         jrnn.init_rnn(key_rnn, vocabulary, args.hidden_size, w_hh_init=w_hh_init),
         jrnn.init_readout(key_readout, args.hidden_size, vocabulary),
     )
+
+
+def check_memory(args: argparse.Namespace, vocabulary: int, mesh: Mesh, options: str) -> None:
+    """Refuse a training that cannot fit on the devices; `options` are those of its size."""
+    O, H, B = vocabulary, args.hidden_size, args.batch_size // mesh.size
+    parameters = O * H + H * H + H + H * O + O
+    what = "the parameters, their gradient, its two moments, and the states of a chunk"
+    numbers = 4 * parameters + args.length * B * H
+    require_memory(numbers, what, options, len(mesh.local_devices))
 
 
 def make_loss(activation: ActivationName) -> Any:

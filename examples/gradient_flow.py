@@ -21,12 +21,14 @@ import char_signals
 import jax
 import numpy as np
 from char_data import Data, load_data
+from command import not_negative, on_devices, positive
 from matplotlib.figure import Figure
 
 from jrnn import diagnostics, plot
 from jrnn.parallel import batch_mesh
 
 LAGS = (1, 10, 50)  # of the table that is printed
+OPTION_OF_SIZE = "--hidden-size"  # of the trainings; the rest is as in `char_lm.py`
 STREAMS = 8  # that are measured side by side
 TABLE_STEPS = 100  # of an influence table
 
@@ -76,6 +78,15 @@ def train_and_measure(w_hh_init: str, data: Data, args: Any) -> list[Measured]:
         measure(f"{w_hh_init}, at the start", first, streams, args),
         measure(trained, state.params, streams, args),
     ]
+
+
+def measure_all(args: argparse.Namespace) -> list[Measured]:
+    """Both trainings, each before and after."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    options = char_lm.parse([f"--hidden-size={args.hidden_size}"])
+    data = load_data(args.text, options.batch_size, options.length, args.out)
+    char_model.check_memory(options, len(data.alphabet.characters), batch_mesh(1), OPTION_OF_SIZE)
+    return [m for init in char_model.W_HH_INITS for m in train_and_measure(init, data, args)]
 
 
 # --- what it leaves behind -----------------------------------------------------------------------
@@ -136,13 +147,12 @@ def draw_exponents(measured: list[Measured], path: Path) -> None:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
+        description=(__doc__ or "").split("\n\n")[0],  # there is none with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    positive = char_lm.positive
     parser.add_argument("--out", type=Path, default=Path("out/gradient_flow"), help="directory")
     parser.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
-    parser.add_argument("--seed", type=char_lm.seed, default=0)
+    parser.add_argument("--seed", type=not_negative, default=0)
     parser.add_argument("--steps", type=positive, default=2000, help="of each training")
     parser.add_argument("--hidden-size", type=positive, default=256)
     parser.add_argument("--length", type=positive, default=500, help="steps that are measured")
@@ -155,21 +165,17 @@ def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, 1 after bad input, 130 after Ctrl-C."""
     args = parse(argv)
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        options = char_lm.parse([])
-        data = load_data(args.text, options.batch_size, options.length, args.out)
-        measured = [
-            m for init in char_model.W_HH_INITS for m in train_and_measure(init, data, args)
-        ]
+        with on_devices(f"{OPTION_OF_SIZE}, --length or --max-lag"):
+            measured = measure_all(args)
+        draw_flows(measured, args.out / "gradient_flow.png")
+        draw_influences(measured, args.out / "influence.png")
+        draw_exponents(measured, args.out / "lyapunov_exponents.png")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: no picture is drawn", file=sys.stderr)
+        print("interrupted: not all pictures are drawn", file=sys.stderr)
         return 130
-    draw_flows(measured, args.out / "gradient_flow.png")
-    draw_influences(measured, args.out / "influence.png")
-    draw_exponents(measured, args.out / "lyapunov_exponents.png")
     print(f"\n{table(measured)}\n")
     print(f"gradient_flow.png, influence.png and lyapunov_exponents.png are in {args.out}")
     return 0

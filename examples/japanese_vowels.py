@@ -21,11 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import char_lm
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from command import on_devices, positive, positive_float, require_memory
 from matplotlib.figure import Figure
 from tqdm import tqdm
 from ts_data import Sequences, installed_data, read_ts
@@ -35,6 +35,7 @@ from jrnn.checks import refuse
 
 NAME = "JapaneseVowels"
 MODELS = ["last-forwards", "last-both", "mean-forwards", "mean-both"]  # readout-directions
+OPTIONS_OF_SIZE = "--seeds, --epochs, --hidden-size or --batch-size"
 
 
 class Model(NamedTuple):
@@ -146,6 +147,15 @@ def make_predict(name: str, data: Sequences) -> Any:
     return jax.jit(jax.vmap(lambda model: logits(name, model, xs, lengths).argmax(-1)))
 
 
+def check_memory(args: argparse.Namespace, train: Sequences) -> None:
+    """Refuse a training of all seeds at once that cannot fit on the device."""
+    (T, N, I), H = train.xs.shape, args.hidden_size
+    network = 4 * (I * H + H * H) + T * args.batch_size * H
+    order = 2 * args.epochs * N  # of integers of 64 bits
+    what = "each seed's parameters, their gradient, its two moments, states and order of sequences"
+    require_memory(args.seeds * (network + order), what, OPTIONS_OF_SIZE)
+
+
 def run(name: str, args: argparse.Namespace, train: Sequences, test: Sequences) -> dict[str, Any]:
     """Train all seeds of a model."""
     sizes = train.xs.shape[2], args.hidden_size, len(train.classes)
@@ -244,16 +254,26 @@ def draw(records: list[dict[str, Any]], classes: list[str], part: str, path: Pat
     figure.savefig(path, dpi=100)
 
 
+def write(
+    args: argparse.Namespace, records: list[dict[str, Any]], classes: list[str], part: str
+) -> None:
+    """All figures, the table, the picture."""
+    options = {k: v if isinstance(v, int | float | list) else str(v) for k, v in vars(args).items()}
+    result = {"part": part, "options": options, "records": records}
+    (args.out / "japanese_vowels.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.out / "japanese_vowels.md").write_text(table(records, part) + "\n")
+    draw(records, classes, part, args.out / "japanese_vowels.png")
+
+
 # --- the command ---------------------------------------------------------------------------------
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
+        description=(__doc__ or "").split("\n\n")[0],  # there is none with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    positive, positive_float = char_lm.positive, char_lm.positive_float
     parser.add_argument("--out", type=Path, default=Path("out/japanese_vowels"), help="directory")
     parser.add_argument("--data", type=Path, help=f"folder of {NAME}_TRAIN.ts and _TEST.ts")
     parser.add_argument(
@@ -276,19 +296,17 @@ def main(argv: list[str] | None = None) -> int:
     part = "validation" if args.validate else "test"
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        train, test = load_data(args)
-        records = [run(name, args, train, test) for name in args.models]
+        with on_devices(OPTIONS_OF_SIZE):
+            train, test = load_data(args)
+            check_memory(args, train)
+            records = [run(name, args, train, test) for name in args.models]
+        write(args, records, train.classes, part)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: nothing is written", file=sys.stderr)
+        print("interrupted: not all is written", file=sys.stderr)
         return 130
-    options = {k: v if isinstance(v, int | float | list) else str(v) for k, v in vars(args).items()}
-    result = {"part": part, "options": options, "records": records}
-    (args.out / "japanese_vowels.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "japanese_vowels.md").write_text(table(records, part) + "\n")
-    draw(records, train.classes, part, args.out / "japanese_vowels.png")
     print(f"\n{table(records, part)}\n\njapanese_vowels.md, .json and .png are in {args.out}")
     return 0
 

@@ -27,6 +27,7 @@ import jax
 import numpy as np
 
 from jrnn import checks
+from jrnn.extras import install
 from jrnn.files import write_whole
 from jrnn.pytree_json import Kinds, check_json, from_json, known_kinds, to_json
 
@@ -196,5 +197,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("model files need safetensors: pip install 'jrnn[train]'") from error
+        raise ImportError(f"model files need safetensors: {install('train')}") from error
     return safetensors

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jrnn.extras import install
+
 
 def orbax() -> Any:
     """The package orbax.checkpoint.
@@ -18,8 +20,7 @@ def orbax() -> Any:
     try:
         import orbax.checkpoint
     except ImportError as error:
-        message = "checkpoints need orbax-checkpoint: pip install 'jrnn[train]'"
-        raise ImportError(message) from error
+        raise ImportError(f"checkpoints need orbax-checkpoint: {install('train')}") from error
     return orbax.checkpoint
 
 

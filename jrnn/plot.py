@@ -1,6 +1,6 @@
 """Pictures of what `jrnn.diagnostics` measures, with a title that says what is to be seen.
 
-matplotlib comes with `pip install 'jrnn[plot]'` and is imported when a picture is drawn. Without
+matplotlib comes with the extra `plot` and is imported when a picture is drawn. Without
 `axes` a picture is a `matplotlib.figure.Figure` of its own, of which pyplot knows nothing: no
 window, no backend, no global state. Save it by `axes.figure.savefig(...)`.
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.diagnostics import GradientFlow
+from jrnn.extras import install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,7 +180,7 @@ def _axes(axes: Any, count: int, size: tuple[float, float]) -> np.ndarray:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("matplotlib is missing: pip install 'jrnn[plot]'") from error
+        raise ImportError(f"pictures need matplotlib: {install('plot')}") from error
     if axes is None:
         axes = Figure(figsize=size, layout="constrained").subplots(1, count)
     found = np.array(axes, dtype=object).ravel()

@@ -26,10 +26,19 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 # Bytes. What is made of a block stays in the cache: blocks of 1 MB take half again as long.
 BLOCK = 2**16
 CODE_POINTS = 0x110000
+OTHER_MARKS = {  # no UTF-8 begins with one; UTF-32's are first, since one begins with UTF-16's
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 def read_blocks(paths: Sequence[str | PathLike[str]], size: int = BLOCK) -> Iterator[str]:
     """The text of UTF-8 files, one after the other, joined by newlines, block by block.
+
+    A byte order mark at the start of a file is not part of its text. Line ends stay as they are, so
+    those of Windows are two characters, "\\r\\n".
 
     Args:
         paths: the files.
@@ -41,7 +50,7 @@ def read_blocks(paths: Sequence[str | PathLike[str]], size: int = BLOCK) -> Iter
     Raises:
         OSError: a file is missing or cannot be read.
         ValueError: a file is not UTF-8, or a pipe, which could not be read again, or there is no
-            text in any.
+            text in any. Of a file that is marked as UTF-16 or UTF-32 the message says so.
     """
     if isinstance(paths, str):
         checks.refuse("paths", "a sequence of paths", "a string", "Put it into a list.")
@@ -66,6 +75,12 @@ def _read_file(path: str | PathLike[str], size: int) -> Iterator[str]:
             checks.refuse(
                 "text", "files, which are read more than once", f"the pipe {path}", repair
             )
+        start = file.read(4)
+        for mark, encoding in OTHER_MARKS.items():
+            if start.startswith(mark):
+                repair = f"Convert the file: iconv -f {encoding} -t UTF-8."
+                checks.refuse("text", "UTF-8", f"{encoding}, as {path} begins by saying", repair)
+        file.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
         data = b"."
         while data:
             with naming(path):

@@ -166,10 +166,10 @@ def test_an_out_that_is_another_programs(tmp_path, capsys):
 BAD = {
     "--starts=gru-identity": "invalid choice: 'gru-identity'",
     "--lengths=1": "argument --lengths: at least 2: two steps are marked",
-    "--lengths=0": "invalid positive value",
+    "--lengths=0": "argument --lengths: expected an integer from 1 to",
     "--steps=25": "argument --steps: a multiple of --block, 10",
-    "--learning-rate=nan": "invalid positive_float value",
-    "--seed=-1": "invalid seed value",
+    "--learning-rate=nan": "argument --learning-rate: expected a number from",
+    "--seed=-1": "argument --seed: expected an integer from 0 to",
 }
 
 
@@ -178,6 +178,14 @@ def test_options_that_are_none(option, capsys):
     with pytest.raises(SystemExit):
         adding_problem.main([*TOY, option])
     assert BAD[option] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--lengths", "--hidden-size", "--batch-size"])
+def test_sizes_that_cannot_fit(option, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(adding_problem, "run", lambda *args: pytest.fail("training began"))
+    status, _, error = run(capsys, "--out", tmp_path, *TOY, f"{option}={2**31 - 1}")
+    assert (status, error.startswith("error: memory: expected at least ")) == (1, True)
+    assert option in error.split("Give a smaller ")[1]
 
 
 def test_all_starts():

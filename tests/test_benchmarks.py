@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from jaxprs import named
 
 import jrnn
-from benchmarks import claims, japanese_vowels, rivals, scaling_model
+from benchmarks import claims, japanese_vowels, machine, report, rivals, scaling_model
 from benchmarks.measuring import FLOAT32_TOLERANCE, Program, compare, time_in_turn
 from benchmarks.rivals.autodiff import matmul_of_rounded
 from benchmarks.scaling_measured import HIDDEN, hidden_mesh, hidden_split
@@ -34,6 +35,49 @@ def run(program, out, *options):
     assert "GLIBC_TUNABLES" in text
     assert all((path.read_bytes()[:4] == b"\x89PNG") for path in out.glob("*.png"))
     return json.loads((out / f"{program}.json").read_text()), text
+
+
+CPUINFO = """processor\t: 0
+vendor_id\t: {vendor}
+cpu family\t: 6
+model\t\t: 143
+model name\t: {name}
+flags\t\t: fpu avx2 {flags}
+bugs\t\t: spectre_v1
+
+processor\t: 1
+model name\t: {name}
+"""
+ARM = "processor\t: 0\nFeatures\t: fp asimd sve\nCPU part\t: 0xd40\n"
+
+
+def test_the_processor_and_its_vector_units(tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    for flags, units in {
+        "": "AVX2",
+        "avx512f": "AVX-512, AVX2",
+        "avx512f avx512_bf16 amx_bf16": "AMX, AVX-512 of bfloat16, AVX-512, AVX2",
+    }.items():
+        cpuinfo.write_text(CPUINFO.format(vendor="GenuineIntel", name="Intel(R) X", flags=flags))
+        assert machine.processor(cpuinfo) == f"Intel(R) X, family 6, model 143 ({units})"
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    cpuinfo.write_text(ARM)
+    assert machine.processor(cpuinfo) == "aarch64 (SVE, NEON)"
+    assert machine.processor(tmp_path / "missing") == "aarch64"
+    assert machine.processor() in machine.sentence(machine.description())
+
+
+def test_what_was_measured_on_is_printed_and_written(tmp_path, capsys):
+    args = Namespace(command="python -m benchmarks.kernel", rounds=3, out=tmp_path)
+    report.write(args, "kernel", {"records": []}, ["a table"])
+    written, printed = (tmp_path / "kernel.md").read_text(), capsys.readouterr().out
+    sentence = machine.sentence(machine.description())
+    assert machine.processor() in sentence
+    assert f"\n\n{sentence} 3 rounds.\n\na table\n" in written
+    assert printed == f"\n{sentence} 3 rounds.\n"
+    kept = json.loads((tmp_path / "kernel.json").read_text())
+    assert kept["machine"]["processor"] == machine.processor()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import partial
-from itertools import islice
+from itertools import count, islice, product
 from pathlib import Path
 
 import char_data
@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from ngram import witten_bell
 
+import jrnn
 from jrnn.model_file import load_model, save_model
 from jrnn.parallel import BATCH
 from jrnn.text import Alphabet, read_blocks
@@ -171,6 +172,31 @@ BAD = {
         [],
         "share characters with the rest; got none in common. Give a text whose parts are alike.",
     ),
+    "a length without end": (
+        TEXT.encode(),
+        ["--length=1073741824"],
+        "text: expected at least 4,772,185,889 characters for 4 streams of chunks of 1073741824",
+    ),
+    "streams without end": (
+        TEXT.encode(),
+        ["--batch-size=2147483647"],
+        "text: expected at least 42,949,672,931 characters for 2147483647 streams of chunks of 16",
+    ),
+    "a network that fits nowhere": (
+        TEXT.encode(),
+        ["--hidden-size=2147483647"],
+        "memory: expected at least 147,573,",
+    ),
+    "a large network": (
+        TEXT.encode(),
+        ["--hidden-size=2000000"],
+        "GB for the parameters, their gradient, its two moments, and the states of a chunk; got",
+    ),
+    "samples without end": (
+        TEXT.encode(),
+        ["--num-samples=2147483647"],
+        "GB for 2,147,483,647 samples; got",
+    ),
     "prompt": (TEXT.encode(), ["--prompt", "é"], "--prompt: expected characters of the training"),
     "temperature": (TEXT.encode(), ["--temperature", "-1"], "temperature: expected a number >= 0"),
 }
@@ -187,6 +213,25 @@ def test_bad_input_is_refused_before_training(name, tmp_path, capsys, monkeypatc
     assert status == 1
     assert error.startswith("error: ")
     assert message in error
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize(
+    ("text", "start"), [("b a\nc", "\n"), ("\t b a", " "), ("b\ta", "\t"), ("ba", "a")]
+)
+def test_a_sample_without_a_prompt_starts_from_what_the_network_has_read(
+    text, start, tmp_path, capsys
+):
+    """A network that says after each character what it has read; U+FFFD it has never read."""
+    characters = Alphabet.of(text).characters
+    w_ih = np.eye(len(characters), dtype=np.float32)
+    w_ih[0] = w_ih[characters.index("b")]
+    rnn = jrnn.RNNParams(w_ih, np.zeros_like(w_ih), None)
+    readout = jrnn.ReadoutParams(np.eye(len(w_ih), dtype=np.float32), np.zeros_like(w_ih[0]))
+    settings = {"characters": characters, "activation": "identity"}
+    save_model(tmp_path / "model.safetensors", rnn, readout, settings)
+    status, sample, _ = run(capsys, "--out", tmp_path, "--sample", 4, "--temperature", 0)
+    assert (status, sample) == (0, 4 * start + "\n")
 
 
 def test_an_out_that_is_no_directory_is_refused_before_training(tmp_path, capsys):
@@ -213,6 +258,9 @@ def test_a_model_file_that_is_missing_cut_or_another_programs(trained, tmp_path,
     for other in (params["rnn"], {"rnn": params["rnn"]}, {"rnn": params["readout"]}):
         save_model(path, other, settings)
         assert "expected a character model, {'rnn': 'RNNParams', 'reado" in run(capsys, *ask)[2]
+    one = params | {"rnn": params["rnn"]._replace(w_ih=params["rnn"].w_ih[:1])}  # can write nothing
+    save_model(path, one, settings | {"characters": "\ufffd"})
+    assert "an alphabet of 2 characters; got 1 characters" in run(capsys, *ask)[2]
 
 
 @pytest.mark.usefixtures("float32")
@@ -397,12 +445,41 @@ def test_u_fffd_in_a_text_is_no_unknown_character(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "option", ["--learning-rate=nan", "--clip=-1", "--steps=0", "--seed=-1", "--devices=0"]
+    "option",
+    [
+        "--learning-rate=nan",
+        "--clip=-1",
+        "--steps=0",
+        "--seed=-1",
+        "--devices=0",
+        "--process=-1",
+        "--coordinator=host",
+        "--coordinator=:1",
+        "--coordinator=host:0",
+        "--coordinator=host:65536",
+    ],
 )
 def test_options_that_are_none(option, capsys):
     with pytest.raises(SystemExit):
         char_lm.main([option])
-    assert "invalid" in capsys.readouterr().err
+    name, value = option.split("=")
+    error = capsys.readouterr().err
+    assert f"error: argument {name}: expected " in error
+    assert f"; got {value!r}\n" in error
+
+
+def test_the_least_text_is_the_first_that_is_enough():
+    for batch_size, length in product(range(1, 7), range(1, 20)):
+
+        def is_enough(characters, batch_size=batch_size, length=length):
+            train = int(0.9 * characters)
+            return train >= batch_size * (length + 1) and characters - train >= 2 * batch_size
+
+        least = next(n for n in count(1) if is_enough(n))
+        assert char_data._split(least, batch_size, length) == int(0.9 * least)
+        for characters in (1, least - 1):
+            with pytest.raises(ValueError, match=f"expected at least {least:,} characters for"):
+                char_data._split(characters, batch_size, length)
 
 
 def test_what_is_loaded_is_what_the_whole_text_in_memory_gives(tmp_path, monkeypatch):

@@ -306,5 +306,8 @@ def test_bad_arguments(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="keep: expected a positive integer; got 0"):
         Checkpoints(tmp_path, keep=0)
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
-    with pytest.raises(ImportError, match=r"pip install 'jrnn\[train\]'"):
+    with pytest.raises(
+        ImportError,
+        match=r"need orbax-checkpoint: pip install -e '\.\[train\]', in the clone of jrnn",
+    ):
         Checkpoints(tmp_path)

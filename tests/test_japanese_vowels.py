@@ -235,4 +235,13 @@ def test_a_batch_that_is_too_large(folder, tmp_path, capsys):
 def test_options_that_are_none(option, capsys):
     with pytest.raises(SystemExit):
         japanese_vowels.main([option])
-    assert "invalid" in capsys.readouterr().err
+    assert f"error: argument {option.split('=')[0]}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--epochs", "--hidden-size"])
+def test_sizes_that_cannot_fit(option, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(japanese_vowels, "run", lambda *args: pytest.fail("training began"))
+    options = ["--data", folder, "--out", tmp_path, *TOY, f"{option}={2**31 - 1}"]
+    status, _, error = run(capsys, *options)
+    assert (status, error.startswith("error: memory: expected at least ")) == (1, True)
+    assert option in error.split("Give a smaller ")[1]

@@ -488,5 +488,5 @@ def test_a_class_of_the_same_name_never_passes_for_ours(tmp_path):
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"pip install 'jrnn\[train\]'"):
+    with pytest.raises(ImportError, match=r"need safetensors: pip install -e '\.\[train\]'"):
         save_model(tmp_path / "m", RNN, {})

@@ -196,7 +196,9 @@ def test_without_matplotlib(monkeypatch):
         lambda: plot.plot_lyapunov_exponents(np.ones(3)),
         lambda: plot.plot_influence(table()),
     ):
-        with pytest.raises(ImportError, match=r"pip install 'jrnn\[plot\]'"):
+        with pytest.raises(
+            ImportError, match=r"need matplotlib: pip install -e '\.\[plot\]', in the clone of jrnn"
+        ):
             call()
 
 

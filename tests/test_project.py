@@ -7,6 +7,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,18 @@ def test_ci_runs_the_command_of_the_readme():
     found = subprocess.run(["bash", "-c", sed], cwd=ROOT, capture_output=True, text=True)
     assert found.stdout.strip() == command
     assert command.endswith("python -m pytest && .venv/bin/python -m pytest -m optimized")
+
+
+def test_what_is_missing_is_brought_by_an_extra_of_the_clone():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = set()
+    for folder in ("jrnn", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text()
+            assert "pip install 'jrnn" not in text, f"{path}: jrnn is on no index"
+            named |= set(re.findall(r"\binstall\(['\"](\w+)['\"]\)", text))
+    assert named == {"train", "plot"}
+    assert named <= extras["optional-dependencies"].keys()
 
 
 def in_a_new_process(code):

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from jrnn.arrays import named_leaves
+from jrnn.arrays import named_leaves, wide
 from jrnn.checks.basics import concrete, refuse
 
 
@@ -25,17 +26,19 @@ def finite_parameters(**params: Any) -> None:
 
 
 def distribution(logits: Any) -> None:
-    """Concrete logits [..., O], of which float32 can make one."""
+    """Concrete logits [..., O], in the dtype that they are computed with."""
     values = concrete(logits)
     if values is None:
         return
-    largest = np.asarray(values, np.float64).max(-1)
-    wrong = ~(np.abs(largest) <= np.finfo(np.float32).max)
+    dtype = wide(jnp.result_type(values))
+    with np.errstate(over="ignore"):
+        largest = np.asarray(values, dtype).max(-1)
+    wrong = ~np.isfinite(largest)
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         came = f"{largest[where]} as the largest at {list(where)}"
         repair = "-inf is for tokens that are never drawn, and there must be others."
-        refuse("logits", "numbers of float32, or -inf", came, repair)
+        refuse("logits", f"numbers of {dtype}, or -inf", came, repair)
 
 
 def drawn(tokens: np.ndarray, start: int) -> None:

@@ -1,0 +1,135 @@
+"""What the examples share: numbers of a command line, and in one line what JAX has not got."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import command
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = ["char_lm", "adding_problem", "gradient_flow", "japanese_vowels"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("positive", "0", "an integer from 1 to 2,147,483,647"),
+        ("positive", "2147483648", "an integer from 1 to 2,147,483,647"),
+        ("positive", "1e3", "an integer from 1 to 2,147,483,647"),
+        ("positive", "9" * 5000, "an integer from 1 to 2,147,483,647"),
+        ("not_negative", "-1", "an integer from 0 to 2,147,483,647"),
+        ("positive_float", "0", "a number from 1.18e-38 to 3.4e+38"),
+        ("positive_float", "nan", "a number from 1.18e-38 to 3.4e+38"),
+        ("positive_float", "1e300", "a number from 1.18e-38 to 3.4e+38"),  # inf in float32
+        ("positive_float", "1e-300", "a number from 1.18e-38 to 3.4e+38"),  # 0 in float32
+        ("positive_float", "fast", "a number from 1.18e-38 to 3.4e+38"),
+    ],
+)
+def test_a_number_that_is_none(kind, text, expected):
+    with pytest.raises(command.ArgumentTypeError) as refusal:
+        getattr(command, kind)(text)
+    assert str(refusal.value) == f"expected {expected}; got {text!r}"
+
+
+def test_numbers():
+    assert [command.positive(text) for text in ("1", "2147483647")] == [1, 2**31 - 1]
+    assert command.not_negative("0") == 0
+    assert [command.positive_float(text) for text in ("1e-3", "2")] == [1e-3, 2.0]
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+HUGE = 2**23  # its square, in float32, is more than a process can address, however much memory
+
+
+@jax.jit
+def sort_products(x):
+    return jnp.sort(jnp.outer(x, x), 0)[0]
+
+
+OUT_OF_MEMORY = r".*: Out of memory allocating \d+ bytes"  # it differs what stands before it
+WITHOUT_MEMORY = {
+    "an array of JAX": (lambda: jnp.zeros((HUGE, HUGE), jnp.float32), OUT_OF_MEMORY),
+    "a compiled program": (lambda: sort_products(jnp.ones(HUGE, jnp.float32)), OUT_OF_MEMORY),
+    "what waits for one": (lambda: sort_products(jnp.ones(HUGE, jnp.float32)) + 1, OUT_OF_MEMORY),
+    "an array of NumPy": (lambda: np.zeros((HUGE, HUGE), np.float32), "Unable to allocate"),
+    "a list": (lambda: [None] * 2**60, "no more"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_MEMORY)
+def test_memory_that_is_not_there(name):
+    run, came = WITHOUT_MEMORY[name]
+    message = (
+        rf"^memory: expected as much as the run needs; got {came}.*\. Give a smaller --size\.$"
+    )
+    with pytest.raises(ValueError, match=message), command.on_devices("--size"):
+        jax.block_until_ready(run())
+
+
+def test_what_is_no_lack_of_memory_is_not_called_so():
+    def fail(x):
+        raise RuntimeError("a fault of the program")
+
+    result, error = jax.ShapeDtypeStruct((), jnp.float32), jax.errors.JaxRuntimeError
+    with pytest.raises(error, match="a fault of the"), command.on_devices("--size"):
+        jax.block_until_ready(jax.pure_callback(fail, result, jnp.float32(1)))
+
+
+def test_sizes_that_cannot_fit():
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    command.require_memory(there // 4, "the states", "--size")
+    command.require_memory(there // 8, "the states", "--size", devices=2)
+    message = rf"memory: expected at least .* GB for the states; got {there / 1e9:,.1f} GB\. Give a"
+    for numbers, devices in ((there // 4 + 1, 1), (there // 8 + 1, 2)):
+        with pytest.raises(ValueError, match=message):
+            command.require_memory(numbers, "the states", "--size", devices)
+
+
+# --- in a process of its own ---------------------------------------------------------------------
+
+
+def in_a_new_process(code, *options, **environment):
+    lines = ["import sys", "sys.path.insert(0, 'examples')", *code]
+    command = [sys.executable, *options, "-c", "\n".join(lines)]
+    environment = os.environ | environment
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_devices_that_are_not_there(tmp_path):
+    """Of every program, by Python without docstrings and assertions."""
+    arguments = ["--out", str(tmp_path)]
+    code = [f"import {', '.join(PROGRAMS)}"]
+    code += [f"print({name}.main({arguments}))" for name in PROGRAMS]
+    run = in_a_new_process(code, "-OO", JAX_PLATFORMS="bogus")
+    assert run.stdout == "1\n" * len(PROGRAMS), run.stderr
+    line = (
+        r"error: JAX_PLATFORMS: expected platforms that JAX has here; got bogus: Unable to "
+        r"initialize backend 'bogus': Backend 'bogus' is not in the list .*\. Unset it, or take "
+        r"cpu\.\n"
+    )
+    assert re.fullmatch(f"({line}){{{len(PROGRAMS)}}}", run.stderr), run.stderr
+
+
+def test_devices_of_which_jax_says_nothing():
+    """It asserts that there are some."""
+    code = ["import command", "with command.on_devices('--size'): pass"]
+    run = in_a_new_process(code, JAX_PLATFORMS="cuda", CUDA_VISIBLE_DEVICES="-1")
+    message = "ValueError: JAX_PLATFORMS: expected platforms that JAX has here; got cuda"
+    assert message in run.stderr.splitlines()[-1]
+
+
+def test_a_missing_package_says_how_to_get_it():
+    code = ["import importlib", "sys.modules['tqdm'] = None"]
+    for name in PROGRAMS:
+        code += ["try:", f"    importlib.import_module({name!r})"]
+        code += ["except SystemExit as error:", "    print(error)"]
+    run = in_a_new_process(code)
+    hint = "pip install -e '.[train]', in the clone of jrnn, brings it"
+    assert run.stdout == f"error: tqdm is missing: {hint}\n" * len(PROGRAMS), run.stderr
