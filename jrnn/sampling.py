@@ -102,8 +102,7 @@ def _over_temperature(logits: jax.Array, temperature: jax.Array) -> jax.Array:
     scale = jnp.where(temperature > 1, 2.0**-64, 2.0**64).astype(jnp.float32)
     halves = logits / 2 - top / 2
     scaled = halves * (2 * scale).astype(dtype) / (scale * temperature).astype(dtype)
-    scaled = jnp.where(halves == -jnp.inf, -jnp.inf, scaled)  # -inf / inf
-    return jnp.where(logits == top, 0, scaled).astype(jnp.float32)  # inf - inf
+    return jnp.where(halves == -jnp.inf, -jnp.inf, scaled).astype(jnp.float32)  # -inf / inf
 
 
 def generate(
