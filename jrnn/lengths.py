@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike
+from jrnn.arrays import ArrayLike, varying_alike
 from jrnn.bptt import Marks
 
 
@@ -84,6 +84,7 @@ def in_reverse(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
     """
     if lengths is None:
         return x[::-1]
+    x, lengths = varying_alike((x, lengths))
     steps = jnp.arange(len(x)).reshape(-1, *(1,) * lengths.ndim)
     ends = jnp.clip(lengths.astype(steps.dtype), 0, len(x))[None]
     of = jnp.where(steps < ends, ends - 1 - steps, steps)  # [T] or [T, B]

@@ -289,6 +289,25 @@ def test_vmap_is_the_batch(reverse):
     assert_close(found, outputs_and_cotangents(case, data, reverse=reverse), LAW_RTOL)
 
 
+def test_shared_inputs_read_to_ends_that_differ_from_device_to_device():
+    case, ends = make_case(B=2), np.array([T, 0, 4, 2])
+    spec = jax.sharding.PartitionSpec
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def cost(xs, lengths):
+        h_last, hs = jrnn.rnn(case.params, xs, None, lengths, reverse=True)
+        return jnp.sum(h_last) + jnp.sum(hs**2)
+
+    def on_one_device(xs, lengths):
+        return jax.lax.psum(cost(xs, lengths), "data")
+
+    split = jax.shard_map(
+        on_one_device, mesh=mesh, in_specs=(spec(), spec("data")), out_specs=spec()
+    )
+    twice = lambda xs: cost(jnp.concatenate([xs, xs], 1), ends)
+    assert_close(jax.jit(jax.grad(split))(case.xs, ends), jax.grad(twice)(case.xs), LAW_RTOL)
+
+
 def test_jit_compiles_once_for_all_lengths():
     case, data = make_case(), make_data()
     traces = []
