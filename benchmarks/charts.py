@@ -58,17 +58,20 @@ def train_step(path: Path, records: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(5.5 * len(rows) + 1, 4.5), layout="constrained")
     panels = figure.subplots(1, len(rows), squeeze=False)[0]
     for panel, row in zip(panels, rows, strict=True):
-        found = [r for r in records if r["row"] == row]
-        names = [r["program"] for r in found]
-        rates = [r["characters_per_second"] for r in found]
-        colours = ["black" if name.startswith("jrnn") else COLOURS[0] for name in names]
-        panel.bar_label(panel.barh(names, rates, color=colours), fmt="{:,.0f}", padding=3)
-        panel.invert_yaxis()
-        panel.margins(x=0.2)
-        size = f"T = {found[0]['length']}, B = {found[0]['batch_size']}"
-        panel.set_title(f"row {row}: {size}, H = {found[0]['hidden_size']}")
-        panel.set_xlabel("characters per second, median step")
+        _rates(panel, [r for r in records if r["row"] == row])
     figure.savefig(path, dpi=120)
+
+
+def _rates(panel: Any, records: list[dict[str, Any]]) -> None:
+    names = [r["program"] for r in records]
+    rates = [r["characters_per_second"] for r in records]
+    colours = ["black" if name.startswith("jrnn") else COLOURS[0] for name in names]
+    panel.bar_label(panel.barh(names, rates, color=colours), fmt="{:,.0f}", padding=3)
+    panel.invert_yaxis()
+    panel.margins(x=0.2)
+    size = f"T = {records[0]['length']}, B = {records[0]['batch_size']}"
+    panel.set_title(f"row {records[0]['row']}: {size}, H = {records[0]['hidden_size']}")
+    panel.set_xlabel("characters per second, median step")
 
 
 def scaling(path: Path, records: list[dict[str, Any]]) -> None:
@@ -87,6 +90,53 @@ def scaling(path: Path, records: list[dict[str, Any]]) -> None:
     for panel in axes[len(panels) :]:
         panel.remove()
     figure.savefig(path, dpi=120)
+
+
+def device(
+    path: Path,
+    title: str,
+    recurrences: list[dict[str, Any]],
+    training: list[dict[str, Any]],
+    growth: list[dict[str, Any]],
+) -> None:
+    """All of one machine: times over jrnn's, characters per second, time over T, B and H.
+
+    What was not measured has no panel.
+    """
+    tables = {
+        f"{dtype}, {'forward + backward' if gradient else 'forward'}": found
+        for gradient, dtype in ((True, "float32"), (True, "bfloat16"), (False, "float32"))
+        if (found := _of(recurrences, gradient=gradient, dtype=dtype, route="native"))
+    }
+    rows = list(dict.fromkeys(r["row"] for r in training))
+    axes = list(dict.fromkeys(r["axis"] for r in growth))
+    heights = [3.2] * len(tables) + [3.6] * bool(rows) + [3.6] * bool(axes)
+    if not heights:
+        return
+    figure = Figure(figsize=(12, sum(heights) + 0.5), layout="constrained")
+    figure.suptitle(title)
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
+    strips = iter(np.asarray(parts).ravel())
+    for name, found in tables.items():
+        panel = next(strips).subplots()
+        _bars(panel, _ratios(found))
+        panel.set_title(name)
+        cases = {r["row"]: ", ".join(map(str, r["case"])) for r in found}
+        panel.set_xticks(range(len(cases)), [f"row {n}: {case}" for n, case in cases.items()])
+    if rows:
+        panels = next(strips).subplots(1, len(rows), squeeze=False)[0]
+        for panel, row in zip(panels, rows, strict=True):
+            _rates(panel, _of(training, row=row))
+    if axes:
+        panels = next(strips).subplots(1, len(axes), squeeze=False)[0]
+        for panel, axis in zip(panels, axes, strict=True):
+            _lines(panel, _of(growth, axis=axis))
+            panel.set_xlabel(axis)
+    figure.savefig(path, dpi=120)
+
+
+def _of(records: list[dict[str, Any]], **key: Any) -> list[dict[str, Any]]:
+    return [r for r in records if all(r[name] == value for name, value in key.items())]
 
 
 def _lines(panel: Any, records: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import jax
 from jrnn.parallel import _cpu_cores as cores
 
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "equinox", "torch"]
-LIBRARIES += ["libtpu", "jax-cuda12-plugin"]  # compilers
+LIBRARIES += ["libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"]  # compilers
 
 
 def description() -> dict[str, Any]:

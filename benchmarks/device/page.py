@@ -1,0 +1,116 @@
+"""The page: one JSON with everything, and the Markdown and the chart that are made of it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import claims, machine
+from benchmarks.device import tables
+from benchmarks.report import table
+from jrnn.files import write_whole
+
+CHARTED = ("recurrences", "training", "growth")
+
+
+def write(out: Path, page: dict[str, Any]) -> None:
+    """`device.json` and `device.md`, each whole or as it was.
+
+    Args:
+        out: the folder.
+        page: name, command, date, whether there is a chart, and the parts as `Result.as_dict`
+            gives them.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "device.json", (json.dumps(page, indent=1) + "\n").encode())
+    write_whole(out / "device.md", markdown(page).encode())
+
+
+def chart(out: Path, page: dict[str, Any]) -> str:
+    """`device.png`; what stands in the way of it, or nothing."""
+    try:
+        from benchmarks import charts  # matplotlib is an extra
+
+        found = {part["name"]: part["records"] for part in page["parts"]}
+        out.mkdir(parents=True, exist_ok=True)
+        title = f"{page['name']}, {page['date']}"
+        charts.device(out / "device.png", title, *(found.get(name, []) for name in CHARTED))
+    except Exception as error:  # whatever it is, the figures are in the page
+        return f"No chart: {type(error).__name__}: {error}"
+    return ""
+
+
+def markdown(page: dict[str, Any]) -> str:
+    """The whole text; nothing stands in it that is not in the JSON."""
+    return (
+        "\n\n".join([*head(page), *(text for part in page["parts"] for text in section(part))])
+        + "\n"
+    )
+
+
+def head(page: dict[str, Any]) -> Iterator[str]:
+    """The machine, the command, the date, and what was found in short."""
+    yield f"# {page['name']}"
+    yield f"    {page['command']}"
+    described = [r["machine"] for part in page["parts"] for r in part["records"] if "machine" in r]
+    yield " ".join([f"{page['date']}.", *map(machine.sentence, described)])
+    yield "\n".join(f"- {line}" for line in in_short(page["parts"]))
+    rows = [
+        [part["title"], state(part), f"{part['seconds']:.0f}", len(part["records"])]
+        for part in page["parts"]
+    ]
+    yield table(["part", "", "seconds", "results"], rows)
+    yield page["chart"] or "![times over jrnn's, characters per second, growth](device.png)"
+
+
+def state(part: dict[str, Any]) -> str:
+    """What became of it, in bold where that is not as it should be."""
+    if part["state"] == "done":
+        return "done"
+    bold = part["state"] in ("failed", "stopped", "interrupted")
+    word = f"**{part['state']}**" if bold else part["state"]
+    return f"{word}: {part['reason']}" if part["reason"] else word
+
+
+def section(part: dict[str, Any]) -> Iterator[str]:
+    """Of one part: how it ended if not well, its tables, and its lines."""
+    yield f"## {part['title']}"
+    if part["state"] != "done":
+        yield state(part)
+    if part["records"]:
+        yield from tables.TABLES[part["name"]](part["records"])
+    if part["lines"]:
+        yield "\n".join(f"- {line}" for line in part["lines"])
+
+
+def in_short(parts: list[dict[str, Any]]) -> Iterator[str]:
+    """The sentences that one would quote."""
+    found = {part["name"]: part["records"] for part in parts}
+    if checked := found.get("gradients"):
+        yield tables.verdict("comparisons with NumPy in float64", checked)
+    said = claims.of_kernel(found.get("recurrences", []))
+    said += claims.of_train_step(found.get("training", []))
+    for claim in said:
+        if claim.text in QUOTED:
+            yield str(claim)
+    if kernels := [r for r in found.get("hopper", []) if "passed" in r]:
+        yield tables.verdict("runs of one kernel per sequence", kernels)
+    for part in parts:
+        if part["state"] in ("failed", "stopped", "interrupted"):
+            yield f"{part['title']}: {state(part)}"
+
+
+QUOTED = {
+    "forward + backward: best autodiff / jrnn",
+    "forward + backward: best JAX library / jrnn",
+    "forward + backward: torch / jrnn",
+    "forward + backward: matmul floor / jrnn",
+    "forward + backward: jrnn's temporary bytes / the smallest autodiff's",
+    "forward: best of autodiff and JAX libraries / jrnn",
+    "best autodiff / jrnn",
+    "best JAX library / jrnn",
+    "torch / jrnn",
+}

@@ -1,0 +1,213 @@
+"""Parts that run one after the other, each in a process of its own, until the time is over.
+
+A part may fail in any way: raise, be killed for its memory, crash with the device's driver, hang.
+What it has found until then is kept, with the reason of its end, and the next part starts with a
+device that nobody else has touched. A part is given the time that is not kept for those after it,
+so what one leaves over is the next one's.
+"""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+GRACE = 1 / 20  # of all the time: how far a part may run over before it is ended
+EXIT_SECONDS = 10  # for a process that has said that it is done
+TAIL = 3  # lines of a crashed process's messages that the page quotes
+
+
+class Part(NamedTuple):
+    """Something to find out."""
+
+    name: str
+    title: str
+    function: str  # "module:function", a generator of one `Context`
+    seconds: float  # that are kept for it
+    needs: str = ""  # what an earlier part must have found: in the "offers" of one of its records
+
+
+class Context(NamedTuple):
+    """What a part is given."""
+
+    options: dict[str, Any]
+    deadline: float  # by `time.monotonic` of the part's process
+
+    def left(self) -> float:
+        """Seconds until no new work may be started."""
+        return self.deadline - time.monotonic()
+
+
+@dataclass
+class Result:
+    """What became of a part."""
+
+    name: str
+    title: str
+    state: str = "not started"  # running, done, failed, stopped, interrupted, left out
+    reason: str = ""
+    details: str = ""  # the traceback of a part that raised
+    seconds: float = 0.0
+    records: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class Failure(NamedTuple):
+    """An exception, in words that travel from process to process."""
+
+    reason: str
+    details: str
+
+
+DONE = "done"
+
+
+def run(
+    parts: Sequence[Part],
+    options: dict[str, Any],
+    seconds: float,
+    write: Callable[[list[Result]], None],
+) -> list[Result]:
+    """Run the parts.
+
+    Args:
+        parts: in the order in which they run, the most important one first.
+        options: what `Context` hands to each of them.
+        seconds: for all of them together, the processes' starts included.
+        write: called with all results whenever one has changed.
+
+    Returns:
+        A `Result` per part. After Ctrl-C (or SIGTERM, which the command turns into it) the part
+        that ran is "interrupted", and those after it "not started".
+    """
+    results = [Result(part.name, part.title) for part in parts]
+    end = time.monotonic() + seconds
+    try:
+        for n, (part, result) in enumerate(zip(parts, results, strict=True)):
+            kept = sum(later.seconds for later in parts[n + 1 :])
+            left = end - seconds * GRACE - kept - time.monotonic()
+            if part.needs and part.needs not in _offers(results):
+                result.state, result.reason = "left out", f"it needs {part.needs}"
+            elif left <= 0:
+                result.state, result.reason = "left out", "there was no time left for it"
+            else:
+                _run_part(part, result, Context(options, left), seconds * GRACE, results, write)
+            write(results)
+    except KeyboardInterrupt:
+        for result in results:
+            if result.state == "running":
+                result.state, result.reason = "interrupted", "Ctrl-C, or a signal to end"
+        write(results)
+    return results
+
+
+def _offers(results: list[Result]) -> set[str]:
+    return {o for result in results for r in result.records for o in r.get("offers", ())}
+
+
+def _run_part(
+    part: Part,
+    result: Result,
+    context: Context,
+    grace: float,
+    results: list[Result],
+    write: Callable[[list[Result]], None],
+) -> None:
+    """Start its process, and collect until it ends or has to be ended; fills in `result`."""
+    start = time.monotonic()
+    result.state = "running"
+    spawn = multiprocessing.get_context("spawn")  # a fork would share JAX's threads and locks
+    with tempfile.TemporaryDirectory() as folder:
+        messages = Path(folder) / "messages"
+        messages.touch()
+        ours, theirs = spawn.Pipe(duplex=False)
+        process = spawn.Process(target=_work, args=(part.function, context, messages, theirs))
+        process.start()
+        theirs.close()
+        try:
+            for found in _received(ours, start + context.deadline + grace):
+                result.seconds = time.monotonic() - start
+                if isinstance(found, dict):
+                    result.records.append(found)
+                elif isinstance(found, str):
+                    result.lines.append(found)
+                else:
+                    result.state, (result.reason, result.details) = "failed", found
+                write(results)
+            if result.state == "running":
+                result.state = "done"
+        except TimeoutError:
+            result.state = "stopped"
+            result.reason = f"it did not end within {time.monotonic() - start:.0f} s"
+        except (EOFError, OSError):  # the process is gone, without a word or in the middle of one
+            process.join()
+            result.state = "failed"
+            result.reason = f"its process ended: {_how(process.exitcode)}{_tail(messages)}"
+        finally:
+            result.seconds = time.monotonic() - start
+            if result.state in ("done", "failed"):
+                process.join(EXIT_SECONDS)
+            _end(process)
+
+
+def _received(connection: Connection, until: float) -> Iterator[Any]:
+    """What the part sends, up to `DONE`."""
+    while connection.poll(max(until - time.monotonic(), 0)):
+        found = connection.recv()
+        if found == (DONE,):
+            return
+        yield found
+    raise TimeoutError
+
+
+def _end(process: Any) -> None:
+    """The process and those that it has started."""
+    if process.is_alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()  # it may not have come to make its group
+    process.join()
+
+
+def _how(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return signal.Signals(-exitcode).name
+    return f"exit status {exitcode}"
+
+
+def _tail(messages: Path) -> str:
+    lines = messages.read_text(errors="replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()][-TAIL:]
+    return f"; its last words: {' / '.join(said)}" if said else ""
+
+
+# --- in the part's own process -------------------------------------------------------------------
+
+
+def _work(function: str, context: Context, messages: Path, connection: Connection) -> None:
+    """Run one part and send what it yields."""
+    os.setpgid(0, 0)  # Ctrl-C is the runner's to see; whoever ends this group ends its children
+    written = os.open(messages, os.O_WRONLY | os.O_APPEND)
+    os.dup2(written, 2)  # what libraries, XLA and a driver say before a crash
+    context = context._replace(deadline=time.monotonic() + context.deadline)
+    module, name = function.split(":")
+    try:
+        for found in getattr(importlib.import_module(module), name)(context):
+            connection.send(found)
+    except BaseException as error:
+        words = str(error).strip().split("\n")[0]
+        reason = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        connection.send(Failure(reason, traceback.format_exc()))
+    connection.send((DONE,))
