@@ -3,16 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-COLOURS = matplotlib.color_sequences["tab10"]
+COLOURS = [f"C{n}" for n in range(10)]  # matplotlib's own ten
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure  # an extra: tables are printed without it
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def kernel(path: Path, records: list[dict[str, Any]], title: str) -> None:
     """Bars of every rival's time over jrnn's, by row; a panel per pass."""
-    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure = _figure(11, 8)
     panels = figure.subplots(2, 1, sharex=True)
     for panel, gradient in zip(panels, (False, True), strict=True):
         ratios = _ratios([r for r in records if r["gradient"] == gradient])
@@ -55,7 +59,7 @@ def _bars(panel: Any, ratios: dict[str, dict[Any, float]]) -> None:
 def train_step(path: Path, records: list[dict[str, Any]]) -> None:
     """Bars of characters per second, a panel per row."""
     rows = list(dict.fromkeys(r["row"] for r in records))
-    figure = Figure(figsize=(5.5 * len(rows) + 1, 4.5), layout="constrained")
+    figure = _figure(5.5 * len(rows) + 1, 4.5)
     panels = figure.subplots(1, len(rows), squeeze=False)[0]
     for panel, row in zip(panels, rows, strict=True):
         _rates(panel, [r for r in records if r["row"] == row])
@@ -81,7 +85,7 @@ def scaling(path: Path, records: list[dict[str, Any]]) -> None:
         panels.setdefault(f"{r['axis']}, {r['row'].split(', ')[-1]}", []).append(r)
     columns = min(len(panels), 3)
     shape = (-(-len(panels) // columns), columns)
-    figure = Figure(figsize=(5.5 * columns, 4.5 * shape[0]), layout="constrained")
+    figure = _figure(5.5 * columns, 4.5 * shape[0])
     axes = figure.subplots(*shape, squeeze=False).ravel()
     for panel, (title, found) in zip(axes, panels.items(), strict=False):
         _lines(panel, found)
@@ -113,7 +117,7 @@ def device(
     heights = [3.2] * len(tables) + [3.6] * bool(rows) + [3.6] * bool(axes)
     if not heights:
         return
-    figure = Figure(figsize=(12, sum(heights) + 0.5), layout="constrained")
+    figure = _figure(12, sum(heights) + 0.5)
     figure.suptitle(title)
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
     strips = iter(np.asarray(parts).ravel())

@@ -205,12 +205,12 @@ def measure_group(
 
 
 def time_beside_matmul(
-    programs: list[Program], rounds: int, toy: bool
+    programs: list[Program], rounds: int, toy: bool, left: Callable[[], float] = lambda: np.inf
 ) -> tuple[dict[str, Times], float]:
     """Their times, and the FLOP per second of a large matmul in the same turns."""
     size = matmul_size(toy)
     matmul = matmul_program(size)
-    times = time_in_turn([matmul, *programs], rounds)
+    times = time_in_turn([matmul, *programs], rounds, left)
     return times, 2 * size**3 / times[matmul.name].minimum
 
 

@@ -119,11 +119,15 @@ def compare(
     return errors
 
 
-def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, Times]:
-    """Seconds of every program, by name."""
+def time_in_turn(
+    programs: Sequence[Program], rounds: int, left: Callable[[], float] = lambda: np.inf
+) -> dict[str, Times]:
+    """Seconds of every program, by name; only the first round begins without seconds left."""
     seconds: dict[str, list[float]] = {program.name: [] for program in programs}
     calls = {program.name: _calls_of_a_turn(program) for program in programs}
     for n in range(rounds):
+        if n and left() <= 0:
+            break
         first = n % len(programs)
         for program in (*programs[first:], *programs[:first]):
             time.sleep(PAUSE_SECONDS)

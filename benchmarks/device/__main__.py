@@ -21,10 +21,10 @@ from benchmarks.device.runner import Part, Result, run
 from benchmarks.h100 import HOPPER
 from benchmarks.rivals import PACKAGES
 
-PARTS = [
+PARTS = [  # the weights are about seconds of ten minutes
     Part("device", "The device", "benchmarks.device.facts:facts", 20),
-    Part("gradients", "Gradients", "benchmarks.device.gradients:gradients", 90),
-    Part("recurrences", "Recurrences", "benchmarks.device.recurrences:recurrences", 230),
+    Part("gradients", "Gradients", "benchmarks.device.gradients:gradients", 110),
+    Part("recurrences", "Recurrences", "benchmarks.device.recurrences:recurrences", 220),
     Part("training", "The training step", "benchmarks.device.training:training", 60),
     Part("growth", "To the memory's end", "benchmarks.device.growth:growth", 60),
     Part("hopper", "One kernel per sequence", "benchmarks.h100.check:alone", 60, HOPPER),

@@ -20,7 +20,6 @@ NVIDIA = [  # of `nvidia-smi --help-query-gpu`
     *("name", "driver_version", "memory.total", "memory.used", "clocks.sm", "clocks.max.sm"),
     *("clocks.mem", "power.draw", "power.limit", "temperature.gpu", "utilization.gpu"),
 ]
-EXTRAS = {"matplotlib": "the chart", "tqdm": "train_step", "safetensors": "train_step"}
 
 
 def facts(context: Context) -> Iterator[dict[str, Any] | str]:
@@ -58,9 +57,6 @@ def missing() -> Iterator[str]:
             f"Not installed, so not compared: {', '.join(absent)} "
             "(pip install -r benchmarks/requirements.txt)."
         )
-    for module, use in EXTRAS.items():
-        if not importlib.util.find_spec(module):
-            yield f"{module} is not installed: {use} is left out (pip install -e '.[train]')."
 
 
 def speeds(toy: bool) -> Iterator[dict[str, Any]]:

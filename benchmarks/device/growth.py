@@ -1,12 +1,11 @@
 """How far a gradient goes in T, B and H until the memory ends, and what it takes on the way.
 
-Each size is twice the one before. XLA says what a program needs before it runs: one that needs more
-than `--memory-share` of what is free is not run. A size whose time can be foreseen to pass what is
-left is not begun.
+XLA says what a program needs before it runs: one that needs more than `--memory-share` of what is
+free is not run. A size is not begun whose time, foreseen from the one before, is more than is left.
 """
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,16 +40,22 @@ class Axis(NamedTuple):
 
     name: str
     start: Case
+    factor: int  # from size to size
 
     def at(self, n: int) -> Case:
-        """The start with its size doubled n times."""
-        return self.start._replace(**{self.name: getattr(self.start, self.name) * 2**n})
+        """The start with its size multiplied n times."""
+        return self.start._replace(**{self.name: getattr(self.start, self.name) * self.factor**n})
+
+    def rest(self) -> str:
+        """What does not grow."""
+        sizes = self.start._asdict()
+        return ", ".join(f"{name} = {sizes[name]}" for name in sizes if name != self.name)
 
 
 AXES = [
-    Axis("T", Case(64, 256, 256, 512)),
-    Axis("B", Case(64, 64, 256, 512)),
-    Axis("H", Case(16, 64, 256, 512)),
+    Axis("T", Case(64, 64, 256, 512), 4),
+    Axis("B", Case(64, 16, 256, 512), 4),
+    Axis("H", Case(16, 64, 256, 256), 2),
 ]
 
 
@@ -62,7 +67,7 @@ def growth(context: Context) -> Iterator[dict[str, Any] | str]:
     """A record per axis, size and program; a line for the end of each axis."""
     limit, said = usable_bytes(context.options["memory_share"])
     yield said
-    axes = [Axis("T", TOY_CASES[1])] if context.options["toy"] else AXES
+    axes = [Axis("T", TOY_CASES[1], 2)] if context.options["toy"] else AXES
     for n, axis in enumerate(axes):
         # What is left is shared among the axes that are left.
         until = context.left() * (1 - 1 / (len(axes) - n))
@@ -75,10 +80,8 @@ def usable_bytes(share: float | None) -> tuple[float, str]:
     share = share or SHARE.get(device.platform, OTHERS_SHARE)
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
-        free, whose = (
-            stats["bytes_limit"] - stats.get("bytes_in_use", 0),
-            "JAX's allocator has free",
-        )
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+        whose = "JAX's allocator has free"
     elif device.platform == "cpu":
         free, whose = _available(), "this machine has free"
     else:
@@ -92,16 +95,16 @@ def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[
     """Larger and larger, until every program has come to its end or `until` seconds are left."""
     alive, last, n = list(PROGRAMS), 0.0, 0
     while alive and not (context.options["toy"] and n == 2):
-        case = axis.at(n)
-        size = f"{axis.name} = {getattr(case, axis.name):,}"
-        foreseen = CALLS * last * (4 if axis.name == "H" else 2)
+        size = f"{axis.name} = {getattr(axis.at(n), axis.name):,}"
+        foreseen = CALLS * last * axis.factor ** (2 if axis.name == "H" else 1)
         if context.left() - until < foreseen or context.left() <= 0:
             yield f"{axis.name} ends before {size} for lack of time (foreseen: {foreseen:.0f} s)."
             return
+        point = Point(axis.at(n), compared=n == 0)
         ready: list[Program] = []
         for name in list(alive):
             try:
-                ready.append(checked(name, axis, n, limit))
+                ready.append(point.program(name, limit))
             except Exception as error:  # too large, or out of memory all the same
                 kind = "" if isinstance(error, TooLargeError) else f"{type(error).__name__}: "
                 yield f"{name} ends before {size}: {kind}{str(error)[:200]}"
@@ -109,13 +112,13 @@ def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[
         if not ready:
             return
         last = sum(map(time_once, ready))
-        times = time_in_turn(ready, 1 if last > SLOW_SECONDS else 3)
+        times = time_in_turn(ready, 1 if last > SLOW_SECONDS else 3, context.left)
         for program in ready:
             yield {
                 "axis": axis.name,
-                "at": getattr(case, axis.name),
-                "case": list(case),
-                "row": f"{axis.name} from {axis.start}, float32",
+                "at": getattr(axis.at(n), axis.name),
+                "case": list(axis.at(n)),
+                "row": f"{axis.rest()}, float32",
                 "program": program.name,
                 "activation": "tanh",
                 **figures(program, times[program.name]),
@@ -123,29 +126,39 @@ def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[
         n += 1
 
 
-def checked(name: str, axis: Axis, n: int, limit: float) -> Program:
-    """Compiled; made and called once, if it fits; compared where the axis starts."""
-    case = axis.at(n)
-    (one,) = (
-        r for r in kernel.recurrences(case, "native", "float32", ["autodiff"]) if r.name == name
-    )
-    shapes = jax.eval_shape(lambda: arguments(case))
-    compiled, seconds = compile_anew(kernel.cost_and_gradient(one), shapes)
-    memory = compiled.memory_analysis()
-    needed = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    if needed > limit:
-        raise TooLargeError(f"it would need {needed / 1e9:,.1f} GB")
-    given = data(case) if n == 0 else None
-    args = (
-        jax.tree.map(jnp.asarray, tuple(given))
-        if given
-        else jax.jit(arguments, static_argnums=0)(case)
-    )
-    program = as_program(name, compiled, seconds, args, partial(kernel.gradient_arrays, one))
-    if given:
-        expected = kernel.reference(given, autodiff.naive, gradient=True)
-        compare(program, expected, tolerance("float32"))
-    return program
+class Point:
+    """One size: its arrays, made once for all programs and only if one of them fits."""
+
+    def __init__(self, case: Case, compared: bool) -> None:
+        self.case, self.compared = case, compared
+
+    def program(self, name: str, limit: float) -> Program:
+        """Compiled; called once if it fits, and compared where the axis starts."""
+        scans = kernel.recurrences(self.case, "native", "float32", ["autodiff"])
+        (one,) = (r for r in scans if r.name == name)
+        shapes = jax.eval_shape(lambda: arguments(self.case))
+        compiled, seconds = compile_anew(kernel.cost_and_gradient(one), shapes)
+        m = compiled.memory_analysis()
+        needed = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
+        if needed > limit:
+            raise TooLargeError(f"it would need {needed / 1e9:,.1f} GB")
+        arrays = partial(kernel.gradient_arrays, one)
+        program = as_program(name, compiled, seconds, self.arguments, arrays)
+        if self.compared:
+            compare(program, self.expected, tolerance("float32"))
+        else:
+            program.call()
+        return program
+
+    @cached_property
+    def arguments(self) -> tuple[Any, ...]:
+        if self.compared:
+            return jax.tree.map(jnp.asarray, tuple(data(self.case)))
+        return jax.jit(arguments, static_argnums=0)(self.case)
+
+    @cached_property
+    def expected(self) -> Any:
+        return kernel.reference(data(self.case), autodiff.naive, gradient=True)
 
 
 def arguments(case: Case) -> tuple[jrnn.RNNParams, jax.Array, jax.Array]:

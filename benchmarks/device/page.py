@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import claims, machine
+from benchmarks import charts, claims, machine
 from benchmarks.device import tables
 from benchmarks.report import table
 from jrnn.files import write_whole
@@ -31,24 +31,22 @@ def write(out: Path, page: dict[str, Any]) -> None:
 
 def chart(out: Path, page: dict[str, Any]) -> str:
     """`device.png`; what stands in the way of it, or nothing."""
+    by_name = {part["name"]: part["records"] for part in page["parts"]}
+    found = [by_name.get(name, []) for name in CHARTED]
+    if not any(found):
+        return "No chart: nothing that it would show was measured."
     try:
-        from benchmarks import charts  # matplotlib is an extra
-
-        found = {part["name"]: part["records"] for part in page["parts"]}
         out.mkdir(parents=True, exist_ok=True)
-        title = f"{page['name']}, {page['date']}"
-        charts.device(out / "device.png", title, *(found.get(name, []) for name in CHARTED))
-    except Exception as error:  # whatever it is, the figures are in the page
+        charts.device(out / "device.png", f"{page['name']}, {page['date']}", *found)
+    except Exception as error:  # matplotlib is an extra; whatever it is, the figures are there
         return f"No chart: {type(error).__name__}: {error}"
     return ""
 
 
 def markdown(page: dict[str, Any]) -> str:
     """The whole text; nothing stands in it that is not in the JSON."""
-    return (
-        "\n\n".join([*head(page), *(text for part in page["parts"] for text in section(part))])
-        + "\n"
-    )
+    texts = [*head(page), *(text for part in page["parts"] for text in section(part))]
+    return "\n\n".join(filter(None, texts)) + "\n"
 
 
 def head(page: dict[str, Any]) -> Iterator[str]:

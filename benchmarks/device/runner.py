@@ -2,8 +2,8 @@
 
 A part may fail in any way: raise, be killed for its memory, crash with the device's driver, hang.
 What it has found until then is kept, with the reason of its end, and the next part starts with a
-device that nobody else has touched. A part is given the time that is not kept for those after it,
-so what one leaves over is the next one's.
+device that nobody else has touched. The time that is left is shared by the parts that are left, by
+their weights, so what one leaves over is the others'.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class Part(NamedTuple):
     name: str
     title: str
     function: str  # "module:function", a generator of one `Context`
-    seconds: float  # that are kept for it
+    weight: float  # of its share of the time
     needs: str = ""  # what an earlier part must have found: in the "offers" of one of its records
 
 
@@ -39,7 +39,7 @@ class Context(NamedTuple):
     """What a part is given."""
 
     options: dict[str, Any]
-    deadline: float  # by `time.monotonic` of the part's process
+    deadline: float  # by `time.monotonic` of the part's process; until it runs, seconds
 
     def left(self) -> float:
         """Seconds until no new work may be started."""
@@ -64,9 +64,14 @@ class Result:
         return asdict(self)
 
 
-class Failure(NamedTuple):
-    """An exception, in words that travel from process to process."""
+class LeftOutError(Exception):
+    """A part raises it where something that it needs is missing on the machine."""
 
+
+class Ending(NamedTuple):
+    """How an exception ends a part, in words that travel from process to process."""
+
+    state: str
     reason: str
     details: str
 
@@ -96,14 +101,16 @@ def run(
     end = time.monotonic() + seconds
     try:
         for n, (part, result) in enumerate(zip(parts, results, strict=True)):
-            kept = sum(later.seconds for later in parts[n + 1 :])
-            left = end - seconds * GRACE - kept - time.monotonic()
-            if part.needs and part.needs not in _offers(results):
+            offers = _offers(results)
+            weights = [p.weight for p in parts[n:] if not p.needs or p.needs in offers]
+            left = end - seconds * GRACE - time.monotonic()
+            if part.needs and part.needs not in offers:
                 result.state, result.reason = "left out", f"it needs {part.needs}"
             elif left <= 0:
                 result.state, result.reason = "left out", "there was no time left for it"
             else:
-                _run_part(part, result, Context(options, left), seconds * GRACE, results, write)
+                context = Context(options, left * part.weight / sum(weights))
+                _run_part(part, result, context, seconds * GRACE, results, write)
             write(results)
     except KeyboardInterrupt:
         for result in results:
@@ -144,7 +151,7 @@ def _run_part(
                 elif isinstance(found, str):
                     result.lines.append(found)
                 else:
-                    result.state, (result.reason, result.details) = "failed", found
+                    result.state, result.reason, result.details = found
                 write(results)
             if result.state == "running":
                 result.state = "done"
@@ -157,7 +164,7 @@ def _run_part(
             result.reason = f"its process ended: {_how(process.exitcode)}{_tail(messages)}"
         finally:
             result.seconds = time.monotonic() - start
-            if result.state in ("done", "failed"):
+            if result.state in ("done", "failed", "left out"):
                 process.join(EXIT_SECONDS)
             _end(process)
 
@@ -206,8 +213,10 @@ def _work(function: str, context: Context, messages: Path, connection: Connectio
     try:
         for found in getattr(importlib.import_module(module), name)(context):
             connection.send(found)
+    except LeftOutError as error:
+        connection.send(Ending("left out", str(error), ""))
     except BaseException as error:
         words = str(error).strip().split("\n")[0]
         reason = f"{type(error).__name__}: {words}" if words else type(error).__name__
-        connection.send(Failure(reason, traceback.format_exc()))
+        connection.send(Ending("failed", reason, traceback.format_exc()))
     connection.send((DONE,))

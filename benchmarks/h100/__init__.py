@@ -12,9 +12,9 @@ and faster, and `python -m benchmarks.device` does so as one of its parts.
     network.py      cost and gradient of a network: `one_block` between matmuls of XLA
     plain.py        what each must compute, as a scan
 
-Mosaic GPU says of itself that it changes from week to week: jax 0.10.2 to 0.12 is what this is
-written for. States are transposed, `[T, H, B]`: a matmul of Hopper's tensor cores has at least 64
-rows, and H fills them where a batch of 16 does not.
+Mosaic GPU says of itself that it changes from week to week: jax 0.10.2 (which needs absl-py beside
+it) to 0.12 is what this is written for. States are transposed, `[T, H, B]`: a matmul of Hopper's
+tensor cores has at least 64 rows, and H fills them where a batch of 16 does not.
 """
 
 from typing import Any

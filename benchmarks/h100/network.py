@@ -34,7 +34,7 @@ def states(params: jrnn.RNNParams, xs: jax.Array, interpret: Any = None) -> jax.
 
 def _states_fwd(params: jrnn.RNNParams, xs: jax.Array, interpret: Any) -> Any:
     assert params.b_h is not None
-    xw = _einsum("tbi,ih->thb", xs, params.w_ih) + params.b_h[:, None]  # (1)
+    xw = (_einsum("tbi,ih->tbh", xs, params.w_ih) + params.b_h).swapaxes(1, 2)  # (1)
     hs, _ = one_block.forward(xw, params.w_hh, jnp.zeros_like(xw[0]), interpret=interpret)
     return hs.swapaxes(1, 2), (params, xs, hs)
 
