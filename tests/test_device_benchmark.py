@@ -432,6 +432,14 @@ def test_the_whole_command(tmp_path, monkeypatch, capfd):
     assert "The device: done" in capfd.readouterr().out
 
 
+def test_a_busy_machine_is_said():
+    facts = {"machine": {"cores": 4}, "load": 2.5}
+    part = {"name": "device", "state": "done", "records": [facts]}
+    (said,) = page.in_short([part])
+    assert said == "**The machine was busy: load 2.5 on 4 cores. Times mean little.**"
+    assert not list(page.in_short([part | {"records": [facts | {"load": 1.5}]}]))
+
+
 def test_without_matplotlib_the_chart_is_a_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     record = {"axis": "T", "at": 1, "row": "B = 1, float32", "program": "jrnn", "minimum_ms": 1.0}

@@ -1,6 +1,7 @@
 """What the device is: versions, clocks, memory, and how fast it does the simplest things."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ def facts(context: Context) -> Iterator[dict[str, Any] | str]:
         "machine": machine.description(),
         "memory": {k: int(v) for k, v in (device.memory_stats() or {}).items()},
         "offers": offers,
+        "load": os.getloadavg()[0] - 1,  # without this process
     }
     yield from nvidia_smi()
     yield from missing()

@@ -11,6 +11,7 @@ from benchmarks.report import table
 from jrnn.files import write_whole
 
 CHARTED = ("recurrences", "training", "growth")
+BUSY = 0.5  # of the cores, with the work of others
 
 
 def write(out: Path, page: dict[str, Any]) -> None:
@@ -32,12 +33,13 @@ def write(out: Path, page: dict[str, Any]) -> None:
 def chart(out: Path, page: dict[str, Any]) -> str:
     """`device.png`; what stands in the way of it, or nothing."""
     by_name = {part["name"]: part["records"] for part in page["parts"]}
-    found = [by_name.get(name, []) for name in CHARTED]
-    if not any(found):
+    recurrences, *others = (by_name.get(name, []) for name in CHARTED)
+    if not any([recurrences, *others]):
         return "No chart: nothing that it would show was measured."
     try:
         out.mkdir(parents=True, exist_ok=True)
-        charts.device(out / "device.png", f"{page['name']}, {page['date']}", *found)
+        title = f"{page['name']}, {page['date']}"
+        charts.device(out / "device.png", title, tables.by_row(recurrences), *others)
     except Exception as error:  # matplotlib is an extra; whatever it is, the figures are there
         return f"No chart: {type(error).__name__}: {error}"
     return ""
@@ -87,9 +89,13 @@ def section(part: dict[str, Any]) -> Iterator[str]:
 def in_short(parts: list[dict[str, Any]]) -> Iterator[str]:
     """The sentences that one would quote."""
     found = {part["name"]: part["records"] for part in parts}
+    for r in found.get("device", []):
+        if "load" in r and r["load"] > BUSY * r["machine"]["cores"]:
+            load = f"load {r['load']:.1f} on {r['machine']['cores']} cores"
+            yield f"**The machine was busy: {load}. Times mean little.**"
     if checked := found.get("gradients"):
         yield tables.verdict("comparisons with NumPy in float64", checked)
-    said = claims.of_kernel(found.get("recurrences", []))
+    said = claims.of_kernel(tables.by_row(found.get("recurrences", [])))
     said += claims.of_train_step(found.get("training", []))
     for claim in said:
         if claim.text in QUOTED:

@@ -41,6 +41,11 @@ def reason(record: dict[str, Any]) -> str:
     return f"{record['worst']} is off by {record['error']:.1e}, allowed {record['bound']:.1e}"
 
 
+def by_row(records: Records) -> Records:
+    """In the order of the rows, not in that of their importance."""
+    return sorted(records, key=lambda r: r["row"])
+
+
 def device(records: Records) -> Iterator[str]:
     """Memory, nvidia-smi, speeds."""
     for memory in [r["memory"] for r in records if r.get("memory")]:
@@ -82,6 +87,7 @@ def gradients(records: Records) -> Iterator[str]:
 
 def recurrences(records: Records) -> Iterator[str]:
     """A table per dtype, route and pass, the ratios, and everything else."""
+    records = by_row(records)
     yield LEGEND
     for title, text in kernel_tables(records):
         yield f"### {title}\n\n{text}"
