@@ -33,6 +33,8 @@ def facts(context: Context) -> Iterator[dict[str, Any] | str]:
         "offers": offers,
         "load": os.getloadavg()[0] - 1,  # without this process
     }
+    if jax.device_count() > 1:
+        yield f"Everything runs on the first of {jax.device_count()} devices."
     yield from nvidia_smi()
     yield from missing()
     yield from speeds(context.options["toy"])
