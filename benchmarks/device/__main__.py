@@ -10,13 +10,14 @@ every result: Ctrl-C loses nothing, nor does a crash. What is missing on the mac
 
 import argparse
 import datetime
+import os
 import shlex
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.device import page
+from benchmarks.device import page, tables
 from benchmarks.device.runner import Part, Result, run
 from benchmarks.h100 import HOPPER
 from benchmarks.rivals import PACKAGES
@@ -96,9 +97,9 @@ class Writer:
         if described and not self.args.name:
             one = described[0]
             self.page["name"] = one["processor"] if one["backend"] == "cpu" else one["device"]
+        page.write(self.args.out, self.page)
         for result in results:
             self.say(result)
-        page.write(self.args.out, self.page)
 
     def finish(self) -> None:
         """The chart, and the page that shows it."""
@@ -106,20 +107,31 @@ class Writer:
         page.write(self.args.out, self.page)
 
     def say(self, result: Result) -> None:
-        state = f": {result.reason}" if result.reason else ""
-        news = [f"  {line}" for line in result.lines]
-        if result.state != "not started":
-            news.append(f"{result.title}: {result.state}{state}")
-        for line in news:
+        found = [*map(tables.sentence, result.records), *result.lines]
+        news = [f"  {line}" for line in found if line]
+        reason = f": {result.reason}" if result.reason else ""
+        state = f"{result.title}: {result.state}{reason}"
+        if result.state == "not started":
+            return
+        for line in [state, *news] if result.state == "running" else [*news, state]:
             if (result.name, line) not in self.said:
                 self.said.add((result.name, line))
-                print(line, flush=True)
+                tell(line)
+
+
+def tell(line: str) -> None:
+    """Print it; a terminal that is gone stops nothing."""
+    try:
+        print(line, flush=True)
+    except OSError:  # Python would try once more, and fail, when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0; 1 if a part failed or a result is wrong; 130 after Ctrl-C."""
     args = parse(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     parts = [part for part in PARTS if part.name in ("device", *args.parts)]
     options = {"toy": args.toy, "rivals": args.rivals, "memory_share": args.memory_share}
     writer = Writer(args)
@@ -127,10 +139,10 @@ def main(argv: list[str] | None = None) -> int:
         results = run(parts, options, 60 * args.minutes, writer)
         writer.finish()
     except OSError as error:
-        print(page.markdown(writer.page))
+        tell(page.markdown(writer.page))
         print(f"error: {error}; the page is above", file=sys.stderr)
         return 1
-    print(f"\ndevice.md, device.json and device.png are in {args.out}")
+    tell(f"\ndevice.md, device.json and device.png are in {args.out}")
     if any(result.state == "interrupted" for result in results):
         return 130
     wrong = [r for result in results for r in result.records if not r.get("passed", True)]

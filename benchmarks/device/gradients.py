@@ -135,6 +135,7 @@ def compared(check: Check) -> dict[str, Any]:
         found = on_device(check, given)
     errors, ratios = {}, {}
     for name, x in found.items():
+        assert x.shape == right[name].shape, (name, x.shape)  # NumPy would broadcast
         largest = float(np.abs(right[name]).max()) or 1.0
         error = finite(np.abs(np.asarray(x, np.float64) - right[name]).max())
         errors[name] = {"error": error / largest, "bound": allowed[name] / largest}
@@ -181,31 +182,28 @@ def arrays(check: Check) -> dict[str, np.ndarray]:
 
 
 def on_device(check: Check, given: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Outputs and cotangents by name, of what the form hands over."""
+    """Outputs and cotangents by name, of what the form hands over; all of it traced."""
     cell, form, _, _ = check
-    left_out = {"dh_last", "dhs"}
-    left_out |= set() if form.ends else {"lengths", "resets", "reset_state"}
+    left_out = set() if form.ends else {"lengths", "resets", "reset_state"}
     left_out |= set() if form.mask else {"recurrent_mask"}
     data = {name: jnp.asarray(x) for name, x in given.items() if name not in left_out}
+    cotangents = data.pop("dh_last"), data.pop("dhs")
     floats = {name: x for name, x in data.items() if jnp.issubdtype(x.dtype, jnp.floating)}
     params = cell.init(jax.random.key(0), *given["w_ih"].shape)  # for its type
+    run = partial(cell.run, **form.options)
+    if form.mapped:
+        axes = [BATCH_AXIS.get(name, 0) if name in data else None for name in ORDER]
+        run = jax.vmap(run, (None, *axes), (0, 1))
 
-    def call(floats: dict[str, Any]) -> Any:
-        a = data | floats
-        own = type(params)(**{name: a.get(name) for name in params._fields})
-        run = partial(cell.run, **form.options)
-        if form.mapped:
-            axes = [None if a.get(name) is None else 0 for name in ORDER]
-            axes = [
-                1 if n in ("xs", "resets") and axis == 0 else axis
-                for n, axis in zip(ORDER, axes, strict=True)
-            ]
-            run = jax.vmap(run, (None, *axes), (0, 1))
-        return run(own, *(a.get(name) for name in ORDER))
+    @jax.jit
+    def outputs_and_gradients(floats: Any, data: Any, cotangents: Any) -> dict[str, Any]:
+        def call(floats: dict[str, Any]) -> Any:
+            a = data | floats
+            own = type(params)(**{name: a.get(name) for name in params._fields})
+            return run(own, *(a.get(name) for name in ORDER))
 
-    def outputs_and_gradients(floats: dict[str, Any]) -> dict[str, Any]:
         (h_last, hs), vjp = jax.vjp(call, floats)
-        cotangents = jnp.asarray(given["dh_last"]), jnp.asarray(given["dhs"], hs.dtype)
-        return {"h_last": h_last, "hs": hs, **vjp(cotangents)[0]}
+        dh_last, dhs = cotangents
+        return {"h_last": h_last, "hs": hs, **vjp((dh_last, dhs.astype(hs.dtype)))[0]}
 
-    return jax.jit(outputs_and_gradients)(floats)
+    return outputs_and_gradients(floats, data, cotangents)

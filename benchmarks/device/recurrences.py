@@ -119,7 +119,6 @@ def measured(
     programs = [program for program, _, _ in ready.values()]
     toy = context.options["toy"]
     times, speed = kernel.time_beside_matmul(programs, rounds, toy, context.left)
-    print(f"  row {number}, {_title(table)}: jrnn {1e3 * times['jrnn'].minimum:.2f} ms", flush=True)
     for name, (program, activation, error) in ready.items():
         yield {
             "row": number,

@@ -135,6 +135,7 @@ def _run_part(
     """Start its process, and collect until it ends or has to be ended; fills in `result`."""
     start = time.monotonic()
     result.state = "running"
+    write(results)
     spawn = multiprocessing.get_context("spawn")  # a fork would share JAX's threads and locks
     with tempfile.TemporaryDirectory() as folder:
         messages = Path(folder) / "messages"
@@ -207,7 +208,8 @@ def _work(function: str, context: Context, messages: Path, connection: Connectio
     """Run one part and send what it yields."""
     os.setpgid(0, 0)  # Ctrl-C is the runner's to see; whoever ends this group ends its children
     written = os.open(messages, os.O_WRONLY | os.O_APPEND)
-    os.dup2(written, 2)  # what libraries, XLA and a driver say before a crash
+    for stream in (1, 2):  # what libraries, XLA and a driver say before a crash
+        os.dup2(written, stream)
     context = context._replace(deadline=time.monotonic() + context.deadline)
     module, name = function.split(":")
     try:

@@ -41,6 +41,19 @@ def reason(record: dict[str, Any]) -> str:
     return f"{record['worst']} is off by {record['error']:.1e}, allowed {record['bound']:.1e}"
 
 
+def sentence(record: dict[str, Any]) -> str:
+    """For the screen; nothing of what is set beside jrnn."""
+    if "passed" in record:
+        words = ", ".join(str(k) for k in key_of(record) if isinstance(k, str))
+        return f"{words}: {'pass' if record['passed'] else 'FAIL'}"
+    if record.get("program") != "jrnn":
+        return ""
+    where = [f"{record[k]}" for k in ("route", "dtype") if k in record]
+    where += ["forward + backward" if record.get("gradient", True) else "forward"]
+    at = f"{record['axis']} = {record['at']:,}" if "axis" in record else f"row {record['row']}"
+    return f"{', '.join([at, *where])}: {record['minimum_ms']:.3g} ms"
+
+
 def by_row(records: Records) -> Records:
     """In the order of the rows, not in that of their importance."""
     return sorted(records, key=lambda r: r["row"])
