@@ -21,7 +21,7 @@ from jax import lax
 
 import jrnn
 from benchmarks.device import __main__ as command
-from benchmarks.device import gradients, growth, oracle, page, recurrences, training
+from benchmarks.device import gradients, growth, oracle, page, recurrences, runner, training
 from benchmarks.device.gradients import CELLS, FORMS, TOY, Cell, Check, Form, arrays, compared
 from benchmarks.device.runner import Context, Part, run
 from benchmarks.h100 import check, network, one_block, plain, split
@@ -304,7 +304,7 @@ def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody():
     raises, crashes, killed, leaves, missing, left_out, right = results
     assert [r.state for r in results] == ["failed"] * 5 + ["left out", "done"]
     assert left_out.reason == "the wheel is missing"
-    assert raises.reason == "ValueError: a bad value"
+    assert raises.reason == "ValueError: a bad value and more"
     assert 'device_parts.py", line' in raises.details
     assert crashes.reason.startswith("its process ended: SIGSEGV")
     assert "the driver's last words" in crashes.reason
@@ -328,6 +328,36 @@ def test_each_part_can_fail_and_the_page_names_it(failing, tmp_path):
     assert f"- {part.title}: **failed**: AttributeError: module" in short
     assert f"| {part.title} | **failed**: AttributeError: module" in short
     assert "**failed**: AttributeError: module" in section
+
+
+def test_what_is_said_breaks_no_table():
+    part = {"name": "gradients", "title": "Gradients", "seconds": 1.0, "lines": [], "records": []}
+    ended = {"state": "failed", "reason": runner.words(ValueError("a |\n bad\n\n value"))}
+    text = page.markdown(a_page([part | ended]))
+    assert "| Gradients | **failed**: ValueError: a \\| bad value | 1 | 0 |" in text
+    assert len(runner.words(ValueError("long " * 1000))) < 400
+
+
+def test_a_page_that_cannot_be_written_is_an_error_that_names_it(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command.main(["--toy", "--out", str(tmp_path / "file/folder")]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("# an unknown device\n\n    python -m benchmarks.device --toy")
+    assert "Not a directory" in said.err
+    assert f"{tmp_path}/file/folder" in said.err
+
+
+def test_an_error_while_writing_is_no_error_of_the_part_and_leaves_no_process():
+    found = []
+
+    def full(results):
+        found.extend(results[0].records)
+        if found:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run([a_part("hangs_with_a_child")], {}, 600, full)
+    wait_for_the_end_of(found[0]["pid"])
 
 
 def test_a_part_that_hangs_is_ended():
@@ -364,7 +394,11 @@ def test_ctrl_c_ends_the_part_and_its_children():
     results = run([a_part("hangs_with_a_child"), a_part("right")], {}, 600, interrupted)
     assert [r.state for r in results] == ["interrupted", "not started"]
     assert written[-1]["parts"][0]["state"] == "interrupted"
-    stat = Path(f"/proc/{results[0].records[0]['pid']}/stat")
+    wait_for_the_end_of(results[0].records[0]["pid"])
+
+
+def wait_for_the_end_of(pid):
+    stat = Path(f"/proc/{pid}/stat")
     while stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
         time.sleep(0.01)  # it has been sent SIGKILL, which cannot be refused
 

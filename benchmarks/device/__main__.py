@@ -28,7 +28,7 @@ PARTS = [  # the weights are about seconds of ten minutes
     Part("recurrences", "Recurrences", "benchmarks.device.recurrences:recurrences", 220),
     Part("training", "The training step", "benchmarks.device.training:training", 60),
     Part("growth", "To the memory's end", "benchmarks.device.growth:growth", 60),
-    Part("hopper", "One kernel per sequence", "benchmarks.h100.check:alone", 60, HOPPER),
+    Part("hopper", "One kernel per sequence", "benchmarks.h100.check:independent", 60, HOPPER),
     Part("races", "Races in these kernels", "benchmarks.h100.check:races", 25, HOPPER),
     Part("exchange", "Kernels that may hang", "benchmarks.h100.check:exchange", 25, HOPPER),
 ]

@@ -16,7 +16,7 @@ import numpy as np
 import jrnn
 from benchmarks.cases import Case
 from benchmarks.device import oracle
-from benchmarks.device.runner import Context
+from benchmarks.device.runner import Context, words
 
 # Binary digits of the operands of a float32 matmul by default: TF32 on a GPU, bfloat16 on a TPU.
 DEFAULT_BITS = {"cpu": 24, "gpu": 11, "tpu": 8}
@@ -115,7 +115,7 @@ def gradients(context: Context, cells: list[Cell] = CELLS) -> Iterator[dict[str,
         try:
             yield key | compared(check)
         except Exception as error:  # a form that does not compile must not hide the others
-            yield key | {"passed": False, "reason": f"{type(error).__name__}: {str(error)[:300]}"}
+            yield key | {"passed": False, "reason": words(error)}
 
 
 def compared(check: Check) -> dict[str, Any]:

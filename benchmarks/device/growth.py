@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jrnn
 from benchmarks import kernel
 from benchmarks.cases import TOY_CASES, Case, data
-from benchmarks.device.runner import Context
+from benchmarks.device.runner import Context, words
 from benchmarks.measuring import (
     Program,
     as_program,
@@ -98,7 +98,8 @@ def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[
         size = f"{axis.name} = {getattr(axis.at(n), axis.name):,}"
         foreseen = CALLS * last * axis.factor ** (2 if axis.name == "H" else 1)
         if context.left() - until < foreseen or context.left() <= 0:
-            yield f"{axis.name} ends before {size} for lack of time (foreseen: {foreseen:.0f} s)."
+            about = f": it would take about {foreseen:.0f} s" if foreseen else ""
+            yield f"{axis.name} ends before {size} for lack of time{about}."
             return
         point = Point(axis.at(n), compared=n == 0)
         ready: list[Program] = []
@@ -106,8 +107,8 @@ def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[
             try:
                 ready.append(point.program(name, limit))
             except Exception as error:  # too large, or out of memory all the same
-                kind = "" if isinstance(error, TooLargeError) else f"{type(error).__name__}: "
-                yield f"{name} ends before {size}: {kind}{str(error)[:200]}"
+                why = str(error) if isinstance(error, TooLargeError) else words(error)
+                yield f"{name} ends before {size}: {why}"
                 alive.remove(name)
         if not ready:
             return

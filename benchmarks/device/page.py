@@ -69,7 +69,8 @@ def head(page: dict[str, Any]) -> Iterator[str]:
 def state(part: dict[str, Any]) -> str:
     """What became of it, in bold where that is not as it should be."""
     if part["state"] == "done":
-        return "done"
+        wrong = sum(not r.get("passed", True) for r in part["records"])
+        return f"done, **{wrong} wrong**" if wrong else "done"
     bold = part["state"] in ("failed", "stopped", "interrupted")
     word = f"**{part['state']}**" if bold else part["state"]
     return f"{word}: {part['reason']}" if part["reason"] else word
@@ -93,20 +94,25 @@ def in_short(parts: list[dict[str, Any]]) -> Iterator[str]:
         if "load" in r and r["load"] > BUSY * r["machine"]["cores"]:
             load = f"load {r['load']:.1f} on {r['machine']['cores']} cores"
             yield f"**The machine was busy: {load}. Times mean little.**"
-    if checked := found.get("gradients"):
-        yield tables.verdict("comparisons with NumPy in float64", checked)
+    for name, what in JUDGED.items():
+        if records := found.get(name):
+            yield tables.verdict(what, records)
     said = claims.of_kernel(tables.by_row(found.get("recurrences", [])))
     said += claims.of_train_step(found.get("training", []))
     for claim in said:
         if claim.text in QUOTED:
             yield str(claim)
-    if kernels := [r for r in found.get("hopper", []) if "passed" in r]:
-        yield tables.verdict("runs of one kernel per sequence", kernels)
     for part in parts:
         if part["state"] in ("failed", "stopped", "interrupted"):
             yield f"{part['title']}: {state(part)}"
 
 
+JUDGED = {
+    "gradients": "comparisons with NumPy in float64",
+    "hopper": "runs of one kernel per sequence",
+    "races": "searches for races",
+    "exchange": "runs of kernels that may hang",
+}
 QUOTED = {
     "forward + backward: best autodiff / jrnn",
     "forward + backward: best JAX library / jrnn",

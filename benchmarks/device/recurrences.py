@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks import kernel
 from benchmarks.cases import CASES, TOY_CASES, Case, Data, data
-from benchmarks.device.runner import Context
+from benchmarks.device.runner import Context, words
 from benchmarks.hlo import loop_operations
 from benchmarks.measuring import Program, compare, figures, time_once, tolerance
 from benchmarks.rivals import autodiff, available, load
@@ -101,8 +101,8 @@ def measured(
             program, expected = make(), row.expected(activation, table.gradient)
             error = max(compare(program, expected, tolerance(table.dtype)).values())
             once = time_once(program)
-        except Exception as error_:  # of the compiler, the memory, or the comparison
-            yield f"{at}: {type(error_).__name__}: {str(error_)[:300]}"
+        except Exception as failure:  # of the compiler, the memory, or the comparison
+            yield f"{at}: {words(failure)}"
             if name == "jrnn":
                 return
             continue

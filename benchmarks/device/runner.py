@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 GRACE = 1 / 20  # of all the time: how far a part may run over before it is ended
 EXIT_SECONDS = 10  # for a process that has said that it is done
+WORDS = 300  # characters of an exception
 TAIL = 3  # lines of a crashed process's messages that the page quotes
 
 
@@ -68,6 +69,10 @@ class LeftOutError(Exception):
     """A part raises it where something that it needs is missing on the machine."""
 
 
+class GoneError(Exception):
+    """A part's process has ended and has not said so."""
+
+
 class Ending(NamedTuple):
     """How an exception ends a part, in words that travel from process to process."""
 
@@ -94,8 +99,11 @@ def run(
         write: called with all results whenever one has changed.
 
     Returns:
-        A `Result` per part. After Ctrl-C (or SIGTERM, which the command turns into it) the part
+        A `Result` per part. After Ctrl-C (or a signal that the command turns into it) the part
         that ran is "interrupted", and those after it "not started".
+
+    Raises:
+        OSError: of `write`; no process is left.
     """
     results = [Result(part.name, part.title) for part in parts]
     end = time.monotonic() + seconds
@@ -157,9 +165,10 @@ def _run_part(
             if result.state == "running":
                 result.state = "done"
         except TimeoutError:
+            seconds = time.monotonic() - start
             result.state = "stopped"
-            result.reason = f"it did not end within {time.monotonic() - start:.0f} s"
-        except (EOFError, OSError):  # the process is gone, without a word or in the middle of one
+            result.reason = f"it did not end within {seconds:.0f} s{_tail(messages)}"
+        except GoneError:
             process.join()
             result.state = "failed"
             result.reason = f"its process ended: {_how(process.exitcode)}{_tail(messages)}"
@@ -173,7 +182,10 @@ def _run_part(
 def _received(connection: Connection, until: float) -> Iterator[Any]:
     """What the part sends, up to `DONE`."""
     while connection.poll(max(until - time.monotonic(), 0)):
-        found = connection.recv()
+        try:
+            found = connection.recv()
+        except (EOFError, OSError):  # without a word, or in the middle of one
+            raise GoneError from None
         if found == (DONE,):
             return
         yield found
@@ -198,7 +210,13 @@ def _how(exitcode: int | None) -> str:
 def _tail(messages: Path) -> str:
     lines = messages.read_text(errors="replace").split("\n")
     said = [line.strip() for line in lines if line.strip()][-TAIL:]
-    return f"; its last words: {' / '.join(said)}" if said else ""
+    return f"; its last words: {' / '.join(said)[-WORDS:]}" if said else ""
+
+
+def words(error: BaseException) -> str:
+    """What an exception says, in one line that is no page."""
+    said = " ".join(str(error).split())[:WORDS]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 # --- in the part's own process -------------------------------------------------------------------
@@ -218,7 +236,5 @@ def _work(function: str, context: Context, messages: Path, connection: Connectio
     except LeftOutError as error:
         connection.send(Ending("left out", str(error), ""))
     except BaseException as error:
-        words = str(error).strip().split("\n")[0]
-        reason = f"{type(error).__name__}: {words}" if words else type(error).__name__
-        connection.send(Ending("failed", reason, traceback.format_exc()))
+        connection.send(Ending("failed", words(error), traceback.format_exc()))
     connection.send((DONE,))

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.device.runner import Context, LeftOutError
+from benchmarks.device.runner import Context, LeftOutError, words
 from benchmarks.rivals import available, load
 
 try:
@@ -56,7 +56,7 @@ def of_row(context: Context, row: int, rivals: list[str]) -> Iterator[dict[str, 
                 check_losses({"jrnn": losses["jrnn"], name: losses[name]}, 0, exact())
                 running[name] = found[name]
         except Exception as error:
-            yield f"row {row}: {rival or 'jrnn'} is left out: {type(error).__name__}: {error}"
+            yield f"row {row}: {rival or 'jrnn'} is left out: {words(error)}"
             if not running:
                 return
     start = time.monotonic()

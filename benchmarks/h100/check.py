@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import kernel
 from benchmarks.cases import CASES, Case, data
 from benchmarks.device.gradients import finite
-from benchmarks.device.runner import Context
+from benchmarks.device.runner import Context, words
 from benchmarks.h100 import cluster, grid, is_hopper, network, one_block, plain, split
 from benchmarks.measuring import ROUNDED_TOLERANCE, Program, compare, compile_program, time_in_turn
 from benchmarks.rivals import Recurrence, autodiff, available, jrnn_itself, load
@@ -91,17 +91,14 @@ def recorded(name: str, case: Sequence[int], find: Callable[[], dict[str, Any]])
     try:
         return key | find()
     except Exception as error:
-        reason = f"{type(error).__name__}: {str(error)[:300]}"
-        return key | {"passed": False, "reason": reason}
+        return key | {"passed": False, "reason": words(error)}
 
 
-def found(
-    error: float, bound: float, programs: list[Program], steps: int, rounds: int = ROUNDS
-) -> dict[str, Any]:
+def found(error: float, bound: float, programs: list[Program], steps: int) -> dict[str, Any]:
     """The first program's error, whether it is the same twice, and the times of all."""
     first, again = (jax.tree.leaves(jax.tree.map(np.asarray, programs[0].call())) for _ in range(2))
     same = all(bool((a == b).all()) for a, b in zip(first, again, strict=True))
-    times = time_in_turn(programs, rounds)
+    times = time_in_turn(programs, ROUNDS)
     return {
         "passed": error <= bound and same,
         "worst": "the second run" if error <= bound else "the result",
@@ -146,7 +143,7 @@ def whole(case: Case, gradient: bool) -> dict[str, Any]:
     return found(error, ROUNDED_TOLERANCE, programs, case.T)
 
 
-def alone(context: Context) -> Iterator[dict[str, Any] | str]:
+def independent(context: Context) -> Iterator[dict[str, Any] | str]:
     """What `benchmarks.device` runs of the kernels that wait for no other block."""
     yield from available(["torch"])[1]
     runs = [
@@ -190,9 +187,14 @@ def races(context: Context) -> Iterator[dict[str, Any] | str]:
         return
     command = [sanitizer, "--tool", "racecheck", sys.executable, "-m", __name__, "--races"]
     root = Path(__file__).parents[2]
-    done = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, timeout=context.left(), check=False
-    )
+    limit = max(context.left(), 1)
+    try:
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=limit, check=False
+        )
+    except subprocess.TimeoutExpired:
+        yield f"compute-sanitizer did not end within {limit:.0f} s."
+        return
     said = [line.strip("= ") for line in done.stdout.splitlines() if "RACECHECK SUMMARY" in line]
     ran = "forward and backward ran" in done.stdout
     summary = said[-1] if said else f"no summary; exit status {done.returncode}"
@@ -221,7 +223,7 @@ def main(argv: list[str] | None = None) -> int:
             jax.block_until_ready(jax.jit(one.run)(*one.arguments()))
         print("forward and backward ran")
         return 0
-    results = list(alone(Context({}, time.monotonic() + 3600)))
+    results = list(independent(Context({}, time.monotonic() + 3600)))
     for result in results:
         print(result)
     return 0 if all(r["passed"] for r in results if isinstance(r, dict)) else 1
