@@ -8,9 +8,10 @@ after, in an environment of its own (the compilers belong to one version of jax)
     pip install -e '.[train]' -r benchmarks/requirements-accelerators.txt
 
 On a GPU every operation in a loop is a kernel to launch, which is what the time of a small
-recurrence goes into; on a TPU it is a step of its schedule. So the operations that the loops run
-are counted, per time step, and the bytes of temporaries beside inputs and results. Counts and
-bytes only, never a speed: `hlo.py` says what counts, `compilers.py` what the compilers are.
+recurrence goes into; on a TPU it is a step of its schedule and no launch, and says less. So the
+operations that the loops run are counted, per time step, and the bytes of temporaries beside inputs
+and results. Counts and bytes only, never a speed: `hlo.py` says what counts, `compilers.py` what
+the compilers are, and `python -m benchmarks.device` measures on a device.
 
 batch        value and gradient in the parameters of sum(hs * y), of a batch [T, B, I]
 vmap         the same of one sequence [T, I], under `vmap` over [B, T, I]

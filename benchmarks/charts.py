@@ -3,16 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-COLOURS = matplotlib.color_sequences["tab10"]
+COLOURS = [f"C{n}" for n in range(10)]  # matplotlib's own ten
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure  # an extra: tables are printed without it
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def kernel(path: Path, records: list[dict[str, Any]], title: str) -> None:
     """Bars of every rival's time over jrnn's, by row; a panel per pass."""
-    figure = Figure(figsize=(11, 8), layout="constrained")
+    figure = _figure(11, 8)
     panels = figure.subplots(2, 1, sharex=True)
     for panel, gradient in zip(panels, (False, True), strict=True):
         ratios = _ratios([r for r in records if r["gradient"] == gradient])
@@ -55,20 +59,23 @@ def _bars(panel: Any, ratios: dict[str, dict[Any, float]]) -> None:
 def train_step(path: Path, records: list[dict[str, Any]]) -> None:
     """Bars of characters per second, a panel per row."""
     rows = list(dict.fromkeys(r["row"] for r in records))
-    figure = Figure(figsize=(5.5 * len(rows) + 1, 4.5), layout="constrained")
+    figure = _figure(5.5 * len(rows) + 1, 4.5)
     panels = figure.subplots(1, len(rows), squeeze=False)[0]
     for panel, row in zip(panels, rows, strict=True):
-        found = [r for r in records if r["row"] == row]
-        names = [r["program"] for r in found]
-        rates = [r["characters_per_second"] for r in found]
-        colours = ["black" if name.startswith("jrnn") else COLOURS[0] for name in names]
-        panel.bar_label(panel.barh(names, rates, color=colours), fmt="{:,.0f}", padding=3)
-        panel.invert_yaxis()
-        panel.margins(x=0.2)
-        size = f"T = {found[0]['length']}, B = {found[0]['batch_size']}"
-        panel.set_title(f"row {row}: {size}, H = {found[0]['hidden_size']}")
-        panel.set_xlabel("characters per second, median step")
+        _rates(panel, [r for r in records if r["row"] == row])
     figure.savefig(path, dpi=120)
+
+
+def _rates(panel: Any, records: list[dict[str, Any]]) -> None:
+    names = [r["program"] for r in records]
+    rates = [r["characters_per_second"] for r in records]
+    colours = ["black" if name.startswith("jrnn") else COLOURS[0] for name in names]
+    panel.bar_label(panel.barh(names, rates, color=colours), fmt="{:,.0f}", padding=3)
+    panel.invert_yaxis()
+    panel.margins(x=0.2)
+    size = f"T = {records[0]['length']}, B = {records[0]['batch_size']}"
+    panel.set_title(f"row {records[0]['row']}: {size}, H = {records[0]['hidden_size']}")
+    panel.set_xlabel("characters per second, median step")
 
 
 def scaling(path: Path, records: list[dict[str, Any]]) -> None:
@@ -78,7 +85,7 @@ def scaling(path: Path, records: list[dict[str, Any]]) -> None:
         panels.setdefault(f"{r['axis']}, {r['row'].split(', ')[-1]}", []).append(r)
     columns = min(len(panels), 3)
     shape = (-(-len(panels) // columns), columns)
-    figure = Figure(figsize=(5.5 * columns, 4.5 * shape[0]), layout="constrained")
+    figure = _figure(5.5 * columns, 4.5 * shape[0])
     axes = figure.subplots(*shape, squeeze=False).ravel()
     for panel, (title, found) in zip(axes, panels.items(), strict=False):
         _lines(panel, found)
@@ -87,6 +94,53 @@ def scaling(path: Path, records: list[dict[str, Any]]) -> None:
     for panel in axes[len(panels) :]:
         panel.remove()
     figure.savefig(path, dpi=120)
+
+
+def device(
+    path: Path,
+    title: str,
+    recurrences: list[dict[str, Any]],
+    training: list[dict[str, Any]],
+    growth: list[dict[str, Any]],
+) -> None:
+    """All of one machine: times over jrnn's, characters per second, time over T, B and H.
+
+    What was not measured has no panel.
+    """
+    tables = {
+        f"{dtype}, {'forward + backward' if gradient else 'forward'}": found
+        for gradient, dtype in ((True, "float32"), (True, "bfloat16"), (False, "float32"))
+        if (found := _of(recurrences, gradient=gradient, dtype=dtype, route="native"))
+    }
+    rows = list(dict.fromkeys(r["row"] for r in training))
+    axes = list(dict.fromkeys(r["axis"] for r in growth))
+    heights = [3.2] * len(tables) + [3.6] * bool(rows) + [3.6] * bool(axes)
+    if not heights:
+        return
+    figure = _figure(12, sum(heights) + 0.5)
+    figure.suptitle(title)
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
+    strips = iter(np.asarray(parts).ravel())
+    for name, found in tables.items():
+        panel = next(strips).subplots()
+        _bars(panel, _ratios(found))
+        panel.set_title(name)
+        cases = {r["row"]: ", ".join(map(str, r["case"])) for r in found}
+        panel.set_xticks(range(len(cases)), [f"row {n}: {case}" for n, case in cases.items()])
+    if rows:
+        panels = next(strips).subplots(1, len(rows), squeeze=False)[0]
+        for panel, row in zip(panels, rows, strict=True):
+            _rates(panel, _of(training, row=row))
+    if axes:
+        panels = next(strips).subplots(1, len(axes), squeeze=False)[0]
+        for panel, axis in zip(panels, axes, strict=True):
+            _lines(panel, _of(growth, axis=axis))
+            panel.set_xlabel(axis)
+    figure.savefig(path, dpi=120)
+
+
+def _of(records: list[dict[str, Any]], **key: Any) -> list[dict[str, Any]]:
+    return [r for r in records if all(r[name] == value for name, value in key.items())]
 
 
 def _lines(panel: Any, records: list[dict[str, Any]]) -> None:

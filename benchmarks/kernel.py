@@ -22,13 +22,15 @@ import numpy as np
 from benchmarks import claims, report
 from benchmarks.cases import CASES, TOY_CASES, Case, Data, data, ends
 from benchmarks.measuring import (
-    FLOAT32_TOLERANCE,
-    ROUNDED_TOLERANCE,
     Program,
+    Times,
     compare,
     compile_program,
+    figures,
     matmul_program,
+    matmul_size,
     time_in_turn,
+    tolerance,
 )
 from benchmarks.mesh import on_mesh, split_batch
 from benchmarks.rivals import Recurrence, autodiff, jrnn_itself, load
@@ -37,7 +39,6 @@ from jrnn.parallel import use_cpu_cores
 RIVALS = ["autodiff", "flax", "haiku", "keras", "torch"]
 ROUTES = ["native", "vmap", "mesh", "ends"]
 DTYPES = ["float32", "bfloat16"]
-MATMUL = 2048
 
 
 # --- which programs stand against each other -----------------------------------------------------
@@ -93,22 +94,29 @@ def program(recurrence: Recurrence, given: Data, gradient: bool, devices: int) -
     if recurrence.batch_first:
         xs, y = xs.swapaxes(0, 1), y.swapaxes(0, 1)
 
-    def cost(own: Any, xs: Any, y: Any) -> Any:
-        return jnp.sum(recurrence.states(own, xs) * y, dtype=jnp.float32)
-
-    function: Callable[..., Any] = jax.value_and_grad(cost) if gradient else recurrence.states
+    function = cost_and_gradient(recurrence) if gradient else recurrence.states
     args = (own, xs, y) if gradient else (own, xs)
     if devices > 1:
         function, args = on_mesh(function, devices, gradient), split_batch(args, devices)
-    arrays = partial(_gradient if gradient else _states, recurrence)
+    arrays = partial(gradient_arrays if gradient else _states, recurrence)
     return compile_program(recurrence.name, function, args, arrays)
+
+
+def cost_and_gradient(recurrence: Recurrence) -> Callable[..., Any]:
+    """Of (own parameters, xs, y): sum(hs * y) and its gradient in the parameters."""
+
+    def cost(own: Any, xs: Any, y: Any) -> Any:
+        return jnp.sum(recurrence.states(own, xs) * y, dtype=jnp.float32)
+
+    return jax.value_and_grad(cost)
 
 
 def _states(recurrence: Recurrence, hs: Any) -> dict[str, Any]:
     return {"hs": hs.swapaxes(0, 1) if recurrence.batch_first else hs}
 
 
-def _gradient(recurrence: Recurrence, result: Any) -> dict[str, Any]:
+def gradient_arrays(recurrence: Recurrence, result: Any) -> dict[str, Any]:
+    """The gradient by the common names."""
     return recurrence.common(result[1])._asdict()
 
 
@@ -172,25 +180,19 @@ def measure_group(
     programs = [program(r, given, gradient, devices) for r in found]
     if "torch" in args.rivals and (key["route"], dtype) == ("native", "float32"):
         programs += load("torch").programs(case, given, gradient)
-    exact = dtype == "float32" and jax.default_backend() == "cpu"
-    tolerance = FLOAT32_TOLERANCE if exact else ROUNDED_TOLERANCE
-    errors = {p.name: compare(p, expected[kinds.get(p.name, "tanh")], tolerance) for p in programs}
-    matmul = matmul_program(64 if args.toy else MATMUL)
-    times = time_in_turn([matmul, *programs], args.rounds)
-    flops_per_second = 2 * (64 if args.toy else MATMUL) ** 3 / times[matmul.name].minimum
-    floor = case.flops(gradient) / flops_per_second
+    errors = {
+        p.name: compare(p, expected[kinds.get(p.name, "tanh")], tolerance(dtype)) for p in programs
+    }
+    times, flops_per_second = time_beside_matmul(programs, args.rounds, args.toy)
     for p in programs:
         yield key | {
             "case": list(case),
             "devices": devices,
             "program": p.name,
             "activation": activations.get(p.name, "tanh"),
-            "minimum_ms": 1e3 * times[p.name].minimum,
-            "median_ms": 1e3 * times[p.name].median,
-            "floor_ms": 1e3 * floor,
+            **figures(p, times[p.name]),
+            "floor_ms": 1e3 * case.flops(gradient) / flops_per_second,
             "matmul_gflops": flops_per_second / 1e9,
-            "compile_seconds": p.compile_seconds,
-            "temporary_bytes": p.temporary_bytes,
             "error": max(errors[p.name].values()),
         }
     fastest = min(programs, key=lambda p: times[p.name].minimum)
@@ -200,6 +202,16 @@ def measure_group(
         f"{1e3 * times['jrnn'].minimum:.2f} ms, fastest {fastest.name}",
         flush=True,
     )
+
+
+def time_beside_matmul(
+    programs: list[Program], rounds: int, toy: bool, left: Callable[[], float] = lambda: np.inf
+) -> tuple[dict[str, Times], float]:
+    """Their times, and the FLOP per second of a large matmul in the same turns."""
+    size = matmul_size(toy)
+    matmul = matmul_program(size)
+    times = time_in_turn([matmul, *programs], rounds, left)
+    return times, 2 * size**3 / times[matmul.name].minimum
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

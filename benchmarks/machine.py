@@ -12,7 +12,7 @@ import jax
 from jrnn.parallel import _cpu_cores as cores
 
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "equinox", "torch"]
-LIBRARIES += ["libtpu", "jax-cuda12-plugin"]  # compilers
+LIBRARIES += ["libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"]  # compilers
 VECTOR_UNITS = {  # by the flags that Linux has for them
     "amx_bf16": "AMX",
     "avx512_bf16": "AVX-512 of bfloat16",

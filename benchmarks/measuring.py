@@ -25,6 +25,12 @@ FLOAT32_TOLERANCE = 1e-5
 ROUNDED_TOLERANCE = 0.1
 
 
+def tolerance(dtype: str) -> float:
+    """What the results of this dtype, here, may differ by."""
+    exact = dtype == "float32" and jax.default_backend() == "cpu"
+    return FLOAT32_TOLERANCE if exact else ROUNDED_TOLERANCE
+
+
 class Program(NamedTuple):
     """A compiled program and its arguments, ready to be called."""
 
@@ -33,6 +39,7 @@ class Program(NamedTuple):
     arrays: Callable[[Any], dict[str, Any]]  # the result, in names and axes common to all
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
+    hlo: Callable[[], str] | None = None  # the compiled program's text
 
 
 class Times(NamedTuple):
@@ -42,14 +49,28 @@ class Times(NamedTuple):
     median: float
 
 
+def figures(program: Program, times: Times) -> dict[str, Any]:
+    """What is measured of every program, whatever it computes."""
+    return {
+        "minimum_ms": 1e3 * times.minimum,
+        "median_ms": 1e3 * times.median,
+        "compile_seconds": program.compile_seconds,
+        "temporary_bytes": program.temporary_bytes,
+    }
+
+
 def compile_program(
     name: str, function: Callable[..., Any], args: tuple[Any, ...], arrays: Callable[[Any], Any]
 ) -> Program:
     """Trace and compile with empty caches, and read what XLA says of the memory."""
-    jax.clear_caches()
-    start = time.perf_counter()
-    compiled = jax.jit(function).lower(*args).compile()
-    seconds = time.perf_counter() - start
+    compiled, seconds = compile_anew(function, args)
+    return as_program(name, compiled, seconds, args, arrays)
+
+
+def as_program(
+    name: str, compiled: Any, seconds: float, args: tuple[Any, ...], arrays: Callable[[Any], Any]
+) -> Program:
+    """A compiled function with its arguments."""
     memory = compiled.memory_analysis()
     return Program(
         name,
@@ -57,7 +78,21 @@ def compile_program(
         arrays,
         seconds,
         None if memory is None else memory.temp_size_in_bytes,
+        compiled.as_text,
     )
+
+
+def compile_anew(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, float]:
+    """The compiled function, of arrays or `jax.ShapeDtypeStruct`, and seconds with empty caches."""
+    jax.clear_caches()
+    start = time.perf_counter()
+    compiled = jax.jit(function).lower(*args).compile()
+    return compiled, time.perf_counter() - start
+
+
+def matmul_size(toy: bool) -> int:
+    """Rows of a square matmul that a device runs at its full speed."""
+    return 64 if toy else 2048 if jax.default_backend() == "cpu" else 8192
 
 
 def matmul_program(size: int) -> Program:
@@ -84,11 +119,15 @@ def compare(
     return errors
 
 
-def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, Times]:
-    """Seconds of every program, by name."""
+def time_in_turn(
+    programs: Sequence[Program], rounds: int, left: Callable[[], float] = lambda: np.inf
+) -> dict[str, Times]:
+    """Seconds of every program, by name; only the first round begins without seconds left."""
     seconds: dict[str, list[float]] = {program.name: [] for program in programs}
     calls = {program.name: _calls_of_a_turn(program) for program in programs}
     for n in range(rounds):
+        if n and left() <= 0:
+            break
         first = n % len(programs)
         for program in (*programs[first:], *programs[:first]):
             time.sleep(PAUSE_SECONDS)

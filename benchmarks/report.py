@@ -59,7 +59,8 @@ def parse(
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    cells = ([str(cell).replace("|", r"\|") for cell in line] for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
 def number(value: float | None, unit: float = 1) -> str:
@@ -88,7 +89,7 @@ def time_and_ratio(record: dict[str, Any] | None, row: dict[str, dict[str, Any]]
         return ""
     own = "jrnn relu" if record["activation"] == "relu" else "jrnn"
     time = number(record["minimum_ms"])
-    if record["program"] == own:
+    if record["program"] == own or own not in row:
         return time
     return f"{time} ({record['minimum_ms'] / row[own]['minimum_ms']:.2f})"
 
@@ -101,18 +102,51 @@ def grouped(records: list[dict[str, Any]], keys: Sequence[str]) -> dict[Any, lis
     return groups
 
 
-def kernel_details(records: list[dict[str, Any]]) -> str:
-    """Everything else that was measured."""
+def kernel_details(records: list[dict[str, Any]], operations: str = "") -> str:
+    """Everything else that was measured; with a name for them, operations per step too."""
     header = ["row", "route", "dtype", "pass", "program", "min ms", "median ms", "compile s"]
-    header += ["temporary MB", "error"]
+    header += ["temporary MB", "error", *([operations] if operations else [])]
     rows = []
     for r in records:
         direction = "forward + backward" if r["gradient"] else "forward"
         temporary = number(r["temporary_bytes"], 1e6)
         times = [number(r["minimum_ms"]), number(r["median_ms"]), number(r["compile_seconds"])]
         start = [r["row"], r["route"], r["dtype"], direction, r["program"]]
-        rows.append([*start, *times, temporary, f"{r['error']:.1e}"])
+        counts = [number(r["operations_per_step"])] if operations else []
+        rows.append([*start, *times, temporary, f"{r['error']:.1e}", *counts])
     return table(header, rows)
+
+
+def train_step_table(records: list[dict[str, Any]]) -> str:
+    """Times, characters per second, and what was learned, if that was asked."""
+    learned = any(r.get("validation_bits") is not None for r in records)
+    rows = []
+    for r in records:
+        size = f"{r['length']}, {r['batch_size']}, {r['hidden_size']}"
+        times = [number(r["minimum_ms"]), number(r["median_ms"]), number(r["first_step_seconds"])]
+        bits = [f"{r['validation_bits']:.3f}"] if learned else []
+        rate = f"{r['characters_per_second']:,.0f}"
+        rows.append([r["row"], size, r["program"], *times, rate, *bits])
+    header = ["row", "T, B, H", "program", "min ms", "median ms", "first step s"]
+    header += ["characters/s (median)", *(["validation bits"] if learned else [])]
+    return table(header, rows)
+
+
+def scaling_tables(records: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+    """(title, table) per axis and line of it: ms, in brackets the ratio to jrnn's, and bytes."""
+    for (axis, row), found in grouped(records, ("axis", "row")).items():
+        programs = list(dict.fromkeys(r["program"] for r in found))
+        lines = []
+        for (at,), point in grouped(found, ("at",)).items():
+            by_name = {r["program"]: r for r in point}
+            cells = [time_and_ratio(by_name.get(name), by_name) for name in programs]
+            memory = [
+                number(by_name[name]["temporary_bytes"], 1e6) if name in by_name else ""
+                for name in programs
+            ]
+            lines.append([f"{at:,}", *cells, *memory])
+        header = ["T" if axis == "remat" else axis, *programs, *(f"{p} MB" for p in programs)]
+        yield f"{axis}: {row}", table(header, lines)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -146,16 +180,7 @@ def write_kernel(args: argparse.Namespace, records: list[dict[str, Any]], claims
 
 def write_train_step(args: argparse.Namespace, records: list[dict[str, Any]], claims: Any) -> None:
     """The result of `train_step`."""
-    rows = []
-    for r in records:
-        size = f"{r['length']}, {r['batch_size']}, {r['hidden_size']}"
-        times = [number(r["minimum_ms"]), number(r["median_ms"]), number(r["first_step_seconds"])]
-        bits = "" if r["validation_bits"] is None else f"{r['validation_bits']:.3f}"
-        rate = f"{r['characters_per_second']:,.0f}"
-        rows.append([r["row"], size, r["program"], *times, rate, bits])
-    header = ["row", "T, B, H", "program", "min ms", "median ms", "first step s"]
-    header += ["characters/s (median)", "validation bits"]
-    text = table(header, rows)
+    text = train_step_table(records)
     said = "\n".join(f"- {claim}" for claim in claims)
     result = {"records": records, "claims": [claim.as_dict() for claim in claims]}
     write(args, "train_step", result, [text, f"## Claims\n\n{said}"])
@@ -165,20 +190,7 @@ def write_train_step(args: argparse.Namespace, records: list[dict[str, Any]], cl
 
 def write_scaling(args: argparse.Namespace, records: list[dict[str, Any]], claims: Any) -> None:
     """The result of `scaling`."""
-    parts = []
-    for (axis, row), found in grouped(records, ("axis", "row")).items():
-        programs = list(dict.fromkeys(r["program"] for r in found))
-        lines = []
-        for (at,), point in grouped(found, ("at",)).items():
-            by_name = {r["program"]: r for r in point}
-            cells = [time_and_ratio(by_name.get(name), by_name) for name in programs]
-            memory = [
-                number(by_name[name]["temporary_bytes"], 1e6) if name in by_name else ""
-                for name in programs
-            ]
-            lines.append([f"{at:,}", *cells, *memory])
-        header = ["T" if axis == "remat" else axis, *programs, *(f"{p} MB" for p in programs)]
-        parts.append(f"## {axis}: {row}\n\n{table(header, lines)}")
+    parts = [f"## {title}\n\n{text}" for title, text in scaling_tables(records)]
     said = "\n".join(f"- {claim}" for claim in claims)
     result = {"records": records, "claims": [claim.as_dict() for claim in claims]}
     legend = "Milliseconds, minimum over all calls, in brackets over jrnn's; MB: temporary bytes."

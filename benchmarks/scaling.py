@@ -27,12 +27,12 @@ from benchmarks import claims, report
 from benchmarks.cases import Case, data
 from benchmarks.kernel import program, recurrences, reference
 from benchmarks.measuring import (
-    FLOAT32_TOLERANCE,
-    ROUNDED_TOLERANCE,
     Program,
     compare,
     compile_program,
+    figures,
     time_in_turn,
+    tolerance,
 )
 from benchmarks.rivals import Recurrence, autodiff
 from jrnn.parallel import use_cpu_cores
@@ -106,10 +106,9 @@ def gradient_programs(
     given = data(case)
     devices = at if sweep.axis == "devices" else 1
     programs = [program(r, given, True, devices) for r in found if r.name not in left]
-    exact = sweep.dtype == "float32" and jax.default_backend() == "cpu"
     expected = reference(given, autodiff.naive, gradient=True)
     for p in programs:
-        compare(p, expected, FLOAT32_TOLERANCE if exact else ROUNDED_TOLERANCE)
+        compare(p, expected, tolerance(sweep.dtype))
     return programs
 
 
@@ -139,8 +138,7 @@ def readout_programs(case: Case, O: int) -> list[Program]:
         for name, f in (("jrnn", fused), ("readout + softmax", plain))
     ]
     expected = jax.tree.map(np.asarray, arrays(programs[1].call()))
-    exact = jax.default_backend() == "cpu"
-    compare(programs[0], expected, FLOAT32_TOLERANCE if exact else ROUNDED_TOLERANCE)
+    compare(programs[0], expected, tolerance("float32"))
     return programs
 
 
@@ -179,10 +177,7 @@ def measure_point(
             "case": list(case),
             "program": p.name,
             "activation": "tanh",
-            "minimum_ms": 1e3 * minimum,
-            "median_ms": 1e3 * times[p.name].median,
-            "compile_seconds": p.compile_seconds,
-            "temporary_bytes": p.temporary_bytes,
+            **figures(p, times[p.name]),
             "kept_bytes": kept,
         }
     said = ", ".join(f"{name} {1e3 * t.minimum:.2f}" for name, t in times.items())

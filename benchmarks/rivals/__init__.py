@@ -62,3 +62,19 @@ def load(name: str) -> Any:
         )
         refuse("--rivals", f"{name} to be installed", f"{type(error).__name__}: {error}", repair)
     return importlib.import_module(f"benchmarks.rivals.{name}")
+
+
+def available(names: list[str]) -> tuple[list[str], list[str]]:
+    """Those of the rivals that can run on JAX's device here, and a line for each other one."""
+    found, lines = [], []
+    for name in names:
+        try:
+            library = load(name)
+        except Exception as error:  # an installed library may fail in any way when it is imported
+            lines.append(f"{name} is left out: {error}")
+            continue
+        if name == "torch" and library.device_like_jax() is None:
+            lines.append("torch is left out: the one that is installed cannot use this device.")
+            continue
+        found.append(name)
+    return found, lines

@@ -1,7 +1,12 @@
-"""PyTorch on the CPU: `nn.RNN`, time-major, as many threads as this process has cores."""
+"""PyTorch: `nn.RNN`, time-major.
+
+On the CPU with as many threads as this process has cores; on a GPU, where `benchmarks.device` asks
+for it, by cuDNN, which rounds float32 to TF32 by default as JAX does.
+"""
 
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 
@@ -13,7 +18,14 @@ from jrnn.parallel import _cpu_cores as cores
 torch.set_num_threads(cores())
 
 
-def _rnn(params: jrnn.RNNParams) -> torch.nn.RNN:
+def device_like_jax() -> str | None:
+    """The device that is JAX's, by torch's name; None: this torch cannot use it."""
+    if jax.default_backend() == "gpu":
+        return "cuda" if torch.cuda.is_available() else None
+    return "cpu" if jax.default_backend() == "cpu" else None
+
+
+def _rnn(params: jrnn.RNNParams, device: str = "cpu") -> torch.nn.RNN:
     rnn = torch.nn.RNN(*params.w_ih.shape)
     with torch.no_grad():
         rnn.weight_ih_l0.copy_(_tensor(params.w_ih).T)
@@ -21,38 +33,51 @@ def _rnn(params: jrnn.RNNParams) -> torch.nn.RNN:
         rnn.bias_ih_l0.copy_(_tensor(params.b_h))
         rnn.bias_hh_l0.zero_()
     rnn.bias_hh_l0.requires_grad_(False)  # a second bias would learn twice as fast
-    return rnn
+    return rnn.to(device)
 
 
 def _tensor(array: Any) -> torch.Tensor:
     return torch.tensor(np.asarray(array))
 
 
+def _numpy(tensor: torch.Tensor) -> Any:
+    return tensor.float().cpu().numpy()
+
+
 def _common(ih: Any, hh: Any, b: Any) -> dict[str, Any]:
-    return {"w_ih": ih.numpy().T, "w_hh": hh.numpy().T, "b_h": b.numpy()}
+    return {"w_ih": _numpy(ih).T, "w_hh": _numpy(hh).T, "b_h": _numpy(b)}
 
 
-def programs(case: Case, data: Data, gradient: bool) -> list[Program]:
+def programs(
+    case: Case, data: Data, gradient: bool, device: str = "cpu", dtype: str = "float32"
+) -> list[Program]:
     """The states, or the cost sum(hs * y) and its gradient; nothing is compiled."""
-    rnn = _rnn(data.params)
-    xs, y = torch.from_numpy(data.xs), torch.from_numpy(data.y)
+    kind = getattr(torch, dtype)
+    rnn = _rnn(data.params, device).to(kind)
+    rnn.flatten_parameters()  # as cuDNN wants them; nothing on a CPU
+    xs, y = (torch.from_numpy(a).to(device, kind) for a in (data.xs, data.y))
     trained = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0]
+
+    def finished(result: Any) -> Any:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
 
     def states() -> Any:
         with torch.inference_mode():
-            return rnn(xs)[0]
+            return finished(rnn(xs)[0])
 
     def cost_and_gradient() -> Any:
-        cost = (rnn(xs)[0] * y).sum()
-        return cost.detach(), torch.autograd.grad(cost, trained)
+        cost = (rnn(xs)[0] * y).sum(dtype=torch.float32)
+        return finished((cost.detach(), torch.autograd.grad(cost, trained)))
 
     if not gradient:
-        return [Program("torch", states, lambda hs: {"hs": hs.numpy()})]
+        return [Program("torch", states, lambda hs: {"hs": _numpy(hs)})]
     return [
         Program(
             "torch",
             cost_and_gradient,
-            lambda result: {"cost": result[0].numpy()} | _common(*result[1]),
+            lambda result: {"cost": _numpy(result[0])} | _common(*result[1]),
         )
     ]
 
@@ -60,21 +85,26 @@ def programs(case: Case, data: Data, gradient: bool) -> list[Program]:
 class Trainer:
     """A training step of `nn.RNN` with a `Linear`; ids as one-hot vectors."""
 
-    def __init__(self, model: Any, batch_size: int, learning_rate: float, clip: float) -> None:
+    def __init__(
+        self, model: Any, batch_size: int, learning_rate: float, clip: float, device: str = "cpu"
+    ) -> None:
         self.vocabulary, hidden = model.rnn.w_ih.shape
-        self.rnn = _rnn(model.rnn)
+        self.device = device
+        self.rnn = _rnn(model.rnn, device)
         self.readout = torch.nn.Linear(hidden, self.vocabulary)
         with torch.no_grad():
             self.readout.weight.copy_(_tensor(model.readout.w_ho).T)
             self.readout.bias.copy_(_tensor(model.readout.b_o))
+        self.readout.to(device)
         modules = (self.rnn, self.readout)
         self.trained = [p for m in modules for p in m.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, learning_rate)
         self.clip = clip
-        self.zeros = self.h = torch.zeros(1, batch_size, hidden)
+        self.zeros = self.h = torch.zeros(1, batch_size, hidden, device=device)
 
     def step(self, batch: Any, first: bool) -> float:
-        ids, labels = (torch.from_numpy(np.ascontiguousarray(a)).long() for a in batch)
+        arrays = (torch.from_numpy(np.ascontiguousarray(a)) for a in batch)
+        ids, labels = (a.to(self.device).long() for a in arrays)
         vectors = torch.nn.functional.one_hot(ids, self.vocabulary).float()
         hs, h = self.rnn(vectors, self.zeros if first else self.h)
         self.h = h.detach()
@@ -91,7 +121,7 @@ class Trainer:
         ih, hh, b = (
             p.detach() for p in (self.rnn.weight_ih_l0, self.rnn.weight_hh_l0, self.rnn.bias_ih_l0)
         )
-        readout = (p.detach().numpy() for p in (self.readout.weight.T, self.readout.bias))
+        readout = (_numpy(p.detach()) for p in (self.readout.weight.T, self.readout.bias))
         return jrnn.RNNParams(**_common(ih, hh, b)), jrnn.ReadoutParams(*readout)
 
 

@@ -1,0 +1,153 @@
+"""Everything about one device, an accelerator above all, in ten minutes, on one page.
+
+    python -m benchmarks.device                               # all, on the device JAX prefers
+    python -m benchmarks.device --parts gradients             # is it right there?
+    python -m benchmarks.device --out benchmarks/results/h100 # a page to keep
+
+The most important part runs first, each in a process of its own, and the page is written after
+every result: Ctrl-C loses nothing, nor does a crash. What is missing on the machine costs a line.
+"""
+
+import argparse
+import datetime
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.device import page, tables
+from benchmarks.device.runner import Part, Result, run
+from benchmarks.h100 import HOPPER
+from benchmarks.rivals import PACKAGES
+
+PARTS = [  # the weights are about seconds of ten minutes
+    Part("device", "The device", "benchmarks.device.facts:facts", 20),
+    Part("gradients", "Gradients", "benchmarks.device.gradients:gradients", 110),
+    Part("recurrences", "Recurrences", "benchmarks.device.recurrences:recurrences", 220),
+    Part("training", "The training step", "benchmarks.device.training:training", 60),
+    Part("growth", "To the memory's end", "benchmarks.device.growth:growth", 60),
+    Part("hopper", "One kernel per sequence", "benchmarks.h100.check:independent", 60, HOPPER),
+    Part("races", "Races in these kernels", "benchmarks.h100.check:races", 25, HOPPER),
+    Part("exchange", "Kernels that may hang", "benchmarks.h100.check:exchange", 25, HOPPER),
+]
+BAD = ("failed", "stopped")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.device",
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    names = [part.name for part in PARTS]
+    parser.add_argument("--parts", nargs="+", choices=names, default=names)
+    parser.add_argument("--rivals", nargs="+", choices=list(PACKAGES), default=list(PACKAGES))
+    parser.add_argument("--minutes", type=minutes, default=10.0, help="for all parts together")
+    parser.add_argument(
+        "--memory-share",
+        type=share,
+        help="of the free memory, for the part that grows to its end (default: 0.9; on a CPU, "
+        "which others use too, 0.25)",
+    )
+    parser.add_argument("--name", help="of the machine, for the page (default: the device's)")
+    parser.add_argument("--out", type=Path, default=Path("out/device"), help="directory")
+    parser.add_argument("--toy", action="store_true", help="tiny sizes: does everything run?")
+    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args.command = shlex.join(["python", "-m", "benchmarks.device", *words])
+    return args
+
+
+def minutes(text: str) -> float:
+    """More than none, for argparse."""
+    if not float(text) > 0:
+        raise ValueError
+    return float(text)
+
+
+def share(text: str) -> float:
+    """Above 0 and at most 1, for argparse."""
+    if not 0 < float(text) <= 1:
+        raise ValueError
+    return float(text)
+
+
+class Writer:
+    """Writes the page whenever something is new, and says on the screen what it is."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        now = datetime.datetime.now(datetime.UTC)
+        self.page: dict[str, Any] = {
+            "name": args.name or "an unknown device",
+            "command": args.command,
+            "date": f"{now:%Y-%m-%d %H:%M} UTC",
+            "chart": "No chart yet.",
+            "parts": [],
+        }
+        self.said: set[tuple[str, str]] = set()
+
+    def __call__(self, results: list[Result]) -> None:
+        self.page["parts"] = [result.as_dict() for result in results]
+        described = [r["machine"] for result in results for r in result.records if "machine" in r]
+        if described and not self.args.name:
+            one = described[0]
+            self.page["name"] = one["processor"] if one["backend"] == "cpu" else one["device"]
+        page.write(self.args.out, self.page)
+        for result in results:
+            self.say(result)
+
+    def finish(self) -> None:
+        """The chart, and the page that shows it."""
+        self.page["chart"] = page.chart(self.args.out, self.page)
+        page.write(self.args.out, self.page)
+
+    def say(self, result: Result) -> None:
+        found = [*map(tables.sentence, result.records), *result.lines]
+        news = [f"  {line}" for line in found if line]
+        reason = f": {result.reason}" if result.reason else ""
+        state = f"{result.title}: {result.state}{reason}"
+        if result.state == "not started":
+            return
+        for line in [state, *news] if result.state == "running" else [*news, state]:
+            if (result.name, line) not in self.said:
+                self.said.add((result.name, line))
+                tell(line)
+
+
+def tell(line: str) -> None:
+    """Print it; a terminal that is gone stops nothing."""
+    try:
+        print(line, flush=True)
+    except OSError:  # Python would try once more, and fail, when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0; 1 if a part failed or a result is wrong; 130 after Ctrl-C."""
+    args = parse(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C
+        signal.signal(number, signal.default_int_handler)
+    parts = [part for part in PARTS if part.name in ("device", *args.parts)]
+    options = {"toy": args.toy, "rivals": args.rivals, "memory_share": args.memory_share}
+    writer = Writer(args)
+    try:
+        results = run(parts, options, 60 * args.minutes, writer)
+        writer.finish()
+    except OSError as error:
+        tell(page.markdown(writer.page))
+        print(f"error: {error}; the page is above", file=sys.stderr)
+        return 1
+    tell(f"\ndevice.md, device.json and device.png are in {args.out}")
+    if any(result.state == "interrupted" for result in results):
+        return 130
+    wrong = [r for result in results for r in result.records if not r.get("passed", True)]
+    return 1 if wrong or any(result.state in BAD for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Values and gradients on the device against NumPy in float64 on the host.
+
+Compilers err: jax issue 40362 is a loop whose bias lost a factor on some GPUs. So every cell that
+the package has is compiled here, for this device, in the forms that users call it in, and every
+output and every cotangent is compared, at the highest precision of matmuls and at the default one.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jrnn
+from benchmarks.cases import Case
+from benchmarks.device import oracle
+from benchmarks.device.runner import Context, words
+
+# Binary digits of the operands of a float32 matmul by default: TF32 on a GPU, bfloat16 on a TPU.
+DEFAULT_BITS = {"cpu": 24, "gpu": 11, "tpu": 8}
+BFLOAT16_BITS = 8
+FULL, SMALL = Case(70, 16, 40, 128), Case(21, 3, 5, 7)  # tiles of a device filled, and not
+TOY = Case(6, 2, 3, 4)
+TINY = 1e-30  # the bound of zeros, to divide by
+ORDER = ("xs", "h0", "lengths", "resets", "reset_state", "recurrent_mask")  # of the arguments
+BATCH_AXIS = {"xs": 1, "resets": 1}  # of the others it is the first
+
+
+class Cell(NamedTuple):
+    """A cell of the package, and what it must compute."""
+
+    name: str
+    init: Callable[..., Any]  # (key, I, H) -> parameters
+    run: Callable[..., Any]  # (parameters, *ORDER, **options) -> (h_last, hs)
+    right: oracle.Cell
+
+
+CELLS = [
+    Cell("rnn", jrnn.init_rnn, jrnn.rnn, oracle.TANH),
+    Cell("rnn, relu", jrnn.init_rnn, partial(jrnn.rnn, activation="relu"), oracle.RELU),
+    Cell("rnn, sigmoid", jrnn.init_rnn, partial(jrnn.rnn, activation="sigmoid"), oracle.SIGMOID),
+    Cell("rnn, identity", jrnn.init_rnn, partial(jrnn.rnn, activation="identity"), oracle.IDENTITY),
+]
+
+
+class Form(NamedTuple):
+    """A way in which users call a cell."""
+
+    name: str
+    ids: bool = False
+    bias: bool = True
+    ends: bool = False  # lengths, resets, a state after resets
+    mask: bool = False
+    mapped: bool = False  # `vmap` of one sequence
+    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    bits: int | None = None  # of the operands of matmuls, if the options say it
+
+
+FORMS = [  # the first two are those of every cell
+    Form("vectors"),
+    Form("lengths, resets", ends=True),
+    Form("ids", ids=True),
+    Form("vmap", mapped=True),
+    Form("vmap, lengths, resets", ends=True, mapped=True),
+    Form("remat", options={"remat": True}),
+    Form("remat, lengths, resets", ends=True, options={"remat": True}),
+    Form("bfloat16", options={"compute_dtype": jnp.bfloat16}, bits=BFLOAT16_BITS),
+    Form("bfloat16, ids", ids=True, options={"compute_dtype": jnp.bfloat16}, bits=BFLOAT16_BITS),
+    Form("reverse, lengths, resets", ends=True, options={"reverse": True}),
+    Form("recurrent mask", mask=True),
+    Form("no bias", bias=False),
+]
+
+
+class Check(NamedTuple):
+    """One comparison."""
+
+    cell: Cell
+    form: Form
+    case: Case
+    precision: str  # highest, default
+
+
+def checks(cells: list[Cell], toy: bool) -> Iterator[Check]:
+    """All of them, the most important ones first."""
+    if toy:
+        yield from (Check(cell, FORMS[0], TOY, "highest") for cell in cells)
+        return
+    for precision in ("highest", "default"):
+        for form in FORMS:
+            if form.bits is None or precision == "highest":  # of two that are one program, one
+                yield Check(cells[0], form, FULL, "default" if form.bits else precision)
+        for cell in cells[1:]:
+            for form in FORMS[:2]:
+                yield Check(cell, form, FULL, precision)
+    for form in FORMS[:3]:
+        yield Check(cells[0], form, SMALL, "highest")
+
+
+def gradients(context: Context, cells: list[Cell] = CELLS) -> Iterator[dict[str, Any] | str]:
+    """A record per check: errors over their bounds, pass or fail."""
+    every = list(checks(cells, context.options["toy"]))
+    for n, check in enumerate(every):
+        if context.left() <= 0:
+            yield f"Left out for lack of time: {len(every) - n} of {len(every)} comparisons."
+            return
+        key = {
+            "cell": check.cell.name,
+            "form": check.form.name,
+            "case": list(check.case),
+            "precision": check.precision,
+        }
+        try:
+            yield key | compared(check)
+        except Exception as error:  # a form that does not compile must not hide the others
+            yield key | {"passed": False, "reason": words(error)}
+
+
+def compared(check: Check) -> dict[str, Any]:
+    """The largest error of every array and the largest that is allowed, over its largest element.
+
+    The array that comes nearest to its bound, or passes it by most, is the worst.
+    """
+    cell, form, _, precision = check
+    given = arrays(check)
+    reverse = bool(form.options.get("reverse"))
+    wide = {k: x.astype(np.float64) if x.dtype.kind == "f" else x for k, x in given.items()}
+    right = oracle.results(cell.right, wide, reverse)
+    default = DEFAULT_BITS.get(jax.default_backend(), BFLOAT16_BITS)
+    bits = form.bits or (24 if precision == "highest" else default)
+    allowed = oracle.bounds(cell.right, given, right, reverse, bits)
+    with jax.default_matmul_precision("highest" if precision == "highest" else None):
+        found = on_device(check, given)
+    errors, ratios = {}, {}
+    for name, x in found.items():
+        assert x.shape == right[name].shape, (name, x.shape)  # NumPy would broadcast
+        largest = float(np.abs(right[name]).max()) or 1.0
+        error = finite(np.abs(np.asarray(x, np.float64) - right[name]).max())
+        errors[name] = {"error": error / largest, "bound": allowed[name] / largest}
+        ratios[name] = error / (allowed[name] or TINY)
+    worst = max(ratios, key=lambda name: ratios[name])
+    return {
+        "bits": bits,
+        "passed": ratios[worst] <= 1,
+        "worst": worst,
+        "of_bound": ratios[worst],
+        **errors[worst],
+        "errors": errors,
+    }
+
+
+def finite(error: Any) -> float:
+    """An error that is none, or infinite, as a large number: JSON has neither."""
+    return float(np.nan_to_num(error, nan=1e30, posinf=1e30))
+
+
+def arrays(check: Check) -> dict[str, np.ndarray]:
+    """Parameters, data and cotangents of order 1, in float32, as the oracle takes them."""
+    cell, form, case, _ = check
+    T, B, I, H = case
+    random = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.normal(size=shape).astype(np.float32)
+
+    params = cell.init(jax.random.key(0), I, H)._asdict()
+    given = {name: np.asarray(p) for name, p in params.items()}
+    given["b_h"] = normal(H) / 10  # zeros would hide that it is left out
+    if not form.bias:
+        del given["b_h"]
+    given["xs"] = random.integers(0, I, (T, B)).astype(np.int32) if form.ids else normal(T, B, I)
+    given |= {"h0": normal(B, H), "dh_last": normal(B, H), "dhs": normal(T, B, H)}
+    keep = random.integers(0, 2, (B, H)).astype(np.float32) * 2
+    given["recurrent_mask"] = keep if form.mask else np.ones((B, H), np.float32)
+    lengths, resets = random.integers(0, T + 1, B), random.random((T, B)) < 1 / 10
+    given["lengths"] = lengths if form.ends else np.full(B, T)
+    given["resets"] = resets if form.ends else np.zeros((T, B), bool)
+    given["reset_state"] = normal(B, H)
+    return given
+
+
+def on_device(check: Check, given: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Outputs and cotangents by name, of what the form hands over; all of it traced."""
+    cell, form, _, _ = check
+    left_out = set() if form.ends else {"lengths", "resets", "reset_state"}
+    left_out |= set() if form.mask else {"recurrent_mask"}
+    data = {name: jnp.asarray(x) for name, x in given.items() if name not in left_out}
+    cotangents = data.pop("dh_last"), data.pop("dhs")
+    floats = {name: x for name, x in data.items() if jnp.issubdtype(x.dtype, jnp.floating)}
+    params = cell.init(jax.random.key(0), *given["w_ih"].shape)  # for its type
+    run = partial(cell.run, **form.options)
+    if form.mapped:
+        axes = [BATCH_AXIS.get(name, 0) if name in data else None for name in ORDER]
+        run = jax.vmap(run, (None, *axes), (0, 1))
+
+    @jax.jit
+    def outputs_and_gradients(floats: Any, data: Any, cotangents: Any) -> dict[str, Any]:
+        def call(floats: dict[str, Any]) -> Any:
+            a = data | floats
+            own = type(params)(**{name: a.get(name) for name in params._fields})
+            return run(own, *(a.get(name) for name in ORDER))
+
+        (h_last, hs), vjp = jax.vjp(call, floats)
+        dh_last, dhs = cotangents
+        return {"h_last": h_last, "hs": hs, **vjp((dh_last, dhs.astype(hs.dtype)))[0]}
+
+    return outputs_and_gradients(floats, data, cotangents)

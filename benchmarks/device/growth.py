@@ -1,0 +1,178 @@
+"""How far a gradient goes in T, B and H until the memory ends, and what it takes on the way.
+
+XLA says what a program needs before it runs: one that needs more than `--memory-share` of what is
+free is not run. A size is not begun whose time, foreseen from the one before, is more than is left.
+"""
+
+from collections.abc import Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import jrnn
+from benchmarks import kernel
+from benchmarks.cases import TOY_CASES, Case, data
+from benchmarks.device.runner import Context, words
+from benchmarks.measuring import (
+    Program,
+    as_program,
+    compare,
+    compile_anew,
+    figures,
+    time_in_turn,
+    time_once,
+    tolerance,
+)
+from benchmarks.rivals import autodiff
+
+SHARE = {"cpu": 0.25}  # of the free memory, if `--memory-share` does not say; a CPU is shared
+OTHERS_SHARE = 0.9
+SLOW_SECONDS = 0.2  # programs that take as long have one turn, not three
+PROGRAMS = ("jrnn", "hoisted")
+CALLS = 5  # of each program at a size: one that is timed roughly, and the turns
+
+
+class Axis(NamedTuple):
+    """What grows, from where."""
+
+    name: str
+    start: Case
+    factor: int  # from size to size
+
+    def at(self, n: int) -> Case:
+        """The start with its size multiplied n times."""
+        return self.start._replace(**{self.name: getattr(self.start, self.name) * self.factor**n})
+
+    def rest(self) -> str:
+        """What does not grow."""
+        sizes = self.start._asdict()
+        return ", ".join(f"{name} = {sizes[name]}" for name in sizes if name != self.name)
+
+
+AXES = [
+    Axis("T", Case(64, 64, 256, 512), 4),
+    Axis("B", Case(64, 16, 256, 512), 4),
+    Axis("H", Case(16, 64, 256, 256), 2),
+]
+
+
+class TooLargeError(Exception):
+    """A program does not fit into what may be used."""
+
+
+def growth(context: Context) -> Iterator[dict[str, Any] | str]:
+    """A record per axis, size and program; a line for the end of each axis."""
+    limit, said = usable_bytes(context.options["memory_share"])
+    yield said
+    axes = [Axis("T", TOY_CASES[1], 2)] if context.options["toy"] else AXES
+    for n, axis in enumerate(axes):
+        # What is left is shared among the axes that are left.
+        until = context.left() * (1 - 1 / (len(axes) - n))
+        yield from along(axis, context, until, limit)
+
+
+def usable_bytes(share: float | None) -> tuple[float, str]:
+    """Of the device, and a sentence that says of what it is a share."""
+    device = jax.devices()[0]
+    share = share or SHARE.get(device.platform, OTHERS_SHARE)
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+        whose = "JAX's allocator has free"
+    elif device.platform == "cpu":
+        free, whose = _available(), "this machine has free"
+    else:
+        raise RuntimeError(f"{device.device_kind} does not say how much memory it has")
+    limit = share * free
+    said = f"At most {limit / 1e9:,.1f} GB, {share:.0%} of the {free / 1e9:,.1f} GB that {whose}."
+    return limit, said
+
+
+def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[Any]:
+    """Larger and larger, until every program has come to its end or `until` seconds are left."""
+    alive, last, n = list(PROGRAMS), 0.0, 0
+    while alive and not (context.options["toy"] and n == 2):
+        size = f"{axis.name} = {getattr(axis.at(n), axis.name):,}"
+        foreseen = CALLS * last * axis.factor ** (2 if axis.name == "H" else 1)
+        if context.left() - until < foreseen or context.left() <= 0:
+            about = f": it would take about {foreseen:.0f} s" if foreseen else ""
+            yield f"{axis.name} ends before {size} for lack of time{about}."
+            return
+        point = Point(axis.at(n), compared=n == 0)
+        ready: list[Program] = []
+        for name in list(alive):
+            try:
+                ready.append(point.program(name, limit))
+            except Exception as error:  # too large, or out of memory all the same
+                why = str(error) if isinstance(error, TooLargeError) else words(error)
+                yield f"{name} ends before {size}: {why}"
+                alive.remove(name)
+        if not ready:
+            return
+        last = sum(map(time_once, ready))
+        times = time_in_turn(ready, 1 if last > SLOW_SECONDS else 3, context.left)
+        for program in ready:
+            yield {
+                "axis": axis.name,
+                "at": getattr(axis.at(n), axis.name),
+                "case": list(axis.at(n)),
+                "row": f"{axis.rest()}, float32",
+                "program": program.name,
+                "activation": "tanh",
+                **figures(program, times[program.name]),
+            }
+        n += 1
+
+
+class Point:
+    """One size: its arrays, made once for all programs and only if one of them fits."""
+
+    def __init__(self, case: Case, compared: bool) -> None:
+        self.case, self.compared = case, compared
+
+    def program(self, name: str, limit: float) -> Program:
+        """Compiled; called once if it fits, and compared where the axis starts."""
+        scans = kernel.recurrences(self.case, "native", "float32", ["autodiff"])
+        (one,) = (r for r in scans if r.name == name)
+        shapes = jax.eval_shape(lambda: arguments(self.case))
+        compiled, seconds = compile_anew(kernel.cost_and_gradient(one), shapes)
+        m = compiled.memory_analysis()
+        needed = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
+        if needed > limit:
+            raise TooLargeError(f"it would need {needed / 1e9:,.1f} GB")
+        arrays = partial(kernel.gradient_arrays, one)
+        program = as_program(name, compiled, seconds, self.arguments, arrays)
+        if self.compared:
+            compare(program, self.expected, tolerance("float32"))
+        else:
+            program.call()
+        return program
+
+    @cached_property
+    def arguments(self) -> tuple[Any, ...]:
+        if self.compared:
+            return jax.tree.map(jnp.asarray, tuple(data(self.case)))
+        return jax.jit(arguments, static_argnums=0)(self.case)
+
+    @cached_property
+    def expected(self) -> Any:
+        return kernel.reference(data(self.case), autodiff.naive, gradient=True)
+
+
+def arguments(case: Case) -> tuple[jrnn.RNNParams, jax.Array, jax.Array]:
+    """Parameters, xs and y, made on the device."""
+    T, B, I, H = case
+    keys = jax.random.split(jax.random.key(0), 4)
+    w_ih, w_hh = (jax.random.normal(k, (n, H)) / n**0.5 for k, n in zip(keys, (I, H), strict=False))
+    params = jrnn.RNNParams(w_ih, w_hh, jnp.full(H, 0.1))
+    return params, jax.random.normal(keys[2], (T, B, I)), jax.random.normal(keys[3], (T, B, H))
+
+
+def _available() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError("/proc/meminfo does not say what memory is available")

@@ -1,0 +1,126 @@
+"""The page: one JSON with everything, and the Markdown and the chart that are made of it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import charts, claims, machine
+from benchmarks.device import tables
+from benchmarks.report import table
+from jrnn.files import write_whole
+
+CHARTED = ("recurrences", "training", "growth")
+BUSY = 0.5  # of the cores, with the work of others
+
+
+def write(out: Path, page: dict[str, Any]) -> None:
+    """`device.json` and `device.md`, each whole or as it was.
+
+    Args:
+        out: the folder.
+        page: name, command, date, whether there is a chart, and the parts as `Result.as_dict`
+            gives them.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "device.json", (json.dumps(page, indent=1) + "\n").encode())
+    write_whole(out / "device.md", markdown(page).encode())
+
+
+def chart(out: Path, page: dict[str, Any]) -> str:
+    """`device.png`; what stands in the way of it, or nothing."""
+    by_name = {part["name"]: part["records"] for part in page["parts"]}
+    recurrences, *others = (by_name.get(name, []) for name in CHARTED)
+    if not any([recurrences, *others]):
+        return "No chart: nothing that it would show was measured."
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        title = f"{page['name']}, {page['date']}"
+        charts.device(out / "device.png", title, tables.by_row(recurrences), *others)
+    except Exception as error:  # matplotlib is an extra; whatever it is, the figures are there
+        return f"No chart: {type(error).__name__}: {error}"
+    return ""
+
+
+def markdown(page: dict[str, Any]) -> str:
+    """The whole text; nothing stands in it that is not in the JSON."""
+    texts = [*head(page), *(text for part in page["parts"] for text in section(part))]
+    return "\n\n".join(filter(None, texts)) + "\n"
+
+
+def head(page: dict[str, Any]) -> Iterator[str]:
+    """The machine, the command, the date, and what was found in short."""
+    yield f"# {page['name']}"
+    yield f"    {page['command']}"
+    described = [r["machine"] for part in page["parts"] for r in part["records"] if "machine" in r]
+    yield " ".join([f"{page['date']}.", *map(machine.sentence, described)])
+    yield "\n".join(f"- {line}" for line in in_short(page["parts"]))
+    rows = [
+        [part["title"], state(part), f"{part['seconds']:.0f}", len(part["records"])]
+        for part in page["parts"]
+    ]
+    yield table(["part", "", "seconds", "results"], rows)
+    yield page["chart"] or "![times over jrnn's, characters per second, growth](device.png)"
+
+
+def state(part: dict[str, Any]) -> str:
+    """What became of it, in bold where that is not as it should be."""
+    if part["state"] == "done":
+        wrong = sum(not r.get("passed", True) for r in part["records"])
+        return f"done, **{wrong} wrong**" if wrong else "done"
+    bold = part["state"] in ("failed", "stopped", "interrupted")
+    word = f"**{part['state']}**" if bold else part["state"]
+    return f"{word}: {part['reason']}" if part["reason"] else word
+
+
+def section(part: dict[str, Any]) -> Iterator[str]:
+    """Of one part: how it ended if not well, its tables, and its lines."""
+    yield f"## {part['title']}"
+    if part["state"] != "done":
+        yield state(part)
+    if part["records"]:
+        yield from tables.TABLES[part["name"]](part["records"])
+    if part["lines"]:
+        yield "\n".join(f"- {line}" for line in part["lines"])
+
+
+def in_short(parts: list[dict[str, Any]]) -> Iterator[str]:
+    """The sentences that one would quote."""
+    found = {part["name"]: part["records"] for part in parts}
+    for r in found.get("device", []):
+        if "load" in r and r["load"] > BUSY * r["machine"]["cores"]:
+            load = f"load {r['load']:.1f} on {r['machine']['cores']} cores"
+            yield f"**The machine was busy: {load}. Times mean little.**"
+    for name, what in JUDGED.items():
+        if records := found.get(name):
+            yield tables.verdict(what, records)
+    said = claims.of_kernel(tables.by_row(found.get("recurrences", [])))
+    said += claims.of_train_step(found.get("training", []))
+    for claim in said:
+        if claim.text in QUOTED:
+            yield str(claim)
+    for part in parts:
+        if part["state"] in ("failed", "stopped", "interrupted"):
+            yield f"{part['title']}: {state(part)}"
+
+
+JUDGED = {
+    "gradients": "comparisons with NumPy in float64",
+    "hopper": "runs of one kernel per sequence",
+    "races": "searches for races",
+    "exchange": "runs of kernels that may hang",
+}
+QUOTED = {
+    "forward + backward: best autodiff / jrnn",
+    "forward + backward: best JAX library / jrnn",
+    "forward + backward: torch / jrnn",
+    "forward + backward: matmul floor / jrnn",
+    "forward + backward: jrnn's temporary bytes / the smallest autodiff's",
+    "forward: best of autodiff and JAX libraries / jrnn",
+    "best autodiff / jrnn",
+    "best JAX library / jrnn",
+    "torch / jrnn",
+}

@@ -1,0 +1,184 @@
+"""The six rows of `benchmarks.kernel` on this device, beside the rivals, most telling table first.
+
+The programs, the comparison before anything is timed and the turns are those of that program; a
+rival that is missing, does not compile or computes something else costs a line here.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from benchmarks import kernel
+from benchmarks.cases import CASES, TOY_CASES, Case, Data, data
+from benchmarks.device.runner import Context, words
+from benchmarks.hlo import loop_operations
+from benchmarks.measuring import Program, compare, figures, time_once, tolerance
+from benchmarks.rivals import autodiff, available, load
+
+ORDER = [2, 1, 4, 3, 5, 6]  # of the rows: the character model's first, nearly a matmul last
+GROUP_SECONDS = 4  # of the turns of one table row
+ROUNDS = (1, 7)  # least and most turns
+SLOW_SECONDS = 3  # a rival whose call takes as long is not timed: a turn is several calls
+
+
+class Table(NamedTuple):
+    """What stands in one table."""
+
+    gradient: bool
+    dtype: str
+    route: str  # native, vmap
+
+
+TABLES = [
+    Table(True, "float32", "native"),
+    Table(True, "bfloat16", "native"),
+    Table(False, "float32", "native"),
+    Table(True, "float32", "vmap"),
+    Table(False, "bfloat16", "native"),
+    Table(True, "bfloat16", "vmap"),
+    Table(False, "float32", "vmap"),
+    Table(False, "bfloat16", "vmap"),
+]
+
+
+class Row:
+    """Data of one case, and what its results are compared with, made when it is asked for."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.given = data(case)
+        self.known: dict[tuple[str, bool], Any] = {}
+
+    def expected(self, activation: str, gradient: bool) -> Any:
+        if (activation, gradient) not in self.known:
+            phi = partial(autodiff.naive, phi=jax.nn.relu)
+            scan = phi if activation == "relu" else autodiff.naive
+            self.known[activation, gradient] = kernel.reference(self.given, scan, gradient)
+        return self.known[activation, gradient]
+
+
+def recurrences(context: Context) -> Iterator[dict[str, Any] | str]:
+    """A record per table, row and program."""
+    toy = context.options["toy"]
+    rows = {1: Row(TOY_CASES[1])} if toy else {n: Row(CASES[n]) for n in ORDER}
+    rivals, lines = available([r for r in context.options["rivals"] if r in kernel.RIVALS])
+    yield from lines
+    for n, table in enumerate(TABLES[:1] if toy else TABLES):
+        for number, row in rows.items():
+            if context.left() <= 0:
+                after = "; ".join(_title(t) for t in TABLES[n + 1 :]) or "nothing"
+                yield (
+                    f"Left out for lack of time: {_title(table)} from row {number} on (the order "
+                    f"is {', '.join(map(str, rows))}), and {after}."
+                )
+                return
+            yield from measured(context, table, number, row, rivals)
+
+
+def _title(table: Table) -> str:
+    return f"{table.route}, {table.dtype}, {'forward + backward' if table.gradient else 'forward'}"
+
+
+def measured(
+    context: Context, table: Table, number: int, row: Row, rivals: list[str]
+) -> Iterator[dict[str, Any] | str]:
+    """The programs of one table row: compiled, compared, then timed in turn."""
+    ready: dict[str, tuple[Program, str, float]] = {}
+    late: list[str] = []
+    seconds = 0.0
+    for name, activation, make in candidates(table, row.case, row.given, rivals):
+        at = f"row {number}, {_title(table)}: {name} is left out"
+        if context.left() <= 0:
+            late.append(name)
+            continue
+        if ready and own(activation) not in (*ready, name):
+            yield f"{at}: {own(activation)} has no time to set it against."
+            continue
+        try:
+            program, expected = make(), row.expected(activation, table.gradient)
+            error = max(compare(program, expected, tolerance(table.dtype)).values())
+            once = time_once(program)
+        except Exception as failure:  # of the compiler, the memory, or the comparison
+            yield f"{at}: {words(failure)}"
+            if name == "jrnn":
+                return
+            continue
+        if once > SLOW_SECONDS and name != own(activation):
+            yield f"{at}: a call takes {once:.1f} s."
+            continue
+        seconds += once
+        ready[name] = program, activation, error
+    if late:
+        yield f"Left out for lack of time: row {number}, {_title(table)}: {', '.join(late)}."
+    if "jrnn" not in ready:
+        return
+    rounds = int(np.clip(GROUP_SECONDS / max(seconds, 1e-3), *ROUNDS))
+    programs = [program for program, _, _ in ready.values()]
+    toy = context.options["toy"]
+    times, speed = kernel.time_beside_matmul(programs, rounds, toy, context.left)
+    for name, (program, activation, error) in ready.items():
+        yield {
+            "row": number,
+            "platform": jax.default_backend(),
+            **table._asdict(),
+            "case": list(row.case),
+            "program": name,
+            "activation": activation,
+            **figures(program, times[name]),
+            "floor_ms": 1e3 * row.case.flops(table.gradient) / speed,
+            "error": error,
+            "operations_per_step": operations_per_step(program, row.case.T),
+        }
+
+
+def own(activation: str) -> str:
+    """jrnn's program that a rival's time is set against."""
+    return "jrnn relu" if activation == "relu" else "jrnn"
+
+
+def candidates(
+    table: Table, case: Case, given: Data, rivals: list[str]
+) -> Iterator[tuple[str, str, Callable[[], Program]]]:
+    """(name, activation, what compiles it) of every program, jrnn's before those it is set against.
+
+    One rival after the other is asked for its programs: one that fails there is a program that
+    fails when it is made.
+    """
+    seen = set()
+    for rival in ["", *(name for name in rivals if name != "torch")]:
+        try:
+            found = kernel.recurrences(case, table.route, table.dtype, [rival] if rival else [])
+        except Exception as error:
+            yield rival, "tanh", partial(_fail, error)
+            continue
+        for one in found:
+            if one.name not in seen:
+                seen.add(one.name)
+                make = partial(kernel.program, one, given, table.gradient, 1)
+                yield one.name, one.activation, make
+    if "torch" in rivals and table.route == "native":
+        yield "torch", "tanh", partial(_torch, table, case, given)
+
+
+def _fail(error: Exception) -> Program:
+    raise error
+
+
+def _torch(table: Table, case: Case, given: Data) -> Program:
+    torch = load("torch")
+    device = torch.device_like_jax()
+    (program,) = torch.programs(case, given, table.gradient, device, table.dtype)
+    return program
+
+
+def operations_per_step(program: Program, T: int) -> float | None:
+    """Of the program that was compiled for this device. Of a TPU they are no launches: None."""
+    if program.hlo is None or jax.default_backend() == "tpu":
+        return None
+    try:
+        return sum(loop_operations(program.hlo())) / T
+    except ValueError:  # a loop whose trips are not in the text
+        return None

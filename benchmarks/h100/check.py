@@ -1,0 +1,233 @@
+"""Whether the kernels are right on a Hopper, twice the same, and what a step costs there.
+
+    python -m benchmarks.h100.check            # forward, backward, a whole gradient
+    python -m benchmarks.h100.check --races    # small enough for compute-sanitizer
+
+`python -m benchmarks.device` runs the same, and those that may hang last.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import kernel
+from benchmarks.cases import CASES, Case, data
+from benchmarks.device.gradients import finite
+from benchmarks.device.runner import Context, words
+from benchmarks.h100 import cluster, grid, is_hopper, network, one_block, plain, split
+from benchmarks.measuring import ROUNDED_TOLERANCE, Program, compare, compile_program, time_in_turn
+from benchmarks.rivals import Recurrence, autodiff, available, jrnn_itself, load
+
+ROUNDS = 5
+ROUNDED = 8e-3  # of states in [-1, 1] that are kept in bfloat16, and of deltas, over their norm
+SHAPES = [  # T, B, H, and sequences of a block
+    (8, 16, 128, 16),
+    (512, 32, 256, 16),
+    (512, 32, 128, 32),
+    (512, 512, 256, 16),
+    (512, 2048, 256, 16),
+    (2048, 32, 256, 16),
+]
+EXCHANGE = (128, 64, 512)
+RACE = SHAPES[0]
+SANITIZERS = ("compute-sanitizer", "/usr/local/cuda/bin/compute-sanitizer")
+
+
+class Kernel(NamedTuple):
+    """One kernel at one shape, and the scan that it must agree with."""
+
+    name: str
+    case: tuple[int, int, int]  # T, B, H
+    run: Callable[..., Any]
+    scan: Callable[..., Any]
+    arguments: Callable[[], tuple[jax.Array, ...]]
+    bound: float
+
+
+def forward_arguments(T: int, B: int, H: int) -> tuple[jax.Array, ...]:
+    """xw, w, h0: normal, w of a spectral radius near 1."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    w = jax.random.normal(keys[1], (H, H)) / H**0.5
+    return jax.random.normal(keys[0], (T, H, B)), w, jax.random.normal(keys[2], (H, B))
+
+
+def backward_arguments(T: int, B: int, H: int) -> tuple[jax.Array, ...]:
+    """dhs, hs, w, dh_last."""
+    xw, w, h0 = forward_arguments(T, B, H)
+    keys = jax.random.split(jax.random.key(1))
+    dhs = jax.random.normal(keys[0], (T, H, B)).astype(jnp.bfloat16)
+    return dhs, jax.jit(plain.forward)(xw, w, h0)[0], w, jax.random.normal(keys[1], (H, B))
+
+
+def kernels(shapes: list[tuple[int, int, int, int]] = SHAPES) -> Iterator[Kernel]:
+    """Those of one block per sequences, which need no other block."""
+    for T, B, H, Bb in shapes:
+        case = (T, B, H)
+        run = partial(one_block.forward, Bb=Bb)
+        given = partial(forward_arguments, *case)
+        yield Kernel("forward", case, run, plain.forward, given, ROUNDED)
+        run, given = partial(one_block.backward, Bb=Bb), partial(backward_arguments, *case)
+        yield Kernel("backward", case, run, plain.backward, given, ROUNDED)
+    for P, bound in ((2, 1e-3), (3, 1e-4)):
+        case = (512, 32, 128)
+        run, given = partial(split.forward, P=P), partial(forward_arguments, *case)
+        name = f"forward, float32 by {P} parts"
+        yield Kernel(name, case, run, plain.forward_float32, given, bound)
+
+
+def recorded(name: str, case: Sequence[int], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The record of what was found, or of why it was not: one kernel must not hide the others."""
+    key = {"kernel": name, "case": list(case)}
+    try:
+        return key | find()
+    except Exception as error:
+        return key | {"passed": False, "reason": words(error)}
+
+
+def found(error: float, bound: float, programs: list[Program], steps: int) -> dict[str, Any]:
+    """The first program's error, whether it is the same twice, and the times of all."""
+    first, again = (jax.tree.leaves(jax.tree.map(np.asarray, programs[0].call())) for _ in range(2))
+    same = all(bool((a == b).all()) for a, b in zip(first, again, strict=True))
+    times = time_in_turn(programs, ROUNDS)
+    return {
+        "passed": error <= bound and same,
+        "worst": "the second run" if error <= bound else "the result",
+        "error": error,
+        "bound": bound,
+        "same_twice": same,
+        "us_per_step": {name: 1e6 * t.minimum / steps for name, t in times.items()},
+    }
+
+
+def checked(one: Kernel) -> dict[str, Any]:
+    """Compared with its scan, run twice, timed beside it."""
+    args = one.arguments()
+    ours, scan = (
+        compile_program(name, f, args, lambda result: {})
+        for name, f in (("kernel", one.run), ("scan", one.scan))
+    )
+    result, right = (np.asarray(_all_steps(p.call()), np.float32) for p in (ours, scan))
+    error = finite(np.abs(result - right).max() / max(np.abs(right).max(), 1))
+    return found(error, one.bound, [ours, scan], one.case[0])
+
+
+def _all_steps(result: Any) -> Any:
+    return result[0] if isinstance(result, list | tuple) else result
+
+
+def whole(case: Case, gradient: bool) -> dict[str, Any]:
+    """The states, or cost and gradient, of a network: beside a plain scan, jrnn and cuDNN."""
+    given = data(case)
+    own = Recurrence("kernel", network.states, state_dtype=jnp.bfloat16)
+    jrnn = jrnn_itself.recurrences_bfloat16(case)[0]
+    (scan,) = (r for r in autodiff.recurrences_bfloat16(case) if r.name == "hoisted mixed")
+    scan = scan._replace(name="scan")
+    programs = [kernel.program(one, given, gradient, 1) for one in (own, scan, jrnn)]
+    if available(["torch"])[0]:
+        torch = load("torch")
+        for dtype in ("bfloat16", "float16"):
+            (program,) = torch.programs(case, given, gradient, torch.device_like_jax(), dtype)
+            programs.append(program._replace(name=f"cuDNN {dtype}"))
+    expected = kernel.reference(given, autodiff.naive, gradient)
+    error = max(compare(programs[0], expected, np.inf).values())
+    return found(error, ROUNDED_TOLERANCE, programs, case.T)
+
+
+def independent(context: Context) -> Iterator[dict[str, Any] | str]:
+    """What `benchmarks.device` runs of the kernels that wait for no other block."""
+    yield from available(["torch"])[1]
+    runs = [
+        (
+            f"network, {'cost and gradient' if gradient else 'states'}",
+            case,
+            partial(whole, case, gradient),
+        )
+        for case in (CASES[2], CASES[1])
+        for gradient in (True, False)
+    ]
+    yield from each(context, runs + [(k.name, k.case, partial(checked, k)) for k in kernels()])
+
+
+def each(context: Context, runs: list[Any]) -> Iterator[dict[str, Any] | str]:
+    """A record per run, while there is time."""
+    for name, case, find in runs:
+        if context.left() <= 0:
+            yield f"Left out for lack of time: {name} at {', '.join(map(str, case))}, and after."
+            return
+        yield recorded(name, case, find)
+
+
+def exchange(context: Context) -> Iterator[dict[str, Any] | str]:
+    """Those whose blocks wait for each other; one that hangs is ended with its part."""
+    given = partial(forward_arguments, *EXCHANGE)
+    runs: dict[str, Callable[..., Any]] = {
+        "forward, cluster of 4": partial(cluster.forward, C=4),
+        "forward, cluster of 8": partial(cluster.forward, C=8),
+        "forward, grid of 8": partial(grid.forward, G=8),
+    }
+    every = [Kernel(n, EXCHANGE, run, plain.forward, given, ROUNDED) for n, run in runs.items()]
+    yield from each(context, [(k.name, k.case, partial(checked, k)) for k in every])
+
+
+def races(context: Context) -> Iterator[dict[str, Any] | str]:
+    """compute-sanitizer's racecheck of a small run."""
+    sanitizer = next(filter(None, map(shutil.which, SANITIZERS)), None)
+    if sanitizer is None:
+        yield "No compute-sanitizer here (it comes with CUDA's toolkit): races are not looked for."
+        return
+    command = [sanitizer, "--tool", "racecheck", sys.executable, "-m", __name__, "--races"]
+    root = Path(__file__).parents[2]
+    limit = max(context.left(), 1)
+    try:
+        done = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=limit, check=False
+        )
+    except subprocess.TimeoutExpired:
+        yield f"compute-sanitizer did not end within {limit:.0f} s."
+        return
+    said = [line.strip("= ") for line in done.stdout.splitlines() if "RACECHECK SUMMARY" in line]
+    ran = "forward and backward ran" in done.stdout
+    summary = said[-1] if said else f"no summary; exit status {done.returncode}"
+    yield {
+        "kernel": "forward, backward",
+        "case": list(RACE[:3]),
+        "passed": ran and "SUMMARY: 0 hazards" in summary,
+        "reason": summary if ran else f"the kernels did not run: {done.stderr.strip()[-300:]}",
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0; 1 without a Hopper, or if a kernel is wrong."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.h100.check", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--races", action="store_true", help="only what racecheck can wait for")
+    args = parser.parse_args(argv)
+    device = jax.devices()[0]
+    if not is_hopper(device):
+        print(f"error: expected a Hopper GPU; got {device.device_kind}", file=sys.stderr)
+        return 1
+    if args.races:
+        for one in list(kernels([RACE]))[:2]:
+            jax.block_until_ready(jax.jit(one.run)(*one.arguments()))
+        print("forward and backward ran")
+        return 0
+    results = list(independent(Context({}, time.monotonic() + 3600)))
+    for result in results:
+        print(result)
+    return 0 if all(r["passed"] for r in results if isinstance(r, dict)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Forward in nearly float32, as `one_block.forward`: the tensor cores have no float32.
+
+An operand is a sum of P parts of bfloat16, of which each holds the 8 digits that those before it
+leave; of the products of parts i and j those with i + j < P count. P = 2 gives 16 digits by three
+products, P = 3 the 24 of float32 by six.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from benchmarks.h100.blocks import UNITS, arrivals, call, product, shared, wait_for_all
+
+
+def parts_of(x: Any, P: int) -> list[Any]:
+    """P arrays of bfloat16 that add up to x, but for what is left."""
+    parts = []
+    for _ in range(P):
+        part = x.astype(jnp.bfloat16)
+        parts.append(part)
+        x = x - part.astype(jnp.float32)
+    return parts
+
+
+def forward(
+    xw: jax.Array,
+    w: jax.Array,
+    h0: jax.Array,
+    *,
+    P: int,
+    Bb: int = 16,
+    interpret: Any = None,
+) -> Any:
+    """All states and the last one.
+
+    Args:
+        xw: `[T, H, B]` float32.
+        w: `[H, H]`; H at most 192 for P = 2, 128 for P = 3, or shared memory is too small.
+        h0: `[H, B]` float32.
+        P: parts of an operand.
+        Bb: as in `one_block.forward`.
+        interpret: as in `blocks.call`.
+
+    Returns:
+        `hs [T, H, B]` and `h_last [H, B]`, float32.
+    """
+    T, H, B = xw.shape
+    half, single, n = jnp.bfloat16, jnp.float32, H // UNITS
+    body = partial(_forward, T=T, Bb=Bb, P=P)
+    outputs = [jax.ShapeDtypeStruct((T, H, B), single), jax.ShapeDtypeStruct((H, B), single)]
+    scratch = [
+        shared((P, H, H), half, Bb),
+        shared((2, P, H, Bb), half),
+        shared((2, H, Bb), single),
+        shared((2, H, Bb), single),
+        plgpu.Barrier(num_arrivals=P, num_barriers=n),
+        *(arrivals(n), arrivals(n), plgpu.Barrier(num_arrivals=n)),
+    ]
+    arrays = (xw, jnp.stack(parts_of(w.T, P)), h0)
+    return call(body, outputs, scratch, {"b": B // Bb}, n, arrays, interpret=interpret)
+
+
+def _forward(*refs: Any, T: int, Bb: int, P: int) -> None:
+    xw, wT, h0, hs, h_last, w, h, x, s, w_there, x_there, s_there, step_done = refs
+    wg = lax.axis_index("wg")
+    rows, columns = pl.ds(wg * UNITS, UNITS), pl.ds(lax.axis_index("b") * Bb, Bb)
+
+    def fetch(t: Any, slot: Any) -> None:
+        plgpu.copy_gmem_to_smem(xw.at[t, rows, columns], x.at[slot, rows], x_there.at[wg])
+
+    def put(h_t: Any, slot: Any) -> None:
+        for p, part in enumerate(parts_of(h_t, P)):
+            h[slot, p, rows] = part
+
+    for p in range(P):
+        plgpu.copy_gmem_to_smem(wT.at[p, rows], w.at[p, rows], w_there.at[wg])
+    plgpu.copy_gmem_to_smem(h0.at[rows, columns], s.at[0, rows], s_there.at[wg])
+    fetch(0, 0)
+    plgpu.barrier_wait(s_there.at[wg])
+    put(s[0, rows], 0)
+    plgpu.barrier_wait(w_there.at[wg])
+    wait_for_all(step_done)
+
+    def step(t: Any, nothing: Any) -> Any:
+        slot = lax.rem(t, 2)
+        plgpu.barrier_wait(x_there.at[wg])
+        pl.when(t + 1 < T)(lambda: fetch(t + 1, 1 - slot))
+        pairs = [(w.at[i, rows], h.at[slot, j]) for i in range(P) for j in range(P - i)]
+        h_t = jnp.tanh(product(Bb, *pairs) + x[slot, rows])
+        plgpu.wait_smem_to_gmem(1, wait_read_only=True)  # h_{t-2} has left its buffer
+        put(h_t, 1 - slot)
+        s[1 - slot, rows] = h_t
+        wait_for_all(step_done)
+        plgpu.copy_smem_to_gmem(s.at[1 - slot, rows], hs.at[t, rows, columns])
+        return nothing
+
+    lax.fori_loop(0, T, step, ())
+    plgpu.copy_smem_to_gmem(s.at[T % 2, rows], h_last.at[rows, columns])
+    plgpu.wait_smem_to_gmem(0)

@@ -1,0 +1,576 @@
+"""`python -m benchmarks.device` at toy size: what is wrong is said, and a page comes out always."""
+
+import ast
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import typing
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle as oracle_of_elements
+import pytest
+from jax import lax
+
+import jrnn
+from benchmarks.device import __main__ as command
+from benchmarks.device import gradients, growth, oracle, page, recurrences, runner, training
+from benchmarks.device.gradients import CELLS, FORMS, TOY, Cell, Check, Form, arrays, compared
+from benchmarks.device.runner import Context, Part, run
+from benchmarks.h100 import check, network, one_block, plain, split
+from benchmarks.measuring import Program, time_in_turn
+from benchmarks.rivals import autodiff
+from jrnn.cell import ActivationName
+
+ROOT = Path(__file__).parents[1]
+TOY_OPTIONS = {"toy": True, "rivals": ["autodiff"], "memory_share": None}
+
+
+def context(seconds=3600, **options):
+    return Context(TOY_OPTIONS | options, time.monotonic() + seconds)
+
+
+def by_kind(found):
+    """(records, lines)."""
+    found = list(found)
+    return [r for r in found if isinstance(r, dict)], [r for r in found if isinstance(r, str)]
+
+
+# --- the oracle ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+@pytest.mark.parametrize(
+    "form",
+    [Form("all", ends=True, mask=True), Form("ids", ids=True, ends=True), Form("b", bias=False)],
+    ids=lambda form: form.name,
+)
+def test_the_oracle_of_arrays_is_the_oracle_of_elements(cell, form, reverse):
+    given = arrays(Check(cell, form, TOY, "highest"))
+    given = {k: x.astype(float) if x.dtype.kind == "f" else x for k, x in given.items()}
+    found = oracle.results(cell.right, given, reverse)
+    activation = cell.run.keywords["activation"] if isinstance(cell.run, partial) else "tanh"
+    (h_last, hs), gradients_ = oracle_of_elements.rnn(
+        (given["w_ih"], given["w_hh"], given.get("b_h")),
+        *(given["xs"], given["h0"], activation, given["dh_last"], given["dhs"]),
+        **{k: given[k] for k in ("lengths", "resets", "reset_state", "recurrent_mask")},
+        reverse=reverse,
+    )
+    expected = {"h_last": h_last, "hs": hs, **gradients_}
+    assert found.keys() == expected.keys()
+    for name, x in expected.items():
+        np.testing.assert_allclose(found[name], x, rtol=0, atol=1e-12 * (abs(x).max() or 1))
+
+
+def test_the_oracle_shares_no_code_with_the_package():
+    tree = ast.parse(Path(oracle.__file__).read_text())
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    modules = {n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in imports}
+    assert modules == {"collections.abc", "typing", "numpy"}
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def test_every_cell_and_activation_of_the_package_is_compared():
+    cells = [n.removeprefix("init_") for n in dir(jrnn) if n.startswith("init_")]
+    cells = {n for n in cells if hasattr(jrnn, f"{n}_cell")}
+    compared_cells = {getattr(cell.run, "func", cell.run).__name__ for cell in CELLS}
+    assert cells == compared_cells
+    names = {cell.name.removeprefix("rnn").removeprefix(", ") or "tanh" for cell in CELLS}
+    assert names == set(typing.get_args(ActivationName))
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_every_form_of_the_package_passes(form):
+    found = compared(Check(CELLS[0], form, TOY, "default" if form.bits else "highest"))
+    assert found["passed"], found
+    outputs = {"h_last", "hs", "w_ih", "w_hh", "h0"}
+    assert outputs <= found["errors"].keys()
+    assert ("xs" in found["errors"]) != form.ids
+    assert ("b_h" in found["errors"]) == form.bias
+    assert ("reset_state" in found["errors"]) == form.ends
+    assert any(e["error"] > 0 for e in found["errors"].values())
+
+
+def scanned(step, params, xs, h0, *ends):
+    def both(s, x):
+        s = step(params, x, s)
+        return s, s
+
+    return lax.scan(both, h0, xs)
+
+
+ALPHA = 0.25
+
+
+def leaky(params, x, s):
+    a = x @ params.w_ih + s @ params.w_hh + params.b_h
+    return (1 - ALPHA) * s + ALPHA * jnp.tanh(a)
+
+
+def leaky_bias_outside(params, x, s):
+    """The bias has lost its factor, as in a compiler's fault that is known."""
+    a = x @ params.w_ih + s @ params.w_hh
+    return (1 - ALPHA) * s + ALPHA * jnp.tanh(a) + params.b_h
+
+
+RIGHT_LEAKY = oracle.Cell(
+    lambda a, e: (1 - ALPHA) * e + ALPHA * np.tanh(a),
+    lambda ds, a, e: (ALPHA * ds / np.cosh(a) ** 2, (1 - ALPHA) * ds),
+)
+
+
+@jax.custom_jvp
+def slightly_more(w):
+    return w
+
+
+slightly_more.defjvp(lambda primals, tangents: (primals[0], 1.001 * tangents[0]))
+
+
+def off_by_a_thousandth(params, *data, **options):
+    return jrnn.rnn(params._replace(w_hh=slightly_more(params.w_hh)), *data, **options)
+
+
+CASES = [
+    (Cell("leaky", jrnn.init_rnn, partial(scanned, leaky), RIGHT_LEAKY), None),
+    (Cell("leaky", jrnn.init_rnn, partial(scanned, leaky_bias_outside), RIGHT_LEAKY), "hs"),
+    (Cell("rnn", jrnn.init_rnn, off_by_a_thousandth, oracle.TANH), "w_hh"),
+    (Cell("rnn", jrnn.init_rnn, jrnn.rnn, oracle.RELU), "hs"),
+]
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize(("cell", "wrong"), CASES, ids=["right", "bias", "0.1 %", "activation"])
+def test_a_line_in_the_table_is_a_cell_and_a_wrong_one_is_found(cell, wrong):
+    found = compared(Check(cell, FORMS[0], TOY, "highest"))
+    assert found["passed"] == (wrong is None)
+    errors = found["errors"]
+    if wrong:
+        assert errors[wrong]["error"] > errors[wrong]["bound"]
+        assert found["of_bound"] > 100
+
+
+@pytest.mark.usefixtures("float32")
+def test_a_form_that_fails_does_not_hide_the_others_and_the_page_says_it():
+    def fails(*arguments, **options):
+        raise RuntimeError("INTERNAL: a compiler's error")
+
+    cells = [Cell("fails", jrnn.init_rnn, fails, oracle.TANH), CELLS[0]]
+    records, _ = by_kind(gradients.gradients(context(), cells))
+    assert {r["cell"] for r in records if r["passed"]} == {"rnn"}
+    assert {r["cell"] for r in records if not r["passed"]} == {"fails"}
+    part = {"name": "gradients", "title": "Gradients", "state": "done", "lines": []}
+    text = page.markdown(a_page([part | {"records": records, "reason": "", "seconds": 1.0}]))
+    assert "WRONG: fails vectors" in text.split("## Gradients")[0]
+    assert (
+        "| fails | vectors | 6, 2, 3, 4 | highest |  |  |  |  | **FAIL**: RuntimeError: INT" in text
+    )
+
+
+def test_what_there_is_no_time_for_is_said():
+    records, lines = by_kind(gradients.gradients(context(seconds=0)))
+    assert not records
+    assert lines[0].startswith("Left out for lack of time: ")
+    for part in (recurrences.recurrences, training.training):
+        records, lines = by_kind(part(context(seconds=0)))
+        assert not records
+        assert any(line.startswith("Left out for lack of time: ") for line in lines)
+
+
+# --- the other parts -----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("float32")
+def test_recurrences_without_rivals_that_are_missing_or_wrong(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flax", None)
+    monkeypatch.setitem(autodiff.SCANS, "hoisted", partial(autodiff.naive, phi=jnp.sin))
+    records, lines = by_kind(recurrences.recurrences(context(rivals=["autodiff", "flax"])))
+    assert {r["program"] for r in records} == {"jrnn", "naive", "hoisted x4"}
+    missing, wrong = lines
+    assert missing.startswith("flax is left out: --rivals: expected flax to be installed; got")
+    at = "row 1, native, float32, forward + backward: hoisted is left out"
+    assert wrong.startswith(f"{at}: ValueError: b_h of hoisted: expected the common result")
+    for r in records:
+        assert 0 < r["minimum_ms"] <= r["median_ms"]
+        assert r["error"] < 1e-5
+        assert r["operations_per_step"] >= (0 if r["program"] == "hoisted x4" else 1)
+
+
+@pytest.mark.usefixtures("float32")
+def test_training(capsys):
+    records, lines = by_kind(training.training(context(rivals=[])))
+    assert [r["program"] for r in records] == ["jrnn"]
+    rate = 1e3 * records[0]["length"] * records[0]["batch_size"] / records[0]["median_ms"]
+    assert records[0]["characters_per_second"] == pytest.approx(rate)
+    assert lines == []
+
+
+@pytest.mark.usefixtures("float32")
+def test_growth_and_the_page_of_it(tmp_path):
+    records, lines = by_kind(growth.growth(context()))
+    assert [(r["at"], r["program"]) for r in records] == [
+        *((7, "jrnn"), (7, "hoisted"), (14, "jrnn"), (14, "hoisted"))
+    ]
+    (line,) = lines
+    assert re.fullmatch(r"At most .* GB, 25% of the .* GB that this machine has free\.", line)
+
+    part = {"name": "growth", "title": "Growth", "state": "done", "reason": "", "seconds": 1.0}
+    whole = a_page([part | {"records": records, "lines": lines}])
+    whole["chart"] = page.chart(tmp_path, whole)
+    assert (tmp_path / "device.png").read_bytes()[:4] == b"\x89PNG"
+    page.write(tmp_path, whole)
+    assert json.loads((tmp_path / "device.json").read_text()) == whole
+    text = (tmp_path / "device.md").read_text()
+    assert "](device.png)" in text
+    for at in (7, 14):
+        own, scan = (r for r in records if r["at"] == at)
+        times = f"{own['minimum_ms']:.3g} | {scan['minimum_ms']:.3g} "
+        ratio = f"({scan['minimum_ms'] / own['minimum_ms']:.2f})"
+        assert f"| {at} | {times}{ratio} |" in text
+
+
+@pytest.mark.usefixtures("float32")
+def test_growth_ends_where_the_memory_does():
+    lines = list(growth.growth(context(memory_share=1e-9)))
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        *("jrnn ends before T = 7", "hoisted ends before T = 7")
+    ]
+    assert all("it would need 0.0 GB" in line for line in lines[1:])
+
+
+def test_losses_may_differ_by_more_where_matmuls_are_rounded():
+    losses = {"jrnn": 4.0, "torch": 4.01}
+    training.check_losses(losses, 0, exact=False)
+    with pytest.raises(ValueError, match=r"to 1e-05; got 4\.01"):
+        training.check_losses(losses, 0, exact=True)
+    with pytest.raises(ValueError, match=r"to 0\.01; got 4\.1"):
+        training.check_losses({"jrnn": 4.0, "torch": 4.1}, 0, exact=False)
+
+
+def test_turns_end_with_the_time():
+    calls = []
+    program = Program("a", lambda: calls.append(0), lambda x: {})
+    times = time_in_turn([program], 1000, left=lambda: 1 - len(calls))
+    assert times["a"].minimum > 0
+    assert len(calls) < 60  # two to see how long one takes, and at most 50 of one turn
+
+
+# --- the runner, with parts that end in every way ------------------------------------------------
+
+
+def a_part(name, weight=1.0, needs=""):
+    return Part(name, f"The part {name}", f"device_parts:{name}", weight, needs)
+
+
+def a_page(parts):
+    start = {"name": "a machine", "command": "a command", "date": "a day", "chart": "No chart."}
+    return start | {"parts": parts}
+
+
+def run_parts(*parts, seconds=600, options=None):
+    """The results, and the page that was written last."""
+    written = []
+    results = run(parts, options or {}, seconds, lambda found: written.append(as_page(found)))
+    return results, written
+
+
+def as_page(results):
+    # In JSON and back: what is written, nothing else.
+    return json.loads(json.dumps(a_page([result.as_dict() for result in results])))
+
+
+def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody():
+    names = [
+        "raises",
+        "crashes",
+        "is_killed",
+        "leaves",
+        "no_such_part",
+        "misses_something",
+        "right",
+    ]
+    results, written = run_parts(*map(a_part, names))
+    raises, crashes, killed, leaves, missing, left_out, right = results
+    assert [r.state for r in results] == ["failed"] * 5 + ["left out", "done"]
+    assert left_out.reason == "the wheel is missing"
+    assert raises.reason == "ValueError: a bad value and more"
+    assert 'device_parts.py", line' in raises.details
+    assert crashes.reason.startswith("its process ended: SIGSEGV")
+    assert "the driver's last words" in crashes.reason
+    assert killed.reason == "its process ended: SIGKILL"
+    assert leaves.reason == "its process ended: exit status 3"
+    assert missing.reason.startswith("AttributeError: module 'device_parts' has no attribute")
+    assert all(r.records == [{"cell": "before"}] for r in (raises, crashes, leaves))
+    assert (right.records, right.lines) == ([{"cell": "right", "value": 1.5}], ["a line"])
+    # Each record was written before the next thing happened.
+    first = [(p["parts"][0]["state"], p["parts"][0]["records"]) for p in written]
+    assert first[:2] == [("running", []), ("running", [{"cell": "before"}])]
+
+
+@pytest.mark.parametrize("failing", command.PARTS, ids=lambda part: part.name)
+def test_each_part_can_fail_and_the_page_names_it(failing, tmp_path):
+    part = failing._replace(function="device_parts:raises_before_all", needs="")
+    results, _ = run_parts(part)
+    page.write(tmp_path, as_page(results))
+    text = (tmp_path / "device.md").read_text()
+    short, section = text.split(f"\n## {part.title}\n")
+    assert f"- {part.title}: **failed**: AttributeError: module" in short
+    assert f"| {part.title} | **failed**: AttributeError: module" in short
+    assert "**failed**: AttributeError: module" in section
+
+
+def test_what_is_said_breaks_no_table():
+    part = {"name": "gradients", "title": "Gradients", "seconds": 1.0, "lines": [], "records": []}
+    ended = {"state": "failed", "reason": runner.words(ValueError("a |\n bad\n\n value"))}
+    text = page.markdown(a_page([part | ended]))
+    assert "| Gradients | **failed**: ValueError: a \\| bad value | 1 | 0 |" in text
+    assert len(runner.words(ValueError("long " * 1000))) < 400
+
+
+def test_a_page_that_cannot_be_written_is_an_error_that_names_it(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command.main(["--toy", "--out", str(tmp_path / "file/folder")]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("# an unknown device\n\n    python -m benchmarks.device --toy")
+    assert "Not a directory" in said.err
+    assert f"{tmp_path}/file/folder" in said.err
+
+
+def test_an_error_while_writing_is_no_error_of_the_part_and_leaves_no_process():
+    found = []
+
+    def full(results):
+        found.extend(results[0].records)
+        if found:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run([a_part("hangs_with_a_child")], {}, 600, full)
+    wait_for_the_end_of(found[0]["pid"])
+
+
+def test_a_part_that_hangs_is_ended():
+    (result,) = run_parts(a_part("hangs"), seconds=1)[0]
+    assert result.state == "stopped"
+    assert result.reason.startswith("it did not end within ")
+
+
+def test_a_part_knows_its_time_and_leaves_the_rest_to_those_after_it():
+    parts = a_part("asks_for_time", 1), a_part("right", 10_000), a_part("right", 10_000, "an oar")
+    results = run_parts(*parts, seconds=600, options={"what": "all"})[0]
+    assert [r.state for r in results] == ["done", "done", "left out"]
+    assert results[0].lines == ["left out for lack of time, all"]
+    (result,) = run_parts(a_part("right"), seconds=1e-9)[0]
+    assert (result.state, result.reason) == ("left out", "there was no time left for it")
+
+
+def test_what_a_part_needs():
+    wheel, oar = a_part("right", needs="a wheel"), a_part("right", needs="an oar")
+    results = run_parts(a_part("offers"), wheel, oar)[0]
+    assert [(r.state, r.reason) for r in results] == [
+        *(("done", ""), ("done", ""), ("left out", "it needs an oar"))
+    ]
+
+
+def test_ctrl_c_ends_the_part_and_its_children():
+    written = []
+
+    def interrupted(results):
+        written.append(as_page(results))
+        if results[0].state == "running" and results[0].records:
+            raise KeyboardInterrupt
+
+    results = run([a_part("hangs_with_a_child"), a_part("right")], {}, 600, interrupted)
+    assert [r.state for r in results] == ["interrupted", "not started"]
+    assert written[-1]["parts"][0]["state"] == "interrupted"
+    wait_for_the_end_of(results[0].records[0]["pid"])
+
+
+def wait_for_the_end_of(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    while stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        time.sleep(0.01)  # it has been sent SIGKILL, which cannot be refused
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+COMMAND = [sys.executable, "-m", "benchmarks.device", "--toy", "--rivals", "autodiff"]
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+
+def test_a_signal_in_the_middle_after_the_terminal_has_gone(tmp_path):
+    words = [*COMMAND, "--out", str(tmp_path)]
+    process = subprocess.Popen(words, cwd=ROOT, env=os.environ | QUICK, stdout=subprocess.PIPE)
+    process.stdout.close()  # whatever is said from now on fails
+    try:
+        while not any(part["records"] for part in parts_in(tmp_path)):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGHUP)
+        process.wait()
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    parts = parts_in(tmp_path)
+    (n,) = (n for n, part in enumerate(parts) if part["state"] == "interrupted")
+    assert [p["state"] for p in parts] == [
+        *(["done"] * n + ["interrupted"] + ["not started"] * (len(parts) - n - 1))
+    ]
+    assert any(part["records"] for part in parts)
+    text = (tmp_path / "device.md").read_text()
+    assert f"| {parts[n]['title']} | **interrupted**: Ctrl-C, or a signal to end |" in text
+    assert f"## {parts[-1]['title']}\n\nnot started\n" in text
+
+
+def parts_in(folder):
+    path = folder / "device.json"
+    return json.loads(path.read_text())["parts"] if path.exists() else []
+
+
+def test_the_whole_command(tmp_path, monkeypatch, capfd):
+    """Of its parts the cheapest; the others run above."""
+    monkeypatch.setenv(*next(iter(QUICK.items())))
+    words = ["--toy", "--rivals", "flax", "--parts", "hopper", "--out", str(tmp_path)]
+    assert command.main([*words, "--name", "the machine's name"]) == 0
+    found = json.loads((tmp_path / "device.json").read_text())
+    text = (tmp_path / "device.md").read_text()
+    assert text == page.markdown(found)
+    assert text.startswith(f"# the machine's name\n\n    {found['command']}\n\n{found['date']}. 1 ")
+    assert found["command"].startswith("python -m benchmarks.device --toy --rivals flax --parts ")
+    assert [p["state"] for p in found["parts"]] == ["done", "left out"]
+    assert "| One kernel per sequence | left out: it needs a Hopper GPU | 0 | 0 |" in text
+    for r in found["parts"][0]["records"]:
+        assert "what" not in r or f"| {r['what']} | " in text
+    assert "- No nvidia-smi here: no clocks, no power." in text
+    said = capfd.readouterr().out
+    assert said.startswith("The device: running\n  No nvidia-smi here")
+    assert "The device: done\nOne kernel per sequence: left out: it needs a Hopper GPU\n" in said
+
+
+def test_a_busy_machine_is_said():
+    facts = {"machine": {"cores": 4}, "load": 2.5}
+    part = {"name": "device", "state": "done", "records": [facts]}
+    (said,) = page.in_short([part])
+    assert said == "**The machine was busy: load 2.5 on 4 cores. Times mean little.**"
+    assert not list(page.in_short([part | {"records": [facts | {"load": 1.5}]}]))
+
+
+def test_without_matplotlib_the_chart_is_a_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    record = {"axis": "T", "at": 1, "row": "B = 1, float32", "program": "jrnn", "minimum_ms": 1.0}
+    said = page.chart(tmp_path, a_page([{"name": "growth", "records": [record]}]))
+    assert said.startswith("No chart: ModuleNotFoundError: ")
+    code = """
+import sys
+from benchmarks.device import __main__, facts, gradients, growth, recurrences
+assert not {m.split(".")[0] for m in sys.modules} & {"matplotlib", "tqdm", "flax", "torch"}
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    "words", [["--minutes", "0"], ["--memory-share", "1.5"], ["--parts", "all"]], ids=str
+)
+def test_bad_options(words, capsys):
+    with pytest.raises(SystemExit):
+        command.parse(words)
+    assert f"argument {words[0]}: invalid" in capsys.readouterr().err
+
+
+# --- one kernel per sequence ---------------------------------------------------------------------
+
+
+def interpreted():
+    """Mosaic GPU's interpreter has no public name yet."""
+    from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
+
+    return InterpretGPUParams()
+
+
+SHAPE = (3, 16, 128)  # T, B, H; two warpgroups
+
+
+@pytest.mark.usefixtures("float32")
+def test_the_kernels_of_one_block():
+    args = check.forward_arguments(*SHAPE)
+    hs, h_last = one_block.forward(*args, interpret=interpreted())
+    right, last = plain.forward(*args)
+    np.testing.assert_allclose(hs.astype(float), right.astype(float), atol=check.ROUNDED)
+    np.testing.assert_allclose(h_last, last, atol=1e-5)
+    args = check.backward_arguments(*SHAPE)
+    deltas, dh0 = one_block.backward(*args, interpret=interpreted())
+    right, first = plain.backward(*args)
+    atol = check.ROUNDED * float(jnp.abs(right).max())
+    np.testing.assert_allclose(deltas.astype(float), right.astype(float), atol=atol)
+    np.testing.assert_allclose(dh0, first, atol=1e-5)
+
+
+@pytest.mark.usefixtures("float32")
+def test_the_kernel_of_split_operands():
+    args = check.forward_arguments(*SHAPE)
+    hs, h_last = split.forward(*args, P=3, interpret=interpreted())
+    right, last = plain.forward_float32(*args)
+    np.testing.assert_allclose(hs, right, atol=5e-6)
+    np.testing.assert_allclose(h_last, last, atol=5e-6)
+
+
+@pytest.mark.usefixtures("float32")
+def test_the_network_of_kernels_is_that_of_the_package():
+    T, B, H = 3, 16, 64
+    keys = jax.random.split(jax.random.key(0), 3)
+    params, xs = jrnn.init_rnn(keys[0], 5, H), jax.random.normal(keys[1], (T, B, 5))
+    y = jax.random.normal(keys[2], (T, B, H))
+
+    def gradient(states):
+        def cost(params, xs):
+            return jnp.sum(states(params, xs) * y, dtype=jnp.float32)
+
+        return jax.grad(cost, (0, 1))(params, xs)
+
+    kernels = gradient(lambda params, xs: network.states(params, xs, interpreted()))
+    package = gradient(lambda p, xs: jrnn.rnn(p, xs, compute_dtype=jnp.bfloat16)[1])
+    for found, right in zip(jax.tree.leaves(kernels), jax.tree.leaves(package), strict=True):
+        assert jnp.linalg.norm(found - right) < 1e-2 * jnp.linalg.norm(right)
+
+
+def test_a_kernel_that_fails_does_not_hide_the_others():
+    def fails():
+        raise RuntimeError("INTERNAL: a compiler's error")
+
+    runs = [("a", (1, 2, 3), fails), ("b", (1, 2, 3), lambda: {"passed": True})]
+    a, b = check.each(context(), runs)
+    assert a["reason"] == "RuntimeError: INTERNAL: a compiler's error"
+    assert b == {"kernel": "b", "case": [1, 2, 3], "passed": True}
+    (line,) = check.each(context(seconds=0), runs)
+    assert line == "Left out for lack of time: a at 1, 2, 3, and after."
+
+
+def test_without_a_hopper_and_without_a_sanitizer(capsys, monkeypatch):
+    assert check.main([]) == 1
+    assert "error: expected a Hopper GPU; got cpu" in capsys.readouterr().err
+    monkeypatch.setattr(check, "SANITIZERS", ("no-such-sanitizer",))
+    (line,) = check.races(context())
+    assert line.startswith("No compute-sanitizer here")
+
+
+@pytest.mark.parametrize(("hazards", "passed"), [(0, True), (2, False)])
+def test_what_the_sanitizer_says(hazards, passed, tmp_path, monkeypatch):
+    sanitizer = tmp_path / "sanitizer"
+    said = f"========= RACECHECK SUMMARY: {hazards} hazards displayed ({hazards} errors)"
+    sanitizer.write_text(f"#!/bin/sh\necho 'forward and backward ran'\necho '{said}'\n")
+    sanitizer.chmod(0o755)
+    monkeypatch.setattr(check, "SANITIZERS", (str(sanitizer),))
+    (record,) = check.races(context())
+    assert record["passed"] == passed
+    assert record["reason"] == said.strip("= ")
