@@ -37,10 +37,9 @@ BAD = ("failed", "stopped")
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    assert __doc__ is not None
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.device",
-        description=__doc__.split("\n\n")[0],
+        description=(__doc__ or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     names = [part.name for part in PARTS]

@@ -135,7 +135,8 @@ def compared(check: Check) -> dict[str, Any]:
         found = on_device(check, given)
     errors, ratios = {}, {}
     for name, x in found.items():
-        assert x.shape == right[name].shape, (name, x.shape)  # NumPy would broadcast
+        if x.shape != right[name].shape:  # NumPy would broadcast
+            raise ValueError(f"{name}: expected {right[name].shape}; got {x.shape}")
         largest = float(np.abs(right[name]).max()) or 1.0
         error = finite(np.abs(np.asarray(x, np.float64) - right[name]).max())
         errors[name] = {"error": error / largest, "bound": allowed[name] / largest}

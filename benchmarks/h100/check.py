@@ -208,9 +208,8 @@ def races(context: Context) -> Iterator[dict[str, Any] | str]:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0; 1 without a Hopper, or if a kernel is wrong."""
-    assert __doc__ is not None
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.h100.check", description=__doc__.split("\n\n")[0]
+        prog="python -m benchmarks.h100.check", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("--races", action="store_true", help="only what racecheck can wait for")
     args = parser.parse_args(argv)

@@ -33,7 +33,8 @@ def states(params: jrnn.RNNParams, xs: jax.Array, interpret: Any = None) -> jax.
 
 
 def _states_fwd(params: jrnn.RNNParams, xs: jax.Array, interpret: Any) -> Any:
-    assert params.b_h is not None
+    if params.b_h is None:
+        raise ValueError("b_h: expected [H]; got None. This kernel adds a bias.")
     xw = (_einsum("tbi,ih->tbh", xs, params.w_ih) + params.b_h).swapaxes(1, 2)  # (1)
     hs, _ = one_block.forward(xw, params.w_hh, jnp.zeros_like(xw[0]), interpret=interpret)
     return hs.swapaxes(1, 2), (params, xs, hs)
