@@ -466,6 +466,32 @@ def test_a_busy_machine_is_said():
     assert not list(page.in_short([part | {"records": [facts | {"load": 1.5}]}]))
 
 
+def a_record(program, ms, platform):
+    key = {"row": 2, "dtype": "float32", "route": "native", "gradient": True, "case": [4, 3, 2, 1]}
+    figures = {"minimum_ms": ms, "median_ms": ms, "compile_seconds": 1.0, "temporary_bytes": 1000}
+    more = {"floor_ms": 1.0, "error": 1e-6, "activation": "tanh", "program": program}
+    return key | figures | more | {"platform": platform, "operations_per_step": 10 / ms}
+
+
+def test_operations_are_kernels_on_a_gpu_and_nothing_on_a_tpu():
+    texts = {}
+    for platform in ("gpu", "tpu", "cpu"):
+        records = [a_record("jrnn", 2.0, platform), a_record("naive", 1.0, platform)]
+        part = {"name": "recurrences", "title": "Recurrences", "state": "done", "reason": ""}
+        part |= {"seconds": 1.0, "records": records, "lines": []}
+        texts[platform] = page.markdown(a_page([part]))
+        assert (
+            "- forward + backward: best autodiff / jrnn: 0.500 (row 2); behind at 2"
+            in texts[platform]
+        )
+    quoted = "- kernels per time step, forward + backward, row 2: jrnn 5.0, naive 10.0"
+    assert [quoted in texts[p] for p in texts] == [True, False, False]
+    assert "| kernels per step |" in texts["gpu"]
+    assert "per step |" not in texts["tpu"]
+    assert "on a TPU they are no launches" in texts["tpu"]
+    assert "| operations per step |" in texts["cpu"]
+
+
 def test_without_matplotlib_the_chart_is_a_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     record = {"axis": "T", "at": 1, "row": "B = 1, float32", "program": "jrnn", "minimum_ms": 1.0}
