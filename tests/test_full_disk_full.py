@@ -20,6 +20,8 @@ TEXT = "".join(f"{n} times {m} is {n * m}.\n" for n in range(30) for m in range(
 OPTIONS = ["--hidden-size=160", "--length=16", "--batch-size=4", "--eval-every=20"]
 OPTIONS += ["--checkpoint-every=10"]
 STEPS = 40
+FILES = ("model.safetensors", "best.safetensors", "metrics.csv", "curve.png")
+BEGUN = {"out", "out/.lock", "out/unfinished", "out/unfinished/checkpoints"}
 NOT_WRITTEN = "a checkpoint was not written to "
 
 
@@ -53,26 +55,25 @@ def run(size, tmp_path, text, *options):
 
 
 def test_all_but_a_checkpoint_fits(sizes, text, tmp_path):
-    size = sum(sizes[name] for name in ("model.safetensors", "metrics.csv", "curve.png", "ids"))
+    size = sum(sizes[name] for name in (*FILES, ".lock", "ids"))
     assert size + BLOCK < 0.7 * sizes["checkpoints"]
     found, left = run(size + BLOCK, tmp_path, text, f"--steps={STEPS}")
     assert found.returncode == 0, found.stderr
     assert found.stderr.count(NOT_WRITTEN) == STEPS // 10
-    assert found.stderr.count("the training goes on") == STEPS // 10
-    assert left == {"out", "out/checkpoints"} | {
-        f"out/{name}" for name in ("model.safetensors", "metrics.csv", "curve.png")
+    assert left == BEGUN - {"out/unfinished", "out/unfinished/checkpoints"} | {
+        f"out/{name}" for name in (*FILES, "checkpoints")
     }
     load_model(tmp_path / "left/out/model.safetensors")
 
 
 def test_the_model_fits_and_the_picture_does_not(sizes, text, tmp_path):
-    size = sum(sizes[name] for name in ("model.safetensors", "metrics.csv", "ids"))
+    size = sum(sizes[name] for name in (*FILES[:3], ".lock", "ids"))
     found, left = run(size + BLOCK, tmp_path, text, f"--steps={STEPS}")
     assert found.returncode == 1
-    assert found.stderr.endswith(f" bytes: '{tmp_path}/disk/out/curve.png'\n")
+    assert found.stderr.endswith(f" bytes: '{tmp_path}/disk/out/unfinished/curve.png'\n")
     assert "the network is" in found.stdout  # how good it is, all the same
-    assert left == {"out", "out/checkpoints", "out/metrics.csv", "out/model.safetensors"}
-    load_model(tmp_path / "left/out/model.safetensors")
+    assert left == BEGUN | {f"out/unfinished/{name}" for name in FILES[:3]}
+    load_model(tmp_path / "left/out/unfinished/model.safetensors")
 
 
 def test_not_even_the_model_fits(sizes, text, tmp_path):
@@ -81,25 +82,25 @@ def test_not_even_the_model_fits(sizes, text, tmp_path):
     assert found.stderr.count(NOT_WRITTEN) == STEPS // 10
     error = found.stderr.splitlines()[-1]
     assert error.startswith("error: [Errno 28] No space left on device, writing ")
-    assert error.endswith(f" bytes: '{tmp_path}/disk/out/model.safetensors'")
-    assert left == {"out", "out/checkpoints"}
+    assert error.endswith(f" bytes: '{tmp_path}/disk/out/unfinished/model.safetensors'")
+    assert left == BEGUN
 
 
 def test_it_stops_as_told(sizes, text, tmp_path):
-    options = (f"--steps={STEPS}", "--on-save-error=stop")
+    options = (f"--steps={STEPS}", f"--eval-every={STEPS}", "--on-save-error=stop")
     found, left = run(sizes["model.safetensors"] + sizes["ids"], tmp_path, text, *options)
     assert found.returncode == 1
     assert found.stderr.count(NOT_WRITTEN) == 1
     assert found.stderr.splitlines()[-1].startswith(f"error: {NOT_WRITTEN}")
-    assert left == {"out", "out/checkpoints"}
+    assert left == BEGUN
 
 
 def test_a_run_that_is_interrupted_says_what_is_not_saved(sizes, text, tmp_path):
-    size = sum(sizes[name] for name in ("model.safetensors", "metrics.csv", "curve.png", "ids"))
+    size = sum(sizes[name] for name in (*FILES, ".lock", "ids"))
     found, left = run(size + BLOCK, tmp_path, text, "--steps=1000000", "interrupt")
     assert found.returncode == 1  # a scheduler takes 0 as saved
     assert "no checkpoint of it was written" in found.stdout
-    assert "out/model.safetensors" in left
+    assert "out/unfinished/model.safetensors" in left
 
 
 pytestmark = pytest.mark.slow
