@@ -155,8 +155,9 @@ def rnn(
         in `compute_dtype`, if there is one).
 
     Raises:
-        ValueError: a shape, a rank or a dtype that does not fit, no step at all, concrete token
-            ids outside [0, I), concrete lengths outside [0, T], an unknown activation, a
+        ValueError: a shape, a rank or a dtype that does not fit, no step at all or a symbolic
+            number of them (`jax.export`; that of the batch may be symbolic), concrete token ids
+            outside [0, I), concrete lengths outside [0, T], an unknown activation, a
             `clip_delta` that is not positive, a `compute_dtype` that is not floating or not
             narrower than the parameters. Ids outside the range that only the compiled program
             sees give NaN; lengths, the nearest one.
