@@ -62,9 +62,6 @@ class Stream:
             self.error = OSError(error.errno, error.strerror, self._name)
             if not self._spare:
                 raise self.error from error
-        except RuntimeError:  # the handler of a signal that came within a write
-            if not self._spare:
-                raise
 
 
 @contextlib.contextmanager

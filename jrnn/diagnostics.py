@@ -291,7 +291,7 @@ def _loss_arguments(
         repair = "A readout reads the states of its own network."
         checks.refuse("readout_params", expected, came, repair)
     steps = xs.shape[: xs.ndim - (not are_ids(xs))]
-    logits = np.broadcast_to(np.zeros((), dtype), (*steps, O))  # the shape, not the memory
+    logits = jax.ShapeDtypeStruct((*steps, O), dtype)
     checks.cross_entropy_arguments(logits, labels, weights)
     return xs
 

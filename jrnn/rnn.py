@@ -164,10 +164,11 @@ def rnn(
 
     Raises:
         ValueError: a shape, a rank or a dtype that does not fit, integers that could be ids or
-            features, no step at all, concrete token ids outside [0, I), concrete lengths outside
-            [0, T], an unknown activation, a `clip_delta` that is not positive, a `compute_dtype`
-            that is not floating or not narrower than the parameters. Ids outside the range that
-            only the compiled program sees give NaN; lengths, the nearest one.
+            features, no step at all or a symbolic number of them (`jax.export`; that of the batch
+            may be symbolic), concrete token ids outside [0, I), concrete lengths outside [0, T], an
+            unknown activation, a `clip_delta` that is not positive, a `compute_dtype` that is not
+            floating or not narrower than the parameters. Ids outside the range that only the
+            compiled program sees give NaN; lengths, the nearest one.
     """
     data = (h0, lengths, resets, reset_state, recurrent_mask)
     xs = checks.rnn_arguments(params, xs, *data, reading=inputs)

@@ -181,6 +181,17 @@ def test_every_platform_and_a_larger_batch():
     assert_close(found.call(params, *given), jax.jit(run)(params, *given), 1e-11)
 
 
+def test_diagnostics_of_a_batch_of_any_size():
+    def run(xs, labels):
+        of = models()
+        return jrnn.diagnostics.gradient_flow(of["rnn"], of["readout"], xs, labels, max_lag=2)
+
+    (b,) = export.symbolic_shape("b")
+    specs = jax.ShapeDtypeStruct((T, b, I), float), jax.ShapeDtypeStruct((T, b), int)
+    given = data("xs", "labels").values()
+    assert_close(export.export(jax.jit(run))(*specs).call(*given), run(*given), 1e-11)
+
+
 def test_the_number_of_steps_is_known_to_a_loop_over_them():
     """To all but the plain scan."""
     t, b = export.symbolic_shape("t, b")

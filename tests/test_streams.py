@@ -1,14 +1,11 @@
 """Lines that cannot be written: a training goes on, a sample is an error."""
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import char_lm
-import char_streams
 import jax
 import pytest
 from char_out import CHECKPOINTS, FILES, UNFINISHED
@@ -149,37 +146,3 @@ os._exit(0)  # Python would write out at its end what is lost
     os.close(writer)
     with os.fdopen(reader) as pipe:
         assert pipe.readline() == f"{[os.devnull] * 3} True True True\n"
-
-
-def test_a_signal_within_a_write_does_not_end_it():
-    """A reader that does not read, as a pager, and a handler that says that it was called."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    for size in (1000, 1):
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(writer, b"." * size)
-    os.set_blocking(writer, True)
-    called = []
-
-    def handler(signum, frame):
-        print("stopping", file=stream, flush=True)
-        if called:  # within a write, whenever the first came
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            os.read(reader, 100_000)
-        called.append(signum)
-
-    with os.fdopen(writer, "w") as pipe:
-        stream = char_streams.Stream(pipe, "standard error", spare=True)
-        previous = signal.signal(signal.SIGALRM, handler)
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
-            print("a line", file=stream, flush=True)
-            while len(called) < 2:
-                signal.pause()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, previous)
-            os.set_blocking(writer, False)  # so that a failure does not wait for a reader
-    with os.fdopen(reader, "rb") as pipe:
-        assert b"a line\n" in pipe.read()

@@ -177,9 +177,7 @@ def _alone(argument: str, xs: Any, rank: int, expected: str) -> None:
 
 def known_steps(xs: Any) -> None:
     if is_symbolic_dim(xs.shape[0]):
-        repair = (
-            "jax.export may leave B open; of fewer steps: lengths, or jrnn.derivation.rnn_scan."
-        )
+        repair = "Only B may be symbolic; give lengths, or use jrnn.derivation.rnn_scan."
         refuse("xs", "a known number of steps T", describe(xs), repair)
 
 
