@@ -21,7 +21,17 @@ from jax import lax
 
 import jrnn
 from benchmarks.device import __main__ as command
-from benchmarks.device import gradients, growth, oracle, page, recurrences, runner, training
+from benchmarks.device import (
+    facts,
+    gradients,
+    growth,
+    oracle,
+    page,
+    recurrences,
+    runner,
+    tables,
+    training,
+)
 from benchmarks.device.gradients import CELLS, FORMS, TOY, Cell, Check, Form, arrays, compared
 from benchmarks.device.runner import Context, Part, run
 from benchmarks.h100 import check, network, one_block, plain, split
@@ -459,11 +469,28 @@ def test_the_whole_command(tmp_path, monkeypatch, capfd):
 
 
 def test_a_busy_machine_is_said():
-    facts = {"machine": {"cores": 4}, "load": 2.5}
-    part = {"name": "device", "state": "done", "records": [facts]}
+    record = {"machine": {"cores": 4}, "load": 2.5}
+    part = {"name": "device", "state": "done", "records": [record]}
     (said,) = page.in_short([part])
     assert said == "**The machine was busy: load 2.5 on 4 cores. Times mean little.**"
-    assert not list(page.in_short([part | {"records": [facts | {"load": 1.5}]}]))
+    assert not list(page.in_short([part | {"records": [record | {"load": 1.5}]}]))
+
+
+@pytest.mark.parametrize("status", [0, 9])
+def test_what_nvidia_smi_says(status, tmp_path, monkeypatch):
+    values = [f"value {n}" for n in range(len(facts.NVIDIA))]
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{', '.join(values)}'\nexit {status}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (found,) = facts.nvidia_smi()
+    if status:
+        assert found.startswith("No clocks, no power: CalledProcessError: Command ")
+        return
+    assert list(found.values()) == [0, *values]
+    said = "\n".join(tables.device([found]))
+    assert "| gpu | name | driver_version | memory.total |" in said
+    assert "| 0 | value 0 | value 1 | value 2 |" in said
 
 
 def a_record(program, ms, platform):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import machine
-from benchmarks.device.runner import Context
+from benchmarks.device.runner import Context, words
 from benchmarks.h100 import HOPPER, is_hopper
 from benchmarks.measuring import Program, compile_program, matmul_size, time_in_turn
 from benchmarks.rivals import PACKAGES
@@ -29,7 +29,7 @@ def facts(context: Context) -> Iterator[dict[str, Any] | str]:
     offers = [HOPPER] if is_hopper(device) else []
     yield {
         "machine": machine.description(),
-        "memory": {k: int(v) for k, v in (device.memory_stats() or {}).items()},
+        "memory": {k: int(v) for k, v in (device.memory_stats() or {}).items() if v},
         "offers": offers,
         "load": os.getloadavg()[0] - 1,  # without this process
     }
@@ -46,11 +46,13 @@ def nvidia_smi() -> Iterator[dict[str, Any] | str]:
         yield "No nvidia-smi here: no clocks, no power."
         return
     query = ["nvidia-smi", f"--query-gpu={','.join(NVIDIA)}", "--format=csv,noheader"]
-    said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    if said.returncode:
-        yield f"nvidia-smi failed: {(said.stdout + said.stderr).strip().splitlines()[-1:]}"
-    for n, line in enumerate(said.stdout.strip().splitlines() if not said.returncode else []):
-        yield {"gpu": n} | dict(zip(NVIDIA, line.split(", "), strict=False))
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except subprocess.SubprocessError as error:
+        yield f"No clocks, no power: {words(error)}"
+        return
+    for n, line in enumerate(said.stdout.strip().splitlines()):
+        yield {"gpu": n} | dict(zip(NVIDIA, line.split(", "), strict=True))
 
 
 def missing() -> Iterator[str]:
