@@ -19,16 +19,8 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.arrays import path_key
-from jrnn.types import LayerNormParams, LayerParams, ReadoutParams, RNNParams, StackParams
+from jrnn.types import KINDS
 
-# A new kind of parameters is one line here.
-_KINDS = (
-    RNNParams,
-    ReadoutParams,
-    LayerNormParams,
-    LayerParams,
-    StackParams,
-)
 _CONTAINERS = {"dict": dict, "list": list, "tuple": tuple}
 _LEVELS = 100  # of nesting: readers of JSON take some hundreds
 
@@ -47,7 +39,7 @@ def known_kinds(kinds: Kinds | None) -> dict[str, type]:
     Raises:
         ValueError: one is no NamedTuple, or has a name that is taken.
     """
-    own = _CONTAINERS | {kind.__name__: kind for kind in _KINDS}
+    own = _CONTAINERS | {kind.__name__: kind for kind in KINDS}
     given = {} if kinds is None else dict(kinds)
     for name, kind in given.items():
         if not _is_named_tuple(kind) or own.get(name, kind) is not kind:

@@ -56,9 +56,11 @@ class StackParams(NamedTuple):
     layers: tuple[LayerParams, ...]
 
 
-# A program saved by `jax.export` names the types of its arguments; to load it, the same names.
-for _params in (RNNParams, ReadoutParams, LayerNormParams, LayerParams, StackParams):
-    register_namedtuple_serialization(_params, serialized_name=f"jrnn.{_params.__name__}")
+# Model files, and programs saved by `jax.export`, name the kinds of parameters that they hold. A new
+# kind is one name here.
+KINDS = (RNNParams, ReadoutParams, LayerNormParams, LayerParams, StackParams)
+for _kind in KINDS:
+    register_namedtuple_serialization(_kind, serialized_name=f"jrnn.{_kind.__name__}")
 
 
 def summary(params: Any) -> str:
