@@ -31,7 +31,7 @@ import numpy as np
 from jax import lax
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike, InputsAre, are_ids
+from jrnn.arrays import ArrayLike, InputsAre
 from jrnn.cell import Activation, ActivationName, derivative
 from jrnn.derivation.forward import Trajectory, trajectory
 from jrnn.rnn import rnn
@@ -283,16 +283,7 @@ def _loss_arguments(
     """xs as they are read."""
     batch = checks.of_a_batch(labels, weights)
     xs = checks.rnn_arguments(rnn_params, xs, h0, reading=inputs, of_a_batch=batch)
-    checks.readout_params(readout_params)
-    (H, _), dtype = rnn_params.w_hh.shape, jnp.result_type(rnn_params.w_hh)
-    (rows, O), found = readout_params.w_ho.shape, jnp.result_type(readout_params.w_ho)
-    if rows != H or found != dtype:
-        expected, came = f"w_ho of {dtype}[H, O] with H = {H}", f"{found}[{rows}, {O}]"
-        repair = "A readout reads the states of its own network."
-        checks.refuse("readout_params", expected, came, repair)
-    steps = xs.shape[: xs.ndim - (not are_ids(xs))]
-    logits = jax.ShapeDtypeStruct((*steps, O), dtype)
-    checks.cross_entropy_arguments(logits, labels, weights)
+    checks.objective_arguments(rnn_params, readout_params, xs, labels, weights)
     return xs
 
 

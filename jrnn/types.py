@@ -56,7 +56,7 @@ class StackParams(NamedTuple):
     layers: tuple[LayerParams, ...]
 
 
-# Model files, and programs saved by `jax.export`, name the kinds of parameters that they hold. A new
+# Model files, and programs saved by `jax.export`, name the kinds of parameters they hold. A new
 # kind is one name here.
 KINDS = (RNNParams, ReadoutParams, LayerNormParams, LayerParams, StackParams)
 for _kind in KINDS:

@@ -419,12 +419,11 @@ REFUSED = {
     ),
     "a readout of other states": (
         lambda: flow(readout=READOUT._replace(w_ho=np.ones((H + 1, O)))),
-        "readout_params: expected w_ho of float64[H, O] with H = 4; got float64[5, 6]. "
-        "A readout reads the states of its own network.",
+        "w_ho: expected shape [H, O] = [4, any]; got float64[5, 6]. w_hh makes states of size",
     ),
     "a readout of another dtype": (
         lambda: flow(readout=jax.tree.map(lambda x: x.astype(np.float32), READOUT)),
-        "readout_params: expected w_ho of float64[H, O] with H = 4; got float32[4, 6].",
+        "w_ho: expected the dtype of rnn_params, float64; got float32.",
     ),
     "labels of another shape": (
         lambda: flow(labels=LABELS.T),
