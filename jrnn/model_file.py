@@ -28,7 +28,7 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.extras import install
-from jrnn.files import write_whole
+from jrnn.files import naming, write_whole
 from jrnn.pytree_json import Kinds, check_json, from_json, known_kinds, to_json
 
 _DTYPES = {
@@ -116,7 +116,8 @@ def _content(name: str, path: str | PathLike[str]) -> bytes:
     with open(path, "rb", opener=lambda p, flags: os.open(p, flags | nonblocking)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             checks.refuse(name, "a regular file", "a pipe or a device", _REPAIR)
-        return file.read()
+        with naming(path):
+            return file.read()
 
 
 def _to_bytes(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> bytes:

@@ -75,7 +75,8 @@ def _read_file(path: str | PathLike[str], size: int) -> Iterator[str]:
             checks.refuse(
                 "text", "files, which are read more than once", f"the pipe {path}", repair
             )
-        start = file.read(4)
+        with naming(path):
+            start = file.read(4)
         for mark, encoding in OTHER_MARKS.items():
             if start.startswith(mark):
                 repair = f"Convert the file: iconv -f {encoding} -t UTF-8."
