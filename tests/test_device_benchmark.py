@@ -218,6 +218,19 @@ def test_recurrences_without_rivals_that_are_missing_or_wrong(monkeypatch):
 
 
 @pytest.mark.usefixtures("float32")
+def test_what_is_ready_is_timed_before_time_ends(monkeypatch):
+    """Each call takes, it seems, a third of the time and a little more."""
+    now = context(seconds=1000)
+    monkeypatch.setattr(recurrences, "time_once", lambda program: 334.0)
+    monkeypatch.setattr(recurrences, "SLOW_SECONDS", 1000)
+    row, table = recurrences.Row(TOY), recurrences.TABLES[2]
+    records, lines = by_kind(recurrences.measured(now, table, 1, row, ["autodiff"]))
+    assert [r["program"] for r in records] == ["jrnn"]
+    left_out = "row 1, native, float32, forward: naive, hoisted, hoisted x4"
+    assert lines == [f"Left out for lack of time: {left_out}."]
+
+
+@pytest.mark.usefixtures("float32")
 def test_training(capsys):
     records, lines = by_kind(training.training(context(rivals=[])))
     assert [r["program"] for r in records] == ["jrnn"]
