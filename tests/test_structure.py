@@ -231,7 +231,11 @@ def seconds(f, *args):
 @pytest.mark.parametrize("size", [(1, 8), (2, 4)], ids=str)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_time_is_linear_in_the_length(dtype, size):
-    """64 times the steps: 64 times the time, where a stack copied at every step takes 4,096."""
+    """64 times the steps: 64 times the time, where a stack copied at every step takes 4,096.
+
+    The bound is four times the one and a sixteenth of the other: a long run shares caches and cores
+    with whatever else the machine does, and a short one finds moments without.
+    """
     batch, hidden = size
     params = jax.tree.map(
         lambda p: p.astype(dtype), make_case(I=2, H=hidden, B=batch, dtype=np.float32).params
@@ -243,9 +247,9 @@ def test_time_is_linear_in_the_length(dtype, size):
         runs = [seconds(gradient, params, short) for _ in range(20)]
         found = [min(runs), seconds(gradient, params, long)]
         best = np.minimum(best, found) if n else best  # the first one compiles
-        if n > 3 and best[1] / best[0] < 90:
+        if n > 3 and best[1] / best[0] < 4 * 64:
             break
-    assert best[1] / best[0] < 90
+    assert best[1] / best[0] < 4 * 64
 
 
 # --- settings ------------------------------------------------------------------------------------
