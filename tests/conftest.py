@@ -8,6 +8,7 @@ and no order of the tests can mix programs of the two kinds.
 """
 
 import os
+import signal
 
 import jax
 import pytest
@@ -24,6 +25,9 @@ def pytest_configure(config):
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_num_cpu_devices", 2)
+    # `nohup`, and a shell's background, let what they start ignore them, and all that this starts.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
