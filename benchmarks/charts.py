@@ -126,7 +126,7 @@ def device(
         _bars(panel, _ratios(found))
         panel.set_title(name)
         cases = {r["row"]: ", ".join(map(str, r["case"])) for r in found}
-        panel.set_xticks(range(len(cases)), [f"row {n}: {case}" for n, case in cases.items()])
+        panel.set_xticks(range(len(cases)), [f"row {n}\n{case}" for n, case in cases.items()])
     if rows:
         panels = next(strips).subplots(1, len(rows), squeeze=False)[0]
         for panel, row in zip(panels, rows, strict=True):
