@@ -1,7 +1,11 @@
 """orbax's manager of the checkpoints in a directory, of which one process writes and reads all."""
 
+import contextlib
+import os
 import shutil
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +83,23 @@ def remove_unfinished(directory: Path) -> None:
     for thread in threading.enumerate():  # one part has failed; others are still being written
         if type(thread).__module__.startswith("orbax."):
             threading.Thread.join(thread)  # whose own raises what the thread has raised
-    for unfinished in directory.glob(f"*{orbax().path.step.TMP_DIR_SUFFIX}*"):
-        shutil.rmtree(unfinished, ignore_errors=True)
+    for _ in range(1000):
+        # TensorStore's threads report a failed write before they close its file, and a file that is
+        # open takes space even after it was removed. One second is far more than they need.
+        writing = any(path.is_relative_to(directory) for path in _open_files())
+        for unfinished in directory.glob(f"*{orbax().path.step.TMP_DIR_SUFFIX}*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        if not writing:
+            return
+        time.sleep(0.001)
+
+
+def _open_files() -> Iterator[Path]:
+    """The files that this process has open, where the system says so (Linux)."""
+    descriptors = Path("/proc/self/fd")
+    for name in os.listdir(descriptors) if descriptors.is_dir() else ():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            yield Path(os.readlink(descriptors / name))
 
 
 def _one_by_one() -> Any:

@@ -5,6 +5,8 @@ import os
 import resource
 import shutil
 import sys
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -13,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from jrnn import checkpoint
+from jrnn import checkpoint, orbax_manager
 from jrnn.checkpoint import Checkpoints, restore
 from jrnn.parallel import batch_mesh
 from jrnn.training import init_train_state
@@ -227,6 +229,30 @@ def test_a_disk_that_is_full_is_said_and_costs_no_older_checkpoint(tmp_path):
         checkpoints.save(3, state, MANIFEST)
         checkpoints.wait()
         assert checkpoints.latest().step == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which files are open")
+def test_what_a_failed_write_still_has_open_is_waited_for(tmp_path):
+    """TensorStore reports a failed write before it closes the file, which takes space until then.
+
+    A thread that does the same by a clock of events: it closes its file when it has seen it go.
+    """
+    unfinished = tmp_path / f"3{orbax_manager.orbax().path.step.TMP_DIR_SUFFIX}"
+    unfinished.mkdir()
+    file = (unfinished / "part").open("wb")
+
+    def close_when_removed():
+        while os.fstat(file.fileno()).st_nlink:
+            time.sleep(0.001)
+        time.sleep(0.05)
+        file.close()
+
+    writer = threading.Thread(target=close_when_removed)
+    writer.start()
+    orbax_manager.remove_unfinished(tmp_path)
+    assert file.closed
+    assert list(tmp_path.iterdir()) == []
+    writer.join()
 
 
 def test_a_directory_that_vanishes_is_said_at_once(tmp_path):
