@@ -83,23 +83,27 @@ def with_swapped_axes(recurrence: Recurrence) -> Recurrence:
 # --- how each of them becomes a program ----------------------------------------------------------
 
 
-def program(recurrence: Recurrence, given: Data, gradient: bool, devices: int) -> Program:
-    """The states or the gradient, compiled, on one device or split over several."""
+def program(
+    recurrence: Recurrence,
+    given: Data,
+    gradient: bool,
+    devices: int,
+    over: Callable[[Any], Any] = lambda function: function,
+) -> Program:
+    """`over` of the states or the gradient, compiled, on one device or split over several."""
     params = jax.tree.map(lambda p: jnp.asarray(p, recurrence.input_dtype), given.params)
     own = recurrence.own(params)
-    xs, y = (
-        jnp.asarray(given.xs, recurrence.input_dtype),
-        jnp.asarray(given.y, recurrence.state_dtype),
-    )
+    arrays = given.xs, given.y
     if recurrence.batch_first:
-        xs, y = xs.swapaxes(0, 1), y.swapaxes(0, 1)
+        arrays = given.xs.swapaxes(0, 1), given.y.swapaxes(0, 1)
+    xs, y = map(jnp.asarray, arrays, (recurrence.input_dtype, recurrence.state_dtype))
 
-    function = cost_and_gradient(recurrence) if gradient else recurrence.states
+    function = over(cost_and_gradient(recurrence) if gradient else recurrence.states)
     args = (own, xs, y) if gradient else (own, xs)
     if devices > 1:
         function, args = on_mesh(function, devices, gradient), split_batch(args, devices)
-    arrays = partial(gradient_arrays if gradient else _states, recurrence)
-    return compile_program(recurrence.name, function, args, arrays)
+    named = partial(gradient_arrays if gradient else _states, recurrence)
+    return compile_program(recurrence.name, function, args, named)
 
 
 def cost_and_gradient(recurrence: Recurrence) -> Callable[..., Any]:

@@ -20,12 +20,13 @@ def parser(doc: str | None, name: str, rivals: list[str], rounds: int) -> argpar
         description=(doc or "").split("\n\n")[0],  # there is none with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    made.add_argument("--rows", nargs="+", metavar="ROW", help="rows of the table (default: all)")
-    made.add_argument("--rivals", nargs="+", choices=rivals, default=rivals)
+    made.add_argument("--rows", nargs="+", metavar="ROW", help="rows of the table (None: all)")
+    if rivals:
+        made.add_argument("--rivals", nargs="+", choices=rivals, default=rivals)
     made.add_argument("--rounds", type=positive, default=rounds, help="turns of every program")
     made.add_argument("--out", type=Path, default=Path(f"out/{name}"), help="directory")
     made.add_argument(
-        "--devices", type=positive, help="CPU cores that become devices (default: all of them)"
+        "--devices", type=positive, help="CPU cores that become devices (None: all of them)"
     )
     made.add_argument("--toy", action="store_true", help="tiny sizes: does everything run?")
     return made
