@@ -15,6 +15,7 @@ from benchmarks.report import grouped, number
 MEAN_TIME = 1.02  # the geometric mean of all records
 MEAN_COMPILE = 1.05
 TIME = 1.03  # one record: this and two standard deviations of old again / old, in every repeat
+NOISY = 0.05  # an A/A deviation that leaves a record a loose bound
 MORE_BYTES = 1_000_000  # that row 1 and gradients of single sequences may need; all else, none
 
 HEADER = ["row", "mode", "dtype", "pass", "old ms", "new ms", "new/old", "A/A dev", "old MB"]
@@ -128,12 +129,15 @@ def means_table(records: Sequence[dict[str, Any]]) -> str:
 
 
 def sentence(records: Sequence[dict[str, Any]]) -> str:
-    """PASS, or FAIL and how many records and which means."""
+    """PASS, or FAIL and how many records and which means; and where it was too noisy to tell."""
     failed = sum(bool(failures(record)) for record in records)
     said = [f"{failed} of {len(records)} lines"] if failed else []
     said += [f"geometric mean of {mean}" for mean in failed_means(records)]
-    return (
-        f"FAIL: {'; '.join(said)}"
-        if said
-        else f"PASS: {len(records)} lines and the geometric means"
-    )
+    verdict = f"FAIL: {'; '.join(said)}." if said else f"PASS: {len(records)} lines, and the means."
+    noisy = sum(deviation(record) > NOISY for record in records)
+    if noisy:
+        verdict += (
+            f" {noisy} of {len(records)} lines have an A/A deviation above {NOISY}, so a loose "
+            "bound: measure them again while nothing else runs."
+        )
+    return verdict

@@ -176,7 +176,7 @@ def test_a_slower_version_fails(older, tmp_path, monkeypatch, capsys):
     assert run(older, tmp_path) == 1
     printed = capsys.readouterr().out
     assert printed.count("FAIL time") == 2  # forward and gradient
-    assert "FAIL: 2 of 2 lines; geometric mean of time " in printed
+    assert "\nFAIL: 2 of 2 lines; geometric mean of time " in printed
 
 
 @pytest.mark.usefixtures("float32")
@@ -254,10 +254,12 @@ def test_the_geometric_means():
 
 
 def test_the_last_sentence():
-    assert verdicts.sentence([record(), record()]) == "PASS: 2 lines and the geometric means"
-    assert verdicts.sentence([record(), record(more=1)]) == "FAIL: 1 of 2 lines"
+    assert verdicts.sentence([record(), record()]) == "PASS: 2 lines, and the means."
+    assert verdicts.sentence([record(), record(more=1)]) == "FAIL: 1 of 2 lines."
     slow = record(new=(1.03, 1.02, 1.03))
-    assert verdicts.sentence([slow]) == "FAIL: geometric mean of time 1.030, above 1.02"
+    assert verdicts.sentence([slow]) == "FAIL: geometric mean of time 1.030, above 1.02."
     slower = record(new=(1.04, 1.04, 1.04), again=(1.0, 1.0, 1.0))
-    expected = "FAIL: 1 of 1 lines; geometric mean of time 1.040, above 1.02"
+    expected = "FAIL: 1 of 1 lines; geometric mean of time 1.040, above 1.02."
     assert verdicts.sentence([slower]) == expected
+    said = verdicts.sentence([record(), record(again=(1.06, 1.05, 1.06))])
+    assert said.startswith("PASS: 2 lines, and the means. 1 of 2 lines have an A/A deviation above")
