@@ -34,6 +34,7 @@ from benchmarks.cases import CASES, TOY_CASES, Case, data, ends
 from benchmarks.measuring import Program, compare, figures, time_in_turn, tolerance
 from benchmarks.old_version import git, loaded
 from benchmarks.rivals import Recurrence
+from jrnn.checks import refuse
 from jrnn.parallel import _cpu_cores as cores
 from jrnn.parallel import use_cpu_cores
 
@@ -47,9 +48,8 @@ MODES = {  # and the rows that are measured where `--rows` does not say: a quart
     "remat": [1, 2, 5],
 }
 DTYPES = ["float32", "bfloat16"]
-MEMBERS = np.array(
-    [1, 0.9, 0.8, 0.7], np.float32
-)  # the networks of vmap-weights: the same, times this
+# The networks of vmap-weights: the same, times this.
+MEMBERS = np.array([1, 0.9, 0.8, 0.7], np.float32)
 REPEAT_SECONDS = 5.0  # a repeat begins no other round after them
 # Two programs that round operands to 8 bits, each 0.004 to 0.007 away from float32.
 BFLOAT16_TOLERANCE = 0.02
@@ -208,6 +208,9 @@ def main(argv: list[str] | None = None) -> int:
             for at in lines(args):
                 records.append(measure(old, jrnn, at, args))
                 print(verdicts.record_line(records[-1]), flush=True)
+        if not records:
+            came = f"rows {args.rows} with modes {args.modes}"
+            refuse("--rows", "one that a mode can measure", came, "The lines above say why.")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -152,6 +152,14 @@ def test_all_of_it_as_users_have_it(older, tmp_path):
     assert "row 2: no vmap-weights, 4 networks do not split a batch of 1" in done.stdout
 
 
+@pytest.mark.usefixtures("float32")
+def test_nothing_to_measure(older, tmp_path, capsys):
+    assert run(older, tmp_path, "--rows", "2", "--modes", "vmap-weights") == 1
+    said = capsys.readouterr()
+    assert "row 2: no vmap-weights, 4 networks do not split a batch of 1" in said.out
+    assert "error: --rows: expected one that a mode can measure; got rows [2]" in said.err
+
+
 def rnn_and_more(more):
     """A version whose states are `more(states, xs)`, states being a function of xs."""
 
