@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import RTOL, H, I, O, T, assert_close, differences, make_case
+from cases import RTOL, H, I, O, T, assert_close, differences, make_case, together
 
 import jrnn
 from jrnn import derivation
@@ -93,11 +93,13 @@ OPTIONS = [
 @pytest.mark.parametrize(("activation", "bias", "ids", "h0"), OPTIONS)
 def test_every_form_is_the_gradient(activation, bias, ids, h0):
     args = example(bias=bias, ids=ids, h0=h0)
-    for name, form in FORMS.items():
-        f = form if name == "double sum" else jax.jit(form, static_argnames="activation")
-        for cost, weights in COSTS.items():
-            found = f(*args, weights=weights, activation=activation)
-            want = expected(*args, weights, activation)
+    of_weights = lambda form: (
+        lambda *args: form(*args[:-1], weights=args[-1], activation=activation)
+    )
+    every_form = together(*map(of_weights, FORMS.values()))
+    for cost, weights in COSTS.items():
+        want = expected(*args, weights, activation)
+        for name, found in zip(FORMS, every_form(*args, weights), strict=True):
             wrong = {k: d for k, d in differences(found, want).items() if not d <= RTOL}
             assert not wrong, (name, cost, wrong)
 
@@ -122,8 +124,9 @@ def test_a_batch_by_vmap():
     many = [example(seed=s) for s in range(3)]
     rnn, readout, *_ = many[0]
     xs, labels, h0 = (np.stack(leaves) for leaves in list(zip(*many, strict=True))[2:])
-    for form in (derivation.gradients_recursion, derivation.gradients_sensitivity):
-        found = jax.vmap(form, (None, None, 0, 0, 0))(rnn, readout, xs, labels, h0)
+    forms = derivation.gradients_recursion, derivation.gradients_sensitivity
+    mapped = together(*(jax.vmap(form, (None, None, 0, 0, 0)) for form in forms))
+    for found in mapped(rnn, readout, xs, labels, h0):
         for b in range(3):
             want = expected(rnn, readout, xs[b], labels[b], h0[b], None, "tanh")
             assert_close(jax.tree.map(lambda g: g[b], found), want)
@@ -134,7 +137,7 @@ def test_a_batch_by_vmap():
 
 def test_by_loss_is_the_gradient_of_each_loss():
     args = example()
-    found = derivation.gradients_per_step(*args)
+    found = jax.device_get(derivation.gradients_per_step(*args))
     for t in range(T):
         want = expected(*args, np.eye(T)[t], "tanh")
         assert_close(jax.tree.map(lambda g: g[t], found), want)
@@ -143,8 +146,7 @@ def test_by_loss_is_the_gradient_of_each_loss():
 def test_by_use_is_the_gradient_of_each_use():
     """Give every step weights of its own: the gradient of step k's is the term of use k."""
     rnn, readout, xs, labels, h0 = example()
-    found = derivation.gradients_per_use(rnn, readout, xs, labels, h0)
-    own = jax.tree.map(lambda w: jnp.broadcast_to(w, (T, *w.shape)), (rnn, readout))
+    own = jax.tree.map(lambda w: np.broadcast_to(w, (T, *w.shape)), (rnn, readout))
 
     def cost(own):
         def step(h, row):
@@ -154,13 +156,13 @@ def test_by_use_is_the_gradient_of_each_use():
 
         return jax.lax.scan(step, h0, (own, xs, labels))[1].sum()
 
-    drnn, dreadout = jax.grad(cost)(own)
-    assert_close((found.rnn, found.readout), (drnn, dreadout))
+    found = derivation.gradients_per_use(rnn, readout, xs, labels, h0)
+    assert_close((found.rnn, found.readout), jax.jit(jax.grad(cost))(own))
 
 
 def test_the_sums_are_equal_and_the_terms_are_not():
     args = example()
-    by_loss, by_use = derivation.gradients_per_step(*args), derivation.gradients_per_use(*args)
+    by_loss, by_use = together(derivation.gradients_per_step, derivation.gradients_per_use)(*args)
     assert_close(by_loss.rnn.w_hh.sum(0), by_use.rnn.w_hh.sum(0))
     norms = [np.linalg.norm(g.rnn.w_hh, axis=(1, 2)) for g in (by_loss, by_use)]
     assert np.abs(norms[0] - norms[1]).max() > 0.1 * max(map(np.max, norms))
@@ -171,7 +173,8 @@ def test_a_loss_needs_no_label_but_its_own():
     rnn, readout, xs, labels, h0 = example()
     others = labels.copy()
     others[[0, 1]] = labels[[1, 0]]
-    a, b = (derivation.gradients_per_step(rnn, readout, xs, y, h0) for y in (labels, others))
+    f = together(derivation.gradients_per_step)
+    (a,), (b,) = (f(rnn, readout, xs, y, h0) for y in (labels, others))
     third = lambda g: jax.tree.map(lambda x: x[2], g)
     assert_close(third(a), third(b), rtol=0.0)
     assert max(differences(a, b).values()) > 0.01
@@ -179,7 +182,7 @@ def test_a_loss_needs_no_label_but_its_own():
 
 def test_with_a_zero_first_state_the_first_use_of_w_hh_is_nothing():
     rnn, readout, xs, labels, _ = example()
-    found = derivation.gradients_per_use(rnn, readout, xs, labels)
+    found = jax.device_get(derivation.gradients_per_use(rnn, readout, xs, labels))
     assert not found.rnn.w_hh[0].any()
     assert found.rnn.w_ih[0].any()
 
@@ -189,7 +192,7 @@ def test_with_a_zero_first_state_the_first_use_of_w_hh_is_nothing():
 
 def factors(args):
     rnn, readout, xs, labels, h0 = args
-    f = derivation.trajectory(rnn, readout, xs, labels, h0)
+    f = jax.device_get(derivation.trajectory(rnn, readout, xs, labels, h0))
     return f, [None, *f.dhs], [None, *map(np.diag, f.dphis)], rnn.w_hh.T
 
 
@@ -209,7 +212,7 @@ def test_wolf_expands_three_steps():
     dW_xh = sum(np.outer(f.xs[k - 1], path) for (_, k), path in paths.items())
     found = derivation.gradients_double_sum(*args)
     assert_close((found.rnn.w_hh, found.rnn.w_ih), (dW_hh, dW_xh))
-    deltas = derivation.deltas_by_loss(f, jnp.asarray(args[0].w_hh))
+    (deltas,) = together(derivation.deltas_by_loss)(f, args[0].w_hh)
     for (t, k), path in paths.items():
         assert_close(deltas[t - 1, k - 1], path)
 
@@ -310,12 +313,22 @@ def test_chavans_slips_by_number():
 @pytest.mark.parametrize("seed", range(3))
 def test_softmax_jacobian_and_the_collapse(seed):
     rng = np.random.default_rng(seed)
-    o, y = jnp.asarray(rng.normal(size=O)), jnp.asarray(rng.normal(size=O))
-    p = jax.nn.softmax(o)
-    assert_close(derivation.softmax_jacobian(p), jax.jacrev(jax.nn.softmax)(o))
-    assert_close(derivation.cross_entropy_derivative(p, y), jax.grad(lambda p: -y @ jnp.log(p))(p))
-    assert_close(derivation.logits_derivative(p, y), p * y.sum() - y)
-    assert_close(derivation.logits_derivative(p, y), jax.grad(jrnn.softmax_cross_entropy)(o, y))
+    o, y = rng.normal(size=O), rng.normal(size=O)
+    p = np.exp(o) / np.exp(o).sum()
+    jacobian, dp, do = together(
+        lambda p, y: derivation.softmax_jacobian(p),
+        derivation.cross_entropy_derivative,
+        derivation.logits_derivative,
+    )(p, y)
+    jacobian_by_jax, dp_by_jax, do_by_jax = together(
+        lambda o, p, y: jax.jacrev(jax.nn.softmax)(o),
+        lambda o, p, y: jax.grad(lambda p: -y @ jnp.log(p))(p),
+        lambda o, p, y: jax.grad(jrnn.softmax_cross_entropy)(o, y),
+    )(o, p, y)
+    assert_close(jacobian, jacobian_by_jax)
+    assert_close(dp, dp_by_jax)
+    assert_close(do, do_by_jax)
+    assert_close(do, p * y.sum() - y)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -339,16 +352,15 @@ def test_the_notebooks_loss_without_the_sum_over_classes():
 # --- truncation ----------------------------------------------------------------------------------
 
 
-def plain_window(args, w):
-    """Each loss differentiated by JAX with the state cut w steps before it."""
-    rnn, readout, xs, labels, h0 = args
+def plain_window(rnn, readout, xs, labels, h0, *, window):
+    """Each loss differentiated by JAX with the state cut `window` steps before it."""
 
     def cost(at):
         total = 0.0
         for t in range(len(xs)):
             h = at.h0
             for k in range(t + 1):
-                h = jax.lax.stop_gradient(h) if k == t - w + 1 and k > 0 else h
+                h = jax.lax.stop_gradient(h) if k == t - window + 1 and k > 0 else h
                 h = jnp.tanh(xs[k] @ at.rnn.w_ih + h @ at.rnn.w_hh + at.rnn.b_h)
             logits = h @ at.readout.w_ho + at.readout.b_o
             total -= jnp.vdot(labels[t], jax.nn.log_softmax(logits))
@@ -357,13 +369,11 @@ def plain_window(args, w):
     return jax.grad(cost)(Gradients(rnn, readout, h0))
 
 
-def plain_chunk(args, c):
-    rnn, readout, xs, labels, h0 = args
-
+def plain_chunk(rnn, readout, xs, labels, h0, *, chunk):
     def cost(at):
         total, h = 0.0, at.h0
         for t in range(len(xs)):
-            h = jax.lax.stop_gradient(h) if t % c == 0 and t > 0 else h
+            h = jax.lax.stop_gradient(h) if t % chunk == 0 and t > 0 else h
             h = jnp.tanh(xs[t] @ at.rnn.w_ih + h @ at.rnn.w_hh + at.rnn.b_h)
             logits = h @ at.readout.w_ho + at.readout.b_o
             total -= jnp.vdot(labels[t], jax.nn.log_softmax(logits))
@@ -375,10 +385,12 @@ def plain_chunk(args, c):
 @pytest.mark.parametrize("n", [1, 2, 3, T - 1, T, T + 5])
 def test_truncated_gradients(n):
     args = example()
-    window = derivation.gradients_truncated(*args, window=n)
-    chunk = derivation.gradients_truncated(*args, chunk=n)
-    assert_close(window, plain_window(args, n))
-    assert_close(chunk, plain_chunk(args, n))
+    window, chunk = together(
+        partial(derivation.gradients_truncated, window=n),
+        partial(derivation.gradients_truncated, chunk=n),
+    )(*args)
+    assert_close(window, plain_window(*args, window=n))
+    assert_close(chunk, plain_chunk(*args, chunk=n))
     exact = expected(*args, None, "tanh")
     for found in (window, chunk):
         distance = derivation.gradient_distance(found, exact)
@@ -412,13 +424,14 @@ def test_gradient_distance():
 def test_sensitivity_online():
     """Every step knows its own loss's gradient, and the running sum."""
     rnn, readout, xs, labels, h0 = args = example()
-    by_loss = derivation.gradients_per_step(*args)
+    by_loss, f = together(derivation.gradients_per_step, derivation.trajectory)(*args)
     carry = derivation.sensitivity_init(rnn, readout, h0)
+    step = jax.jit(derivation.sensitivity_step)
     for t in range(T):
-        carry, out = derivation.sensitivity_step(rnn, readout, carry, xs[t], labels[t])
+        carry, out = step(rnn, readout, carry, xs[t], labels[t])
         assert_close(out.gradients, jax.tree.map(lambda g: g[t], by_loss))
         assert_close(carry.total, jax.tree.map(lambda g: g[: t + 1].sum(0), by_loss))
-        assert_close(out.loss, derivation.trajectory(*args).losses[t])
+        assert_close(out.loss, f.losses[t])
 
 
 def test_training_online():
@@ -444,7 +457,8 @@ def test_training_online():
 
     losses, _ = online(0.1)
     assert np.mean(losses[-5:]) < 0.2 * np.mean(losses[:5])
-    exact = jax.tree.map(lambda g: g[-1], derivation.gradients_per_step(rnn, readout, xs, labels))
+    by_loss = jax.device_get(derivation.gradients_per_step(rnn, readout, xs, labels))
+    exact = jax.tree.map(lambda g: g[-1], by_loss)
     assert_close(online(0.0)[1], exact)
     stale = [max(differences(online(rate)[1], exact).values()) for rate in (1e-6, 1e-4)]
     assert RTOL < stale[0] < 0.1 * stale[1]
@@ -462,9 +476,10 @@ def test_the_memory_of_the_sensitivities_does_not_grow_with_time():
 
 def test_mean_and_total_cost_differ_by_the_number_of_steps():
     """Brown (2) has 1/N, his 2.4 "just sums"."""
-    args = example()
-    total = derivation.gradients_recursion(*args)
-    mean = derivation.gradients_recursion(*args, weights=COSTS["mean"])
+    total, mean = together(
+        derivation.gradients_recursion,
+        partial(derivation.gradients_recursion, weights=COSTS["mean"]),
+    )(*example())
     assert_close(jax.tree.map(lambda g: T * g, mean), total)
 
 
@@ -532,9 +547,10 @@ def test_planted_fault(fault):
 def test_a_window_or_chunk_off_by_one_is_seen(n):
     args = example()
     for plain, name in ((plain_window, "window"), (plain_chunk, "chunk")):
-        for wrong in (n - 1, n + 1):
-            found = derivation.gradients_truncated(*args, **{name: wrong})
-            assert max(differences(found, plain(args, n)).values()) > 10 * RTOL
+        right = plain(*args, **{name: n})
+        wrong = [partial(derivation.gradients_truncated, **{name: m}) for m in (n - 1, n + 1)]
+        for found in together(*wrong)(*args):
+            assert max(differences(found, right).values()) > 10 * RTOL
 
 
 def test_wolf_brown_and_the_diagonal_of_the_softmax():
