@@ -1,8 +1,6 @@
 """Where the gradient goes: against a scan of the tests' own, differentiated by JAX."""
 
 import functools
-import inspect
-import types
 
 import gradient_flow
 import jax
@@ -10,115 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import LAW_RTOL, B, H, I, O, T, assert_close, make_case
+from flows import (
+    CASES,
+    determinant_differs,
+    flow_differs,
+    growth_differs,
+    influence_differs,
+    linear,
+    orthogonal,
+    problem,
+    rotation_differs,
+    spectrum_differs,
+)
 from jaxprs import equations, sizes
 
 import jrnn
 from jrnn import diagnostics
-
-PHI = {"tanh": jnp.tanh, "relu": lambda a: jnp.maximum(a, 0), "identity": lambda a: a}
-
-
-def problem(*, ids=False, batch=True, h0="[B, H]", weights=None, seed=0):
-    """The arguments of `gradient_flow` and `influence`; some losses do not count."""
-    case = make_case(ids=ids, batch=batch, h0=h0, seed=seed)
-    rng = np.random.default_rng(seed + 1)
-    readout = jrnn.ReadoutParams(rng.normal(size=(H, O)), rng.normal(size=O))
-    lead = (T, B) if batch else (T,)
-    labels = rng.integers(0, O, lead)
-    if weights == "mask":
-        weights = np.asarray(rng.integers(0, 4, lead) > 0)
-    elif weights == "floats":
-        weights = np.where(rng.integers(0, 4, lead) > 0, rng.uniform(size=lead), 0)
-    return (case.params, readout, case.xs, labels, case.h0), weights
-
-
-def as_batch(arguments, weights):
-    """The same with a batch axis, ids and labels as one-hot vectors, and nothing None."""
-    params, readout, xs, labels, h0 = arguments
-    vectors = np.eye(I)[xs] if np.issubdtype(xs.dtype, np.integer) else xs
-    vectors, labels = vectors.reshape(T, -1, I), np.eye(O)[labels].reshape(T, -1, O)
-    n = labels.shape[1]
-    h0 = np.broadcast_to(np.zeros(H) if h0 is None else h0, (n, H))
-    m = np.ones((T, n)) if weights is None else np.asarray(weights, float).reshape(T, n)
-    return params, readout, vectors, labels, h0, m
-
-
-def scan_losses(arguments, activation, a_changes, h_changes):
-    """m_t J_t and h_{t-1} for every t, where every a_t and h_t is changed by something."""
-    params, readout, xs, labels, h0, m = arguments
-
-    def step(h, t):
-        x, y, m, da, dh = t
-        a = x @ params.w_ih + h @ params.w_hh + params.b_h[None] + da
-        h_t = PHI[activation](a) + dh
-        log_p = jax.nn.log_softmax(h_t @ readout.w_ho + readout.b_o[None])
-        return h_t, (-m * (log_p * y).sum(-1), h)
-
-    return jax.lax.scan(step, jnp.asarray(h0), (xs, labels, m, a_changes, h_changes))[1]
-
-
-@functools.partial(jax.jit, static_argnames="activation")
-def derivatives(arguments, activation):
-    """dJ_t/dh_k `[T, B, T, B, H]`, and of all losses the deltas, with h_{t-1} beside them."""
-    zero = jnp.zeros((*arguments[-1].shape, H))
-
-    def losses(dh):
-        return scan_losses(arguments, activation, zero, dh)[0]
-
-    def total(da):
-        losses, h_tm1s = scan_losses(arguments, activation, da, zero)
-        return losses.sum(), h_tm1s
-
-    return jax.jacrev(losses)(zero), *jax.grad(total, has_aux=True)(zero)
-
-
-def oracle(arguments, weights, activation):
-    """||dJ_t/dh_k|| as `[T, T, B]`, and the norm of each use's outer products, `[T]`."""
-    jacobian, deltas, h_tm1s = map(
-        np.asarray, derivatives(as_batch(arguments, weights), activation=activation)
-    )
-    n = jacobian.shape[1]
-    norms = np.stack([np.linalg.norm(jacobian[:, b, :, b], axis=-1) for b in range(n)], -1)
-    outer = [[np.outer(h_tm1s[k, b], deltas[k, b]) for b in range(n)] for k in range(T)]
-    return norms, np.array([np.linalg.norm(sum(use)) for use in outer])
-
-
-def percentiles(norms, weights):
-    """By lag, over every loss that counts and every state that it is that far from."""
-    n = norms.shape[-1]
-    counted = np.ones((T, n), bool) if weights is None else np.asarray(weights).reshape(T, n) != 0
-    columns = []
-    for lag in range(T):
-        found = [norms[t, t - lag, b] for t in range(lag, T) for b in range(n) if counted[t, b]]
-        columns.append(np.percentile(found, [10, 50, 90]))
-    return np.array(columns).T
-
-
-CASES = {
-    "batch": {},
-    "one": {"batch": False},
-    "ids": {"ids": True, "h0": "None"},
-    "one, ids": {"ids": True, "batch": False, "h0": "[H]"},
-    "mask": {"weights": "mask"},
-    "floats": {"weights": "floats", "h0": "[H]"},
-    "one, floats": {"weights": "floats", "batch": False, "seed": 1},
-}
-
-
-def flow_differs(module, case="batch", activation="tanh"):
-    arguments, weights = problem(**CASES[case])
-    norms, uses = oracle(arguments, weights, activation)
-    expected = (np.arange(T), percentiles(norms, weights), uses)
-    found = module.gradient_flow(*arguments, weights=weights, activation=activation)
-    assert_close(tuple(found), expected)
-
-
-def influence_differs(module, case="one", activation="tanh"):
-    arguments, weights = problem(**CASES[case])
-    norms, _ = oracle(arguments, weights, activation)
-    found = module.influence(*arguments, weights=weights, activation=activation)
-    assert_close(found, norms[..., 0])
-    assert not np.triu(found, 1).any()
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
@@ -131,17 +36,6 @@ def test_gradient_flow_against_jacrev(case, activation):
 @pytest.mark.parametrize("case", [c for c in CASES if "one" in c])
 def test_influence_against_jacrev(case, activation):
     influence_differs(diagnostics, case, activation)
-
-
-def orthogonal(size, seed=0):
-    return np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0]
-
-
-def linear(w_hh, steps, seed=0):
-    """An identity network around `w_hh`, and one sequence for it."""
-    rng = np.random.default_rng(seed)
-    n = len(w_hh)
-    return jrnn.RNNParams(rng.normal(size=(2, n)), w_hh, None), rng.normal(size=(steps, 2))
 
 
 def test_the_norms_of_a_scaled_rotation_fall_geometrically():
@@ -199,46 +93,6 @@ def test_norms_far_below_one_do_not_vanish_in_float32():
 # --- Lyapunov exponents --------------------------------------------------------------------------
 
 
-def rotation_differs(module):
-    params, xs = linear(0.9 * orthogonal(6), 40)
-    found = module.lyapunov_exponents(params, xs, n=6, activation="identity")
-    np.testing.assert_allclose(found, np.log(0.9), rtol=0, atol=1e-10)
-
-
-def spectrum_differs(module):
-    values = np.array([1.1, -0.95, 0.8, -0.6, 0.3])
-    basis = np.random.default_rng(3).normal(size=(5, 5))
-    params, xs = linear(basis @ np.diag(values) @ np.linalg.inv(basis), 300)
-    found = module.lyapunov_exponents(params, xs, n=5, warmup=200, activation="identity")
-    np.testing.assert_allclose(found, np.log(np.abs(values)), rtol=0, atol=1e-6)
-
-
-def determinant_differs(module):
-    """All exponents add up to the mean of log |det J_t|, here of Jacobians by autodiff."""
-    case = make_case(batch=False, h0="[H]")
-    step = lambda h, x: jnp.tanh(x @ case.params.w_ih + h @ case.params.w_hh + case.params.b_h)
-    h, logs = jnp.asarray(case.h0), []
-    for x in case.xs:
-        logs.append(np.linalg.slogdet(jax.jacrev(step)(h, x))[1])
-        h = step(h, x)
-    for warmup in (0, 3):
-        found = module.lyapunov_exponents(case.params, case.xs, case.h0, n=H, warmup=warmup)
-        np.testing.assert_allclose(found.sum(), np.mean(logs[warmup:]), rtol=1e-10)
-
-
-def growth_differs(module, ids=False):
-    """Any change of the state turns towards the direction that grows fastest: let one do so."""
-    case = make_case(T=400, batch=False, ids=ids, h0="None")
-    h, change, logs = np.zeros(H), np.ones(H), []
-    for x in np.eye(I)[case.xs] if ids else case.xs:
-        h = np.tanh(x @ case.params.w_ih + h @ case.params.w_hh + case.params.b_h)
-        change = (1 - h**2) * (change @ case.params.w_hh)
-        logs.append(np.log(np.linalg.norm(change)))
-        change = change / np.linalg.norm(change)
-    found = module.lyapunov_exponents(case.params, case.xs, n=2, warmup=200)
-    np.testing.assert_allclose(found[0], np.mean(logs[200:]), rtol=1e-8)
-
-
 def test_exponents_of_a_scaled_rotation():
     rotation_differs(diagnostics)
 
@@ -289,102 +143,6 @@ def test_a_direction_that_relu_loses_has_no_finite_exponent():
 def test_states_beyond_the_floating_range_have_no_exponents():
     params, xs = linear(1e3 * orthogonal(4), 200)
     assert np.isnan(diagnostics.lyapunov_exponents(params, xs, n=2, activation="relu")).all()
-
-
-# --- planted faults ------------------------------------------------------------------------------
-
-
-FLOW, INFLUENCE = flow_differs, influence_differs
-ROTATION, SPECTRUM = rotation_differs, spectrum_differs
-# What is changed, into what, and the comparisons that have to see it, each by itself.
-FAULTS = {
-    "w_hh not transposed": ("(dphis * e) @ w_hh.T", "(dphis * e) @ w_hh", [FLOW, INFLUENCE]),
-    "phi' missing": ("(dphis * e) @", "e @", [FLOW, INFLUENCE]),
-    "phi' of the step before": ("(dphis * e)", "(jnp.roll(dphis, 1, 0) * e)", [FLOW, INFLUENCE]),
-    "phi' of the step after": ("(dphis * e)", "(jnp.roll(dphis, -1, 0) * e)", [FLOW, INFLUENCE]),
-    "no step back": ("[rows[1:], jnp", "[rows[:-1], jnp", [FLOW, INFLUENCE]),
-    "lags off by one": (
-        "scan(next_lag, (steps.dhs, counted)",
-        "scan(next_lag, next_lag((steps.dhs, counted), None)[0]",
-        [FLOW],
-    ),
-    "lags of a table off by one": (
-        "scan(next_lag, steps.dhs,",
-        "scan(next_lag, next_lag(steps.dhs, None)[0],",
-        [INFLUENCE],
-    ),
-    "states before the first counted": ("_shift(counted)), found", "counted), found", [FLOW]),
-    "losses of weight 0 counted": ("weights.astype(bool)", "jnp.asarray(True)", [FLOW]),
-    "the 80th for the 90th": ("0.5, 0.9]", "0.5, 0.8]", [FLOW]),
-    "a rank too far": ("(count - 1).astype", "count.astype", [FLOW]),
-    "no root": ("jnp.sqrt(jnp.square(x / top)", "(jnp.square(x / top)", [FLOW, INFLUENCE]),
-    "sum for norm": ("jnp.square(x / top)", "jnp.abs(x / top)", [FLOW, INFLUENCE]),
-    "deltas: w_hh not transposed": ("return delta_t @ w_hh.T", "return delta_t @ w_hh", [FLOW]),
-    "deltas: phi' missing": ("delta_t = dphi_t * (", "delta_t = (", [FLOW]),
-    "deltas: of one loss only": ("(dhs_t + c_t)", "(dhs_t + 0 * c_t)", [FLOW]),
-    "deltas: in the order of time": ("backwards, reverse=True)", "backwards)", [FLOW]),
-    "uses: h_t for h_{t-1}": ("= (steps.h_tm1s, ", "= (steps.hs, ", [FLOW]),
-    "uses: norms before the sum over b": (
-        "_norm(use)\n",
-        "(_norm(h_tm1, -1) * _norm(delta_t, -1)).sum()\n",
-        [FLOW],
-    ),
-    "table: transposed": ("k[:, None] - k[None, :]", "k[None, :] - k[:, None]", [INFLUENCE]),
-    "table: a row per lag": ("lag >= 0, table, 0", "lag >= 0, by_lag.T, 0", [INFLUENCE]),
-    "table: not cut": ("lag >= 0, table, 0", "lag < 99, table, 0", [INFLUENCE]),
-    "exponents: w_hh not transposed": ("params.w_hh.T @ q", "params.w_hh @ q", [growth_differs]),
-    "exponents: phi' missing": (
-        "dphi_t[:, None] * (params",
-        "(params",
-        [determinant_differs, growth_differs],
-    ),
-    "exponents: phi' of the step before": (
-        "derivative(activation)(hs))\n    settled",
-        "jnp.roll(derivative(activation)(hs), 1, 0))\n    settled",
-        [determinant_differs, growth_differs],
-    ),
-    "exponents: QR's signs kept": (
-        "jnp.abs(jnp.diagonal(r))",
-        "jnp.diagonal(r)",
-        [ROTATION],
-    ),
-    "exponents: no log": ("return q, jnp.log(", "return q, (", [ROTATION]),
-    "exponents: base 2": ("return q, jnp.log(", "return q, jnp.log2(", [ROTATION]),
-    "exponents: QR never kept": ("return q, jnp.log(", "return changes, jnp.log(", [ROTATION]),
-    "exponents: warm-up averaged": (
-        "dtype=jnp.int32) >= warmup",
-        "dtype=jnp.int32) >= 0",
-        [SPECTRUM],
-    ),
-    "exponents: a sum": ("jnp.mean(logs, 0,", "jnp.sum(logs, 0,", [ROTATION]),
-}
-SOURCE = inspect.getsource(diagnostics)
-
-
-def copy_with(old, new):
-    """The module once more, with one place of its source changed."""
-    assert SOURCE.count(old) == 1, old
-    module = types.ModuleType("jrnn.diagnostics")
-    exec(SOURCE.replace(old, new), module.__dict__)
-    return module
-
-
-CHECKS = sorted({c for *_, checks in FAULTS.values() for c in checks}, key=lambda c: c.__name__)
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
-def test_the_copy_without_a_fault(check):
-    check(copy_with("# --- what they share", "# --- what they share"))
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_fault(fault):
-    old, new, checks = FAULTS[fault]
-    module = copy_with(old, new)
-    for check in checks:
-        case = {"case": "floats"} if "weight 0" in fault else {}
-        with pytest.raises(AssertionError):
-            check(module, **case)
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -489,22 +247,23 @@ def test_refused(name, monkeypatch):
 # --- structure and laws --------------------------------------------------------------------------
 
 
-def largest(module, max_lag, T=2000, B=8, H=128, O=100):
-    """Elements of the largest array that a call would form at the size of a training."""
-    shape = lambda *axes: jax.ShapeDtypeStruct(axes, np.float32)
-    ids = jax.ShapeDtypeStruct((T, B), np.int32)
-    params = jrnn.RNNParams(shape(O, H), shape(H, H), shape(H))
-    readout = jrnn.ReadoutParams(shape(H, O), shape(O))
-    traced = jax.make_jaxpr(lambda *a: module.gradient_flow(*a, max_lag=max_lag))
-    return max(n for e in equations(traced(params, readout, ids, ids)) for n in sizes(e))
+def largest(f, *args):
+    """Elements of the largest array that a call would form."""
+    return max(n for e in equations(jax.make_jaxpr(f)(*args)) for n in sizes(e))
 
 
 def test_no_array_grows_with_the_lags_or_with_a_weight_per_step():
-    T, B, H = 2000, 8, 128
-    assert largest(diagnostics, 200) <= T * B * H < T * H * H
-    assert largest(diagnostics, 1999) <= T * B * H
-    kept = copy_with("@ w_hh.T, _norm(use)", "@ w_hh.T, use")  # the test sees [T, H, H]
-    assert largest(kept, 200) >= T * H * H
+    """At the size of a training."""
+    T, B, H, O = 2000, 8, 128, 100
+    shape = lambda *axes: jax.ShapeDtypeStruct(axes, np.float32)
+    ids = jax.ShapeDtypeStruct((T, B), np.int32)
+    params = jrnn.RNNParams(shape(O, H), shape(H, H), shape(H))
+    arguments = (params, jrnn.ReadoutParams(shape(H, O), shape(O)), ids, ids)
+    for max_lag in (200, 1999):
+        flow = functools.partial(diagnostics.gradient_flow, max_lag=max_lag)
+        assert largest(flow, *arguments) <= T * B * H < T * H * H, max_lag
+    uses = lambda h_tm1s, deltas: jnp.linalg.norm(h_tm1s.mT @ deltas, axis=(1, 2))
+    assert largest(uses, shape(T, B, H), shape(T, B, H)) >= T * H * H  # a weight per step is seen
 
 
 def test_a_second_call_compiles_nothing():
