@@ -216,7 +216,7 @@ def frequencies(n=4000, logits=LOGITS, temperature=1.0, **options):
     return np.bincount(tokens, minlength=4) / n
 
 
-@partial(jax.jit, static_argnames=("top_k", "top_p"))
+@jax.jit
 def draws(keys, logits, temperature, **options):
     draw = lambda key: sampling.sample_token(key, logits, temperature, **options)
     return jax.vmap(draw)(keys)
@@ -298,9 +298,7 @@ def test_hot_logits_are_cut_to_the_likeliest():
 
 
 def test_half_precision_logits_lose_no_token():
-    logits = jnp.zeros(4096, jnp.bfloat16)
-    keys = jax.random.split(jax.random.key(0), 500)
-    tokens = np.asarray(jax.vmap(lambda key: sampling.sample_token(key, logits))(keys))
+    tokens = draws(jax.random.split(KEY, 500), jnp.zeros(4096, jnp.bfloat16), 1.0)
     assert tokens.max() > 3900
     assert tokens.min() < 200
 
@@ -316,9 +314,8 @@ def test_options_may_be_traced():
 
 
 def test_ties_are_cut_to_exactly_k():
-    keys = jax.random.split(jax.random.key(0), 200)
-    draw = lambda key: sampling.sample_token(key, jnp.zeros(5), top_k=2)
-    assert set(np.asarray(jax.vmap(draw)(keys)).tolist()) == {0, 1}
+    tokens = draws(jax.random.split(KEY, 200), jnp.zeros(5), 1.0, top_k=2)
+    assert set(np.asarray(tokens).tolist()) == {0, 1}
 
 
 RNN = jrnn.init_rnn(jax.random.key(0), 6, 8)

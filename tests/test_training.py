@@ -247,7 +247,6 @@ def test_check_against_scan_passes(h0):
 STACK = jrnn.init_stack(jax.random.key(0), I, (H, 3), bidirectional=True, layer_norm=True)
 
 
-@pytest.mark.usefixtures("uncompiled")
 def test_check_against_scan_passes_for_a_stack():
     found = jrnn.testing.check_against_scan(STACK, CASE.xs[:3], (None, np.full(6, 0.1)))
     leaves = [name for name, _ in named_leaves(STACK)]
@@ -263,7 +262,6 @@ def test_check_against_scan_refuses_what_is_no_network():
 
 
 @pytest.mark.parametrize("params", [CASE.params, STACK], ids=["rnn", "stack"])
-@pytest.mark.usefixtures("uncompiled")
 def test_check_against_scan_fails_where_the_gradient_is_wrong(monkeypatch, params):
     right = jrnn.derivation.rnn_scan
 
