@@ -12,8 +12,6 @@ import jrnn
 from jrnn import derivation, diagnostics
 from jrnn.testing import check_against_scan
 
-pytestmark = pytest.mark.usefixtures("uncompiled")
-
 T, B, I, H, O = 3, 4, 4, 2, 5  # B = I: ids [T, B] look like features [T, I]
 CASE = make_case(T=T, B=B, I=I, H=H)
 P = CASE.params
