@@ -83,3 +83,14 @@ def together(*functions):
     """
     program = jax.jit(lambda *args: [f(*args) for f in functions])
     return lambda *args: jax.device_get(program(*args))
+
+
+def parameters(init, *sizes, seed=0, **options):
+    """Parameters of order 1 as `init(key, *sizes, **options)` makes them, but drawn by NumPy.
+
+    Nothing compiles, as it does once for every size where JAX draws them.
+    """
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: init(jax.random.key(0), *sizes, **options))
+    draw = lambda p: (rng.normal(size=p.shape) / p.shape[0] ** 0.5).astype(p.dtype)
+    return jax.tree.map(draw, shapes)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import B, H, I, O, T, make_case
+from cases import B, H, I, O, T, make_case, parameters
 
 import jrnn
 from jrnn import bptt, readout_loss
@@ -16,8 +16,8 @@ READOUT = jrnn.ReadoutParams(np.ones((H, O)), np.ones(O))
 LOGITS = np.zeros((T, B, O))
 LABELS = np.zeros((T, B), np.int64)
 NEXT = jrnn.ReadoutParams(np.ones((H, I)), None)
-STACK = jrnn.init_stack(jax.random.key(0), I, (4, 6), bidirectional=True, layer_norm=True)
-SQUARE = jrnn.init_stack(jax.random.key(0), I, (I, I))
+STACK = parameters(jrnn.init_stack, I, (4, 6), bidirectional=True, layer_norm=True)
+SQUARE = parameters(jrnn.init_stack, I, (I, I))
 
 
 @pytest.fixture(autouse=True)
@@ -247,7 +247,7 @@ REFUSED = {
         "Integers are token ids; vectors are floats.",
     ),
     "an id of four bits": (
-        lambda: jrnn.rnn(jrnn.init_rnn(jax.random.key(0), 6, H), jnp.array([1, 7], jnp.int4)),
+        lambda: jrnn.rnn(parameters(jrnn.init_rnn, 6, H), jnp.array([1, 7], jnp.int4)),
         "xs: expected ids from 0 to 5 (I = 6 rows of w_ih); got 7 at [1]",
     ),
     "bool inputs": (

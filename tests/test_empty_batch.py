@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import H, I, O, T
+from cases import H, I, O, T, parameters
 
 import jrnn
 from jrnn import readout_loss
@@ -20,7 +20,7 @@ def example(ids):
     """Parameters of ones, and inputs [T, 0], labels [T, 0]."""
     params = jrnn.RNNParams(np.ones((I, H)), np.ones((H, H)), np.ones(H))
     readout = jrnn.ReadoutParams(np.ones((H, O)), np.ones(O))
-    stack = jrnn.init_stack(jax.random.key(0), I, (H, H), bidirectional=True, layer_norm=True)
+    stack = parameters(jrnn.init_stack, I, (H, H), bidirectional=True, layer_norm=True)
     xs = np.zeros((T, 0), int) if ids else np.zeros((T, 0, I))
     return (params, readout, stack, np.ones(H)), xs, np.zeros((T, 0), int)
 

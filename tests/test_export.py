@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import H, I, O, T, assert_close, make_case
+from cases import H, I, O, T, assert_close, make_case, parameters
 from jax import export
 
 import jrnn
@@ -56,7 +56,7 @@ def models():
     """An Elman network, a readout and a stack."""
     rng = np.random.default_rng(2)
     readout = jrnn.ReadoutParams(rng.normal(size=(H, O)), rng.normal(size=O))
-    stack = jrnn.init_stack(jax.random.key(0), I, (H, H), bidirectional=True, layer_norm=True)
+    stack = parameters(jrnn.init_stack, I, (H, H), bidirectional=True, layer_norm=True)
     return {"rnn": make_case().params, "readout": readout, "stack": stack}
 
 

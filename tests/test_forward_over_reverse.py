@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import B, H, I, O, T, assert_close, make_case
+from cases import B, H, I, O, T, assert_close, make_case, parameters
 from test_lengths import LENGTHS, make_data
 
 import jrnn
@@ -95,7 +95,7 @@ def test_rounded_operands():
 
 
 def test_a_stack_in_both_directions():
-    params = jrnn.init_stack(jax.random.key(0), I, (I, I), bidirectional=True, layer_norm=True)
+    params = parameters(jrnn.init_stack, I, (I, I), bidirectional=True, layer_norm=True)
     case, data = make_case(), make_data()
     given = (None, LENGTHS, data["resets"])
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import assert_close, make_case
+from cases import assert_close, make_case, parameters
 
 import jrnn
 from jrnn import derivation, diagnostics
@@ -17,9 +17,9 @@ CASE = make_case(T=T, B=B, I=I, H=H)
 P = CASE.params
 IDS = np.random.default_rng(0).integers(0, 2, (T, B)).astype(np.int8)  # spikes, as well
 ONE_HOT = np.eye(I)[IDS]
-READOUT = jrnn.init_readout(jax.random.key(0), H, O)
+READOUT = parameters(jrnn.init_readout, H, O)
 LABELS = np.arange(T * B).reshape(T, B) % O
-STACK = jrnn.init_stack(jax.random.key(0), I, (H, H), bidirectional=True)
+STACK = parameters(jrnn.init_stack, I, (H, H), bidirectional=True)
 
 objective = partial(jrnn.rnn_cross_entropy, P, READOUT)
 flow = partial(diagnostics.gradient_flow, P, READOUT)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import RTOL, assert_close
+from cases import RTOL, assert_close, parameters
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
@@ -39,8 +39,8 @@ def batches(count, dtype=np.float64, ids=False):
 
 
 def make_model(dtype=np.float64):
-    keys = jax.random.split(jax.random.key(0))
-    return jrnn.init_rnn(keys[0], I, H, dtype=dtype), jrnn.init_readout(keys[1], H, O, dtype=dtype)
+    rnn = parameters(jrnn.init_rnn, I, H, dtype=dtype)
+    return rnn, parameters(jrnn.init_readout, H, O, seed=1, dtype=dtype)
 
 
 def make_loss(cost):
@@ -146,7 +146,7 @@ def test_the_step_compiles_once_and_takes_the_buffers():
             compiled.append(event)
 
     mesh, optimizer = parallel.batch_mesh(2), optax.MultiSteps(optax.adam(1e-2), 2)
-    params, h0 = make_model(np.float32), jnp.zeros((B, H))
+    params, h0 = jax.device_put(make_model(np.float32)), jnp.zeros((B, H))
     state = init_train_state(params, optimizer, h0, jax.random.key(1), mesh=mesh)
     step = make_train_step(make_loss(COSTS["mean"][0]), optimizer, mesh=mesh, batch_spec=SPEC)
     data = list(batches(4, np.float32))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import stack_oracle
-from cases import LAW_RTOL, assert_close
+from cases import LAW_RTOL, assert_close, parameters
 
 import jrnn
 
@@ -20,8 +20,7 @@ P = 0.25
 def make(hidden_sizes=(4, 6), I=I, seed=0, **options):
     """Parameters of order 1 and all arguments of a call, on every state a cotangent."""
     rng = np.random.default_rng(seed)
-    params = jrnn.init_stack(jax.random.key(seed), I, hidden_sizes, **options)
-    params = jax.tree.map(lambda p: rng.normal(size=p.shape) / p.shape[0] ** 0.5, params)
+    params = parameters(jrnn.init_stack, I, hidden_sizes, seed=seed + 1, **options)
     widths = [H * (2 if options.get("bidirectional") else 1) for H in hidden_sizes]
     h0 = tuple(rng.normal(size=(B, n)) if i else rng.normal(size=n) for i, n in enumerate(widths))
     again = tuple(
@@ -158,8 +157,8 @@ def test_remat_changes_nothing():
 
 @pytest.mark.usefixtures("float32")
 def test_half_precision():
-    params = jrnn.init_stack(jax.random.key(0), I, (4, 4), bidirectional=True, layer_norm=True)
-    xs = jax.random.normal(jax.random.key(1), (T, B, I))
+    params = parameters(jrnn.init_stack, I, (4, 4), bidirectional=True, layer_norm=True)
+    xs = np.random.default_rng(1).normal(size=(T, B, I)).astype(np.float32)
     h_last, hs = jrnn.stack(params, xs, lengths=LENGTHS, compute_dtype=jnp.bfloat16)
     assert [h.dtype for h in h_last] == [jnp.float32] * 2
     assert hs.dtype == jrnn.mean_over_time(hs, LENGTHS).dtype == jnp.bfloat16

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import char_lm
-import jax
 import pytest
+from cases import parameters
 from char_out import CHECKPOINTS, FILES, UNFINISHED
 
 import jrnn
@@ -84,8 +84,8 @@ def test_a_training_whose_lines_go_to_a_full_disk(
 @pytest.fixture
 def sampling(tmp_path, float32):
     characters = "\ufffd\nab"
-    params = jrnn.init_rnn(jax.random.key(0), len(characters), 3)
-    readout = jrnn.init_readout(jax.random.key(1), 3, len(characters))
+    params = parameters(jrnn.init_rnn, len(characters), 3)
+    readout = parameters(jrnn.init_readout, 3, len(characters))
     settings = {"characters": characters, "activation": "tanh"}
     model = {"rnn": params, "readout": readout}
     save_model(tmp_path / "model.safetensors", model, settings)

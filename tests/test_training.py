@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import oracle
 import pytest
-from cases import RTOL, B, H, I, T, assert_close, make_case
+from cases import RTOL, B, H, I, T, assert_close, make_case, parameters
 
 import jrnn
 from jrnn.arrays import named_leaves
@@ -244,7 +244,7 @@ def test_check_against_scan_passes(h0):
         assert max(found.values()) < RTOL
 
 
-STACK = jrnn.init_stack(jax.random.key(0), I, (H, 3), bidirectional=True, layer_norm=True)
+STACK = parameters(jrnn.init_stack, I, (H, 3), bidirectional=True, layer_norm=True)
 
 
 def test_check_against_scan_passes_for_a_stack():
