@@ -13,6 +13,7 @@ import signal
 
 import jax
 import pytest
+from programs import TEXT
 
 
 def pytest_configure(config):
@@ -33,6 +34,14 @@ def pytest_configure(config):
     # `nohup`, and a shell's background, let what they start ignore them, and all that this starts.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory):
+    """The text of toy runs, which nobody writes to."""
+    path = tmp_path_factory.mktemp("text") / "table.txt"
+    path.write_text(TEXT)
+    return path
 
 
 @pytest.fixture

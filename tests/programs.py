@@ -1,11 +1,23 @@
-"""Examples as programs of their own, and what they cost on whichever machine runs them."""
+"""Examples as programs of their own: at toy size, as several processes, and what they cost."""
 
+import os
 import resource
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+
+
+def table(n):
+    """A text that a toy network learns something of."""
+    return "".join(f"{i} times {k} is {i * k}.\n" for i in range(n) for k in range(n))
+
+
+TEXT = table(30)  # of the fixture `text_file`
+TOY = ["--hidden-size=16", "--length=16", "--batch-size=4", "--eval-every=10"]
 
 
 def run_example(name, *options):
@@ -22,3 +34,58 @@ def run_example(name, *options):
 def _seconds_of_children():
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+class Process(subprocess.Popen):
+    """What it prints goes to files: a pipe that nobody reads would be full and stop it."""
+
+    def __init__(self, command, **more):
+        self.printed = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        out, err = self.printed
+        super().__init__(command, cwd=ROOT, stdout=out, stderr=err, **more)
+
+    def finish(self):
+        """(exit status, stdout, stderr), once it has ended."""
+        try:
+            self.wait(timeout=300)
+        finally:
+            self.kill()
+        texts = []
+        for file in self.printed:
+            file.seek(0)
+            texts.append(file.read())
+            file.close()
+        return self.returncode, *texts
+
+
+def start(*options, x64=False):
+    """One process of the character model."""
+    command = [sys.executable, "-u", "examples/char_lm.py", *map(str, options)]
+    return Process(command, env=os.environ | {"JAX_ENABLE_X64": str(int(x64))})
+
+
+def start_two(*options, each=((), ()), **more):
+    """Two processes of one run, with two devices each."""
+    port = free_port()
+    return [
+        start(
+            f"--coordinator=localhost:{port}",
+            "--processes=2",
+            f"--process={i}",
+            *options,
+            *own,
+            **more,
+        )
+        for i, own in enumerate(each)
+    ]
+
+
+def finish(*processes):
+    """(exit status, stdout, stderr) of each."""
+    return [process.finish() for process in processes]

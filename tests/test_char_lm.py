@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from functools import partial
 from itertools import count, islice, product
-from pathlib import Path
 
 import char_data
 import char_lm
@@ -18,25 +17,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint
+import programs
 import pytest
 from ngram import witten_bell
+from programs import ROOT, TEXT
 
 import jrnn
 from jrnn.model_file import load_model, save_model
 from jrnn.parallel import BATCH
 from jrnn.text import Alphabet, read_blocks
 
-ROOT = Path(__file__).parents[1]
-TEXT = "".join(f"{n} times {m} is {n * m}.\n" for n in range(30) for m in range(30))
 SPACE = 2  # its id, after U+FFFD and the newline
-TOY = ["--steps=30", "--hidden-size=16", "--length=16", "--batch-size=4", "--eval-every=10"]
-
-
-@pytest.fixture(scope="module")
-def text_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "table.txt"
-    path.write_text(TEXT)
-    return str(path)
+TOY = ["--steps=30", *programs.TOY]
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +72,10 @@ def test_training_shows_and_leaves_what_it_promises(trained):
     assert len(run.stdout.split("a sample:\n\n")[1]) >= 300
 
 
-def test_the_same_seed_gives_the_same_losses_bit_for_bit(trained, text_file, tmp_path):
-    command = [sys.executable, "examples/char_lm.py", "--text", text_file, "--out", str(tmp_path)]
-    subprocess.run([*command, *TOY], cwd=ROOT, capture_output=True, check=True)
+@pytest.mark.usefixtures("float32")
+def test_the_same_seed_gives_the_same_losses_bit_for_bit(trained, text_file, tmp_path, capsys):
+    """In another process."""
+    assert run(capsys, "--text", text_file, "--out", tmp_path, *TOY)[0] == 0
     for a, b in zip(rows_of(trained[0]), rows_of(tmp_path), strict=True):
         assert (a["train_bits"], a["validation_bits"]) == (b["train_bits"], b["validation_bits"])
     ours, again = (load_model(d / "model.safetensors") for d in (trained[0], tmp_path))

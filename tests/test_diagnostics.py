@@ -21,6 +21,7 @@ from flows import (
     spectrum_differs,
 )
 from jaxprs import equations, sizes
+from programs import table
 
 import jrnn
 from jrnn import diagnostics
@@ -356,7 +357,7 @@ def test_lower_precision_is_computed_in_float32(dtype):
 @pytest.mark.usefixtures("float32")
 def test_the_example_draws_what_it_promises(tmp_path, capsys, monkeypatch):
     text = tmp_path / "text"
-    text.write_text("".join(f"{n} times {m} is {n * m}.\n" for n in range(60) for m in range(60)))
+    text.write_text(table(60))
     monkeypatch.setattr(gradient_flow, "TABLE_STEPS", 20)
     toy = ["--steps=3", "--hidden-size=8", "--length=120", "--max-lag=20", "--exponents=4"]
     out = tmp_path / "out"

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from disks import BLOCK, ROOT, disk, needed, where_a_disk_may_be_mounted
+from disks import BLOCK, disk, needed, where_a_disk_may_be_mounted
+from programs import ROOT, TEXT
 
 from jrnn.model_file import load_model
 
-TEXT = "".join(f"{n} times {m} is {n * m}.\n" for n in range(30) for m in range(30))
 # Wide enough that its checkpoint is larger than all else that it writes.
 OPTIONS = ["--hidden-size=160", "--length=16", "--batch-size=4", "--eval-every=20"]
 OPTIONS += ["--checkpoint-every=10"]
@@ -26,18 +26,11 @@ NOT_WRITTEN = "a checkpoint was not written to "
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "text"
-    path.write_text(TEXT)
-    return path
-
-
-@pytest.fixture(scope="module")
-def sizes(text, tmp_path_factory):
+def sizes(text_file, tmp_path_factory):
     """What the files of a run need of a disk."""
     out = tmp_path_factory.mktemp("measured")
     command = [sys.executable, "examples/char_lm.py", *OPTIONS, f"--steps={STEPS}"]
-    command += ["--keep=1", "--text", str(text), "--out", str(out)]
+    command += ["--keep=1", "--text", str(text_file), "--out", str(out)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     found = {path.name: needed(path) for path in out.iterdir()}
     found["checkpoints"] = min(needed(path) for path in (out / "checkpoints").iterdir())
@@ -45,19 +38,19 @@ def sizes(text, tmp_path_factory):
     return found
 
 
-def run(size, tmp_path, text, *options):
+def run(size, tmp_path, text_file, *options):
     """The run, what it said, and what was on its disk in the end."""
-    command = [__file__, size, tmp_path, *OPTIONS, "--text", text, *options]
+    command = [__file__, size, tmp_path, *OPTIONS, "--text", text_file, *options]
     found = where_a_disk_may_be_mounted(*command)
     left = {p.relative_to(tmp_path / "left") for p in (tmp_path / "left").rglob("*")}
     assert "Traceback" not in found.stderr
     return found, {str(path) for path in left}
 
 
-def test_all_but_a_checkpoint_fits(sizes, text, tmp_path):
+def test_all_but_a_checkpoint_fits(sizes, text_file, tmp_path):
     size = sum(sizes[name] for name in (*FILES, ".lock", "ids"))
     assert size + BLOCK < 0.7 * sizes["checkpoints"]
-    found, left = run(size + BLOCK, tmp_path, text, f"--steps={STEPS}")
+    found, left = run(size + BLOCK, tmp_path, text_file, f"--steps={STEPS}")
     assert found.returncode == 0, found.stderr
     assert found.stderr.count(NOT_WRITTEN) == STEPS // 10
     assert left == BEGUN - {"out/unfinished", "out/unfinished/checkpoints"} | {
@@ -66,9 +59,9 @@ def test_all_but_a_checkpoint_fits(sizes, text, tmp_path):
     load_model(tmp_path / "left/out/model.safetensors")
 
 
-def test_the_model_fits_and_the_picture_does_not(sizes, text, tmp_path):
+def test_the_model_fits_and_the_picture_does_not(sizes, text_file, tmp_path):
     size = sum(sizes[name] for name in (*FILES[:3], ".lock", "ids"))
-    found, left = run(size + BLOCK, tmp_path, text, f"--steps={STEPS}")
+    found, left = run(size + BLOCK, tmp_path, text_file, f"--steps={STEPS}")
     assert found.returncode == 1
     assert found.stderr.endswith(f" bytes: '{tmp_path}/disk/out/unfinished/curve.png'\n")
     assert "the network is" in found.stdout  # how good it is, all the same
@@ -76,8 +69,8 @@ def test_the_model_fits_and_the_picture_does_not(sizes, text, tmp_path):
     load_model(tmp_path / "left/out/unfinished/model.safetensors")
 
 
-def test_not_even_the_model_fits(sizes, text, tmp_path):
-    found, left = run(sizes["model.safetensors"], tmp_path, text, f"--steps={STEPS}")
+def test_not_even_the_model_fits(sizes, text_file, tmp_path):
+    found, left = run(sizes["model.safetensors"], tmp_path, text_file, f"--steps={STEPS}")
     assert found.returncode == 1
     assert found.stderr.count(NOT_WRITTEN) == STEPS // 10
     error = found.stderr.splitlines()[-1]
@@ -86,18 +79,18 @@ def test_not_even_the_model_fits(sizes, text, tmp_path):
     assert left == BEGUN
 
 
-def test_it_stops_as_told(sizes, text, tmp_path):
+def test_it_stops_as_told(sizes, text_file, tmp_path):
     options = (f"--steps={STEPS}", f"--eval-every={STEPS}", "--on-save-error=stop")
-    found, left = run(sizes["model.safetensors"] + sizes["ids"], tmp_path, text, *options)
+    found, left = run(sizes["model.safetensors"] + sizes["ids"], tmp_path, text_file, *options)
     assert found.returncode == 1
     assert found.stderr.count(NOT_WRITTEN) == 1
     assert found.stderr.splitlines()[-1].startswith(f"error: {NOT_WRITTEN}")
     assert left == BEGUN
 
 
-def test_a_run_that_is_interrupted_says_what_is_not_saved(sizes, text, tmp_path):
+def test_a_run_that_is_interrupted_says_what_is_not_saved(sizes, text_file, tmp_path):
     size = sum(sizes[name] for name in (*FILES, ".lock", "ids"))
-    found, left = run(size + BLOCK, tmp_path, text, "--steps=1000000", "interrupt")
+    found, left = run(size + BLOCK, tmp_path, text_file, "--steps=1000000", "interrupt")
     assert found.returncode == 1  # a scheduler takes 0 as saved
     assert "no checkpoint of it was written" in found.stdout
     assert "out/unfinished/model.safetensors" in left

@@ -15,7 +15,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from test_processes import TEXT, finish, start, start_two
+from programs import finish, start, start_two
 
 from jrnn.model_file import load_model
 
@@ -30,13 +30,6 @@ OF_TWO = [*OPTIONS, "--steps=200"]  # which meet at every step
 # JAX's own, after which the other process would have ended without that of examples/char_lm.py,
 # which is 30; what is between them is for a machine that is slow.
 DEFAULT_HEARTBEAT_SECONDS = 100
-
-
-@pytest.fixture(scope="module")
-def text_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "table.txt"
-    path.write_text(TEXT)
-    return path
 
 
 @pytest.fixture(scope="module")

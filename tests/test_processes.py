@@ -1,81 +1,11 @@
 """Several processes on one machine are one run: the same losses, the same refusals."""
 
 import csv
-import os
-import socket
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
+import char_lm
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).parents[1]
-TEXT = "".join(f"{n} times {m} is {n * m}.\n" for n in range(30) for m in range(30))
-TOY = ["--hidden-size=16", "--length=16", "--batch-size=4", "--eval-every=10"]
-
-
-@pytest.fixture
-def text_file(tmp_path):
-    path = tmp_path / "table.txt"
-    path.write_text(TEXT)
-    return path
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
-
-
-class Process(subprocess.Popen):
-    """What it prints goes to files: a pipe that nobody reads would be full and stop it."""
-
-    def __init__(self, command, **more):
-        self.printed = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
-        out, err = self.printed
-        super().__init__(command, cwd=ROOT, stdout=out, stderr=err, **more)
-
-    def finish(self):
-        """(exit status, stdout, stderr), once it has ended."""
-        try:
-            self.wait(timeout=300)
-        finally:
-            self.kill()
-        texts = []
-        for file in self.printed:
-            file.seek(0)
-            texts.append(file.read())
-            file.close()
-        return self.returncode, *texts
-
-
-def start(*options, x64=False):
-    """One process of the character model."""
-    command = [sys.executable, "-u", "examples/char_lm.py", *map(str, options)]
-    return Process(command, env=os.environ | {"JAX_ENABLE_X64": str(int(x64))})
-
-
-def start_two(*options, each=((), ()), **more):
-    """Two processes of one run, with two devices each."""
-    port = free_port()
-    return [
-        start(
-            f"--coordinator=localhost:{port}",
-            "--processes=2",
-            f"--process={i}",
-            *options,
-            *own,
-            **more,
-        )
-        for i, own in enumerate(each)
-    ]
-
-
-def finish(*processes):
-    """(exit status, stdout, stderr) of each."""
-    return [process.finish() for process in processes]
+from programs import TEXT, TOY, finish, start, start_two
 
 
 def bits(out):
@@ -105,19 +35,21 @@ def test_one_device_two_devices_and_two_processes_learn_the_same(x64, rtol, text
         np.testing.assert_allclose(bits(out), expected, rtol=rtol)
 
 
-def test_processes_that_disagree_and_other_bad_input(text_file, tmp_path):
+def test_processes_that_disagree(text_file, tmp_path):
     other = tmp_path / "other"
     other.write_text(TEXT[::-1])
     each = (("--text", text_file, "--learning-rate=1e-3"), ("--text", other))
-    options = (*TOY, "--out", tmp_path / "out")
-    two = start_two(*options, each=each)
-    found = finish(*two, start(*options, "--text", text_file, "--processes=2"))
-    for status, _, error in found[:2]:
+    for status, _, error in finish(*start_two(*TOY, "--out", tmp_path / "out", each=each)):
         assert status == 1
         assert "processes: expected the same settings in all; got --text" in error
         assert "--learning_rate" in error
         assert "the text's SHA-256" in error
-    assert found[2][0] == 1
-    expected = "processes: expected a coordinator, their number and one's own; got"
-    assert expected in found[2][2]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_processes_without_a_coordinator(text_file, tmp_path, capsys):
+    options = [*TOY, "--text", str(text_file), "--out", str(tmp_path / "out"), "--processes=2"]
+    assert char_lm.main(options) == 1
+    expected = "processes: expected a coordinator, their number and one's own; got"
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import char_data
 import char_lm
@@ -18,21 +17,13 @@ import jax
 import numpy as np
 import pytest
 from char_out import BEST, CHECKPOINTS, FILES, MODEL, RunDirectory
-from test_processes import TEXT, finish, start_two
+from programs import ROOT, finish, start_two, table
 
 from jrnn.model_file import load_model
 from jrnn.parallel import batch_mesh
 
-ROOT = Path(__file__).parents[1]
 TOY = ["--hidden-size=16", "--length=16", "--batch-size=4", "--eval-every=4", "--devices=1"]
 LEFT = [*FILES, CHECKPOINTS]
-
-
-@pytest.fixture(scope="module")
-def text_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "table.txt"
-    path.write_text(TEXT)
-    return path
 
 
 @pytest.fixture
@@ -364,7 +355,7 @@ def test_a_run_of_version_0_1_goes_on(out, capsys, float32):
     """Its checkpoint, as that version wrote it; the best model is that of the rows from it on."""
     shutil.copytree(ROOT / "tests/recorded/checkpoints_0.1", out / CHECKPOINTS)
     text = out / "table.txt"
-    text.write_text("".join(f"{n} times {m} is {n * m}.\n" for n in range(9) for m in range(9)))
+    text.write_text(table(9))
     options = "--hidden-size=4 --length=8 --batch-size=2 --devices=1 --eval-every=10 --steps=30"
     status = char_lm.main([*options.split(), "--text", str(text), "--out", str(out), "--resume"])
     printed, error = capsys.readouterr()

@@ -8,33 +8,23 @@ import subprocess
 import sys
 import termios
 import time
-from pathlib import Path
 
 import char_lm
 import char_out
 import char_record
 import char_signals
 import pytest
-from test_processes import TEXT
+from programs import ROOT, TOY
 
 from jrnn.checkpoint import Checkpoints
 from jrnn.model_file import load_model
 
-ROOT = Path(__file__).parents[1]
-TOY = ["--hidden-size=16", "--length=16", "--batch-size=4", "--eval-every=10"]
 # Makes its input its terminal, as a login shell does, and becomes the command.
 ON_ITS_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
-
-
-@pytest.fixture
-def text_file(tmp_path):
-    path = tmp_path / "table.txt"
-    path.write_text(TEXT)
-    return path
 
 
 @pytest.fixture

@@ -3,18 +3,16 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import char_lm
 import pytest
 from cases import parameters
 from char_out import CHECKPOINTS, FILES, UNFINISHED
+from programs import ROOT, table
 
 import jrnn
 from jrnn.model_file import save_model
 
-ROOT = Path(__file__).parents[1]
-TEXT = "".join(f"{n} times {m} is {n * m}.\n" for n in range(9) for m in range(9))
 TOY = ["--steps=20", "--hidden-size=8", "--length=8", "--batch-size=2", "--devices=1"]
 FULL = "No space left on device"
 
@@ -28,7 +26,7 @@ def start(redirection, *options, **streams):
 
 @pytest.fixture
 def training(tmp_path):
-    (tmp_path / "text").write_text(TEXT)
+    (tmp_path / "text").write_text(table(9))
     return ["--text", tmp_path / "text", "--out", tmp_path / "out", *TOY]
 
 
