@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle as oracle_of_elements
 import pytest
+from cases import parameters, together
 from jax import lax
 
 import jrnn
@@ -594,20 +595,21 @@ def test_the_kernel_of_split_operands():
 @pytest.mark.usefixtures("float32")
 def test_the_network_of_kernels_is_that_of_the_package():
     T, B, H = 3, 16, 64
-    keys = jax.random.split(jax.random.key(0), 3)
-    params, xs = jrnn.init_rnn(keys[0], 5, H), jax.random.normal(keys[1], (T, B, 5))
-    y = jax.random.normal(keys[2], (T, B, H))
+    rng, params = np.random.default_rng(0), parameters(jrnn.init_rnn, 5, H)
+    xs, y = (rng.normal(size=(T, B, n)).astype(np.float32) for n in (5, H))
 
     def gradient(states):
         def cost(params, xs):
             return jnp.sum(states(params, xs) * y, dtype=jnp.float32)
 
-        return jax.grad(cost, (0, 1))(params, xs)
+        return jax.grad(cost, (0, 1))
 
-    kernels = gradient(lambda params, xs: network.states(params, xs, interpreted()))
-    package = gradient(lambda p, xs: jrnn.rnn(p, xs, compute_dtype=jnp.bfloat16)[1])
+    kernels, package = together(
+        gradient(lambda params, xs: network.states(params, xs, interpreted())),
+        gradient(lambda p, xs: jrnn.rnn(p, xs, compute_dtype=jnp.bfloat16)[1]),
+    )(params, xs)
     for found, right in zip(jax.tree.leaves(kernels), jax.tree.leaves(package), strict=True):
-        assert jnp.linalg.norm(found - right) < 1e-2 * jnp.linalg.norm(right)
+        assert np.linalg.norm(found - right) < 1e-2 * np.linalg.norm(right)
 
 
 def test_a_kernel_that_fails_does_not_hide_the_others():

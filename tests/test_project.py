@@ -153,10 +153,12 @@ import jrnn
 print(time.process_time() - start)
 print(*sorted({m.split(".")[0] for m in sys.modules} & extras))
 """
-    # The fastest of five: what is measured is the import, not the machine.
-    runs = [in_a_new_process(code) for _ in range(5)]
-    assert min(float(run[0]) for run in runs) < 0.3
-    assert all(run[1:] == [] for run in runs)
+    for _ in range(5):  # the fastest: what is measured is the import, not the machine
+        seconds, *extras = in_a_new_process(code)
+        assert extras == []
+        if float(seconds) < 0.3:
+            return
+    pytest.fail(f"{seconds} s of processor time")
 
 
 def test_importing_changes_no_setting():
