@@ -137,7 +137,7 @@ def test_a_batch_by_vmap():
 
 def test_by_loss_is_the_gradient_of_each_loss():
     args = example()
-    found = jax.device_get(derivation.gradients_per_step(*args))
+    (found,) = together(derivation.gradients_per_step)(*args)
     for t in range(T):
         want = expected(*args, np.eye(T)[t], "tanh")
         assert_close(jax.tree.map(lambda g: g[t], found), want)
@@ -156,7 +156,7 @@ def test_by_use_is_the_gradient_of_each_use():
 
         return jax.lax.scan(step, h0, (own, xs, labels))[1].sum()
 
-    found = derivation.gradients_per_use(rnn, readout, xs, labels, h0)
+    (found,) = together(derivation.gradients_per_use)(rnn, readout, xs, labels, h0)
     assert_close((found.rnn, found.readout), jax.jit(jax.grad(cost))(own))
 
 
@@ -182,7 +182,7 @@ def test_a_loss_needs_no_label_but_its_own():
 
 def test_with_a_zero_first_state_the_first_use_of_w_hh_is_nothing():
     rnn, readout, xs, labels, _ = example()
-    found = jax.device_get(derivation.gradients_per_use(rnn, readout, xs, labels))
+    (found,) = together(derivation.gradients_per_use)(rnn, readout, xs, labels)
     assert not found.rnn.w_hh[0].any()
     assert found.rnn.w_ih[0].any()
 
@@ -405,10 +405,10 @@ def test_truncated_gradients(n):
 def test_window_one_is_the_immediate_derivative():
     """Brown's (15): every state as if it depended on the weights through its own step alone."""
     args = example()
-    f, *_ = factors(args)
-    found = derivation.gradients_truncated(*args, window=1).rnn
+    window_one = partial(derivation.gradients_truncated, window=1)
+    found, f = together(window_one, derivation.trajectory)(*args)
     assert_close(
-        found.w_hh, sum(np.outer(h, d) for h, d in zip(f.h_tm1s, f.dhs * f.dphis, strict=True))
+        found.rnn.w_hh, sum(np.outer(h, d) for h, d in zip(f.h_tm1s, f.dhs * f.dphis, strict=True))
     )
 
 
@@ -457,7 +457,7 @@ def test_training_online():
 
     losses, _ = online(0.1)
     assert np.mean(losses[-5:]) < 0.2 * np.mean(losses[:5])
-    by_loss = jax.device_get(derivation.gradients_per_step(rnn, readout, xs, labels))
+    (by_loss,) = together(derivation.gradients_per_step)(rnn, readout, xs, labels)
     exact = jax.tree.map(lambda g: g[-1], by_loss)
     assert_close(online(0.0)[1], exact)
     stale = [max(differences(online(rate)[1], exact).values()) for rate in (1e-6, 1e-4)]
