@@ -1,1 +1,1 @@
-"""What jrnn is measured against, and how: see README.md. Run from the root of the repository."""
+"""Benchmarks of jrnn, described in README.md. Run them from the root of the repository."""

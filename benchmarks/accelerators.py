@@ -1,20 +1,20 @@
-"""What the compilers of an H100 and a TPU v5e make of the programs, on a machine without either.
+"""Compile the programs for an H100 and a TPU v5e, on a machine without either.
 
     python -m benchmarks.accelerators              # T, B, I, H = 512, 32, 128, 256
     python -m benchmarks.accelerators --rows 1 4   # other rows of `cases.py`
 
-after, in an environment of its own (the compilers belong to one version of jax),
+Install first, in a separate environment (the compilers need one version of jax):
 
     pip install -e '.[train]' -r benchmarks/requirements-accelerators.txt
 
-On a GPU every operation in a loop is a kernel to launch, which is what the time of a small
-recurrence goes into; on a TPU it is a step of its schedule and no launch, and says less. So the
-operations that the loops run are counted, per time step, and the bytes of temporaries beside inputs
-and results. Counts and bytes only, never a speed: `hlo.py` says what counts, `compilers.py` what
-the compilers are, and `python -m benchmarks.device` measures on a device.
+On a GPU every operation in a loop is a kernel launch, which takes most of the time of a small
+recurrence. On a TPU it is a step of the schedule, not a launch, and says less. This program counts
+the operations of the loops per time step, and the bytes of temporaries (without inputs and
+results). It does not measure speed: see `hlo.py` for the counting rules, `compilers.py` for the
+compilers, and `python -m benchmarks.device` for measurements on a device.
 
-batch        value and gradient in the parameters of sum(hs * y), of a batch [T, B, I]
-vmap         the same of one sequence [T, I], under `vmap` over [B, T, I]
+batch        sum(hs * y) and its gradient in the parameters, for a batch [T, B, I]
+vmap         the same for one sequence [T, I], under `vmap` over [B, T, I]
 train step   the character model of `examples/char_lm.py`: ids, loss, clipping, Adam
 """
 
@@ -38,7 +38,7 @@ RIVALS = ["autodiff", "flax", "haiku"]
 
 
 class Job(NamedTuple):
-    """Something to compile."""
+    """One program to compile."""
 
     program: str  # batch, vmap, train step
     case: tuple[int, ...]  # T, B, I, H
@@ -48,7 +48,7 @@ class Job(NamedTuple):
 
 
 def gradient_jobs(case: cases.Case) -> Iterator[Job]:
-    """`batch` and `vmap`, of every library."""
+    """Jobs `batch` and `vmap` of every library."""
     T, B, _, H = case
     params, xs, _ = cases.data(case)
     y = jax.ShapeDtypeStruct((T, B, H), jnp.float32)
@@ -68,7 +68,7 @@ def _gradient(states: Any) -> Any:
 
 
 def train_jobs() -> Iterator[Job]:
-    """`train step`, of every library."""
+    """Jobs `train step` of every library."""
     args = train_step.char_lm.parse(train_step.RECIPE.split())
     T, B = args.length, args.batch_size
     characters = train_step.load_data(None, B, T, tempfile.gettempdir()).alphabet.characters
@@ -81,7 +81,7 @@ def train_jobs() -> Iterator[Job]:
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """The record of a job: counts per time step and bytes, per device."""
+    """Record counts per time step and bytes of a job, for each device."""
     record: dict[str, Any] = {"program": job.program, "case": job.case, "library": job.library}
     for device in compilers.TARGETS:
         program = compilers.compile_for(device, job.jitted, *job.args)
@@ -96,7 +96,7 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def tables(records: list[dict[str, Any]]) -> Iterator[str]:
-    """A table per program and case, in Markdown."""
+    """Make one Markdown table per program and case."""
     header = ["", *(f"{device}: forward + backward" for device in compilers.TARGETS)]
     header.append("H100: temporary MB (over naive)")
     for (program, case), group in report.grouped(records, ("program", "case")).items():
@@ -116,7 +116,7 @@ def _sum(counts: dict[str, Any]) -> str:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accelerators", description=(__doc__ or "").split("\n\n")[0]
     )
@@ -128,7 +128,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, or 1 where a compiler or a library is missing."""
+    """Run the program; return 0, or 1 if a compiler or a library is missing."""
     args = parse(argv)
     try:
         compilers.prepare()

@@ -1,4 +1,4 @@
-"""The shapes that are measured, their data, and the arithmetic that they cannot do without."""
+"""The measured shapes, their data, and their minimal FLOP."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Case(NamedTuple):
         return ", ".join(map(str, self))
 
     def flops(self, gradient: bool) -> int:
-        """The matmuls of (1), and with the gradient in the parameters those of (9), (11), (12)."""
+        """FLOP of the matmuls of (1), and for the gradient also of (9), (11), (12)."""
         recurrent, inputs = (3, 2) if gradient else (1, 1)
         return 2 * self.T * self.B * (recurrent * self.H**2 + inputs * self.I * self.H)
 
@@ -31,7 +31,7 @@ CASES = {
     3: Case(784, 64, 1, 128),  # pixel by pixel MNIST
     4: Case(128, 64, 256, 512),
     5: Case(1024, 1, 32, 128),  # one sequence
-    6: Case(64, 256, 512, 1024),  # matmul alone, nearly
+    6: Case(64, 256, 512, 1024),  # nearly all matmul
 }
 TOY_CASES = {1: Case(7, 4, 3, 5), 2: Case(5, 1, 2, 6)}
 
@@ -45,25 +45,25 @@ class Data(NamedTuple):
 
 
 def data(case: Case) -> Data:
-    """The same for every rival: jrnn's initialiser, normal inputs, normal y."""
+    """Data for every rival: jrnn's initialiser, normal inputs, normal y."""
     T, B, I, H = case
     random = np.random.default_rng(0)
     params = jrnn.init_rnn(jax.random.key(0), I, H)
-    bias = 0.1 * random.standard_normal(H)  # a bias of zeros would hide that it is left out
+    bias = 0.1 * random.standard_normal(H)  # zeros would hide a missing bias
     params = jax.tree.map(np.asarray, params)._replace(b_h=bias.astype(np.float32))
     xs, y = random.standard_normal((T, B, I)), random.standard_normal((T, B, H))
     return Data(params, xs.astype(np.float32), y.astype(np.float32))
 
 
 class Ends(NamedTuple):
-    """Where sequences end and segments begin."""
+    """Lengths of sequences and starts of segments."""
 
     lengths: np.ndarray  # [B], from T / 2 to T
     resets: np.ndarray  # [T, B] bool, one step in fifty
 
 
 def ends(case: Case) -> Ends:
-    """The same for every rival."""
+    """Lengths and resets for every rival."""
     random = np.random.default_rng(1)
     lengths = random.integers(case.T // 2, case.T + 1, case.B)
     return Ends(lengths, random.random((case.T, case.B)) < 1 / 50)

@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 
-COLOURS = [f"C{n}" for n in range(10)]  # matplotlib's own ten
+COLOURS = [f"C{n}" for n in range(10)]  # matplotlib's default colours
 
 
 def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure  # an extra: tables are printed without it
+    from matplotlib.figure import Figure  # optional: tables need no matplotlib
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def kernel(path: Path, records: list[dict[str, Any]], title: str) -> None:
-    """Bars of every rival's time over jrnn's, by row; a panel per pass."""
+    """Plot every rival's time divided by jrnn's, by row; one panel per pass."""
     figure = _figure(11, 8)
     panels = figure.subplots(2, 1, sharex=True)
     for panel, gradient in zip(panels, (False, True), strict=True):
@@ -29,7 +29,7 @@ def kernel(path: Path, records: list[dict[str, Any]], title: str) -> None:
 
 
 def _ratios(records: list[dict[str, Any]]) -> dict[str, dict[Any, float]]:
-    """program -> row -> its time over jrnn's with the same activation."""
+    """program -> row -> its time divided by jrnn's with the same activation."""
     own = {(r["row"], r["program"]): r["minimum_ms"] for r in records}
     found: dict[str, dict[Any, float]] = {}
     for r in records:
@@ -57,7 +57,7 @@ def _bars(panel: Any, ratios: dict[str, dict[Any, float]]) -> None:
 
 
 def train_step(path: Path, records: list[dict[str, Any]]) -> None:
-    """Bars of characters per second, a panel per row."""
+    """Plot characters per second, one panel per row."""
     rows = list(dict.fromkeys(r["row"] for r in records))
     figure = _figure(5.5 * len(rows) + 1, 4.5)
     panels = figure.subplots(1, len(rows), squeeze=False)[0]
@@ -79,7 +79,7 @@ def _rates(panel: Any, records: list[dict[str, Any]]) -> None:
 
 
 def scaling(path: Path, records: list[dict[str, Any]]) -> None:
-    """Time over what grows, a panel per sweep and dtype, a colour per line of it."""
+    """Plot time by size, one panel per sweep and dtype, one colour per line."""
     panels: dict[str, list[dict[str, Any]]] = {}
     for r in records:
         panels.setdefault(f"{r['axis']}, {r['row'].split(', ')[-1]}", []).append(r)
@@ -103,9 +103,9 @@ def device(
     training: list[dict[str, Any]],
     growth: list[dict[str, Any]],
 ) -> None:
-    """All of one machine: times over jrnn's, characters per second, time over T, B and H.
+    """Plot all results of one machine: ratios, characters per second, time by T, B and H.
 
-    What was not measured has no panel.
+    Missing results have no panel.
     """
     tables = {
         f"{dtype}, {'forward + backward' if gradient else 'forward'}": found
@@ -162,7 +162,7 @@ def _lines(panel: Any, records: list[dict[str, Any]]) -> None:
 
 
 def _own_and_best_other(records: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
-    """jrnn's times by point, and the least of the others' (of two ways of jrnn, the other's)."""
+    """jrnn's times by point, and the best time of the other programs."""
     others = {r["program"] for r in records} - {"jrnn"}
     name = others.pop() if len(others) == 1 else "best autodiff"
     found: dict[str, dict[int, float]] = {}

@@ -1,7 +1,7 @@
-"""The ratios that are claimed, computed from the records of a run, wins and losses alike.
+"""Compute the claimed ratios from the records of a run, including those where jrnn loses.
 
-A ratio "rival / jrnn" above 1 is a win of jrnn. Times are minima. haiku's ReLU is set against
-jrnn's; every other rival against jrnn's tanh.
+In a ratio "rival / jrnn" above 1, jrnn is faster. Times are minima. haiku's ReLU is compared with
+jrnn's ReLU, every other rival with jrnn's tanh.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ class Claim(NamedTuple):
 
     @property
     def geometric_mean(self) -> float:
-        """Over the rows."""
+        """The geometric mean over the rows."""
         return float(np.exp(np.mean(np.log(list(self.ratios.values())))))
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Claim(NamedTuple):
         return f"{self.text}: {rows}{mean}{lost}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The claim as a dict for JSON."""
         mean = self.geometric_mean
         return {
             "claim": self.text,
@@ -44,7 +44,7 @@ class Claim(NamedTuple):
 
 
 class Group:
-    """The records of one route, dtype and pass: by row and program, one quantity."""
+    """The records of one route, dtype and pass, by row and program."""
 
     def __init__(self, records: Iterable[dict[str, Any]], **key: Any) -> None:
         self.rows: dict[Any, dict[str, dict[str, Any]]] = {}
@@ -53,7 +53,7 @@ class Group:
                 self.rows.setdefault(r["row"], {})[r["program"]] = r
 
     def best(self, row: Any, names: Iterable[str], quantity: str = "minimum_ms") -> float | None:
-        """The least of the programs that are there and know the quantity."""
+        """The smallest value of a quantity among these programs; None if none has it."""
         there = [self.rows[row][name][quantity] for name in names if name in self.rows[row]]
         there = [value for value in there if value is not None]
         return min(there) if there else None
@@ -72,7 +72,7 @@ class Group:
 def _claim(
     text: str, group: Group, ratio: Callable[[Any], float | None], wins: bool = True
 ) -> list[Claim]:
-    """A list of one, or of none where nothing of it was measured."""
+    """A list with the claim, or an empty list if nothing was measured."""
     found = {row: ratio(row) for row in group.rows}
     ratios = {row: r for row, r in found.items() if r is not None and r > 0}
     lost = [row for row, r in ratios.items() if wins and r < 1]
@@ -84,7 +84,7 @@ def _quotient(a: float | None, b: float | None) -> float | None:
 
 
 def of_kernel(records: list[dict[str, Any]]) -> list[Claim]:
-    """All that `kernel` has to say."""
+    """The claims of `kernel`."""
     found: list[Claim] = []
     for gradient, what in ((True, "forward + backward"), (False, "forward")):
         native = Group(records, route="native", dtype="float32", gradient=gradient)
@@ -154,7 +154,7 @@ def _ends_of_sequences(group: Group, what: str) -> list[Claim]:
 
 
 def _over_itself(group: Group, text: str, other: str) -> list[Claim]:
-    """jrnn's time over that of another way of its own."""
+    """Claim jrnn's time divided by that of another variant of jrnn."""
 
     def ratio(row: Any) -> float | None:
         return _quotient(group.best(row, ["jrnn"]), group.best(row, [other]))
@@ -177,10 +177,10 @@ def _bfloat16(group: Group, what: str) -> list[Claim]:
 
 
 def of_train_step(records: list[dict[str, Any]]) -> list[Claim]:
-    """All that `train_step` has to say; times are medians, as characters per second are.
+    """The claims of `train_step`; times are medians, like characters per second.
 
-    On one device, which uses every core, each rival against jrnn; on several, the scans and torch
-    against jrnn, which is how `examples/char_lm.py` trains.
+    On one device, which uses every core, every rival is compared with jrnn. On several devices, as
+    `examples/char_lm.py` trains, the scans and torch are compared with jrnn.
     """
     group = Group(records)
     programs = dict.fromkeys(r["program"] for r in records)
@@ -208,7 +208,7 @@ def of_train_step(records: list[dict[str, Any]]) -> list[Claim]:
 
 
 def of_scaling(records: list[dict[str, Any]]) -> list[Claim]:
-    """Growth of jrnn's time, and what it takes at the end of each sweep."""
+    """The claims of `scaling`: growth of time, and results at the end of each sweep."""
     found: list[Claim] = []
     for axis in dict.fromkeys(r["axis"] for r in records):
         of_axis = [r for r in records if r["axis"] == axis]

@@ -1,9 +1,10 @@
-"""The compilers of an NVIDIA H100 and a TPU v5e, on a machine that has neither.
+"""Compilers for an NVIDIA H100 and a TPU v5e, on a machine without either.
 
-They are the real ones (XLA:GPU with Triton and ptxas, XLA:TPU with Mosaic), so what they return is
-the program that the device would run. Nothing is run, and no time is measured: a number of kernels
-or bytes is a fact about a program, its speed is not. One thing differs from a machine with an H100:
-there XLA times several kernels for each matmul, here it takes its first choice.
+These are the real compilers (XLA:GPU with Triton and ptxas, XLA:TPU with Mosaic), so they return
+the program that the device would run. The program is not run and no time is measured: numbers of
+kernels and bytes are properties of a program, its speed is not. There is one difference from a
+machine with an H100: there XLA times several kernels for each matmul, here it takes its first
+choice.
 """
 
 import importlib.util
@@ -35,29 +36,29 @@ INSTALL = "pip install -e '.[train]' -r benchmarks/requirements-accelerators.txt
 
 
 class Target(NamedTuple):
-    """What it takes to compile for a device that is not there."""
+    """Settings to compile for a device that is not present."""
 
-    modules: tuple[str, ...]  # that the compiler is installed as
+    modules: tuple[str, ...]  # the packages of the compiler
     environment: dict[str, str]
     platform: str
     topology: dict[str, str]
     options: dict[str, Any]
-    counts_all_bytes: bool  # `memory_analysis` does; of a TPU it leaves out the on-chip memory
+    counts_all_bytes: bool  # False for a TPU: `memory_analysis` omits on-chip memory
 
 
 TARGETS = {
     "H100": Target(
         modules=("jax_plugins.xla_cuda12", "nvidia.cuda_nvcc"),
-        environment={"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},  # there is no driver to check
+        environment={"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"},  # no driver to check
         platform="cuda",
         topology={"topology": "1x1x1", "target_config": H100},
-        options={"xla_gpu_autotune_level": 0},  # there is nothing to time candidates on
+        options={"xla_gpu_autotune_level": 0},  # no device to time candidates on
         counts_all_bytes=True,
     ),
     "TPU v5e": Target(
         modules=("libtpu",),
         environment={
-            "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
+            "TPU_SKIP_MDS_QUERY": "1",  # no metadata server to ask
             "TPU_ACCELERATOR_TYPE": "v5litepod-4",
             "TPU_WORKER_HOSTNAMES": "localhost",
         },
@@ -73,11 +74,11 @@ class Program(NamedTuple):
     """A compiled program."""
 
     hlo: str
-    temporary_bytes: int | None  # None: the compiler does not say
+    temporary_bytes: int | None  # None if the compiler does not report it
 
 
 def prepare() -> None:
-    """Make JAX ready for the compilers; to be called before JAX looks for devices.
+    """Prepare JAX for the compilers. Call it before JAX looks for devices.
 
     Raises:
         ValueError: a compiler is not installed.
@@ -92,11 +93,11 @@ def prepare() -> None:
 
 
 def compile_for(device: str, jitted: Any, *args: Any) -> Program:
-    """Compile a function for a device that is not there, after `prepare()`.
+    """Compile a function for a device that is not present, after `prepare()`.
 
     Args:
         device: a name in `TARGETS`.
-        jitted: a function that `jax.jit` made.
+        jitted: a function from `jax.jit`.
         *args: pytrees of arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
@@ -110,7 +111,7 @@ def compile_for(device: str, jitted: Any, *args: Any) -> Program:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     traced = jitted.trace(*jax.tree.map(placed, args))
-    # By its name: JAX resolves "gpu" to "cuda" only where it finds a GPU.
+    # JAX resolves "gpu" to "cuda" only if it finds a GPU, so use the exact name.
     lowered = traced.lower(lowering_platforms=(target.platform,))
     compiled = lowered.compile(compiler_options=target.options)
     temporary = compiled.memory_analysis().temp_size_in_bytes
@@ -120,5 +121,5 @@ def compile_for(device: str, jitted: Any, *args: Any) -> Program:
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that it would be in
+    except ModuleNotFoundError:  # its parent package is missing
         return False

@@ -1,12 +1,11 @@
-"""How many operations the loops of a compiled program run, from its HLO text.
+"""Count the operations that the loops of a compiled program run, from its HLO text.
 
 An *operation* is an entry of a `while` body that does work: on a GPU at least one kernel launch, on
-a TPU one step of the schedule. What is no work on any device is not counted (`FREE`). A fusion is
-one operation, whatever is in it. Of an asynchronous pair the start is counted and the `-done` is
-not: it waits for the work of the start. A `while` inside of a body is no operation, but its own
-body counts as often as it runs; so does a computation that is called. A loop's trips are what the
-compiler says (`known_trip_count`: XLA:GPU, XLA:CPU), or else the bound in its condition, i < n with
-i from 0, as `lax.scan` counts (XLA:TPU).
+a TPU one step of the schedule. Entries without work on any device (`FREE`) do not count. A fusion
+is one operation. In an asynchronous pair the start counts and the `-done`, which waits for it, does
+not. A `while` inside a body is not an operation, but its body counts as often as it runs; so does a
+called computation. The trip count of a loop is the compiler's (`known_trip_count`: XLA:GPU,
+XLA:CPU), or the bound in its condition, i < n with i from 0, as `lax.scan` counts (XLA:TPU).
 """
 
 import re
@@ -28,23 +27,23 @@ class Instruction(NamedTuple):
 
 
 class LoopOperations(NamedTuple):
-    """Operations that the loops of a program run, in all."""
+    """The total number of operations in the loops of a program."""
 
     forward: int
-    backward: int  # of loops that JAX names as a transpose, as all backward passes are
+    backward: int  # in loops that JAX names as a transpose: the backward passes
 
 
 def loop_operations(hlo: str) -> LoopOperations:
-    """Count what all loops of a program run.
+    """Count the operations of all loops of a program.
 
     Args:
         hlo: the text of a compiled program, `compiled.as_text()`.
 
     Returns:
-        The `LoopOperations` of the whole program; over T, they are operations per time step.
+        The `LoopOperations` of the whole program; divide by T for operations per time step.
 
     Raises:
-        ValueError: the number of trips of a loop is not in the text.
+        ValueError: the trip count of a loop is not in the text.
     """
     program = computations(hlo)
     forward = backward = 0
@@ -58,7 +57,7 @@ def loop_operations(hlo: str) -> LoopOperations:
 
 
 def computations(hlo: str) -> dict[str, list[Instruction]]:
-    """The instructions of every computation by its name; the entry computation's is "ENTRY"."""
+    """The instructions of every computation by name; the entry computation is "ENTRY"."""
     found: dict[str, list[Instruction]] = {}
     for line in hlo.splitlines():
         if header := re.match(rf"(?:(ENTRY) )?{NAME} \(.*\{{$", line):
@@ -69,7 +68,7 @@ def computations(hlo: str) -> dict[str, list[Instruction]]:
 
 
 def _loops(name: str, program: dict[str, list[Instruction]]) -> Iterator[Instruction]:
-    """The outermost loops of a computation and of those that it calls."""
+    """The outermost loops of a computation and of the computations that it calls."""
     for instruction in program[name]:
         if instruction.operation == "while":
             yield instruction
@@ -78,7 +77,7 @@ def _loops(name: str, program: dict[str, list[Instruction]]) -> Iterator[Instruc
 
 
 def _operations(instruction: Instruction, program: dict[str, list[Instruction]]) -> int:
-    """What one execution of an instruction runs."""
+    """The number of operations in one execution of an instruction."""
     if instruction.operation in FREE or instruction.operation.endswith("-done"):
         return 0
     if instruction.operation == "while":
@@ -102,7 +101,7 @@ def _trips(loop: Instruction, program: dict[str, list[Instruction]]) -> int:
 
 
 def _named(key: str, instruction: Instruction) -> str:
-    """The computation that an attribute names."""
+    """The name of the computation in an attribute."""
     return _find(rf"\b{key}={NAME}", instruction) or ""
 
 

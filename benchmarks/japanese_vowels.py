@@ -1,9 +1,9 @@
-"""What `examples/japanese_vowels.py` learns, and what torch's `nn.RNN` learns by the same recipe.
+"""Compare the accuracy of `examples/japanese_vowels.py` with torch's `nn.RNN`, same recipe.
 
     python -m benchmarks.japanese_vowels                        # the options are the example's
 
-Both train every model with the same seeds, batches, optimiser and number of epochs. Each draws its
-parameters as its defaults have it (torch with two biases), and stops after the last epoch.
+Both train every model with the same seeds, batches, optimiser and number of epochs. Each library
+uses its default initialisation (torch with two biases), and stops after the last epoch.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from ts_data import Sequences
 def torch_accuracies(
     name: str, args: argparse.Namespace, train: Sequences, test: Sequences
 ) -> list[float]:
-    """Of each seed, by `nn.RNN`."""
+    """The accuracy of `nn.RNN` for each seed."""
     rival = load("torch")
     sizes = train.xs.shape[2], args.hidden_size, len(train.classes)
     accuracies = []
@@ -40,7 +40,7 @@ def torch_accuracies(
 
 
 def measure(name: str, args: argparse.Namespace, train: Sequences, test: Sequences) -> Any:
-    """The record of a model."""
+    """Train a model with both libraries; return the record."""
     own = example.run(name, args, train, test)
     began = time.perf_counter()
     other = torch_accuracies(name, args, train, test)
@@ -54,7 +54,7 @@ def measure(name: str, args: argparse.Namespace, train: Sequences, test: Sequenc
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Means and their standard errors; the difference over its own."""
+    """A table of means with standard errors, and the difference in units of its error."""
     rows = []
     for r in records:
         (own, own_error), (other, other_error) = (
@@ -70,7 +70,7 @@ def table(records: list[dict[str, Any]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, or 1 after bad input."""
+    """Run the program; return 0, or 1 after bad input."""
     args = example.parse(argv)
     try:
         load("torch")

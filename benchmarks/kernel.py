@@ -1,12 +1,12 @@
-"""The recurrence alone: its states, and the gradient in its parameters of sum(hs * y).
+"""Measure the recurrence: its states, and the gradient of sum(hs * y) in its parameters.
 
     python -m benchmarks.kernel                                  # everything
     python -m benchmarks.kernel --rows 2 4 --routes native --dtypes float32 --rivals autodiff
 
 native  a batch [T, B, I], on one device
-vmap    `jax.vmap` of one sequence over [B, T, I], beside jrnn's own batch with the axes swapped
-mesh    the batch split over devices by `jax.shard_map`, the gradient summed at the end
-ends    a batch with lengths and resets, in float32, beside the same without
+vmap    `jax.vmap` of one sequence over [B, T, I], and jrnn's own batch with the axes swapped
+mesh    the batch split over devices by `jax.shard_map`; the gradient is summed at the end
+ends    a batch with and without lengths and resets, in float32
 """
 
 import argparse
@@ -41,11 +41,11 @@ ROUTES = ["native", "vmap", "mesh", "ends"]
 DTYPES = ["float32", "bfloat16"]
 
 
-# --- which programs stand against each other -----------------------------------------------------
+# --- the compared programs -----------------------------------------------------------------------
 
 
 def recurrences(case: Case, route: str, dtype: str, rivals: list[str]) -> list[Recurrence]:
-    """jrnn's and the rivals' of one route; libraries take part in the native one."""
+    """The programs of jrnn and the rivals for one route; libraries only in `native`."""
     plain = "autodiff" in rivals
     if route == "ends":
         others = autodiff.recurrences_with_ends(case) if plain else []
@@ -65,13 +65,13 @@ def recurrences(case: Case, route: str, dtype: str, rivals: list[str]) -> list[R
 
 
 def under_vmap(recurrence: Recurrence) -> Recurrence:
-    """One sequence, mapped over batch-leading arrays."""
+    """Map one sequence over batch-first arrays."""
     states = jax.vmap(recurrence.states, (None, 0))
     return recurrence._replace(states=states, batch_first=True)
 
 
 def with_swapped_axes(recurrence: Recurrence) -> Recurrence:
-    """A batch, given the same batch-leading arrays as under `vmap`."""
+    """Run a batch on the same batch-first arrays as under `vmap`."""
 
     def states(params: Any, xs: Any) -> Any:
         return recurrence.states(params, xs.swapaxes(0, 1)).swapaxes(0, 1)
@@ -80,7 +80,7 @@ def with_swapped_axes(recurrence: Recurrence) -> Recurrence:
     return recurrence._replace(name=name, states=states, batch_first=True)
 
 
-# --- how each of them becomes a program ----------------------------------------------------------
+# --- compilation ---------------------------------------------------------------------------------
 
 
 def program(
@@ -90,7 +90,7 @@ def program(
     devices: int,
     over: Callable[[Any], Any] = lambda function: function,
 ) -> Program:
-    """`over` of the states or the gradient, compiled, on one device or split over several."""
+    """Compile `over` of the states or of the gradient, on one device or split over several."""
     params = jax.tree.map(lambda p: jnp.asarray(p, recurrence.input_dtype), given.params)
     own = recurrence.own(params)
     arrays = given.xs, given.y
@@ -107,7 +107,7 @@ def program(
 
 
 def cost_and_gradient(recurrence: Recurrence) -> Callable[..., Any]:
-    """Of (own parameters, xs, y): sum(hs * y) and its gradient in the parameters."""
+    """A function of (parameters, xs, y): sum(hs * y) and its gradient in the parameters."""
 
     def cost(own: Any, xs: Any, y: Any) -> Any:
         return jnp.sum(recurrence.states(own, xs) * y, dtype=jnp.float32)
@@ -120,12 +120,12 @@ def _states(recurrence: Recurrence, hs: Any) -> dict[str, Any]:
 
 
 def gradient_arrays(recurrence: Recurrence, result: Any) -> dict[str, Any]:
-    """The gradient by the common names."""
+    """The gradient, with the common names of the parameters."""
     return recurrence.common(result[1])._asdict()
 
 
 def references(case: Case, given: Data, gradient: bool) -> dict[str, dict[str, np.ndarray]]:
-    """What all results are compared with: plain scans in full float32."""
+    """References for all results: plain scans in full float32."""
     scans: dict[str, Callable[..., Any]] = {
         "tanh": autodiff.naive,
         "relu": partial(autodiff.naive, phi=jax.nn.relu),
@@ -135,7 +135,7 @@ def references(case: Case, given: Data, gradient: bool) -> dict[str, dict[str, n
 
 
 def reference(given: Data, scan: Callable[..., Any], gradient: bool) -> dict[str, np.ndarray]:
-    """Of one scan."""
+    """The reference result of one scan."""
     recurrence = Recurrence("the reference", scan)
     with jax.default_matmul_precision("highest"):
         plain = program(recurrence, given, gradient, 1)
@@ -146,7 +146,7 @@ def reference(given: Data, scan: Callable[..., Any], gradient: bool) -> dict[str
 
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A record per row, route, dtype, pass and program."""
+    """Yield one record per row, route, dtype, pass and program."""
     cases = TOY_CASES if args.toy else CASES
     for number in args.rows:
         case = cases[number]
@@ -164,7 +164,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def left_out(number: int, case: Case) -> bool:
-    """Whether the devices cannot share the batch; said, if so."""
+    """Whether the devices cannot split the batch; prints a message if so."""
     devices = jax.device_count()
     if devices > 1 and case.B % devices == 0:
         return False
@@ -175,7 +175,7 @@ def left_out(number: int, case: Case) -> bool:
 def measure_group(
     args: argparse.Namespace, case: Case, given: Data, expected: Any, key: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """The programs of one table row: compared, then timed in turn."""
+    """Compare the programs of one table row, then time them in turn."""
     gradient, dtype = key["gradient"], key["dtype"]
     devices = jax.device_count() if key["route"] == "mesh" else 1
     found = recurrences(case, key["route"], dtype, args.rivals)
@@ -211,7 +211,7 @@ def measure_group(
 def time_beside_matmul(
     programs: list[Program], rounds: int, toy: bool, left: Callable[[], float] = lambda: np.inf
 ) -> tuple[dict[str, Times], float]:
-    """Their times, and the FLOP per second of a large matmul in the same turns."""
+    """Time programs in turn with a large matmul; return times and its FLOP per second."""
     size = matmul_size(toy)
     matmul = matmul_program(size)
     times = time_in_turn([matmul, *programs], rounds, left)
@@ -219,7 +219,7 @@ def time_beside_matmul(
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = report.parser(__doc__, "kernel", RIVALS, rounds=9)
     parser.add_argument("--routes", nargs="+", choices=ROUTES, default=ROUTES)
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
@@ -227,7 +227,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, or 1 after bad input."""
+    """Run the program; return 0, or 1 after bad input."""
     args = parse(argv)
     try:
         use_cpu_cores(args.devices)

@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""Describe the machine of a measurement."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from jrnn.parallel import _cpu_cores as cores
 
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "equinox", "torch"]
 LIBRARIES += ["libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"]  # compilers
-VECTOR_UNITS = {  # by the flags that Linux has for them
+VECTOR_UNITS = {  # by their flags in Linux
     "amx_bf16": "AMX",
     "avx512_bf16": "AVX-512 of bfloat16",
     "avx512f": "AVX-512",
@@ -45,7 +45,7 @@ def description() -> dict[str, Any]:
 
 
 def sentence(machine: dict[str, Any]) -> str:
-    """The same as text."""
+    """The description as text."""
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
     allocator = machine["GLIBC_TUNABLES"] or "default (GLIBC_TUNABLES not set)"
     flags = f" XLA_FLAGS: {machine['XLA_FLAGS']}." if machine["XLA_FLAGS"] else ""
@@ -58,13 +58,11 @@ def sentence(machine: dict[str, Any]) -> str:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Its name and its vector units, by which the times, and their ratios, go."""
+    """The name and vector units of the processor, on which times and ratios depend."""
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     fields = dict(re.findall(r"^(.*?)\s*: (.*)$", text, re.M))
     name = fields.get("model name") or platform.processor() or platform.machine()
-    if (
-        "cpu family" in fields
-    ):  # which tells processors apart where a virtual machine has cut the name
+    if "cpu family" in fields:  # distinguishes processors if a virtual machine shortens the name
         name += f", family {fields['cpu family']}, model {fields['model']}"
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     units = [unit for flag, unit in VECTOR_UNITS.items() if flag in flags]

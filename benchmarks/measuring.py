@@ -1,9 +1,9 @@
-"""Programs that are compiled, compared and then timed in turn.
+"""Compile programs, compare their results, and time them in turn.
 
-Everything is blocked on. Each round gives every program a turn, each round another one first, so
-that a slow minute of the machine falls on all of them. A turn repeats a short program until it has
-lasted 20 ms. Minimum and median are over all calls; ratios are of minima, which other load on the
-machine disturbs least.
+Every call blocks until its result is ready. Each round runs every program, and each round starts
+with a different one, so a slow period of the machine affects all programs. A turn repeats a short
+program for 20 ms. Minimum and median are over all calls; ratios use minima, which other load on the
+machine changes least.
 """
 
 import time
@@ -17,26 +17,26 @@ import numpy as np
 from jrnn.checks import refuse
 
 TURN_SECONDS = 0.02
-PAUSE_SECONDS = 0.005  # OpenMP's threads, which torch uses, spin for a moment after their work
-# Of the 2-norm of a difference over the 2-norm of the array. float32 rounds to 6e-8, and the errors
-# of hundreds of steps come to 1e-6; a wrong gradient is off by 1e-3 at least.
+PAUSE_SECONDS = 0.005  # torch's OpenMP threads spin briefly after their work
+# Bound of the 2-norm of a difference divided by the 2-norm of the array. float32 rounds to 6e-8,
+# and hundreds of steps accumulate 1e-6; a wrong gradient differs by at least 1e-3.
 FLOAT32_TOLERANCE = 1e-5
-# Operands of 8 bits. Nor is a float32 matmul of a GPU or TPU, by default, one of 24 bits.
+# For 8-bit operands, and for float32 matmuls that a GPU or TPU rounds by default.
 ROUNDED_TOLERANCE = 0.1
 
 
 def tolerance(dtype: str) -> float:
-    """What the results of this dtype, here, may differ by."""
+    """The tolerance of results in this dtype on this device."""
     exact = dtype == "float32" and jax.default_backend() == "cpu"
     return FLOAT32_TOLERANCE if exact else ROUNDED_TOLERANCE
 
 
 class Program(NamedTuple):
-    """A compiled program and its arguments, ready to be called."""
+    """A compiled program with its arguments."""
 
     name: str
-    call: Callable[[], Any]  # returns when the result is there
-    arrays: Callable[[Any], dict[str, Any]]  # the result, in names and axes common to all
+    call: Callable[[], Any]  # returns when the result is ready
+    arrays: Callable[[Any], dict[str, Any]]  # the result with common names and axes
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
     hlo: Callable[[], str] | None = None  # the compiled program's text
@@ -50,7 +50,7 @@ class Times(NamedTuple):
 
 
 def figures(program: Program, times: Times) -> dict[str, Any]:
-    """What is measured of every program, whatever it computes."""
+    """The measured values of a program for its record."""
     return {
         "minimum_ms": 1e3 * times.minimum,
         "median_ms": 1e3 * times.median,
@@ -62,7 +62,7 @@ def figures(program: Program, times: Times) -> dict[str, Any]:
 def compile_program(
     name: str, function: Callable[..., Any], args: tuple[Any, ...], arrays: Callable[[Any], Any]
 ) -> Program:
-    """Trace and compile with empty caches, and read what XLA says of the memory."""
+    """Trace and compile with empty caches, and read XLA's memory analysis."""
     compiled, seconds = compile_anew(function, args)
     return as_program(name, compiled, seconds, args, arrays)
 
@@ -70,7 +70,7 @@ def compile_program(
 def as_program(
     name: str, compiled: Any, seconds: float, args: tuple[Any, ...], arrays: Callable[[Any], Any]
 ) -> Program:
-    """A compiled function with its arguments."""
+    """Make a `Program` from a compiled function and its arguments."""
     memory = compiled.memory_analysis()
     return Program(
         name,
@@ -83,7 +83,7 @@ def as_program(
 
 
 def compile_anew(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, float]:
-    """The compiled function, of arrays or `jax.ShapeDtypeStruct`, and seconds with empty caches."""
+    """Compile a function for arrays or `jax.ShapeDtypeStruct` with empty caches; time it."""
     jax.clear_caches()
     start = time.perf_counter()
     compiled = jax.jit(function).lower(*args).compile()
@@ -91,12 +91,12 @@ def compile_anew(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[A
 
 
 def matmul_size(toy: bool) -> int:
-    """Rows of a square matmul that a device runs at its full speed."""
+    """The size of a square matmul that runs at the full speed of a device."""
     return 64 if toy else 2048 if jax.default_backend() == "cpu" else 8192
 
 
 def matmul_program(size: int) -> Program:
-    """A square float32 matmul, whose speed is the floor's."""
+    """A square float32 matmul, whose speed defines the matmul floor."""
     a = jnp.ones((size, size), jnp.float32)
     return compile_program(f"matmul {size}", jnp.matmul, (a, a), lambda c: {"c": c})
 
@@ -104,7 +104,7 @@ def matmul_program(size: int) -> Program:
 def compare(
     program: Program, expected: dict[str, np.ndarray], tolerance: float
 ) -> dict[str, float]:
-    """Call it once; the relative error of every array, or a ValueError."""
+    """Call a program once; return the relative error of every array, or raise ValueError."""
     result = program.arrays(program.call())
     errors = {}
     for name, right in expected.items():
@@ -122,7 +122,7 @@ def compare(
 def time_in_turn(
     programs: Sequence[Program], rounds: int, left: Callable[[], float] = lambda: np.inf
 ) -> dict[str, Times]:
-    """Seconds of every program, by name; only the first round begins without seconds left."""
+    """Time every program, by name; rounds after the first start only within the time limit."""
     seconds: dict[str, list[float]] = {program.name: [] for program in programs}
     calls = {program.name: _calls_of_a_turn(program) for program in programs}
     for n in range(rounds):
@@ -142,7 +142,7 @@ def _calls_of_a_turn(program: Program) -> int:
 
 
 def time_once(program: Program) -> float:
-    """Seconds of one call."""
+    """Time one call, in seconds."""
     start = time.perf_counter()
     program.call()
     return time.perf_counter() - start

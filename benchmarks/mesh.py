@@ -1,4 +1,4 @@
-"""A function of a batch, run by several devices that have a part of the batch each."""
+"""Run a function of a batch on several devices, each with a part of the batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,11 @@ WHOLE, SPLIT = PartitionSpec(), PartitionSpec(None, BATCH)  # parameters; [T, B,
 
 
 def on_mesh(function: Callable[..., Any], devices: int, gradient: bool) -> Callable[..., Any]:
-    """`function(params, xs)` that gives states, or `function(params, xs, y)` cost and gradient.
+    """Split `function(params, xs)`, or `function(params, xs, y)` with gradient, over devices.
 
-    Each device differentiates in its own copy of the parameters and the copies' gradients are
-    summed once. Without the `pcast` JAX would sum inside the loop, at every step: that would be no
-    way to treat a rival.
+    Each device differentiates with its own copy of the parameters, and the gradients are summed
+    once. Without the `pcast` JAX would sum inside the loop, at every step, which would be unfair to
+    a rival.
     """
 
     def part(params: Any, *arrays: Any) -> Any:
@@ -29,7 +29,7 @@ def on_mesh(function: Callable[..., Any], devices: int, gradient: bool) -> Calla
 
 
 def split_batch(args: tuple[Any, ...], devices: int) -> tuple[Any, ...]:
-    """The parameters on every device, of the batch a part on each."""
+    """Put the parameters on every device, and a part of the batch on each."""
     mesh = batch_mesh(devices)
     params, *arrays = args
     put = jax.device_put(arrays, NamedSharding(mesh, SPLIT))

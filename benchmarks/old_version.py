@@ -30,7 +30,7 @@ def loaded(old: str) -> Iterator[Any]:
     """The package of a git revision, or of a directory that holds `jrnn/`, inside the block.
 
     Args:
-        old: the revision or the directory; what is both is the directory.
+        old: the revision or the directory; a name of both is that of the directory.
 
     Raises:
         ValueError: it is neither.
@@ -52,7 +52,7 @@ def loaded(old: str) -> Iterator[Any]:
 
 
 def git(*words: str) -> str:
-    """What git prints of this repository, such as a commit; "" where there is none."""
+    """The output of git for this repository, such as a commit; "" without one."""
     try:
         return _git(*words).decode().strip()
     except (OSError, subprocess.CalledProcessError):

@@ -1,12 +1,12 @@
-"""jrnn beside torch, flax, haiku and keras from the same weights: are the results the same?
+"""Check that jrnn gives the results of torch, flax, haiku and keras from the same weights.
 
-    python -m benchmarks.peers              asks the libraries that are installed
-    python -m benchmarks.peers --record     and writes what they say to tests/recorded/peers.npz
+    python -m benchmarks.peers              compares with the installed libraries
+    python -m benchmarks.peers --record     and writes their results to tests/recorded/peers.npz
 
-Outputs, final states and the gradients in weights, inputs and initial states of jrnn must be
-theirs, and theirs must stay the same when they get their own weights back from jrnn. So must the
-record, with which the tests compare jrnn where the libraries are not installed. The code of
-docs/coming_from.md runs here, for the same reason. It needs what benchmarks/requirements.txt lists.
+Outputs, final states and gradients in weights, inputs and initial states must agree, also after the
+weights went to jrnn and back. The record must agree too; without the libraries the tests compare
+jrnn with the record. The code of docs/coming_from.md also runs here. Requirements:
+benchmarks/requirements.txt.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Peer(NamedTuple):
 
     library: str
     activation: str
-    weights: Any  # of its network, whose shapes count
+    weights: Any  # of its network, for their shapes
     answer: Callable[[Question], Answer]
     layers: int = 1
     directions: int = 1
@@ -66,7 +66,7 @@ class Peer(NamedTuple):
 def torch_peer(
     activation: str, layers: int = 1, directions: int = 1, lengths: np.ndarray | None = None
 ) -> Peer:
-    """`nn.RNN`, on packed sequences where there are lengths."""
+    """`nn.RNN`, on packed sequences if there are lengths."""
     rnn = torch.nn.RNN(I, H, layers, nonlinearity=activation, bidirectional=directions == 2)
 
     def answer(question: Question) -> Answer:
@@ -150,7 +150,7 @@ def keras_peer() -> Peer:
 
 
 def peers() -> dict[str, Peer]:
-    """All of them, by the names in the record."""
+    """All libraries, by their names in the record."""
     return {
         "torch tanh": torch_peer("tanh"),
         "torch relu": torch_peer("relu"),
@@ -185,7 +185,7 @@ def question(peer: Peer) -> Question:
 
 
 def back_from_jrnn(question: Question) -> Question:
-    """The same, the weights in jrnn's form and back."""
+    """The same question, with weights converted to jrnn and back."""
     layers = IMPORTS[question.library](question.weights)
     params = layers[0][0]
     ways_back: dict[str, Callable[[], Any]] = {
@@ -199,7 +199,7 @@ def back_from_jrnn(question: Question) -> Question:
 
 
 def same(what: str, found: Answer, expected: Answer) -> float:
-    """The largest difference, or a ValueError."""
+    """Return the largest difference, or raise ValueError."""
     differing = differences(found, expected)
     worst = max(differing, key=differing.__getitem__)
     if not all(d <= TOLERANCE for d in differing.values()):
@@ -209,12 +209,12 @@ def same(what: str, found: Answer, expected: Answer) -> float:
 
 
 def python_blocks(page: Path) -> str:
-    """All code of a page, whatever it needs."""
+    """All Python code of a page."""
     return "\n".join(re.findall(r"^```python.*?\n(.*?)^```", page.read_text(), re.S | re.M))
 
 
 def main() -> None:
-    """Compare, and record."""
+    """Compare the libraries, and record their results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
     options = parser.parse_args()

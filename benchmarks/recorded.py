@@ -1,8 +1,8 @@
-"""What another library makes of given weights, and what jrnn makes of the same weights.
+"""Results of another library and of jrnn for the same weights.
 
-`benchmarks.peers` asks the libraries themselves, or records their answers in a file that the tests
-compare jrnn with. A gradient is that of sum(hs * dhs) + sum(h_last * dh_last), in the names and
-axes of the other library: jrnn's goes back through `jrnn.interop`.
+`benchmarks.peers` runs the libraries, or records their answers in a file for the tests. Gradients
+are those of sum(hs * dhs) + sum(h_last * dh_last), with the names and axes of the other library;
+those of jrnn pass through `jrnn.interop`.
 """
 
 import json
@@ -18,9 +18,9 @@ import jrnn
 from jrnn import interop
 from jrnn.arrays import named_leaves
 
-# Of the largest element of each array, in float32; found are some 3e-7.
+# Relative to the largest element of each array, in float32; typical values are 3e-7.
 TOLERANCE = 1e-5
-KERAS = ("kernel", "recurrent_kernel", "bias")  # its list, which a record has by name
+KERAS = ("kernel", "recurrent_kernel", "bias")  # names of its list of weights in a record
 IMPORTS: dict[str, Callable[[Any], list[interop.Layer]]] = {
     "torch": interop.from_torch,
     "linen": lambda weights: [(interop.from_linen(weights), None)],
@@ -31,7 +31,7 @@ IMPORTS: dict[str, Callable[[Any], list[interop.Layer]]] = {
 
 
 class Question(NamedTuple):
-    """What a library is given, L layers of D directions: float32 NumPy arrays."""
+    """The input of a library with L layers and D directions: float32 NumPy arrays."""
 
     library: str  # one of IMPORTS
     activation: Any
@@ -44,7 +44,7 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What it makes of that."""
+    """The result of a library."""
 
     hs: np.ndarray  # [T, B, D*H], 0 in the padding
     h_last: np.ndarray  # [L*D, B, H]
@@ -52,7 +52,7 @@ class Answer(NamedTuple):
 
 
 def by_vjp(f: Callable[..., tuple[Any, Any]], question: Question) -> Answer:
-    """The answer of a function of JAX: (weights, xs, h0) -> (h_last, hs)."""
+    """The answer of a JAX function (weights, xs, h0) -> (h_last, hs)."""
     arguments = jax.tree.map(jnp.asarray, (question.weights, question.xs, question.h0))
     (h_last, hs), pull = jax.vjp(f, *arguments)
     gradients = pull((jnp.asarray(question.dh_last), jnp.asarray(question.dhs)))
@@ -61,7 +61,7 @@ def by_vjp(f: Callable[..., tuple[Any, Any]], question: Question) -> Answer:
 
 
 def by_jrnn(question: Question) -> Answer:
-    """jrnn's answer, layer by layer and direction by direction."""
+    """The answer of jrnn, layer by layer and direction by direction."""
 
     def run(weights: Any, xs: Any, h0: Any) -> Any:
         h_lasts: list[Any] = []
@@ -86,7 +86,7 @@ def by_jrnn(question: Question) -> Answer:
 
 
 def differences(found: Answer, expected: Answer) -> dict[str, float]:
-    """Of each array, as a share of its largest element."""
+    """The difference of each array, relative to its largest element."""
     right = dict(named_leaves(expected))
     result = {}
     for name, a in named_leaves(found):
@@ -100,7 +100,7 @@ def differences(found: Answer, expected: Answer) -> dict[str, float]:
 
 
 def save(path: Path, runs: dict[str, tuple[Question, Answer]], settings: dict[str, Any]) -> None:
-    """One compressed NumPy file: arrays by their paths, and all else as JSON."""
+    """Write one compressed NumPy file: arrays by path, and everything else as JSON."""
     texts = {name: list(question[:2]) for name, (question, _) in runs.items()}
     arrays = {
         name: {**dict(zip(Question._fields[2:], question[2:], strict=True)), **answer._asdict()}
@@ -112,7 +112,7 @@ def save(path: Path, runs: dict[str, tuple[Question, Answer]], settings: dict[st
 
 
 def load(path: Path) -> tuple[dict[str, tuple[Question, Answer]], dict[str, Any]]:
-    """What `save` wrote."""
+    """Read a file of `save`."""
     tree: dict[str, Any] = {}
     with np.load(path) as file:
         settings = json.loads(str(file["about"]))

@@ -1,4 +1,4 @@
-"""The options that the programs share, and what they leave: Markdown, JSON, charts."""
+"""Shared options of the programs, and their results as Markdown, JSON and charts."""
 
 import argparse
 import json
@@ -14,10 +14,10 @@ from benchmarks import charts, machine
 
 
 def parser(doc: str | None, name: str, rivals: list[str], rounds: int) -> argparse.ArgumentParser:
-    """The options of every program; `name` is the program's and its default folder's."""
+    """The options of every program; `name` is the program and its default folder."""
     made = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
-        description=(doc or "").split("\n\n")[0],  # there is none with python -OO
+        description=(doc or "").split("\n\n")[0],  # None with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     made.add_argument("--rows", nargs="+", metavar="ROW", help="rows of the table (None: all)")
@@ -42,7 +42,7 @@ def positive(text: str) -> int:
 def parse(
     parser: argparse.ArgumentParser, argv: list[str] | None, rows: list[Any], toy_rows: list[Any]
 ) -> argparse.Namespace:
-    """The options, with `rows` as the keys of the rows there are."""
+    """Parse the options; `rows` become the keys of existing rows."""
     args = parser.parse_args(argv)
     there = {str(row): row for row in (toy_rows if args.toy else rows)}
     unknown = [row for row in args.rows or [] if row not in there]
@@ -58,19 +58,19 @@ def parse(
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table in Markdown."""
+    """Make a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     cells = ([str(cell).replace("|", r"\|") for cell in line] for line in lines)
     return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
 def number(value: float | None, unit: float = 1) -> str:
-    """Three digits, or nothing."""
+    """Format a number with three digits; None is empty."""
     return "" if value is None else f"{value / unit:.3g}"
 
 
 def kernel_tables(records: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
-    """(title, table) per dtype, route and pass: ms, and in brackets the ratio to jrnn's."""
+    """(title, table) per dtype, route and pass: ms, with the ratio to jrnn in brackets."""
     for key, group in grouped(records, ("dtype", "route", "gradient")).items():
         dtype, route, gradient = key
         programs = list(dict.fromkeys(r["program"] for r in group))
@@ -85,7 +85,7 @@ def kernel_tables(records: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
 
 
 def time_and_ratio(record: dict[str, Any] | None, row: dict[str, dict[str, Any]]) -> str:
-    """Minimum in ms, and over that of jrnn with the same activation."""
+    """The minimum in ms, and its ratio to jrnn with the same activation."""
     if record is None:
         return ""
     own = "jrnn relu" if record["activation"] == "relu" else "jrnn"
@@ -96,7 +96,7 @@ def time_and_ratio(record: dict[str, Any] | None, row: dict[str, dict[str, Any]]
 
 
 def grouped(records: list[dict[str, Any]], keys: Sequence[str]) -> dict[Any, list[dict[str, Any]]]:
-    """Records by the values of some keys, in the order they came."""
+    """Group records by the values of some keys, in order of appearance."""
     groups: dict[Any, list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault(tuple(record[key] for key in keys), []).append(record)
@@ -104,7 +104,7 @@ def grouped(records: list[dict[str, Any]], keys: Sequence[str]) -> dict[Any, lis
 
 
 def kernel_details(records: list[dict[str, Any]], operations: str = "") -> str:
-    """Everything else that was measured; with a name for them, operations per step too."""
+    """A table of all other measurements; with `operations` also operations per step."""
     header = ["row", "route", "dtype", "pass", "program", "min ms", "median ms", "compile s"]
     header += ["temporary MB", "error", *([operations] if operations else [])]
     rows = []
@@ -119,7 +119,7 @@ def kernel_details(records: list[dict[str, Any]], operations: str = "") -> str:
 
 
 def train_step_table(records: list[dict[str, Any]]) -> str:
-    """Times, characters per second, and what was learned, if that was asked."""
+    """A table of times, characters per second and, if measured, the final loss."""
     learned = any(r.get("validation_bits") is not None for r in records)
     rows = []
     for r in records:
@@ -134,7 +134,7 @@ def train_step_table(records: list[dict[str, Any]]) -> str:
 
 
 def scaling_tables(records: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
-    """(title, table) per axis and line of it: ms, in brackets the ratio to jrnn's, and bytes."""
+    """(title, table) per axis and line: ms, with the ratio to jrnn in brackets, and bytes."""
     for (axis, row), found in grouped(records, ("axis", "row")).items():
         programs = list(dict.fromkeys(r["program"] for r in found))
         lines = []
@@ -154,7 +154,7 @@ def scaling_tables(records: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
 
 
 def write(args: argparse.Namespace, name: str, result: dict[str, Any], parts: list[str]) -> None:
-    """`name`.json and `name`.md; on the screen what it was measured on."""
+    """Write `name`.json and `name`.md, and print the machine."""
     described = machine.description()
     measured_on = f"{machine.sentence(described)} {args.rounds} rounds."
     result = {"command": args.command, "machine": described, "rounds": args.rounds} | result
@@ -166,7 +166,7 @@ def write(args: argparse.Namespace, name: str, result: dict[str, Any], parts: li
 
 
 def write_kernel(args: argparse.Namespace, records: list[dict[str, Any]], claims: Any) -> None:
-    """The result of `kernel`."""
+    """Write the results of `kernel`."""
     said = "\n".join(f"- {claim}" for claim in claims)
     tables = [f"## {title}\n\n{text}" for title, text in kernel_tables(records)]
     legend = "Milliseconds, minimum over all calls; in brackets over jrnn's (ReLU: over its ReLU)."
@@ -180,7 +180,7 @@ def write_kernel(args: argparse.Namespace, records: list[dict[str, Any]], claims
 
 
 def write_train_step(args: argparse.Namespace, records: list[dict[str, Any]], claims: Any) -> None:
-    """The result of `train_step`."""
+    """Write the results of `train_step`."""
     text = train_step_table(records)
     said = "\n".join(f"- {claim}" for claim in claims)
     result = {"records": records, "claims": [claim.as_dict() for claim in claims]}
@@ -190,7 +190,7 @@ def write_train_step(args: argparse.Namespace, records: list[dict[str, Any]], cl
 
 
 def write_scaling(args: argparse.Namespace, records: list[dict[str, Any]], claims: Any) -> None:
-    """The result of `scaling`."""
+    """Write the results of `scaling`."""
     parts = [f"## {title}\n\n{text}" for title, text in scaling_tables(records)]
     said = "\n".join(f"- {claim}" for claim in claims)
     result = {"records": records, "claims": [claim.as_dict() for claim in claims]}

@@ -1,4 +1,4 @@
-"""How time and memory grow: with T, B, H, the number of devices, and with `remat` and O.
+"""Measure growth of time and memory with T, B, H, devices, `remat` and O.
 
     python -m benchmarks.scaling
     python -m benchmarks.scaling --rows T devices --rounds 5
@@ -6,11 +6,11 @@
 T        1,000 to 64,000 steps, for three sizes of (B, H), in float32 and bfloat16
 B, H     at T = 128
 devices  the batch of two shapes split over 1, 2, ... devices; one device uses every core
-remat    `remat=True` beside the default, at B = 1
-O        `readout_cross_entropy` beside readout and `softmax_cross_entropy`
+remat    `remat=True` and the default, at B = 1
+O        `readout_cross_entropy`, and readout with `softmax_cross_entropy`
 
-Each is the cost and its gradient, forward and backward. A scan that has taken more than half a
-second is not taken to the next size.
+Each program computes the cost and its gradient. A scan that takes more than half a second is not
+run at the next size.
 """
 
 import argparse
@@ -42,16 +42,16 @@ SLOW_SECONDS = 0.5
 
 
 class Sweep(NamedTuple):
-    """Shapes that differ in one thing."""
+    """Shapes that differ along one axis."""
 
-    axis: str  # what grows
-    line: str  # what stays
+    axis: str  # the growing size
+    line: str  # the fixed sizes
     points: dict[int, Case]
     dtype: str = "float32"
 
 
 def sweeps(toy: bool) -> dict[str, list[Sweep]]:
-    """All rows, by name."""
+    """All sweeps by name."""
     if toy:
         sizes, lengths, batches, hidden = [(2, 4)], [5, 10], [2, 4], [3, 6]
         shapes, long = [Case(5, 2 * jax.device_count(), 3, 4)], [16, 32]
@@ -84,7 +84,7 @@ def sweeps(toy: bool) -> dict[str, list[Sweep]]:
 
 
 def output_sweep(toy: bool) -> Sweep:
-    """T * B positions and H of a readout; the axis is O."""
+    """A sweep of a readout over O, with T * B positions and H fixed."""
     case = Case(4, 4, 0, 8) if toy else Case(128, 32, 0, 512)
     outputs = [10, 40] if toy else [1000, 8000, 32_000]
     return Sweep("O", f"T * B = {case.T * case.B}, H = {case.H}", dict.fromkeys(outputs, case))
@@ -96,7 +96,7 @@ def output_sweep(toy: bool) -> Sweep:
 def gradient_programs(
     sweep: Sweep, at: int, case: Case, rivals: list[str], slow: set[str]
 ) -> list[Program]:
-    """jrnn and the scans, compared with the reference."""
+    """Programs of jrnn and the scans, compared with the reference."""
     found = recurrences(case, "native", sweep.dtype, rivals)
     if sweep.axis == "remat":
         found = [found[0], Recurrence("jrnn remat", _remat_states)]
@@ -117,7 +117,7 @@ def _remat_states(params: Any, xs: Any) -> Any:
 
 
 def readout_programs(case: Case, O: int) -> list[Program]:
-    """The two ways from states to cost and gradient, compared with one another."""
+    """The two programs from states to cost and gradient, compared with each other."""
     random = np.random.default_rng(0)
     params = jrnn.init_readout(jax.random.key(0), case.H, O)
     hs = jnp.asarray(random.uniform(-1, 1, (case.T, case.B, case.H)), jnp.float32)
@@ -146,7 +146,7 @@ def readout_programs(case: Case, O: int) -> list[Program]:
 
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A record per point and program."""
+    """Yield one record per point and program."""
     there = sweeps(args.toy)
     for row in args.rows:
         for sweep in there[row]:
@@ -158,7 +158,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def measure_point(
     args: argparse.Namespace, sweep: Sweep, at: int, case: Case, slow: set[str]
 ) -> Iterator[dict[str, Any]]:
-    """The programs of one point; adds to `slow` what is not to be taken further."""
+    """Measure the programs of one point; add the slow ones to `slow`."""
     if sweep.axis == "O":
         programs, kept = readout_programs(case, at), 4 * case.T * case.B * at  # the logits
     else:
@@ -185,13 +185,13 @@ def measure_point(
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     rows = ["T", "B", "H", "devices", "remat", "O"]
     return report.parse(report.parser(__doc__, "scaling", RIVALS, rounds=5), argv, rows, rows)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, or 1 after bad input."""
+    """Run the program; return 0, or 1 after bad input."""
     args = parse(argv)
     try:
         use_cpu_cores(args.devices)

@@ -1,11 +1,11 @@
-"""What `benchmarks.scaling_model` is checked with, on the cores that this process may use.
+"""Measurements to check `benchmarks.scaling_model`, on the cores of this process.
 
     taskset -c 0 python -m benchmarks.scaling_measured
     python -m benchmarks.scaling_measured
 
-Seconds, as a dict to be copied: on one core the gradient of two shapes with the whole batch and
-half of it, and a loop of time steps with all columns of w_hh and half of them; on two devices the
-same split, and the exchanges alone.
+It prints a dict of seconds. On one core: the gradient of two shapes with the whole batch and half
+of it, and a loop of time steps with all columns of w_hh and half of them. On two devices: the same
+work split, and the exchanges only.
 """
 
 import argparse
@@ -27,19 +27,20 @@ from jrnn import parallel
 
 HIDDEN = "hidden"
 COLUMNS = (P(None, HIDDEN), P(None, HIDDEN), P(HIDDEN))  # of w_ih, w_hh, b_h
-EXCHANGES = 100  # in one program, so that what a call costs is a hundredth
+EXCHANGES = 100  # per program, to reduce the overhead of a call to a hundredth
 
 
 def hidden_split(params: jrnn.RNNParams, xs: jax.Array, mesh: Mesh) -> jax.Array:
-    """The states of a tanh RNN whose units are split over a mesh of one axis, "hidden".
+    """The states of a tanh RNN whose hidden units are split over a mesh with one axis, "hidden".
 
-    Each device has the columns of w_ih, w_hh and b_h that make its units. It needs all units of the
-    step before: an all-gather of [B, H] in every time step, a reduce-scatter in every one backward.
+    Each device has the columns of w_ih, w_hh and b_h of its units. It needs all units of the
+    previous step: an all-gather of [B, H] in every forward time step, a reduce-scatter in every
+    backward one.
 
     Args:
-        params: of `init_rnn`.
+        params: from `init_rnn`.
         xs: `[T, B, I]`.
-        mesh: of `hidden_mesh`, whose devices divide H.
+        mesh: from `hidden_mesh`; its devices divide H.
 
     Returns:
         `[T, B, H]`, split along H.
@@ -62,12 +63,12 @@ def hidden_split(params: jrnn.RNNParams, xs: jax.Array, mesh: Mesh) -> jax.Array
 
 
 def hidden_mesh(n: int) -> Mesh:
-    """Of the first n devices."""
+    """A mesh of the first n devices."""
     return jax.make_mesh((n,), (HIDDEN,), (AxisType.Auto,), devices=jax.devices()[:n])
 
 
 def gradient(name: str, shape: Shape) -> Program:
-    """Cost and gradient, the batch split over all devices."""
+    """Cost and gradient, with the batch split over all devices."""
     T, B, I, H, O, inputs = shape
     keys = jax.random.split(jax.random.key(0), 4)
     params = jrnn.init_rnn(keys[0], I, H), jrnn.init_readout(keys[1], H, O) if O else None
@@ -93,12 +94,12 @@ def gradient(name: str, shape: Shape) -> Program:
 
 
 def put(mesh: Mesh, arrays: Any, spec: Any) -> Any:
-    """Where a call wants them; it would move them every time."""
+    """Put arrays where a call needs them; otherwise every call would move them."""
     return jax.device_put(arrays, NamedSharding(mesh, spec))
 
 
 def loop(name: str, shape: Shape, columns: int) -> Program:
-    """Forward on one device, with some columns of w_hh: half of them are a device's part of two."""
+    """A forward loop on one device with some columns of w_hh, such as the part of one device."""
     T, B, _, H, *_ = shape
     w_hh = 0.5 * jax.random.orthogonal(jax.random.key(0), H)[:, :columns]
 
@@ -113,7 +114,7 @@ def loop(name: str, shape: Shape, columns: int) -> Program:
 
 
 def split_loop(name: str, shape: Shape, mesh: Mesh) -> Program:
-    """The same on all devices; inputs of one number, for w_ih is not what is measured."""
+    """The same loop on all devices; I = 1, because w_ih is not measured."""
     params = jrnn.init_rnn(jax.random.key(0), 1, shape.H)
     columns = jrnn.RNNParams(*(put(mesh, p, spec) for p, spec in zip(params, COLUMNS, strict=True)))
     xs = put(mesh, jnp.ones((shape.T, shape.B, 1)), P())
@@ -121,7 +122,7 @@ def split_loop(name: str, shape: Shape, mesh: Mesh) -> Program:
 
 
 def exchange(name: str, mesh: Mesh, step: Callable[[jax.Array], jax.Array], x: Any) -> Program:
-    """`step` on every device, again and again."""
+    """Repeat `step` on every device."""
 
     def on_one_device(x: jax.Array) -> jax.Array:
         return lax.fori_loop(0, EXCHANGES, lambda _, x: step(x), x)
@@ -137,7 +138,7 @@ def exchanges(mesh: Mesh) -> list[Program]:
     def psum(x: jax.Array) -> jax.Array:
         return lax.pcast(lax.psum(x, HIDDEN) / n, HIDDEN, to="varying")
 
-    def all_gather(x: jax.Array) -> jax.Array:  # and a part of it again
+    def all_gather(x: jax.Array) -> jax.Array:  # and take this device's part again
         whole = lax.all_gather(x, HIDDEN, axis=1, tiled=True)
         return lax.dynamic_slice_in_dim(whole, 0, x.shape[1], 1)
 
@@ -150,12 +151,12 @@ def exchanges(mesh: Mesh) -> list[Program]:
 
 
 def compiled(name: str, function: Callable[..., Any], *args: Any) -> Program:
-    """A program whose results were compared elsewhere, in the tests."""
+    """A compiled program; the tests compare its results."""
     return compile_program(name, function, args, lambda result: {"result": result})
 
 
 def programs() -> list[Program]:
-    """Those of one core, or those of several devices."""
+    """The programs for one core, or for several devices."""
     shapes = {"character model": CHARACTER, "kernel row": KERNEL}
     found = [gradient(name, shape) for name, shape in shapes.items()]
     if jax.device_count() > 1:

@@ -1,10 +1,10 @@
-"""What it costs to split a recurrent network over devices: the tables of docs/scaling.md.
+"""A model of the cost of splitting a recurrent network over devices: docs/scaling.md.
 
     python -m benchmarks.scaling_model
 
-The equations (S1)-(S9) stand in docs/scaling.md. Seconds, bytes, and FLOP, in float32. What is
-published has its source in `SOURCES`, what is assumed says so, and what was measured is `MEASURED`,
-runs of `benchmarks.scaling_measured`.
+Equations (S1)-(S9) are in docs/scaling.md. Units are seconds, bytes and FLOP, in float32. Published
+values have their source in `SOURCES`, assumed values are marked, and `MEASURED` holds runs of
+`benchmarks.scaling_measured`.
 """
 
 import math
@@ -14,9 +14,9 @@ from typing import NamedTuple
 from benchmarks.report import table
 
 FLOAT32 = 4  # bytes
-PAYS = 0.75  # the efficiency from which a way of splitting is said to pay
+PAYS = 0.75  # the efficiency from which splitting pays
 WIDTHS = (256, 1024, 4096)  # H
-WIDEST = 32_768  # the largest H that is looked at
+WIDEST = 32_768  # the largest H considered
 INF = math.inf
 
 
@@ -39,11 +39,11 @@ class Shape(NamedTuple):
         return FLOAT32 * (I * H + H * H + H + (H * O + O if O else 0))
 
     def loop_flops(self) -> int:
-        """The product with w_hh in one time step of one pass, which waits for the one before."""
+        """The product with w_hh in one time step of one pass, which is sequential."""
         return 2 * self.B * self.H**2
 
     def other_flops(self) -> int:
-        """The products of a training step that wait for nobody: of many time steps at once."""
+        """The products of a training step that handle many time steps at once."""
         T, B, I, H, O, inputs = self
         return 2 * T * B * (H * H + inputs * I * H + 3 * H * O)
 
@@ -53,18 +53,18 @@ class Shape(NamedTuple):
 
 
 class Device(NamedTuple):
-    """What computes."""
+    """A device."""
 
     name: str
     flops: float  # per second
     memory: float  # bytes per second
     cache: float  # bytes: weights that fit stay on the chip between time steps
-    step: float  # seconds of a time step, both passes, that no way of splitting shortens
+    step: float  # seconds per time step, both passes, that no split reduces
     published: str
 
 
 def loop_step(shape: Shape, device: Device, n: int = 1) -> float:
-    """(S3): one product with 1/n of w_hh: arithmetic, or the weights' way from the memory."""
+    """(S3): one product with 1/n of w_hh, limited by arithmetic or by reading the weights."""
     weights = FLOAT32 * shape.H**2 / n
     read = weights / device.memory if weights > device.cache else 0.0
     return max(shape.loop_flops() / n / device.flops, read)
@@ -76,7 +76,7 @@ def alone(shape: Shape, device: Device) -> float:
 
 
 def split_compute(shape: Shape, device: Device, n: int) -> float:
-    """(S4) with the columns of every matrix split over n devices, without what is exchanged."""
+    """(S4) with the columns of every matrix split over n devices, without the exchange."""
     loops = 2 * shape.T * loop_step(shape, device, n)
     return shape.T * device.step + loops + shape.other_flops() / n / device.flops
 
@@ -85,14 +85,14 @@ def split_compute(shape: Shape, device: Device, n: int) -> float:
 
 
 class Link(NamedTuple):
-    """What connects devices."""
+    """A link between devices."""
 
     name: str
     device: Device
-    bandwidth: float  # bytes per second that a device sends while it receives as many
-    base: float  # seconds of a collective, whatever its size and the number of devices
+    bandwidth: float  # bytes per second in each direction
+    base: float  # seconds per collective, for any size and number of devices
     hop: float  # seconds from one device to the next
-    most: int  # devices
+    most: int  # the largest number of devices
     published: str
     latency: str
 
@@ -101,21 +101,21 @@ class Link(NamedTuple):
         return self.base + 2 * (n - 1) * self.hop + all_reduce_bytes(n, size) / self.bandwidth
 
     def all_gather(self, n: int, size: float) -> float:
-        """(S6); a reduce-scatter takes as long."""
+        """(S6); a reduce-scatter takes the same time."""
         return self.base + (n - 1) * self.hop + all_gather_bytes(n, size) / self.bandwidth
 
     def send(self, size: float) -> float:
-        """To the next device."""
+        """Seconds to send `size` bytes to the next device."""
         return self.base + self.hop + size / self.bandwidth
 
 
 def all_reduce_bytes(n: int, size: float) -> float:
-    """What each device sends to sum an array of `size` bytes."""
+    """Bytes that each device sends to sum an array of `size` bytes."""
     return 2 * all_gather_bytes(n, size)
 
 
 def all_gather_bytes(n: int, size: float) -> float:
-    """What each device sends to have the whole of an array, `size` bytes, of which it has 1/n."""
+    """Bytes that each device sends to gather an array of `size` bytes from parts of 1/n."""
     return (n - 1) / n * size
 
 
@@ -123,25 +123,25 @@ def all_gather_bytes(n: int, size: float) -> float:
 
 
 def batch(shape: Shape, link: Link, n: int) -> float:
-    """(S7): `shape.B` on each of n devices, one all-reduce of the gradients."""
+    """(S7): `shape.B` sequences on each of n devices, and one all-reduce of the gradients."""
     return alone(shape, link.device) + link.all_reduce(n, shape.parameter_bytes())
 
 
 def hidden(shape: Shape, link: Link, n: int) -> float:
-    """(S8): the columns of w_hh over n devices, an exchange of [B, H] in each step of each pass."""
+    """(S8): columns of w_hh split over n devices; each step of each pass exchanges [B, H]."""
     exchange = link.all_gather(n, FLOAT32 * shape.B * shape.H)
     return split_compute(shape, link.device, n) + 2 * shape.T * exchange
 
 
 def layers(layer: Shape, link: Link, L: int, K: int) -> float:
-    """(S9): a layer on each of L devices, the states of K time steps handed on at a time."""
+    """(S9): one layer on each of L devices, which pass on the states of K time steps at a time."""
     ticks = layer.T // K + L - 1
     handed_on = 2 * link.send(FLOAT32 * K * layer.B * layer.H)  # states up, cotangents down
     return ticks * (alone(layer, link.device) * K / layer.T + handed_on)
 
 
 def best_chunk(layer: Shape, link: Link, L: int) -> tuple[int, float]:
-    """The K, a power of two, of the highest efficiency, and that."""
+    """The K (a power of two) with the highest efficiency, and this efficiency."""
     seconds = {K: layers(layer, link, L, K) for K in powers_of_two(1, layer.T)}
     K = min(seconds, key=lambda k: seconds[k])
     return K, alone(layer, link.device) / seconds[K]
@@ -154,9 +154,9 @@ def powers_of_two(first: int, last: int) -> Iterator[int]:
         first *= 2
 
 
-# --- what is published, assumed and measured -----------------------------------------------------
+# --- published, assumed and measured values ------------------------------------------------------
 
-# By `benchmarks.scaling_measured`; seconds, minima of five runs on one core and three on two.
+# From `benchmarks.scaling_measured`: seconds, minima of five runs on one core and three on two.
 MEASURED: dict[str, dict[str, float]] = {
     "one core": {
         "character model": 0.01558,
@@ -210,12 +210,12 @@ LINKS = [
 
 
 def number(value: float, unit: float = 1) -> str:
-    """Three digits."""
+    """Format a number with three digits."""
     return f"{float(f'{value / unit:.3g}'):,g}"
 
 
 def devices_table() -> str:
-    """What computes."""
+    """The table of devices."""
     found = [measured_link().device, H100, V5E]
     rows = [
         [
@@ -233,7 +233,7 @@ def devices_table() -> str:
 
 
 def links_table() -> str:
-    """What connects."""
+    """The table of links."""
     rows = [
         [
             link.name,
@@ -249,7 +249,7 @@ def links_table() -> str:
 
 
 def moved_table() -> str:
-    """What a device sends."""
+    """The table of bytes that a device sends."""
     n, L, K = 8, 4, 32
     shapes = [KERNEL._replace(H=H) for H in WIDTHS]
     state = [FLOAT32 * s.B * s.H for s in shapes]
@@ -267,28 +267,28 @@ def moved_table() -> str:
 
 
 def batch_table() -> str:
-    """The most devices at which a batch that grows with them pays, 32 sequences on each."""
+    """The largest number of devices at which a growing batch pays, with 32 sequences on each."""
     shapes = [KERNEL._replace(T=T, H=H) for T in (64, 512) for H in WIDTHS]
     rows = [[link.name, *(most_devices(s, link) for s in shapes)] for link in LINKS]
     return table(["link", *(f"T = {s.T}, H = {s.H:,}" for s in shapes)], rows)
 
 
 def most_devices(shape: Shape, link: Link) -> str:
-    """A power of two, up to the most that there are."""
+    """The largest number of devices, a power of two up to `link.most`."""
     t = alone(shape, link.device)
     found = [n for n in powers_of_two(2, link.most) if t / batch(shape, link, n) >= PAYS]
     return f"{max(found):,}" if found else "-"
 
 
 def whole_batch_table() -> str:
-    """The least batch that n devices share in less than 1 / (PAYS n) of the time of one."""
+    """The smallest batch for which n devices take less than 1 / (PAYS n) of the time of one."""
     points = [(H, n) for H in WIDTHS for n in (2, 8)]
     rows = [[link.name, *(least_batch(link, H, n) for H, n in points)] for link in LINKS]
     return table(["link", *(f"H = {H:,}, n = {n}" for H, n in points)], rows)
 
 
 def least_batch(link: Link, H: int, n: int) -> str:
-    """A power of two."""
+    """The smallest batch, a power of two."""
     for B in powers_of_two(n, 2**20):
         whole, part = (KERNEL._replace(B=b, H=H) for b in (B, B // n))
         if alone(whole, link.device) / (n * batch(part, link, n)) >= PAYS:
@@ -310,7 +310,7 @@ def hidden_table() -> str:
 
 
 def least_width(link: Link, B: int, n: int, goal: float) -> str:
-    """The least H, a multiple of 64, at which the efficiency is above `goal`."""
+    """The smallest H, a multiple of 64, at which the efficiency exceeds `goal`."""
     for H in range(64, WIDEST + 1, 64):
         shape = KERNEL._replace(B=B, H=H)
         if alone(shape, link.device) / (n * hidden(shape, link, n)) > goal:
@@ -331,7 +331,7 @@ def layers_table() -> str:
 
 
 def measured_table() -> str:
-    """One core, two devices as predicted from it, and as measured."""
+    """One core, and two devices as predicted and as measured."""
     one, two = MEASURED["one core"], MEASURED["two devices"]
     rows = []
     for name, shape in (("character model", CHARACTER), ("kernel row", KERNEL)):

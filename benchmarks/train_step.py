@@ -1,16 +1,15 @@
-"""The character model's training step: jrnn beside its rivals, the same data, in turn.
+"""Compare the training step of the character model with its rivals, on the same data, in turn.
 
     python -m benchmarks.train_step                          # speed: 60 steps of each
-    python -m benchmarks.train_step --rows 2 --rounds 1500   # and what each of them learns
+    python -m benchmarks.train_step --rows 2 --rounds 1500   # and the final loss of each
     python -m benchmarks.train_step --rivals torch
 
 The recipe: H = 256, chunks over 32 streams, Adam at 2e-3, gradients clipped to norm 1, the state
-carried over the chunks. Row 1 has the chunks of `examples/char_lm.py` (64), row 2 longer ones
-(128). All start from the same parameters and read the same characters; a round is a training step
-of each, another one first each time. The first losses must agree. Every JAX library has the same
-optax optimiser and gives its buffers back; jrnn's step is that of `examples/char_lm.py`. Where
-there are several devices, jrnn and the plain scans also split the batch over them, as the example
-does.
+carried over the chunks. Row 1 uses chunks of 64, as `examples/char_lm.py`, row 2 chunks of 128. All
+programs start from the same parameters and read the same characters. A round is one training step
+of each, starting with a different one each time. The first losses must agree. Every JAX library
+uses the same optax optimiser and donates its buffers; jrnn's step is that of `examples/char_lm.py`.
+With several devices, jrnn and the plain scans also split the batch over them, as the example does.
 """
 
 import argparse
@@ -41,19 +40,19 @@ from jrnn.training import init_train_state, make_train_step
 
 RIVALS = ["autodiff", "flax", "haiku", "keras", "equinox", "torch"]
 RECIPE = "--learning-rate 2e-3 --schedule constant"
-LENGTHS = {1: 64, 2: 128}  # steps in a chunk
+LENGTHS = {1: 64, 2: 128}  # steps per chunk
 TOY = "--hidden-size 8 --batch-size 4"
-# Before any update rounding is all that can differ. After it Adam has divided small gradients,
-# which are rounding for the most part, by their own size.
+# Before the first update only rounding differs. Then Adam divides small gradients, which are mostly
+# rounding, by their own size.
 TOLERANCES = [1e-5, 1e-3, 1e-3]
-ROUNDED_TOLERANCES = [1e-2, 2e-2, 2e-2]  # where a float32 matmul is one of fewer digits by default
+ROUNDED_TOLERANCES = [1e-2, 2e-2, 2e-2]  # if float32 matmuls are rounded by default
 
 
 # --- the programs --------------------------------------------------------------------------------
 
 
 class Jrnn:
-    """The training step of `examples/char_lm.py`; of another loss, for the rivals on a mesh."""
+    """The training step of `examples/char_lm.py`, with another loss for the rivals on a mesh."""
 
     def __init__(
         self, params: Any, args: argparse.Namespace, devices: int = 1, loss: Any = None
@@ -73,18 +72,18 @@ class Jrnn:
         return float(metrics.loss)
 
     def model(self) -> Any:
-        """(RNNParams, ReadoutParams) of what it has learned."""
+        """The learned (RNNParams, ReadoutParams)."""
         return self.state.params
 
 
 class Rival:
-    """A JAX library's model, trained as JAX's users train."""
+    """A model of a JAX library, trained as its users would."""
 
     def __init__(self, network: CharacterModel, args: argparse.Namespace) -> None:
         optimizer = char_model.make_optimizer(args)
         self.network = network
         self.zeros = jnp.zeros((args.batch_size, args.hidden_size))
-        own = jax.tree.map(jnp.array, network.own)  # a copy: it is given away
+        own = jax.tree.map(jnp.array, network.own)  # a copy, because it is donated
         self.state = (own, optimizer.init(own), self.zeros)
 
         def loss(own: Any, ids: Any, labels: Any, h0: Any) -> Any:
@@ -110,14 +109,14 @@ class Rival:
         return float(loss)
 
     def model(self) -> Any:
-        """(RNNParams, ReadoutParams) of what it has learned."""
+        """The learned (RNNParams, ReadoutParams)."""
         return self.network.common(self.state[0])
 
 
 def programs(
     model: Any, args: argparse.Namespace, rivals: list[str], torch_device: str = "cpu"
 ) -> dict[str, Any]:
-    """All that take part, by name."""
+    """All programs by name."""
     found: dict[str, Any] = {"jrnn": Jrnn(model, args)}
     for name in rivals:
         library = load(name)
@@ -133,7 +132,7 @@ def programs(
 def programs_on_devices(
     model: Any, args: argparse.Namespace, rivals: list[str], devices: int
 ) -> dict[str, Any]:
-    """jrnn and the plain scans with the batch split over devices, by the same step."""
+    """jrnn and the plain scans with the batch split over devices, with the same step."""
     found = {f"jrnn, {devices} devices": Jrnn(model, args, devices)}
     if "autodiff" in rivals:
         for name, network in load("autodiff").character_models(model).items():
@@ -143,7 +142,7 @@ def programs_on_devices(
 
 
 def loss_of(network: CharacterModel) -> Any:
-    """A rival's loss as jrnn's training step takes it, `(params, carry, batch, key)`."""
+    """The loss of a rival in the form `(params, carry, batch, key)` of jrnn's training step."""
 
     def loss(own: Any, h0: Any, batch: Any, key: Any) -> Any:
         ids, labels = batch
@@ -164,13 +163,13 @@ def recipe(toy: bool, row: int) -> argparse.Namespace:
 
 
 def model_and_chunks(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The parameters that all start from, and the text."""
+    """The common initial parameters, and the text."""
     data = load_data(None, args.batch_size, args.length, tempfile.gettempdir())
     return char_model.init_model(jax.random.key(0), args, len(data.alphabet.characters)), data
 
 
 def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
-    """A record per program."""
+    """Measure every program; return their records."""
     args = recipe(options.toy, row)
     model, data = model_and_chunks(args)
     running = programs(model, args, options.rivals)
@@ -187,7 +186,7 @@ def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
 
 
 def record(row: int, args: argparse.Namespace, name: str, seconds: list[float]) -> dict[str, Any]:
-    """What was measured of one program; its first steps compile, and are compared."""
+    """The record of one program without its first steps, which compile and are compared."""
     timed = seconds[len(TOLERANCES) :]
     return {
         "row": row,
@@ -204,12 +203,12 @@ def record(row: int, args: argparse.Namespace, name: str, seconds: list[float]) 
 
 
 def as_model(parameters: Any) -> Any:
-    """A library's parameters as those of `examples/char_lm.py`, for one evaluation of all."""
+    """Parameters of a library as those of `examples/char_lm.py`, for a common evaluation."""
     return char_model.Model(*jax.tree.map(jnp.asarray, tuple(parameters)))
 
 
 def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every step of every program."""
+    """Train all programs; return the seconds of every step of each."""
     seconds: dict[str, list[float]] = {name: [] for name in running}
     for n in range(rounds):
         batch, first = next(source)
@@ -222,7 +221,7 @@ def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[f
 def one_round(
     running: dict[str, Any], batch: Any, first: bool, n: int, seconds: dict[str, list[float]]
 ) -> dict[str, float]:
-    """A step of each, another one first in every round; their losses, and to `seconds` the time."""
+    """Run a step of each program, rotating the order; return losses, append to `seconds`."""
     names, losses = list(running), {}
     for name in (*names[n % len(names) :], *names[: n % len(names)]):
         time.sleep(PAUSE_SECONDS)
@@ -233,7 +232,7 @@ def one_round(
 
 
 def check_losses(losses: dict[str, float], n: int, exact: bool = True) -> None:
-    """Refuse to time what does not compute the same."""
+    """Refuse to time programs with different losses."""
     tolerance = (TOLERANCES if exact else ROUNDED_TOLERANCES)[n]
     for name, loss in losses.items():
         if not abs(loss - losses["jrnn"]) <= tolerance * abs(losses["jrnn"]):
@@ -242,7 +241,7 @@ def check_losses(losses: dict[str, float], n: int, exact: bool = True) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = report.parser(__doc__, "train_step", RIVALS, rounds=60)
     options = report.parse(parser, argv, list(LENGTHS), [1])
     if options.rounds <= len(TOLERANCES):
@@ -251,7 +250,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, or 1 after bad input."""
+    """Run the program; return 0, or 1 after bad input."""
     options = parse(argv)
     try:
         use_cpu_cores(options.devices)

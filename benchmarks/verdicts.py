@@ -1,4 +1,4 @@
-"""What `benchmarks.versions` lets pass, and its table.
+"""The bounds of `benchmarks.versions`, and its table.
 
 A record is one shape in one mode, dtype and pass. It has repeats, each with the figures of three
 programs: "old", "old again", the same compiled once more, and "new". A ratio is to "old" of the
@@ -39,7 +39,7 @@ def least(record: dict[str, Any], program: str, quantity: str) -> float:
 
 
 def failures(record: dict[str, Any]) -> list[str]:
-    """What of one record is above its bound: "time", "bytes"."""
+    """The figures of one record that are above their bounds: "time", "bytes"."""
     failed = []
     if min(ratios(record, "new")) > TIME + 2 * deviation(record):
         failed.append("time")
@@ -113,7 +113,7 @@ def record_line(record: dict[str, Any]) -> str:
 
 
 def means_table(records: Sequence[dict[str, Any]]) -> str:
-    """The geometric means by mode and of all, beside those of old again / old."""
+    """The geometric means by mode and of all, next to those of old again / old."""
     groups = {mode: found for (mode,), found in grouped(list(records), ("mode",)).items()}
     header = ["geometric mean", "time new/old", "A/A", "compile new/old", "A/A"]
     widths = [14, 12, 5, 15, 5]

@@ -1,4 +1,4 @@
-"""An older version of jrnn beside the one of this tree, in one process: time, memory, compile time.
+"""An older version of jrnn against this one, in one process: time, memory, compile time.
 
     python -m benchmarks.versions --old v0.1.0          # a git revision
     python -m benchmarks.versions --old ../older --rows 1 2 --modes native mesh
@@ -59,7 +59,7 @@ BFLOAT16_TOLERANCE = 0.02
 
 
 class Line(NamedTuple):
-    """What one line of the table measures."""
+    """The case of one line of the table."""
 
     mode: str
     row: int
@@ -91,7 +91,7 @@ _data = cache(data)  # the initialiser would be compiled anew with every program
 
 
 def recurrence(version: Any, name: str, at: Line) -> Recurrence:
-    """Of a batch or of one sequence."""
+    """The recurrence of a batch or of one sequence."""
     options: dict[str, Any] = {}
     if at.dtype == "bfloat16":
         options["compute_dtype"] = jnp.bfloat16

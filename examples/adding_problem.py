@@ -1,19 +1,19 @@
-"""The adding problem: from which weights does a network learn to remember for hundreds of steps?
+"""The adding problem: which initial weights learn dependencies over hundreds of steps?
 
     python examples/adding_problem.py                          # T = 100, four starts: four minutes
     python examples/adding_problem.py --lengths 200 --starts relu-identity --learning-rate 1e-4
 
-Each step brings two inputs: a number u, uniform in [0, 1], and a marker m, which is 1 at one step
-of the first half and at one of the second, else 0. The target, asked for after the last step, is
+Each step has two inputs: a number u, uniform in [0, 1], and a marker m, which is 1 at one step of
+the first half and at one step of the second half, else 0. The target, after the last step, is
 
     y = sum_t m_t u_t                    E (y - 1)^2 = 2/12 = 0.167, the error of guessing 1
 
-(Hochreiter & Schmidhuber, Long short-term memory, 1997; so Le, Jaitly & Hinton, A simple way to
-initialize recurrent networks of rectified linear units, 2015). No sequence is seen twice, so the
-training error is that on new sequences. A network has learned when the mean over a block of steps
-is below --goal, and its training ends there. Beside the learning curves stands how far back the
-output depends on the state, before and after. The table in --out grows by a row per run, in place
-of one of the same length, start and learning rate; Ctrl-C costs the run that it meets.
+(Hochreiter & Schmidhuber, Long short-term memory, 1997; also Le, Jaitly & Hinton, A simple way to
+initialize recurrent networks of rectified linear units, 2015). No sequence is used twice, so the
+training error is the error on new sequences. Training stops when the mean error over a block of
+steps is below --goal. The plots show the learning curves and how far back the output depends on the
+state, before and after training. Each run adds a row to the table in --out, or replaces the row
+with the same length, start and learning rate. Ctrl-C loses only the current run.
 """
 
 import argparse
@@ -35,8 +35,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jrnn
-from jrnn import diagnostics, initializers
-from jrnn.cell import ActivationName
+from jrnn import ActivationName, diagnostics, initializers
 from jrnn.checks import refuse
 
 GUESSING = 2 / 12
@@ -49,9 +48,9 @@ W_HH_INITS = {
 ACTIVATIONS: tuple[ActivationName, ...] = ("relu", "tanh")
 STARTS = {f"{phi}-{init}": (phi, init) for phi in ACTIVATIONS for init in W_HH_INITS}
 OPTIONS_OF_SIZE = "--hidden-size, --batch-size, --lengths or --block"
-MEASURED = 16  # sequences for a curve by lag
+MEASURED = 16  # sequences per curve by lag
 
-Row = dict[str, Any]  # what is known of a run
+Row = dict[str, Any]  # the results of a run
 
 
 # --- the problem and the network -----------------------------------------------------------------
@@ -70,7 +69,7 @@ def draw_batch(key: jax.Array, T: int, B: int) -> tuple[jax.Array, jax.Array]:
 
 
 def init_model(key: jax.Array, init: str, hidden_size: int) -> Model:
-    """`w_hh` by its name, `w_ih` small enough for hundreds of steps to add up, biases zero."""
+    """Initialise `w_hh` by name, `w_ih` small enough for sums over many steps, biases 0."""
     key_rnn, key_readout = jax.random.split(key)
     w_ih_init, w_hh_init = initializers.hidden_uniform, W_HH_INITS[init]
     return Model(
@@ -82,17 +81,17 @@ def init_model(key: jax.Array, init: str, hidden_size: int) -> Model:
 def mean_squared_error(
     model: Model, xs: jax.Array, targets: jax.Array, activation: ActivationName
 ) -> Any:
-    """Of the one output after the last step."""
+    """The mean squared error of the output after the last step."""
     h_last, _ = jrnn.rnn(model.rnn, xs, activation=activation)
     outputs = jrnn.readout(model.readout, h_last)[:, 0]
     return optax.squared_error(outputs, targets).mean()
 
 
 def sensitivity(model: Model, key: jax.Array, T: int, activation: ActivationName) -> np.ndarray:
-    """`[T]`: the median of ||do_T / dh_{T-l}|| over sequences, as a share of that at lag 0.
+    """`[T]`: the median of ||do_T / dh_{T-l}|| over sequences, relative to lag 0.
 
-    The diagnostics are of cross-entropies. With logits (o, 0) and the labels (-1, 1), whose sum is
-    0, the cross-entropy of the last step is o itself.
+    The diagnostics need a cross-entropy. With logits (o, 0) and labels (-1, 1), whose sum is 0, the
+    cross-entropy of the last step is o itself.
     """
     xs, _ = draw_batch(key, T, MEASURED)
     w_ho = model.readout.w_ho
@@ -112,7 +111,7 @@ def sensitivity(model: Model, key: jax.Array, T: int, activation: ActivationName
 def make_train_block(
     args: argparse.Namespace, T: int, activation: ActivationName, key: jax.Array
 ) -> tuple[Callable[[Model], Any], Callable[[Any, int], Any]]:
-    """The first state of a model's training, and `--block` steps in one compiled loop."""
+    """Make the initial training state, and a compiled loop of `--block` steps."""
     optimizer = optax.chain(optax.clip_by_global_norm(args.clip), optax.adam(args.learning_rate))
 
     def step(state: Any, n: jax.Array) -> Any:
@@ -131,7 +130,7 @@ def make_train_block(
 
 
 def run(args: argparse.Namespace, T: int, start: str) -> Row:
-    """Train one network until it has learned, its error is no number, or the steps are used up."""
+    """Train one network until its error is below the goal or not finite, or until --steps."""
     activation, init = STARTS[start]
     key_model, key_data, key_measured = jax.random.split(jax.random.key(args.seed), 3)
     model = init_model(key_model, init, args.hidden_size)
@@ -163,15 +162,15 @@ def run(args: argparse.Namespace, T: int, start: str) -> Row:
 
 
 def finite(values: Any) -> list[float | None]:
-    """None, for JSON, where there is no number."""
+    """Values for JSON, with None for values that are not finite."""
     return [float(x) if np.isfinite(x) else None for x in values]
 
 
-# --- what it leaves behind -----------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown: a row per run."""
+    """Make a Markdown table with a row per run."""
     header = ["T", "start", "rate", "learned", "steps", "mean squared error", "seconds"]
     header += ["left at the first step: before", "after"]
     lines = [header, ["---"] * len(header)]
@@ -185,7 +184,7 @@ def table(rows: list[Row]) -> str:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Three panels per length: learning curves, and what is left by lag before and after."""
+    """Plot three panels per length: learning curves, and sensitivity before and after."""
     lengths = sorted({row["length"] for row in rows})
     figure = Figure(figsize=(16, 4.4 * len(lengths)), layout="constrained")
     grid = figure.subplots(len(lengths), 3, squeeze=False)
@@ -209,7 +208,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 
 def style(row: Row) -> dict[str, Any]:
-    """A colour per w_hh, a line per activation."""
+    """One colour per w_hh, one line style per activation."""
     activation, init = STARTS[row["start"]]
     label = f"{row['start']}, {row['options']['learning_rate']:g}"
     colour, line = f"C{list(W_HH_INITS).index(init)}", "-" if activation == "relu" else "--"
@@ -217,18 +216,18 @@ def style(row: Row) -> dict[str, Any]:
 
 
 def above_zero(values: list[float | None]) -> np.ndarray:
-    """NaN, through which no line is drawn, for what has no logarithm."""
+    """Values with NaN (not drawn) for those that have no logarithm."""
     found = np.array(values, float)
     return np.where(found > 0, found, np.nan)
 
 
 def legend_of(panel: Any) -> Any:
-    """Its lines and their labels."""
+    """The lines of a panel and their labels."""
     return zip(*panel.get_legend_handles_labels(), strict=True)
 
 
 def earlier_rows(path: Path) -> dict[tuple[int, int, float], Row]:
-    """The rows of the runs that `--out` already has."""
+    """The rows of earlier runs in `--out`."""
     if not path.exists():
         return {}
     try:
@@ -241,9 +240,9 @@ def earlier_rows(path: Path) -> dict[tuple[int, int, float], Row]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],  # there is none with python -OO
+        description=(__doc__ or "").split("\n\n")[0],  # None with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     defaults = ["relu-identity", "relu-orthogonal", "relu-spectral", "tanh-orthogonal"]
@@ -270,14 +269,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def check_memory(args: argparse.Namespace) -> None:
-    """Refuse a training that cannot fit on the device."""
+    """Refuse a training that does not fit on the device."""
     T, B, H = max(args.lengths), args.batch_size, args.hidden_size
     what = "the parameters, their gradient, its two moments, and the states of a batch"
     require_memory(4 * (H * H + 5 * H + 1) + T * B * H, what, OPTIONS_OF_SIZE)
 
 
 def run_all(args: argparse.Namespace) -> None:
-    """Every length from every start; what is known is written after each."""
+    """Run every length and start; write the results after each run."""
     args.out.mkdir(parents=True, exist_ok=True)
     rows = earlier_rows(args.out / "adding_problem.json")
     for T in args.lengths:
@@ -288,7 +287,7 @@ def run_all(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, 1 after bad input, 130 after Ctrl-C."""
+    """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     args = parse(argv)
     try:
         with on_devices(OPTIONS_OF_SIZE):
@@ -306,12 +305,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def order(row: Row) -> tuple[int, int, float]:
-    """What tells a row from others: its length, start and learning rate, as the table has them."""
+    """The key of a row: its length, start and learning rate, in the order of the table."""
     return row["length"], list(STARTS).index(row["start"]), row["options"]["learning_rate"]
 
 
 def write(out: Path, rows: list[Row]) -> None:
-    """The table, all figures, the picture."""
+    """Write the table, all results, and the plot."""
     (out / "adding_problem.json").write_text(json.dumps(rows, indent=1) + "\n")
     (out / "adding_problem.md").write_text(table(rows) + "\n")
     draw(rows, out / "adding_problem.png")

@@ -1,4 +1,4 @@
-"""The text of the character model: its parts, its streams, and what count models make of it."""
+"""The text of the character model: its parts, its streams, and n-gram baselines."""
 
 import hashlib
 import sys
@@ -22,36 +22,37 @@ from jrnn.text import (
     read_blocks,
 )
 
-MOST_NGRAM_CHARACTERS = 5_000_000  # count models beyond this would outgrow memory, not improve
-# The bits per character of so many have a standard error of 0.008 (that of means of 100, which are
-# almost independent, of a 5-gram model); two seeds differ by more. To judge the tenth of a text of
-# gigabytes would take longer than the training.
+MOST_NGRAM_CHARACTERS = 5_000_000  # beyond this, n-gram models need more memory but do not improve
+# With this many characters, the bits per character have a standard error of 0.008 (estimated from
+# almost independent means of 100, for a 5-gram model); two seeds differ by more. To evaluate a
+# tenth of a text of gigabytes would take longer than the training.
 MOST_JUDGED_CHARACTERS = 1_000_000
 
 
 class Data(NamedTuple):
-    """A text as integers, its last tenth held out."""
+    """A text as integers; its last tenth is the validation set."""
 
     sha256: str
     alphabet: Alphabet
     train: np.ndarray  # [N] ids in a mapped file
-    validation: np.ndarray  # [M] ids, of what is judged; 0 is not
+    validation: np.ndarray  # [M] ids to evaluate; id 0 is not evaluated
     streams: np.ndarray  # [N // B, B] the training part
     validation_streams: np.ndarray  # [M // B, B]
 
 
 class Survey(NamedTuple):
-    """What the first reading of a text finds."""
+    """The result of the first pass over a text."""
 
     length: int
     sha256: str
-    first: dict[str, int]  # where each character stands for the first time
+    first: dict[str, int]  # the first position of each character
 
 
 def load_data(paths: list[str] | None, batch_size: int, length: int, directory: Path | str) -> Data:
-    """Encode a text, by default CPython's language reference; say what there is of it.
+    """Encode a text, by default CPython's language reference, and print a summary.
 
-    It is read twice, by blocks; the ids of its training part are in an unnamed file in `directory`.
+    The text is read twice, in blocks; the ids of its training part go to an unnamed file in
+    `directory`.
     """
     source, read = _source(paths)
     text = _survey(read())
@@ -87,7 +88,7 @@ def load_data(paths: list[str] | None, batch_size: int, length: int, directory: 
 
 
 def _source(paths: list[str] | None) -> tuple[str, Callable[[], Iterator[str]]]:
-    """What the text is, and what reads it from its start."""
+    """The name of the text, and a function that reads it from its start."""
     if paths:
         return ", ".join(paths), partial(read_blocks, paths)
     from pydoc_data.topics import topics
@@ -97,7 +98,7 @@ def _source(paths: list[str] | None) -> tuple[str, Callable[[], Iterator[str]]]:
 
 
 def _survey(blocks: Iterator[str]) -> Survey:
-    """Read a text for the first time."""
+    """The first pass over a text."""
     digest, length, first = hashlib.sha256(), 0, {}
     seen = np.zeros(CODE_POINTS, bool)
     for block in blocks:
@@ -112,11 +113,11 @@ def _survey(blocks: Iterator[str]) -> Survey:
 
 
 def _split(characters: int, batch_size: int, length: int) -> int:
-    """The characters that are the first nine tenths; enough of both parts for the streams."""
+    """The number of training characters (nine tenths); checks that both parts are long enough."""
     train, held_out = (
         batch_size * (length + 1),
         2 * batch_size,
-    )  # at least, of 9 n // 10 and the rest
+    )  # the minimum, from 9 n // 10 and the rest
     least = max(-(-10 * train // 9), 10 * held_out - 9)
     if characters < least:
         expected = f"at least {least:,} characters for {batch_size} streams of chunks of {length}"
@@ -133,7 +134,7 @@ def _encode(
     alphabet: Alphabet,
     directory: Path | str,
 ) -> tuple[np.ndarray, str]:
-    """Read a text again: the ids of its part before `split`, and what is judged after it."""
+    """The second pass: the ids before `split`, and those to evaluate after it."""
     digest, held_out = hashlib.sha256(), ""
 
     def training_part() -> Iterator[str]:
@@ -153,9 +154,9 @@ def _encode(
 
 
 def training_chunks(streams: np.ndarray, length: int, start: int = 0) -> Iterator[tuple[Any, bool]]:
-    """Chunks without end; True with the first of each pass, where the state starts from zero.
+    """Yield chunks forever, with True for the first of each pass, where the state is reset to 0.
 
-    Chunk number `start` of them is the first to come; nothing before it is read.
+    The first one is chunk number `start`; nothing before it is read.
     """
     in_a_pass = (len(streams) - 1) // length
     for number in count(start):
@@ -164,9 +165,9 @@ def training_chunks(streams: np.ndarray, length: int, start: int = 0) -> Iterato
 
 
 def baselines(data: Data) -> dict[str, float]:
-    """Bits per character of count models on the characters that the network is judged by."""
+    """Bits per character of n-gram models on the characters that the network is evaluated on."""
     n, batch = data.validation_streams.shape
-    judged = np.arange(n * batch).reshape(batch, n)[:, 1:].ravel()  # no label for a first one
+    judged = np.arange(n * batch).reshape(batch, n)[:, 1:].ravel()  # the first one is not a label
     judged = judged[data.validation[judged] != 0]
     train = data.train[-MOST_NGRAM_CHARACTERS:]
     if len(train) < len(data.train):
@@ -176,6 +177,6 @@ def baselines(data: Data) -> dict[str, float]:
 
 
 def quote(characters: list[str]) -> str:
-    """Characters with their code points, the first ten of them."""
+    """The first ten characters, with their code points."""
     shown = ", ".join(f"{c!r} U+{ord(c):04X}" for c in characters[:10])
     return shown + (f" and {len(characters) - 10} more" if len(characters) > 10 else "")

@@ -1,4 +1,4 @@
-"""The devices and the processes of a run of the character model."""
+"""Devices and processes of a run of the character model."""
 
 import argparse
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from jax.sharding import Mesh
 from jrnn.checks import refuse
 from jrnn.parallel import batch_mesh
 
-HEARTBEAT_SECONDS = 30  # after which the others of several processes end where one is gone
-MOST_SAID = 2000  # bytes of an error, to the other processes
+HEARTBEAT_SECONDS = 30  # if a process dies, the others end after this time
+MOST_SAID = 2000  # bytes of an error message for the other processes
 
 
 def join(args: argparse.Namespace) -> None:
-    """Make several processes one run, by JAX's own runtime; before JAX makes its devices."""
+    """Join several processes with JAX's runtime; call it before JAX creates its devices."""
     flags = (args.coordinator, args.processes, args.process)
     if args.cluster or any(flag is not None for flag in flags):
         if not args.cluster and None in flags:
@@ -28,7 +28,7 @@ def join(args: argparse.Namespace) -> None:
 
 
 def choose_devices(devices: int | Literal["all"] | None, batch_size: int) -> Mesh:
-    """The mesh of `--devices`, which must divide the streams; of several processes, all."""
+    """The mesh of `--devices`, which must divide the streams; all devices of all processes."""
     if jax.process_count() > 1:
         if devices not in (None, "all"):
             refuse("--devices", "all, with several processes", devices, "Leave it out.")
@@ -44,12 +44,12 @@ def choose_devices(devices: int | Literal["all"] | None, batch_size: int) -> Mes
 
 
 def describe_devices(mesh: Mesh) -> str:
-    """Their number and kind."""
+    """The number and kind of the devices."""
     return f"{mesh.size} {mesh.devices[0].platform}"
 
 
 def together(do: Callable[[], None]) -> None:
-    """Let every process do its part of it; where one fails, all end, and say why."""
+    """Run a function in every process; if one fails, all end with its error."""
     error: Exception | None = None
     try:
         do()

@@ -2,18 +2,18 @@
 
     python examples/char_lm.py                                  # CPython's language reference
     python examples/char_lm.py --text book.txt notes.txt        # your own
-    python examples/char_lm.py --sample 500 --prompt "The "     # from the model that is in --out
+    python examples/char_lm.py --sample 500 --prompt "The "     # from the model in --out
 
-The network reads a character and predicts the next one. The text is cut into streams that are read
-side by side, in chunks: the hidden state crosses the cut between two chunks, the gradient does not
-(truncated BPTT). The last tenth of the text is held out, and what count models reach on the same
-characters is printed beside the network's figure. Ctrl-C ends the training, not what it has made.
+The network reads a character and predicts the next one. The text is split into streams that are
+read in parallel, in chunks. The hidden state passes from chunk to chunk, the gradient does not
+(truncated BPTT). The last tenth of the text is the validation set; the results of n-gram models on
+the same characters are printed for comparison. Ctrl-C stops the training and saves everything.
 """
 
 import char_streams
 
 if __name__ == "__main__":
-    char_streams.open_closed()  # before what is imported opens a file
+    char_streams.open_closed()  # before an import opens a file
 
 import argparse
 import contextlib
@@ -52,7 +52,7 @@ OPTIONS_OF_SIZE = "--hidden-size, --batch-size or --length"
 
 
 def run_training(args: argparse.Namespace, stop: StopFlag) -> int:
-    """Train, and leave models, metrics, curve and checkpoints in `--out`."""
+    """Train, and write models, metrics, curve and checkpoints to `--out`."""
     check_utf8("--out", args.out)
     mesh, speaks = choose_devices(args.devices, args.batch_size), jax.process_index() == 0
     with RunDirectory(args.out, resume=args.resume, overwrite=args.overwrite) as directory:
@@ -87,22 +87,22 @@ def run_training(args: argparse.Namespace, stop: StopFlag) -> int:
 
 
 def check_sampling(args: argparse.Namespace, alphabet: Alphabet, hidden_size: int) -> None:
-    """Refuse a prompt that the network cannot read, and more samples than can be drawn at once."""
+    """Refuse a prompt with unknown characters, and samples that do not fit into memory."""
     unknown = alphabet.unknown(args.prompt)
     if unknown:
         known = alphabet.characters[1:]
         known = repr(known) if len(known) <= 200 else f"{len(known):,} others"
         expected = "characters of the training text"
         refuse("--prompt", expected, quote(unknown), f"The model knows {known}.")
-    held = args.sample or 0 if args.num_samples > 1 else 0  # a single one is shown as it grows
+    held = args.sample or 0 if args.num_samples > 1 else 0  # a single sample is printed as it grows
     numbers = args.num_samples * (hidden_size + 2 * len(alphabet.characters) + held)
     require_memory(numbers, f"{args.num_samples:,} samples", "--num-samples or --sample")
 
 
 def start_of(alphabet: Alphabet) -> str:
-    """What a sample without a prompt goes on after, which the network has read in its training.
+    """The first input of a sample without a prompt: a character of the training text.
 
-    A newline; if the text had none a space; if it had neither, the first of the alphabet.
+    It is a newline, or else a space, or else the first character of the alphabet.
     """
     known = alphabet.characters[1:]  # all but U+FFFD
     return next(character for character in "\n " + known if character in known)
@@ -113,7 +113,7 @@ def write_samples(args: argparse.Namespace, model: Model, settings: Any, length:
     alphabet = Alphabet(settings["characters"])
     w_ho, b_o = model.readout
     b_o = jnp.zeros_like(w_ho[0]) if b_o is None else jnp.asarray(b_o)
-    never = b_o.at[0].set(-jnp.inf)  # U+FFFD is for reading only
+    never = b_o.at[0].set(-jnp.inf)  # never write U+FFFD
     blocks = jrnn.sampling.generate(
         model.rnn,
         model.readout._replace(b_o=never),
@@ -142,7 +142,7 @@ def run_sampling(args: argparse.Namespace) -> int:
     params, settings = load_model(path)
     model = as_model(f"model file {path}", params)
     characters, activation = settings.get("characters"), settings.get("activation")
-    I = max(2, len(model.rnn.w_ih))  # U+FFFD and what it can write
+    I = max(2, len(model.rnn.w_ih))  # U+FFFD and at least one other character
     if not isinstance(characters, str) or len(characters) != I or activation not in ACTIVATIONS:
         alphabet = f"{len(characters)} characters" if isinstance(characters, str) else "no alphabet"
         expected = f"a character model, its activation and an alphabet of {I} characters"
@@ -157,7 +157,7 @@ def run_sampling(args: argparse.Namespace) -> int:
 
 
 def as_model(name: str, params: Any) -> Model:
-    """The parameters of a model file, which may be those of any network."""
+    """Check the parameters of a model file, which may belong to any network."""
     expected, came = {"rnn": "RNNParams", "readout": "ReadoutParams"}, type(params).__name__
     found = {part: type(x).__name__ for part, x in params.items()} if came == "dict" else came
     if found != expected:
@@ -169,9 +169,9 @@ def as_model(name: str, params: Any) -> Model:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],  # there is none with python -OO
+        description=(__doc__ or "").split("\n\n")[0],  # None with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("out/char_lm"), help="directory")
@@ -263,21 +263,23 @@ def host_and_port(text: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, 1 after bad input or a failed write, 130 after Ctrl-C."""
+    """Run the program; return 0, 1 after bad input or a failed write, or 130 after Ctrl-C."""
     args = parse(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the terminal cannot show, escaped
+    if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs what it also raises
+    logging.getLogger("absl").setLevel(
+        logging.CRITICAL
+    )  # orbax also raises the errors that it logs
     with StopFlag() as stop, char_streams.guarded("stderr", spare=True):
         try:
             with char_streams.guarded("stdout", spare=not args.sample) as output:
                 status = run(args, stop)
-        except BrokenPipeError:  # whoever reads the sample has seen enough
+        except BrokenPipeError:  # the reader of the sample has closed the pipe
             return 1
         except (ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        except KeyboardInterrupt:  # before or after the training; during it there is a flag
+        except KeyboardInterrupt:  # before or after training; during it StopFlag is used
             print("interrupted", file=sys.stderr)
             return 128 + (stop.signum or signal.SIGINT)
         if output.error is not None and not isinstance(output.error, BrokenPipeError):
@@ -286,10 +288,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace, stop: StopFlag) -> int:
-    """What the command line asks for; the exit status."""
+    """Run the command; return the exit status."""
     sampling_options(args.temperature, args.top_k, args.top_p)
     join(args)
-    silent = contextlib.redirect_stdout(io.StringIO())  # one process speaks
+    silent = contextlib.redirect_stdout(io.StringIO())  # only one process prints
     with (
         on_devices(f"--num-samples, {OPTIONS_OF_SIZE}"),
         silent if jax.process_index() > 0 else contextlib.nullcontext(),
@@ -298,8 +300,8 @@ def run(args: argparse.Namespace, stop: StopFlag) -> int:
 
 
 if __name__ == "__main__":
-    use_cpu_cores()  # before JAX makes its devices
+    use_cpu_cores()  # before JAX creates its devices
     status = main()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be done or said
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to do or print
     sys.exit(status)

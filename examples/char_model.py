@@ -1,4 +1,4 @@
-"""The character model: its parameters, its loss, its evaluation, its optimiser."""
+"""The character model: parameters, loss, evaluation, optimiser."""
 
 import argparse
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jrnn
-from jrnn.cell import ActivationName
+from jrnn import ActivationName
 from jrnn.parallel import BATCH, mean, whole_batch
 from jrnn.text import chunks
 
@@ -35,7 +35,7 @@ class Model(NamedTuple):
 
 
 def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Model:
-    """`w_hh` orthogonal unless told otherwise, the rest by LeCun's rule, biases zero."""
+    """Initialise `w_hh` by --w-hh-init (orthogonal), the rest with LeCun normal, biases 0."""
     key_rnn, key_readout = jax.random.split(key)
     w_hh_init = W_HH_INITS[args.w_hh_init]
     return Model(
@@ -45,7 +45,7 @@ def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Mod
 
 
 def check_memory(args: argparse.Namespace, vocabulary: int, mesh: Mesh, options: str) -> None:
-    """Refuse a training that cannot fit on the devices; `options` are those of its size."""
+    """Refuse a training that does not fit on the devices; `options` determine its size."""
     O, H, B = vocabulary, args.hidden_size, args.batch_size // mesh.size
     parameters = O * H + H * H + H + H * O + O
     what = "the parameters, their gradient, its two moments, and the states of a chunk"
@@ -54,10 +54,10 @@ def check_memory(args: argparse.Namespace, vocabulary: int, mesh: Mesh, options:
 
 
 def make_loss(activation: ActivationName) -> Any:
-    """The mean cross-entropy of a chunk in nats, and the state that the next chunk starts from."""
+    """The mean cross-entropy of a chunk in nats, and the state for the next chunk."""
 
     def loss(model: Model, h0: jax.Array, batch: Any, key: jax.Array) -> Any:
-        del key  # nothing here is random
+        del key  # the loss is not random
         xs, labels = batch
         h_last, hs = jrnn.rnn(model.rnn, xs, h0, activation=activation)
         losses = jrnn.softmax_cross_entropy(jrnn.readout(model.readout, hs), labels)
@@ -69,9 +69,9 @@ def make_loss(activation: ActivationName) -> Any:
 def make_evaluate(
     activation: ActivationName, streams: np.ndarray, mesh: Mesh
 ) -> Callable[[Model], float]:
-    """Bits per character over streams, the state carried from zero, unknown ones not counted.
+    """Bits per character over streams, from a state of zeros, without unknown characters.
 
-    Each process gives its own streams.
+    Each process passes its own streams.
     """
     states, ids = P(BATCH), P(None, BATCH)  # [B, H], [T, B]
 
@@ -91,7 +91,7 @@ def make_evaluate(
         nats = 0.0
         for batch in chunks(streams, EVALUATION_CHUNK):
             padding = ((0, EVALUATION_CHUNK - len(batch[0])), (0, 0))
-            padded = [np.pad(ids, padding) for ids in batch]  # one shape, one program
+            padded = [np.pad(ids, padding) for ids in batch]  # one shape, so only one compilation
             chunk, h = chunk_nats(model, h, *whole_batch(padded, mesh))
             nats += float(chunk)
         return nats / judged / np.log(2)
@@ -100,7 +100,7 @@ def make_evaluate(
 
 
 def make_optimizer(args: argparse.Namespace) -> optax.GradientTransformation:
-    """Adam on clipped gradients; a schedule that warms up and decays, unless told otherwise."""
+    """Adam on clipped gradients, by default with warm-up and decay of the learning rate."""
     schedule = args.learning_rate
     if args.schedule == "cosine":
         schedule = optax.warmup_cosine_decay_schedule(

@@ -1,11 +1,11 @@
-"""The directory of a run: who may write to it, and what in it is of a run that has finished.
+"""The directory of a run: its lock, and the files of finished and unfinished runs.
 
-    model.safetensors   the last state                  best.safetensors   that of the best row
-    metrics.csv         a row per evaluation            curve.png          the rows as a picture
-    checkpoints         what --resume goes on from
+    model.safetensors   the last state                  best.safetensors   the best row's state
+    metrics.csv         a row per evaluation            curve.png          a plot of the rows
+    checkpoints         for --resume
 
-What stands in `--out` is what a finished run left, and belongs together. A run works in the folder
-`unfinished` there: what it makes has the same names, and takes those places when it has finished.
+The files directly in `--out` belong to one finished run. A run works in the folder `unfinished`,
+with the same names, and moves its files to `--out` when it finishes.
 """
 
 import fcntl
@@ -28,20 +28,20 @@ FILES, CHECKPOINTS, UNFINISHED = (MODEL, BEST, METRICS, CURVE), "checkpoints", "
 
 
 class RunDirectory:
-    """`--out` while a run writes to it: a context manager that holds it against other runs.
+    """`--out` while a run writes to it: a context manager that locks it against other runs.
 
-    Process 0 holds it and writes; the disks of the others may be different ones.
+    Process 0 locks and writes; other processes may have different disks.
     """
 
     def __init__(self, out: Path, *, resume: bool, overwrite: bool) -> None:
-        """Nothing is touched yet."""
+        """Store the options; nothing is read or written yet."""
         self.out, self.unfinished = out, out / UNFINISHED
         self.checkpoints = self.unfinished / CHECKPOINTS
         self._resume, self._overwrite = resume, overwrite
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> "RunDirectory":
-        """Hold it; refuse what another run writes to, or has not finished in."""
+        """Lock the directory; refuse one with a running or unfinished run."""
         try:
             together(self._open)
         except BaseException:
@@ -51,7 +51,7 @@ class RunDirectory:
 
     def _open(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=self.out).close()  # an OSError now, not after the training
+        tempfile.TemporaryFile(dir=self.out).close()  # fail now, not after the training
         if jax.process_index() > 0:
             return
         self._lock = _lock(self.out)
@@ -63,19 +63,19 @@ class RunDirectory:
             refuse("--out", "a directory without an unfinished run", came, repair)
 
     def __exit__(self, *exception: object) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
 
     @property
     def resumable(self) -> Path:
-        """The checkpoints that `--resume` means: of the unfinished run where there is one."""
+        """The checkpoints for `--resume`: of the unfinished run, or else of the finished one."""
         finished = self.out / CHECKPOINTS
         only_finished = finished.exists() and not self.checkpoints.exists()
         return finished if only_finished else self.checkpoints
 
     def begin(self, resumed: Checkpoint | None) -> None:
-        """Make the folder that the run works in; of a finished run with copies of checkpoints."""
+        """Create the folder of the run, with copies of the checkpoints of a finished run."""
         together(lambda: self._begin(resumed) if jax.process_index() == 0 else None)
 
     def _begin(self, resumed: Checkpoint | None) -> None:
@@ -95,10 +95,10 @@ class RunDirectory:
         without = shutil.ignore_patterns("*.refused")
         shutil.copytree(self.out / CHECKPOINTS, copy / CHECKPOINTS, ignore=without)
         _remove(self.unfinished)
-        os.replace(copy, self.unfinished)  # all of it, or nothing
+        os.replace(copy, self.unfinished)  # atomically
 
     def end(self, *, finished: bool) -> Path:
-        """Let a run that has finished take its places; where its files are now."""
+        """Move the files of a finished run to their places; return the folder of the files."""
         old = self.out / CHECKPOINTS
         if not finished:
             if self._overwrite:
@@ -110,19 +110,22 @@ class RunDirectory:
             os.replace(self.unfinished / name, self.out / name)
         if old.exists():
             os.replace(old, self.unfinished / "replaced")
-        if self.checkpoints.exists():  # the last to go: until then --resume does all this again
+        if self.checkpoints.exists():  # last: until then --resume repeats all of this
             os.replace(self.checkpoints, old)
         _remove(self.unfinished)
         return self.out
 
 
 def find_model(out: Path, name: str) -> Path:
-    """The file to sample from; where that is not the finished run's, it is said.
+    """Find the model file for sampling; print a note if its run has not finished.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such file.
     """
-    begun = [out / UNFINISHED / name, out / UNFINISHED / BEST]  # before it ends it has the best
+    begun = [
+        out / UNFINISHED / name,
+        out / UNFINISHED / BEST,
+    ]  # until its end a run has only the best model
     found = [path for path in (out / name, *begun) if path.exists()]
     if not found:
         refuse("--out", f"a directory with a {name}", out, "Train a model first.")
@@ -139,7 +142,7 @@ def last_step(checkpoints: Path) -> int | None:
 
 
 def _lock(out: Path) -> IO[str]:
-    """Hold a directory as long as this process lives; no process that is gone holds anything."""
+    """Lock a directory until this process ends, for whatever reason."""
     file = (out / ".lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The record of a training run of the character model: a row of metrics per evaluation."""
+"""The metrics of a training run of the character model, one row per evaluation."""
 
 import sys
 import time
@@ -18,9 +18,9 @@ Row = dict[str, float]
 
 
 class Record:
-    """The metrics of a run: a row per evaluation; the time is that of all steps but first ones.
+    """The metrics of a run, one row per evaluation; the time excludes first steps.
 
-    The model of the best row is kept too: that of the lowest bits per character of the validation.
+    The model of the best row (the lowest validation bits per character) is kept too.
     """
 
     def __init__(
@@ -31,20 +31,20 @@ class Record:
         model: Model,
         write_best: Callable[[Model, Row], bool],
     ) -> None:
-        """Nothing is recorded yet; `write_best` gets each model that is the best so far."""
+        """Start an empty record; `write_best` is called with each new best model."""
         self.rows: list[Row] = []
         self.best_model, self._write_best = _copy(model), write_best
         self.best_is_written = False
-        self._best_since = 0  # step; of rows before it no model was kept
-        self.evenly = float(np.log2(alphabet_size - 1))  # bits; nobody guesses U+FFFD
+        self._best_since = 0  # step; earlier rows have no saved model
+        self.evenly = float(np.log2(alphabet_size - 1))  # bits of a uniform guess, without U+FFFD
         self._step_characters, self._evaluate = step_characters, evaluate
-        self._metrics: list[StepMetrics] = []  # since the last reading, on the device
+        self._metrics: list[StepMetrics] = []  # since the last `read`, on the device
         self._losses: list[float] = []  # since the last row
-        self.bits = np.nan  # per character, of the last loss that was read
+        self.bits = np.nan  # per character, from the last loss that was read
         self._seconds, self._timed, self._started = 0.0, 0, 0.0
 
     def add(self, metrics: StepMetrics) -> None:
-        """Keep a step's metrics, on the device: reading them would wait for it."""
+        """Keep the metrics of a step on the device, since reading would block."""
         self._metrics.append(metrics)
         if self._started:
             self._timed += 1
@@ -53,10 +53,10 @@ class Record:
             self._started = time.perf_counter()
 
     def read(self, step: int, nonfinite: str) -> None:
-        """Read what has been kept up to a step.
+        """Read the kept metrics up to a step.
 
         Raises:
-            ValueError: a loss or a gradient was not finite, and that is to end the run.
+            ValueError: a loss or a gradient was not finite, and `nonfinite` is "stop".
         """
         metrics, self._metrics = jax.device_get(self._metrics), []
         for number, m in enumerate(metrics, step - len(metrics) + 1):
@@ -66,8 +66,8 @@ class Record:
             self.bits = self._losses[-1] / np.log(2)
 
     def evaluate(self, step: int, model: Model) -> float:
-        """Close a row, of which all has been read; the bits per character of the validation."""
-        if self.rows and self.rows[-1]["step"] == step:  # a run that had ended is resumed
+        """Complete a row after `read`; return the validation bits per character."""
+        if self.rows and self.rows[-1]["step"] == step:  # resumed at the end of a run
             return self.rows[-1]["validation_bits"]
         self._stop_the_clock()
         losses = np.array(self._losses)
@@ -93,7 +93,7 @@ class Record:
 
     @property
     def best_row(self) -> Row:
-        """The first one of the lowest bits."""
+        """The first row with the lowest bits."""
         rows = self._rows_with_a_model()
         return min(rows, key=lambda row: np.nan_to_num(row["validation_bits"], nan=np.inf))
 
@@ -101,9 +101,9 @@ class Record:
         return [row for row in self.rows if row["step"] >= self._best_since]
 
     def is_worse_than_guessing(self, row: Row) -> bool:
-        """Whether the training has blown up, and not just begun.
+        """Whether the training has diverged.
 
-        A start from random weights takes 0.4 bits more than guessing all characters evenly.
+        Random initial weights need 0.4 bits more than a uniform guess over all characters.
         """
         return not row["validation_bits"] <= self.evenly + 1
 
@@ -127,14 +127,14 @@ class Record:
             self._seconds, self._started = self._seconds + now - self._started, now
 
     def to_json(self) -> dict[str, Any]:
-        """For the manifest of a checkpoint."""
+        """The record as JSON, for the manifest of a checkpoint."""
         self._stop_the_clock()
         clock = {"seconds": self._seconds, "timed": self._timed}
         best = {"best_since": self._best_since}
         return {"rows": self.rows, "losses": self._losses} | clock | best
 
     def from_json(self, saved: dict[str, Any], best_model: Model, step: int) -> None:
-        """Go on with the record of a checkpoint; version 0.1 kept no model but that of its step."""
+        """Load the record of a checkpoint; version 0.1 has only the model of its last step."""
         self.rows, self._losses = saved["rows"], saved["losses"]
         self._seconds, self._timed = saved["seconds"], saved["timed"]
         self.best_model, self._best_since = best_model, saved.get("best_since", step)
@@ -143,12 +143,12 @@ class Record:
 
 
 def _copy(model: Model) -> Model:
-    """Its own buffers: a training step takes those of its state."""
+    """Copy a model, because a training step donates its buffers."""
     return jax.tree.map(jnp.copy, model)
 
 
 def refuse_nonfinite(step: int, metrics: StepMetrics) -> None:
-    """Say where, and how large the gradients were."""
+    """Raise an error with the step and the norms of the gradients."""
     norms = ", ".join(f"{name} {norm:.3g}" for name, norm in named_leaves(metrics.grad_norms))
     came = f"the loss {metrics.loss:.3g} and gradients of the norms {norms}"
     repair = (

@@ -1,4 +1,4 @@
-"""What a training run of the character model leaves behind: a table, a picture, a few lines."""
+"""Results of a training run of the character model: a table, a plot, a few lines."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from jrnn.files import write_whole
 
 
 def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
-    """The rows as CSV."""
+    """Write the rows as CSV."""
     table = io.StringIO()
     writer = csv.DictWriter(table, rows[0])
     writer.writeheader()
@@ -19,7 +19,7 @@ def write_metrics(path: Path, rows: list[dict[str, float]]) -> None:
 
 
 def write_curve(path: Path, rows: list[dict[str, float]], counts: dict[str, float]) -> None:
-    """The learning curve as PNG, with the count models as levels."""
+    """Plot the learning curve as PNG, with horizontal lines for the n-gram models."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -47,7 +47,7 @@ def write_curve(path: Path, rows: list[dict[str, float]], counts: dict[str, floa
 
 
 def report(rows: list[dict[str, float]], counts: dict[str, float], data: Data) -> None:
-    """The network's figure beside the count models'."""
+    """Print the result of the network and of the n-gram models."""
     network = rows[-1]["validation_bits"]
     best = min(counts, key=counts.__getitem__)
     print(f"\nvalidation, bits per character (text {data.sha256[:16]})")

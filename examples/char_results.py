@@ -1,4 +1,4 @@
-"""What a run of the character model leaves, and where it is then."""
+"""Write the results of a run of the character model, and report where they are."""
 
 import argparse
 from pathlib import Path
@@ -19,13 +19,13 @@ from jrnn.training import TrainState
 
 
 def settings_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, Any]:
-    """What every model file of a run says beside the arrays."""
+    """The settings in every model file of a run."""
     alphabet = {"characters": data.alphabet.characters, "activation": args.activation}
     return alphabet | manifest_of(args, data, mesh)
 
 
 def write_model(path: Path, model: Model, settings: dict[str, Any], row: Row) -> None:
-    """A model file, which says of which step it is, and how good."""
+    """Write a model file with its step and its bits per character."""
     bits = row["validation_bits"]
     measured = {"step": row["step"], "validation_bits": bits if np.isfinite(bits) else None}
     save_model(path, jax.device_get(model)._asdict(), settings | measured)
@@ -39,12 +39,12 @@ def write_results(
     counts: dict[str, float],
     data: Data,
 ) -> None:
-    """Write the models, the metrics and the curve, and say how good the last state is."""
-    folder.mkdir(parents=True, exist_ok=True)  # whoever has removed it since
+    """Write the models, the metrics and the curve, and print the result of the last state."""
+    folder.mkdir(parents=True, exist_ok=True)  # it may have been removed since
     write_model(folder / MODEL, state.params, settings, record.rows[-1])
     if not (record.best_is_written and (folder / BEST).exists()):
         write_model(folder / BEST, record.best_model, settings, record.best_row)
-    report(record.rows, counts, data)  # whatever becomes of the rest
+    report(record.rows, counts, data)  # even if the rest fails
     if state.nonfinite:
         print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
     write_metrics(folder / METRICS, record.rows)
@@ -52,7 +52,7 @@ def write_results(
 
 
 def place_results(args: argparse.Namespace, directory: RunDirectory, record: Record) -> bool:
-    """Give the files their places, and say what is where; whether all of it is saved."""
+    """Move the files to their places and print these; return whether all was saved."""
     step = int(record.rows[-1]["step"])
     place = directory.end(finished=step == args.steps)
     print(f"\nin {place}")
@@ -66,7 +66,7 @@ def place_results(args: argparse.Namespace, directory: RunDirectory, record: Rec
 
 
 def say_where_it_stopped(args: argparse.Namespace, directory: RunDirectory, step: int) -> bool:
-    """Of a run that was interrupted; whether `--resume` goes on from there."""
+    """Report where a run was interrupted; return whether `--resume` can continue there."""
     saved = last_step(directory.checkpoints)
     print(f"interrupted after step {step:,} of {args.steps:,}; ", end="")
     print("all of it is saved, and" if saved == step else "no checkpoint of it was written")

@@ -1,4 +1,4 @@
-"""A training run of the character model: its loop, and the checkpoints that it goes on from."""
+"""A training run of the character model: its loop and its checkpoints."""
 
 import argparse
 import os
@@ -23,21 +23,21 @@ from jrnn.checks import refuse
 from jrnn.parallel import own_part, whole_batch
 from jrnn.training import TrainState, init_train_state, make_train_step
 
-READ_EVERY = 10  # steps; reading waits for the device
-# What a run cannot change on its way, but as another run.
+READ_EVERY = 10  # steps; reading blocks
+# Options that a resumed run cannot change.
 FIXED = ["hidden_size", "batch_size", "length", "activation", "w_hh_init", "schedule", "seed"]
 OF_THE_PROCESS = ["out", "resume", "overwrite", "coordinator", "processes", "process", "cluster"]
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     state: TrainState
     best_model: Model
 
 
 def restore_saved(checkpoint: Checkpoint, like: Saved) -> Saved:
-    """What a checkpoint holds; one of version 0.1 has no best model but that of its state."""
+    """Restore a checkpoint; in version 0.1 the best model is that of the state."""
     if any(name.startswith("best_model.") for name in checkpoint.arrays):
         return restore(checkpoint, like)
     state = restore(checkpoint, like.state)
@@ -56,7 +56,7 @@ def train(
     resumed: Checkpoint | None = None,
     write_best: Callable[[Model, Row], None] = lambda model, row: None,
 ) -> tuple[TrainState, Record]:
-    """Run the training, from its beginning or a checkpoint, until its end or the flag."""
+    """Train from the beginning or from a checkpoint, until the end or until `stop` is set."""
     state, train_step = make_training(args, data, mesh)
     step_characters = args.length * args.batch_size
     evaluate = make_evaluate(args.activation, own_part(data.validation_streams), mesh)
@@ -69,7 +69,7 @@ def train(
     if resumed is not None:
         saved, done = restore_saved(resumed, Saved(state, record.best_model)), resumed.step
         state = saved.state
-        if args.nonfinite == "stop":  # what had stopped the run is to be tried anew
+        if args.nonfinite == "stop":  # retry the step that stopped the run
             state = state._replace(nonfinite=jnp.zeros_like(state.nonfinite))
         record.from_json(resumed.manifest["record"], saved.best_model, done)
     source = training_chunks(own_part(data.streams), args.length, done)
@@ -87,7 +87,7 @@ def train(
         for step in range(done + 1, args.steps + 1):
             batch, first = next(source)
             if first:
-                read(step - 1)  # a run that has stopped keeps the carry that it stopped with
+                read(step - 1)  # a stopped run keeps its last carry
                 state = state._replace(carry=jnp.zeros_like(state.carry))
             state, metrics = train_step(state, whole_batch(batch, mesh))
             record.add(metrics)
@@ -102,12 +102,12 @@ def train(
                 save(step, state, score, last)
             if last:
                 break
-    record.evaluate(int(state.step), state.params)  # of where it was stopped; not for a checkpoint
+    record.evaluate(int(state.step), state.params)  # the row of the stop, not in a checkpoint
     return state, record
 
 
 def progress_bar(done: int, steps: int, step_characters: int) -> Any:
-    """Of characters; of several processes one shows it."""
+    """A progress bar of characters, in one process only."""
     total, initial = steps * step_characters, done * step_characters
     hidden = jax.process_index() > 0
     return tqdm(total=total, initial=initial, unit="char", unit_scale=True, disable=hidden)
@@ -119,16 +119,16 @@ def make_save(
     record: Record,
     checkpoints: Checkpoints | None,
 ) -> Callable[[int, TrainState, float | None, bool], None]:
-    """Writing a checkpoint, which raises an OSError or says it, as told.
+    """Make a function that writes a checkpoint and raises or reports an OSError, as configured.
 
-    The last one is waited for: what is written next has the disk for itself.
+    It waits for the last checkpoint, so that later writes find a free disk.
     """
 
     def save(step: int, state: TrainState, score: float | None, last: bool) -> None:
         if checkpoints is None:
             return
         whole = manifest | {"record": record.to_json()}
-        attempt(args, checkpoints.wait)  # for the one before
+        attempt(args, checkpoints.wait)  # for the previous one
         saved = Saved(state, record.best_model)
         attempt(args, lambda: checkpoints.save(step, saved, whole, score))
         if last:
@@ -138,7 +138,7 @@ def make_save(
 
 
 def attempt(args: argparse.Namespace, write: Callable[[], None]) -> bool:
-    """Write something; an OSError is raised or said, as told. Whether it is written."""
+    """Write; raise or report an OSError, as configured. Return whether it was written."""
     try:
         write()
     except OSError as error:
@@ -150,7 +150,7 @@ def attempt(args: argparse.Namespace, write: Callable[[], None]) -> bool:
 
 
 def make_training(args: argparse.Namespace, data: Data, mesh: Mesh) -> tuple[TrainState, Any]:
-    """The state before the first step, and the step."""
+    """Make the state before the first step, and the training step."""
     key_model, key_state = jax.random.split(jax.random.key(args.seed))
     model = init_model(key_model, args, len(data.alphabet.characters))
     print(jrnn.summary(model), end="\n\n", flush=True)
@@ -161,11 +161,11 @@ def make_training(args: argparse.Namespace, data: Data, mesh: Mesh) -> tuple[Tra
     return state, make_train_step(loss, optimizer, mesh=mesh, nonfinite=args.nonfinite)
 
 
-# --- what a run is -------------------------------------------------------------------------------
+# --- identity of a run ---------------------------------------------------------------------------
 
 
 def manifest_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, Any]:
-    """What a checkpoint and a model file say beside the arrays."""
+    """The settings in a checkpoint and in a model file."""
     options = {k: v for k, v in vars(args).items() if k not in OF_THE_PROCESS}
     return {
         "options": options,
@@ -182,7 +182,7 @@ def manifest_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, A
 def find_checkpoint(
     args: argparse.Namespace, data: Data, mesh: Mesh, directory: Path
 ) -> Checkpoint | None:
-    """The checkpoint to go on from; never one of another run."""
+    """Find the checkpoint to resume; refuse one of another run."""
     with Checkpoints(directory) as checkpoints:
         found = checkpoints.latest(say=lambda text: print(text, file=sys.stderr, flush=True))
     if found is None:

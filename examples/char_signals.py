@@ -1,4 +1,4 @@
-"""What ends a run before its end: Ctrl-C, SIGTERM, and SIGHUP, of a terminal that has gone."""
+"""Signals that stop a run: Ctrl-C, SIGTERM, and SIGHUP from a lost terminal."""
 
 import contextlib
 import os
@@ -14,20 +14,20 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 class StopFlag:
-    """The first signal ends the run, and none that follows it does anything.
+    """The first signal stops the run, and later ones have no effect.
 
-    A signal raises KeyboardInterrupt, but within `deferred`, where there is work to lose: there it
-    sets the flag, which is read between steps (inside one the donated buffers are lost). Of several
-    processes whichever gets the signal stops all, at the same step: SIGTERM is caught by JAX's
-    runtime, and the others are made one.
+    A signal raises KeyboardInterrupt, except within `deferred`, where work could be lost: there it
+    sets the flag, which is read between steps (within a step the donated buffers are lost). A
+    signal to one of several processes stops all at the same step: JAX's runtime catches SIGTERM,
+    and the other signals are turned into SIGTERM.
 
-    A signal that is ignored when it begins stays so: `nohup` is for that.
+    A signal that is ignored at the start stays ignored, as `nohup` needs.
     """
 
     signum: int | None = None
 
     def __enter__(self) -> "StopFlag":
-        """Take the signals over."""
+        """Install the handlers."""
         self._deferred = self._several = False
         heeded = [s for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN]
         self._previous = {signum: signal.signal(signum, self._receive) for signum in heeded}
@@ -40,7 +40,7 @@ class StopFlag:
         if not self._deferred:
             raise KeyboardInterrupt
         if sys.__stderr__ is not None:
-            # print() may be what was interrupted, and does not bear it; nobody may be there to read
+            # print() may be the interrupted call and is not reentrant; the reader may be gone
             with contextlib.suppress(OSError):
                 os.write(sys.__stderr__.fileno(), b"\nstopping after this step, and saving\n")
         if self._several:
@@ -48,10 +48,10 @@ class StopFlag:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let what is done inside come to its end, whatever the signal."""
+        """Let the block finish after any signal."""
         self._several = jax.process_count() > 1
         if self._several:
-            self._previous.pop(signal.SIGTERM, None)  # it is JAX's
+            self._previous.pop(signal.SIGTERM, None)  # JAX handles it
         self._deferred = True
         try:
             yield
@@ -59,12 +59,12 @@ class StopFlag:
             self._deferred = False
 
     def is_set(self, step: int) -> bool:
-        """Whether the run is to stop after this step."""
+        """Whether the run must stop after this step."""
         if not self._several:
             return self.signum is not None
         return bool(multihost_utils.reached_preemption_sync_point(step))
 
     def __exit__(self, *exception: object) -> None:
-        """Give the signals back; after one, the process is to end in peace, and ignores them."""
+        """Restore the handlers; after a signal, ignore further ones until the process ends."""
         for signum, handler in self._previous.items():
             signal.signal(signum, handler if self.signum is None else signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Standard output and error that may fail: no reason to lose what a run has learned."""
+"""Standard output and error that may fail without the loss of a run."""
 
 import contextlib
 import os
@@ -10,27 +10,29 @@ NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
 def open_closed() -> None:
-    """Put /dev/null on the standard descriptors that are closed, before anything else is opened.
+    """Open /dev/null for closed standard descriptors, before anything else is opened.
 
-    The next file would get their numbers, and then what native code logs. It is opened the wrong
-    way round: reading and writing fail as they did.
+    Otherwise the next file would get their numbers, and the logs of native code. It is opened in
+    the opposite direction, so reading and writing still fail.
     """
     for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, flags), True)  # which takes the lowest number
+            os.set_inheritable(
+                os.open(os.devnull, flags), True
+            )  # open() takes the lowest free number
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)  # None where it was closed
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 class Stream:
-    """A stream whose OSErrors name it; a spare one leaves out what cannot be written."""
+    """A stream whose OSErrors name it; a `spare` stream drops text that cannot be written."""
 
     def __init__(self, stream: TextIO, name: str, spare: bool) -> None:
-        """All else than to write is the stream's own."""
+        """Wrap a stream; all methods except writing are those of the stream."""
         self._stream, self._name, self._spare = stream, name, spare
-        self.error: OSError | None = None  # the last
+        self.error: OSError | None = None  # the last error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -41,11 +43,11 @@ class Stream:
         return len(text)
 
     def flush(self) -> None:
-        """Write what was kept back."""
+        """Write buffered text."""
         self._attempt(self._stream.flush)
 
     def leave(self) -> None:
-        """Flush, and drop what cannot be written: Python would fail in writing it at its end."""
+        """Flush, and drop text that cannot be written: Python would fail to write it at exit."""
         try:
             self.flush()
         finally:
@@ -66,11 +68,11 @@ class Stream:
 
 @contextlib.contextmanager
 def guarded(which: str, spare: bool) -> Iterator[Stream]:
-    """Write to standard output or error by a `Stream`, flushed in the end.
+    """Write to standard output or error through a `Stream`, which is flushed at the end.
 
     Args:
         which: "stdout" or "stderr".
-        spare: leave out what cannot be written, or raise an OSError.
+        spare: True to drop text that cannot be written, False to raise an OSError.
     """
     own = getattr(sys, which)
     stream = Stream(own, NAMES[which], spare)

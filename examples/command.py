@@ -1,7 +1,7 @@
-"""What the programs of this folder share: the numbers of a command line, and errors in one line.
+"""Shared parts of the examples: numbers on the command line, and one-line errors.
 
-A number on the command line is an integer that int32 has, or a float that float32 has. What JAX
-says of devices and of memory that are not there becomes a ValueError, worded as all others are.
+A number on the command line is an integer in int32 or a float in float32. JAX's errors about
+missing devices and memory become ValueErrors with the usual wording.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import numpy as np
 from jrnn.checks import refuse
 from jrnn.extras import install
 
-try:  # all that a run needs, before it begins
+try:  # all packages of a run, before it begins
     import matplotlib as matplotlib
     import safetensors as safetensors
     import tqdm as tqdm
@@ -31,7 +31,7 @@ def positive(text: str) -> int:
 
 
 def not_negative(text: str) -> int:
-    """An integer from 0, for argparse."""
+    """An integer of at least 0, for argparse."""
     return _integer(text, 0)
 
 
@@ -53,17 +53,17 @@ def positive_float(text: str) -> float:
 
 @contextlib.contextmanager
 def on_devices(options: str) -> Iterator[None]:
-    """Let JAX make its devices; then run what needs them.
+    """Let JAX create its devices, then run the block.
 
     Args:
-        options: those that the memory goes by.
+        options: the options that determine the memory, for the message.
 
     Raises:
-        ValueError: there is no such device, or not as much memory.
+        ValueError: the device does not exist, or the memory is too small.
     """
     try:
         jax.devices()
-    except Exception as error:  # RuntimeError with a reason, or whatever JAX runs into
+    except Exception as error:  # RuntimeError with a reason, or any error of JAX
         reason = str(error) if isinstance(error, RuntimeError) else ""
         reason = reason.split(" (set JAX_PLATFORMS")[0].rstrip(".")
         came = ": ".join(filter(None, (jax.config.values["jax_platforms"], reason)))
@@ -72,7 +72,7 @@ def on_devices(options: str) -> Iterator[None]:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         message = str(error).split("\n")[0].rstrip(".")
-        # Of what waited for a computation that found no memory JAX says INTERNAL.
+        # JAX reports INTERNAL for a computation that depends on one without memory.
         signs = ("RESOURCE_EXHAUSTED", "Out of memory")
         if not isinstance(error, MemoryError) and not any(sign in message for sign in signs):
             raise
@@ -81,19 +81,19 @@ def on_devices(options: str) -> Iterator[None]:
 
 
 def require_memory(numbers: int, what: str, options: str, devices: int = 1) -> None:
-    """Refuse what cannot fit, before the system ends the program for it without a word.
+    """Refuse arrays that do not fit, before the system kills the program without a message.
 
     Args:
-        numbers: of 32 bits each, that a device has to hold at least.
-        what: they are.
-        options: those that they go by.
-        devices: of this process, that hold as many each.
+        numbers: how many numbers of 32 bits a device must hold at least.
+        what: what they are, for the message.
+        options: the options that determine them, for the message.
+        devices: the devices of this process; each holds as many.
 
     Raises:
-        ValueError: they need more memory than there is.
+        ValueError: they need more memory than the machine has.
     """
     device = jax.local_devices()[0]
-    if device.platform == "cpu":  # all in the memory of the machine
+    if device.platform == "cpu":  # all devices share the memory of the machine
         needed, there = 4 * numbers * devices, _memory_of_the_machine()
     else:
         needed, there = 4 * numbers, (device.memory_stats() or {}).get("bytes_limit")
@@ -103,7 +103,7 @@ def require_memory(numbers: int, what: str, options: str, devices: int = 1) -> N
 
 
 def _memory_of_the_machine() -> int | None:
-    """Bytes; None where the system does not say."""
+    """The memory in bytes, or None if the system does not report it."""
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
         return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

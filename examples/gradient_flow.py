@@ -1,12 +1,12 @@
-"""Where the gradient of the character model goes, before and after training, in pictures.
+"""Plot how gradients of the character model vanish or explode, before and after training.
 
     python examples/gradient_flow.py                    # about two minutes on two cores
     python examples/gradient_flow.py --steps 100        # a quick look
 
 The model of `char_lm.py` is trained twice, from an orthogonal w_hh and from a small Gaussian one.
-At the start and at the end, on text that was held out: how the norm of one step's gradient changes
-with the lag, what each use of w_hh adds to its gradient, which states each loss depends on, and
-the Lyapunov exponents along one stream of the text.
+The plots show, on the validation text, before and after training: the norm of one step's gradient
+by lag, the contribution of each step to the gradient of w_hh, the states on which each loss
+depends, and the Lyapunov exponents along one stream of the text.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from matplotlib.figure import Figure
 from jrnn import diagnostics, plot
 from jrnn.parallel import batch_mesh
 
-LAGS = (1, 10, 50)  # of the table that is printed
-OPTION_OF_SIZE = "--hidden-size"  # of the trainings; the rest is as in `char_lm.py`
-STREAMS = 8  # that are measured side by side
-TABLE_STEPS = 100  # of an influence table
+LAGS = (1, 10, 50)  # in the printed table
+OPTION_OF_SIZE = "--hidden-size"  # the rest is as in `char_lm.py`
+STREAMS = 8  # measured in parallel
+TABLE_STEPS = 100  # in an influence table
 
 
 class Measured(NamedTuple):
@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 
 
 def measure(name: str, model: char_model.Model, streams: np.ndarray, args: Any) -> Measured:
-    """All diagnostics of a model, on the start of the held-out streams `[T, B]`."""
+    """Compute all diagnostics of a model at the start of the validation streams `[T, B]`."""
     xs, labels = streams[:-1][: args.length], streams[1:][: args.length]
     flow = diagnostics.gradient_flow(*model, xs, labels, max_lag=args.max_lag)
     start = slice(TABLE_STEPS)
@@ -60,11 +60,11 @@ def measure(name: str, model: char_model.Model, streams: np.ndarray, args: Any) 
 
 
 def train_and_measure(w_hh_init: str, data: Data, args: Any) -> list[Measured]:
-    """One training by `char_lm.py`, measured before and after."""
+    """Train once like `char_lm.py`, and measure before and after."""
     options = char_lm.parse([f"--w-hh-init={w_hh_init}", f"--eval-every={args.steps}"])
     for name in ("steps", "hidden_size", "seed"):
         setattr(options, name, getattr(args, name))
-    key, _ = jax.random.split(jax.random.key(args.seed))  # as `char_run.train` does
+    key, _ = jax.random.split(jax.random.key(args.seed))  # as in `char_run.train`
     first = char_model.init_model(key, options, len(data.alphabet.characters))
     mesh = batch_mesh(1)
     with char_signals.StopFlag() as stop, stop.deferred():
@@ -81,7 +81,7 @@ def train_and_measure(w_hh_init: str, data: Data, args: Any) -> list[Measured]:
 
 
 def measure_all(args: argparse.Namespace) -> list[Measured]:
-    """Both trainings, each before and after."""
+    """Run and measure both trainings."""
     args.out.mkdir(parents=True, exist_ok=True)
     options = char_lm.parse([f"--hidden-size={args.hidden_size}"])
     data = load_data(args.text, options.batch_size, options.length, args.out)
@@ -89,11 +89,11 @@ def measure_all(args: argparse.Namespace) -> list[Measured]:
     return [m for init in char_model.W_HH_INITS for m in train_and_measure(init, data, args)]
 
 
-# --- what it leaves behind -----------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------
 
 
 def table(measured: list[Measured]) -> str:
-    """The median norm at some lags, as a share of that at lag 0, and the largest exponent."""
+    """A table of median norms at some lags, relative to lag 0, and the largest exponent."""
     head = "".join(f"{f'lag {lag}':>10s}" for lag in LAGS)
     lines = [f"{'median norm as a share of lag 0':56s}{head}{'exponent':>10s}"]
     for m in measured:
@@ -106,13 +106,13 @@ def table(measured: list[Measured]) -> str:
 
 
 def name_panels(panels: Any, name: str) -> None:
-    """Say on top of a panel which model it shows."""
+    """Add the name of the model to the title of each panel."""
     for panel in np.ravel(panels):
         panel.set_title(f"{name}\n{panel.get_title()}", fontsize="medium")
 
 
 def draw_flows(measured: list[Measured], path: Path) -> None:
-    """A row per model, equal axes in each column."""
+    """Plot one row per model, with equal axes in each column."""
     figure = Figure(figsize=(12, 3.8 * len(measured)), layout="constrained")
     rows = figure.subplots(len(measured), 2, sharex="col", sharey="col", squeeze=False)
     for m, row in zip(measured, rows, strict=True):
@@ -120,12 +120,12 @@ def draw_flows(measured: list[Measured], path: Path) -> None:
     for panel in rows[0]:
         panel.set_yscale("log")
     top = max(np.nanmax(m.flow.percentiles) for m in measured)
-    rows[0, 0].set_ylim(top * 1e-12, top * 3)  # a Gaussian start falls below any axis
+    rows[0, 0].set_ylim(top * 1e-12, top * 3)  # a Gaussian start falls far below
     figure.savefig(path, dpi=110)
 
 
 def draw_influences(measured: list[Measured], path: Path) -> None:
-    """Two tables beside each other, all in the same colours."""
+    """Plot two influence tables per figure, with equal colours."""
     figure = Figure(figsize=(13, 5.5 * (len(measured) // 2)), layout="constrained")
     panels = figure.subplots(len(measured) // 2, 2).ravel()
     top = max(m.influence.max() for m in measured)
@@ -136,7 +136,7 @@ def draw_influences(measured: list[Measured], path: Path) -> None:
 
 
 def draw_exponents(measured: list[Measured], path: Path) -> None:
-    """Two spectra beside each other, on the same axes."""
+    """Plot two spectra per figure, with equal axes."""
     figure = Figure(figsize=(12, 4.5 * (len(measured) // 2)), layout="constrained")
     panels = figure.subplots(len(measured) // 2, 2, sharex=True, sharey=True).ravel()
     for m, panel in zip(measured, panels, strict=True):
@@ -145,9 +145,9 @@ def draw_exponents(measured: list[Measured], path: Path) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],  # there is none with python -OO
+        description=(__doc__ or "").split("\n\n")[0],  # None with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("out/gradient_flow"), help="directory")
@@ -162,7 +162,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, 1 after bad input, 130 after Ctrl-C."""
+    """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     args = parse(argv)
     try:
         with on_devices(f"{OPTION_OF_SIZE}, --length or --max-lag"):

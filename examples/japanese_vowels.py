@@ -1,16 +1,16 @@
-"""Tell nine speakers apart by two vowels: sequences of different lengths, one label each.
+"""Classify nine speakers by two vowels: sequences of different lengths, one label each.
 
-    pip install --no-deps aeon==1.6.0           # brings the data, 6 MB; it is not imported
+    pip install --no-deps aeon==1.6.0           # contains the data, 6 MB; not imported
     python examples/japanese_vowels.py          # four models, five seeds each: under two minutes
     python examples/japanese_vowels.py --validate
 
 Nine men say /ae/; each utterance is 7 to 29 steps of 12 LPC cepstrum coefficients (Kudo, Toyama &
 Shimbo, Multidimensional curve classification using passing-through regions, 1999, who report 94.1 %
 on the 370 utterances of the test part after training on 270, and 96.2 % for a hidden Markov model).
-The network reads each utterance to its own end, forwards or in both directions, and its readout
-sees the last state, or the mean of the states over time. All seeds of a model train at once, under
-`jax.vmap`. The settings were chosen by --validate, which trains on four fifths of the training part
-and judges by the last fifth; the test part took no part in it.
+The network reads each utterance to its own end, forward or in both directions, and its readout gets
+the last state or the mean of the states over time. All seeds of a model train in parallel, with
+`jax.vmap`. The settings were chosen with --validate, which trains on four fifths of the training
+set and evaluates on the other fifth; the test set was not used.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def init_model(key: jax.Array, name: str, sizes: tuple[int, int, int]) -> Model:
 
 
 def logits(name: str, model: Model, xs: jax.Array, lengths: jax.Array) -> jax.Array:
-    """`[N, O]`, of the last state or of the mean of all."""
+    """Logits `[N, O]` from the last state or from the mean of all states."""
     (h_last,), hs = jrnn.stack(model.stack, xs, None, lengths)
     last = name.startswith("last-")
     return jrnn.readout(model.readout, h_last if last else jrnn.mean_over_time(hs, lengths))
@@ -70,11 +70,11 @@ def logits(name: str, model: Model, xs: jax.Array, lengths: jax.Array) -> jax.Ar
 
 
 def load_data(args: argparse.Namespace) -> tuple[Sequences, Sequences]:
-    """What is trained on and what judges, standardised by the first."""
+    """Load the training and the evaluation set, standardised with the training set."""
     folder = installed_data(NAME) if args.data is None else args.data
     train = read_ts(folder / f"{NAME}_TRAIN.ts")
     if args.validate:
-        held_out = np.arange(len(train.labels)) % 5 == 4  # they come speaker by speaker
+        held_out = np.arange(len(train.labels)) % 5 == 4  # the file is ordered by speaker
         train, test = train.take(~held_out), train.take(held_out)
     else:
         test = read_ts(folder / f"{NAME}_TEST.ts")
@@ -88,19 +88,19 @@ def load_data(args: argparse.Namespace) -> tuple[Sequences, Sequences]:
 
 
 def standardised(part: Sequences, by: Sequences) -> Sequences:
-    """Channels of mean 0 and deviation 1 over the steps of `by`; the padding stays 0."""
+    """Scale channels to mean 0 and deviation 1 over the steps of `by`; the padding stays 0."""
     steps = by.xs[inside(by)]
     xs = (part.xs - steps.mean(0)) / steps.std(0)
     return part._replace(xs=np.where(inside(part)[..., None], xs, 0))
 
 
 def inside(part: Sequences) -> np.ndarray:
-    """`[T, N]`: whether a step is no padding."""
+    """`[T, N]`: whether a step is not padding."""
     return np.asarray(jrnn.sequence_mask(part.lengths, len(part.xs)))
 
 
 def epoch_orders(seed: int, epochs: int, count: int, batch_size: int) -> np.ndarray:
-    """`[epochs, batches, batch_size]`: numbers of sequences; what fills no batch is left out."""
+    """`[epochs, batches, batch_size]` random sequence numbers; an incomplete batch is dropped."""
     rng = np.random.default_rng(seed)
     orders = np.stack([rng.permutation(count) for _ in range(epochs)])
     batches = count // batch_size
@@ -111,7 +111,7 @@ def epoch_orders(seed: int, epochs: int, count: int, batch_size: int) -> np.ndar
 
 
 def make_optimizer(args: argparse.Namespace, batches: int) -> optax.GradientTransformation:
-    """AdamW, its rate falling to 0 over all epochs unless told otherwise."""
+    """AdamW; by default the learning rate decays to 0 over all epochs."""
     schedule = args.learning_rate
     if args.schedule == "cosine":
         schedule = optax.cosine_decay_schedule(args.learning_rate, args.epochs * batches)
@@ -142,16 +142,16 @@ def make_train_epoch(name: str, data: Sequences, optimizer: Any) -> Any:
 
 
 def make_predict(name: str, data: Sequences) -> Any:
-    """`models -> [seeds, N]`: the classes that they tell."""
+    """`models -> [seeds, N]`: the predicted classes."""
     xs, lengths = jnp.asarray(data.xs), jnp.asarray(data.lengths)
     return jax.jit(jax.vmap(lambda model: logits(name, model, xs, lengths).argmax(-1)))
 
 
 def check_memory(args: argparse.Namespace, train: Sequences) -> None:
-    """Refuse a training of all seeds at once that cannot fit on the device."""
+    """Refuse a training of all seeds that does not fit on the device."""
     (T, N, I), H = train.xs.shape, args.hidden_size
     network = 4 * (I * H + H * H) + T * args.batch_size * H
-    order = 2 * args.epochs * N  # of integers of 64 bits
+    order = 2 * args.epochs * N  # 64-bit integers
     what = "each seed's parameters, their gradient, its two moments, states and order of sequences"
     require_memory(args.seeds * (network + order), what, OPTIONS_OF_SIZE)
 
@@ -186,13 +186,13 @@ def run(name: str, args: argparse.Namespace, train: Sequences, test: Sequences) 
 
 
 def confusion(predicted: np.ndarray, test: Sequences) -> np.ndarray:
-    """`[O, O]`: how often, over all seeds, a class (row) is told as another (column)."""
+    """`[O, O]`: how often, over all seeds, a class (row) is predicted as another (column)."""
     O = len(test.classes)
     pairs = test.labels * O + predicted
     return np.bincount(pairs.ravel(), minlength=O * O).reshape(O, O)
 
 
-# --- what it leaves behind -----------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------
 
 
 def mean_and_error(accuracies: Any) -> tuple[float, float]:
@@ -203,7 +203,7 @@ def mean_and_error(accuracies: Any) -> tuple[float, float]:
 
 
 def table(records: list[dict[str, Any]], part: str) -> str:
-    """Markdown: a row per model."""
+    """Make a Markdown table with a row per model."""
     header = ["model", f"accuracy, {part} part", "standard error", "seeds", "seconds"]
     lines = [header, ["---"] * len(header)]
     for record in records:
@@ -216,12 +216,12 @@ def table(records: list[dict[str, Any]], part: str) -> str:
 
 
 def best_of(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The record of the highest accuracy after the last epoch."""
+    """The record with the highest accuracy after the last epoch."""
     return max(records, key=lambda record: np.mean(record["accuracies"][-1]))
 
 
 def draw(records: list[dict[str, Any]], classes: list[str], part: str, path: Path) -> None:
-    """Loss and errors by epoch, mean and range of the seeds, and the best model's mistakes."""
+    """Plot loss and errors by epoch (mean and range over seeds), and the best model's errors."""
     figure = Figure(figsize=(16, 4.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for record in records:
@@ -242,7 +242,9 @@ def draw(records: list[dict[str, Any]], classes: list[str], part: str, path: Pat
     best = best_of(records)
     counts = np.array(best["confusion"])
     mistakes = np.where(np.eye(len(counts), dtype=bool), 0, counts)
-    right.imshow(mistakes, cmap="Reds", vmax=2 * max(1, mistakes.max()))  # light: text is on it
+    right.imshow(
+        mistakes, cmap="Reds", vmax=2 * max(1, mistakes.max())
+    )  # light, because text is on it
     for (i, j), count in np.ndenumerate(counts):
         if count:
             right.text(j, i, count, ha="center", va="center", color="gray" if i == j else "black")
@@ -257,7 +259,7 @@ def draw(records: list[dict[str, Any]], classes: list[str], part: str, path: Pat
 def write(
     args: argparse.Namespace, records: list[dict[str, Any]], classes: list[str], part: str
 ) -> None:
-    """All figures, the table, the picture."""
+    """Write all results, the table, and the plot."""
     options = {k: v if isinstance(v, int | float | list) else str(v) for k, v in vars(args).items()}
     result = {"part": part, "options": options, "records": records}
     (args.out / "japanese_vowels.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -269,9 +271,9 @@ def write(
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],  # there is none with python -OO
+        description=(__doc__ or "").split("\n\n")[0],  # None with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("out/japanese_vowels"), help="directory")
@@ -291,7 +293,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, 1 after bad input, 130 after Ctrl-C."""
+    """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     args = parse(argv)
     part = "validation" if args.validate else "test"
     try:

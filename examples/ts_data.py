@@ -1,8 +1,8 @@
-"""Sequences of different lengths with one label each: the `.ts` format, read and padded.
+"""Read and pad `.ts` files: sequences of different lengths with one label each.
 
-After comments (#) and a head (@, of which @classLabel names the classes) comes @data, and then a
-line per sequence: its channels, and last its label, with ":" between them; in a channel the values
-of all steps, with "," between them.
+A file has comments (#), a header (@; @classLabel lists the classes), @data, and then one line per
+sequence: its channels and its label, separated by ":". A channel is the values of all steps,
+separated by ",".
 """
 
 from importlib.metadata import PackageNotFoundError, distribution
@@ -15,7 +15,7 @@ from jrnn.checks import refuse
 
 
 class Sequences(NamedTuple):
-    """N labelled sequences, with zeros behind their ends."""
+    """N labelled sequences, padded with zeros."""
 
     xs: np.ndarray  # [T, N, I] float32
     lengths: np.ndarray  # [N] int32
@@ -23,13 +23,13 @@ class Sequences(NamedTuple):
     classes: list[str]
 
     def take(self, chosen: np.ndarray) -> "Sequences":
-        """Some of them, by a mask or by numbers."""
+        """Select sequences by a mask or by numbers."""
         xs, lengths, labels, classes = self
         return Sequences(xs[:, chosen], lengths[chosen], labels[chosen], classes)
 
 
 def installed_data(name: str) -> Path:
-    """The folder of a data set that the package aeon carries; aeon itself is not imported."""
+    """The folder of a data set in the package aeon; aeon is not imported."""
     try:
         folder = distribution("aeon").locate_file(f"aeon/datasets/data/{name}")
     except PackageNotFoundError:
@@ -39,7 +39,7 @@ def installed_data(name: str) -> Path:
 
 
 def read_ts(path: Path) -> Sequences:
-    """The sequences of a file, padded to the longest."""
+    """Read the sequences of a file, padded to the longest."""
     head, _, body = path.read_text().partition("@data\n")
     declared = [line.split()[2:] for line in head.splitlines() if line.startswith("@classLabel")]
     lines = [line for line in body.splitlines() if line.strip()]
@@ -61,7 +61,7 @@ def read_ts(path: Path) -> Sequences:
 
 
 def _sequence(line: str) -> tuple[np.ndarray, str]:
-    """`[T, I]` (`[0, 0]` where the channels have not the same steps), and the label."""
+    """`[T, I]` (`[0, 0]` if the channels differ in length), and the label."""
     *channels, label = line.split(":")
     values = [channel.split(",") for channel in channels]
     if len({len(channel) for channel in values}) != 1:

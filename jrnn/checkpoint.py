@@ -1,16 +1,16 @@
-"""Checkpoints of a training run: what is written, what is believed, what is put back.
+"""Write, verify and restore checkpoints of a training run.
 
-A checkpoint is a directory, named by its step. orbax-checkpoint writes it in the background, beside
-its place, and renames it once all of it is on the disk: a run that is killed meanwhile has the ones
-before it, and so has one whose disk is full; what was written of it then is removed. It holds
+A checkpoint is a directory, named by its step. orbax-checkpoint writes it in the background to a
+temporary directory and renames that when it is complete. If the run is killed or the disk is full,
+the earlier checkpoints remain, and the incomplete one is removed. A checkpoint contains
 
-    state       every array of the state by its path, a random key as its data
-    manifest    whatever JSON can hold, the shapes and dtypes, and the SHA-256 of all of that and
-                of the arrays, which what is read back must have: it is bit for bit what was
-                written, or it is refused
+    state       every array of the state by its path; for a random key its data
+    manifest    a JSON object of the caller, shapes and dtypes, and the SHA-256 of all of that and
+                of the arrays. On load the SHA-256 must match, so a checkpoint is either bit for bit
+                what was written, or refused.
 
-Of several processes the first one writes and reads, for all of them: a checkpoint knows of no
-devices, and a run can go on with others than it began with.
+With several processes the first one reads and writes for all. A checkpoint does not depend on
+devices: a run can continue on others.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from jrnn.files import check_utf8
 
 
 class Checkpoint(NamedTuple):
-    """What was read back."""
+    """A checkpoint that was read from disk."""
 
     path: Path
     step: int
@@ -44,28 +44,28 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints in a directory: the last few, and the one with the lowest score.
+    """The checkpoints in a directory: the latest ones, and the one with the lowest score.
 
-    A context manager; when it is left, what is being written gets finished. Every process of a run
-    makes one and calls the same methods in the same order.
+    This is a context manager; on exit it waits until the last checkpoint is written. Every process
+    of a run must create one and call the same methods in the same order.
     """
 
     def __init__(self, directory: str | PathLike[str], *, keep: int = 3) -> None:
-        """Make the directory, and remove what killed runs left unfinished in it.
+        """Create the directory, and remove incomplete checkpoints of killed runs.
 
         Args:
-            directory: where the checkpoints are.
-            keep: how many of the latest stay.
+            directory: the directory of the checkpoints.
+            keep: how many of the latest checkpoints to keep.
 
         Raises:
             ImportError: orbax-checkpoint is missing.
-            OSError: the directory cannot be made or written to.
+            OSError: the directory cannot be created or written to.
             ValueError: `keep` is below 1, or the path of the directory is not UTF-8.
         """
         checks.sizes(keep=keep)
         check_utf8("directory", directory)
         self.directory = Path(directory).resolve()
-        if _writes():
+        if _is_writer():
             self.directory.mkdir(parents=True, exist_ok=True)
             orbax_manager.remove_unfinished(self.directory)
             self._manager = orbax_manager.make(self.directory, keep)
@@ -76,72 +76,72 @@ class Checkpoints:
         """Copy the state to the host, and write it in the background.
 
         Args:
-            step: the number of the checkpoint, above all others; one that is there already stays.
-            state: any pytree of arrays, random keys among them; on several devices or processes.
-            manifest: what JSON can hold.
-            score: lower is better; None where there is none.
+            step: the number of the checkpoint, above all others; an existing one is not replaced.
+            state: any pytree of arrays and random keys, on any devices or processes.
+            manifest: a JSON object.
+            score: lower is better; None for no score.
 
         Raises:
-            OSError: it cannot be written, as far as that is known by now; `wait` knows more. Or
-                the one before it could not. Nothing is left of what could not be.
+            OSError: this checkpoint, as far as known yet, or the previous one could not be written;
+                `wait` reports later failures. Incomplete files are removed.
         """
-        arrays = _to_host(state)  # by every process, for some of it may be elsewhere
-        if not _writes():
+        arrays = _to_host(state)  # by every process, since each may have a part
+        if not _is_writer():
             return
-        content = {"manifest": manifest, "arrays": {k: _kind(x) for k, x in arrays.items()}}
+        content = {"manifest": manifest, "arrays": {k: _spec(x) for k, x in arrays.items()}}
         content = json.loads(json.dumps(content))
         args = orbax_manager.orbax().args
         both = args.Composite(
             state=args.PyTreeSave(arrays),
             manifest=args.JsonSave(content | {"sha256": _sha256(content, arrays)}),
         )
-        if step in self._manager.all_steps():  # a run that stops where it has just saved
+        if step in self._manager.all_steps():  # the run stops at a step that it has saved
             return
         metrics = {"score": float("inf" if score is None else score)}
-        self._reporting(lambda: self._manager.save(step, args=both, metrics=metrics, force=True))
+        self._to_oserror(lambda: self._manager.save(step, args=both, metrics=metrics, force=True))
 
     def wait(self) -> None:
-        """Wait until all is written.
+        """Wait until all checkpoints are written.
 
         Raises:
-            OSError: something could not be written.
+            OSError: a checkpoint could not be written.
         """
-        if _writes():
-            self._reporting(self._manager.wait_until_finished)
+        if _is_writer():
+            self._to_oserror(self._manager.wait_until_finished)
 
-    def _reporting(self, do: Callable[[], Any]) -> None:
+    def _to_oserror(self, do: Callable[[], Any]) -> None:
         try:
             do()
-        except Exception as error:  # whatever orbax and its libraries make of a failed write
+        except Exception as error:  # orbax and its libraries raise many types
             orbax_manager.remove_unfinished(self.directory)
-            self._manager.reload()  # it has counted older ones out, which are still there
+            self._manager.reload()  # it has dropped older ones, which still exist
             message = f"a checkpoint was not written to {self.directory}: {_reason(error)}"
             raise OSError(message) from error
 
     def latest(self, say: Callable[[str], Any] = warnings.warn) -> Checkpoint | None:
-        """The latest whole checkpoint.
+        """Read the latest complete checkpoint.
 
-        One that is not whole, or not as it was written, is renamed to `<step>.refused`, and the
-        one before it is taken.
+        An incomplete or modified checkpoint is renamed to `<step>.refused`, and the previous one
+        is read.
 
         Args:
-            say: is called with a sentence for each that is refused.
+            say: called with a sentence for each refused checkpoint.
 
         Returns:
-            The `Checkpoint`, on every process; None if there is none.
+            The `Checkpoint`, on every process, or None.
 
         Raises:
             OSError: the directory cannot be read or changed.
         """
-        found = self._read_latest(say) if _writes() else None
-        return found if jax.process_count() == 1 else _for_all(self.directory, found)
+        found = self._read_latest(say) if _is_writer() else None
+        return found if jax.process_count() == 1 else _broadcast(self.directory, found)
 
     def _read_latest(self, say: Callable[[str], Any]) -> Checkpoint | None:
         for step in sorted(self._manager.all_steps(), reverse=True):
             path = self.directory / str(step)
             try:
                 return self._read(step, path)
-            except Exception as error:  # whatever orbax and its libraries make of broken files
+            except Exception as error:  # orbax and its libraries raise many types
                 reason = _reason(error)
             refused = path.with_name(f"{step}.refused")
             shutil.rmtree(refused, ignore_errors=True)
@@ -159,16 +159,16 @@ class Checkpoints:
         found = self._manager.restore(step, args=both)
         content, arrays = dict(found.manifest), dict(found.state)
         if content.pop("sha256", None) != _sha256(content, arrays):
-            raise ValueError("another SHA-256 than the one it was written with")
+            raise ValueError("a SHA-256 that does not match")
         return Checkpoint(path, step, arrays, content["manifest"])
 
     def clear(self) -> None:
-        """Remove all of them.
+        """Remove all checkpoints.
 
         Raises:
             OSError: one cannot be removed.
         """
-        for step in self._manager.all_steps() if _writes() else ():
+        for step in self._manager.all_steps() if _is_writer() else ():
             self._manager.delete(step)
 
     def __enter__(self) -> "Checkpoints":
@@ -180,32 +180,32 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not _writes():
+        if not _is_writer():
             return
         try:
             self.wait()
         except OSError as lost:
             if error is None:
                 raise
-            error.add_note(str(lost))  # it is no reason to hide what came first
+            error.add_note(str(lost))  # do not hide the first error
         finally:
             self._manager.close()
 
 
 def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> Any:
-    """The state of a checkpoint, where a fresh state has its arrays; or a part of it.
+    """Restore the state of a checkpoint, or a part of it, to the devices of a fresh state.
 
     Args:
-        checkpoint: of `Checkpoints.latest`.
-        like: a state of the same structure, shapes and dtypes; on any devices.
-        part: the path of what `like` is in the state that was saved, such as "params", of which
-            nothing else is looked at then: to sample takes no optimiser. None is all of it.
+        checkpoint: from `Checkpoints.latest`.
+        like: a state with the same structure, shapes and dtypes, on any devices.
+        part: the path of `like` in the saved state, such as "params"; the rest of the state is
+            ignored, so sampling needs no optimiser. None for the whole state.
 
     Returns:
         The state, on the devices of `like`.
 
     Raises:
-        ValueError: the checkpoint has other arrays, the message names the first; or no such part.
+        ValueError: the checkpoint has other arrays (the message names the first), or no such part.
     """
     name = f"checkpoint {checkpoint.path}"
     wanted, found = dict(named_leaves(like)), checkpoint.arrays
@@ -216,11 +216,11 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
             came = ", ".join(sorted({key.partition(".")[0] for key in checkpoint.arrays}))
             checks.refuse(name, f"a part {part}", came, "The part is a path in what was saved.")
     for key in sorted(wanted.keys() | found.keys()):
-        expected, came = _kind_of(wanted.get(key)), _kind_of(found.get(key))
+        expected, came = _describe(wanted.get(key)), _describe(found.get(key))
         if expected != came:
             repair = "It is of another model or optimiser: give the options that it was made with."
             checks.refuse(f"{name}, {key}", expected, came, repair)
-    put = [_put(found[key], leaf) for key, leaf in wanted.items()]
+    put = [_device_put(found[key], leaf) for key, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), put)
 
 
@@ -228,12 +228,12 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
 
 
 def _data(x: Any) -> Any:
-    """The array itself; of random keys their data."""
+    """The array itself, or the data of a random key."""
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def _to_host(state: Any) -> dict[str, np.ndarray]:
-    """Every array as a whole, whichever processes have it."""
+    """Every array as a whole, gathered from all processes."""
     named = {name: _data(x) for name, x in named_leaves(state)}
     return {
         name: np.asarray(x)
@@ -243,19 +243,21 @@ def _to_host(state: Any) -> dict[str, np.ndarray]:
     }
 
 
-def _put(array: np.ndarray, like: Any) -> Any:
-    """The array on the devices of another, each of which takes its part."""
+def _device_put(array: np.ndarray, like: Any) -> Any:
+    """Put an array on the devices of `like`, with its sharding."""
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_put(array, _data(like)), impl=jax.random.key_impl(like))
+        return jax.random.wrap_key_data(
+            _device_put(array, _data(like)), impl=jax.random.key_impl(like)
+        )
     return jax.make_array_from_callback(array.shape, like.sharding, lambda part: array[part])
 
 
-def _kind(x: Any) -> list[Any]:
+def _spec(x: Any) -> list[Any]:
     return [list(x.shape), str(x.dtype)]
 
 
-def _kind_of(x: Any) -> str:
-    """Of an array or none, in words."""
+def _describe(x: Any) -> str:
+    """Describe an array or None in words."""
     return "no such array" if x is None else checks.describe(_data(x))
 
 
@@ -273,18 +275,18 @@ def _sha256(content: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
 # --- processes -----------------------------------------------------------------------------------
 
 
-def _writes() -> bool:
+def _is_writer() -> bool:
     return jax.process_index() == 0
 
 
-def _for_all(directory: Path, found: Checkpoint | None) -> Checkpoint | None:
-    """What the first process has read, on every process."""
+def _broadcast(directory: Path, found: Checkpoint | None) -> Checkpoint | None:
+    """Broadcast the checkpoint that the first process has read to all processes."""
     head = None
     if found is not None:
-        head = [found.step, found.manifest, {k: _kind(x) for k, x in found.arrays.items()}]
+        head = [found.step, found.manifest, {k: _spec(x) for k, x in found.arrays.items()}]
     text = np.frombuffer(json.dumps(head).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.array(text.size)))
-    text = text if found is not None or _writes() else np.zeros(size, np.uint8)
+    text = text if found is not None or _is_writer() else np.zeros(size, np.uint8)
     head = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(text)).tobytes())
     if head is None:
         return None
@@ -293,7 +295,7 @@ def _for_all(directory: Path, found: Checkpoint | None) -> Checkpoint | None:
     arrays = {
         name: np.asarray(
             multihost_utils.broadcast_one_to_all(
-                mine.get(name, np.zeros(shape, jnp.dtype(dtype)))  # the first process' counts
+                mine.get(name, np.zeros(shape, jnp.dtype(dtype)))  # process 0 provides the values
             )
         )
         for name, (shape, dtype) in kinds.items()

@@ -1,19 +1,20 @@
-"""Where the gradient goes: its size by lag, by step, and by direction.
+"""Measure the gradient by lag, by step and by direction.
 
-The loss of step t alone reaches back through the states by the chain rule, one step per lag l:
+By the chain rule, the loss of step t has these gradients with respect to earlier states (lag l):
 
     e_t,0   = dhs_t = dJ/do_t w_ho^T                       = dJ_t/dh_t              (8)
     e_t,l+1 = (phi'(h_{t-l}) * e_t,l) w_hh^T               = dJ_t/dh_{t-l-1}
 
-which is one summand of (9). All t go back together, so that a lag is one matmul of [T*B, H] by
-[H, H], and row k of the array holds what has arrived at h_k, e_{k+l},l: a step back is a shift by
-one row. All losses together leave, in the weights that step k used,
+This is one summand of (9). All t are processed together, so each lag takes one matmul of [T*B, H]
+by [H, H]. Row k of the array holds e_{k+l},l, the gradient with respect to h_k, so the next lag is
+a shift by one row. The sum over all losses gives the weight gradient of step k:
 
     delta_k = phi'(h_k) * (dhs_k + delta_{k+1} w_hh^T)                              (9)
     dw_hh   = sum_k h_{k-1}^T delta_k                                              (11)
 
-Forwards, a small change of h_{t-1} becomes J_t = dh_t/dh_{t-1} = diag(phi'(h_t)) w_hh^T, as (out,
-in), times that change. The exponents of its growth are those of Q_t R_t = J_t Q_{t-1}:
+In the forward direction, step t multiplies a small change of h_{t-1} by the Jacobian with axes
+(out, in), J_t = dh_t/dh_{t-1} = diag(phi'(h_t)) w_hh^T. With Q_t R_t = J_t Q_{t-1} (a QR
+decomposition), the Lyapunov exponents are
 
     lambda_i = mean over t of log |R_t,ii|
 
@@ -31,15 +32,15 @@ import numpy as np
 from jax import lax
 
 from jrnn import checks
+from jrnn._rnn import rnn
 from jrnn.arrays import ArrayLike, InputsAre
-from jrnn.cell import Activation, ActivationName, derivative
+from jrnn.cells.elman import Activation, ActivationName, derivative
 from jrnn.derivation.forward import Trajectory, trajectory
-from jrnn.rnn import rnn
 from jrnn.types import ReadoutParams, RNNParams
 
 
 class GradientFlow(NamedTuple):
-    """What `gradient_flow` measures; T steps, lags 0 to L."""
+    """The result of `gradient_flow` for T steps and lags 0 to L."""
 
     lags: jax.Array  # [L+1] l
     percentiles: jax.Array  # [3, L+1] the 10th, 50th and 90th of ||dJ_t/dh_{t-l}|| over t and b
@@ -58,11 +59,11 @@ def gradient_flow(
     max_lag: int = 200,
     inputs: InputsAre | None = None,
 ) -> GradientFlow:
-    """How large the gradient of one step's loss is l steps earlier, and how much each step learns.
+    """Measure gradient norms by lag, and the contribution of each step to dw_hh.
 
-    dJ_t/dh_{t-l} is a total derivative, by (8) and the recursion of this file; a curve that falls
-    with the lag is a vanishing gradient, one that rises an exploding one. Steps of weight 0 have no
-    loss of their own, and h_0 and what is before it are no steps: neither is in the percentiles.
+    dJ_t/dh_{t-l} is a total derivative, by (8) and the recursion of this file. If the curve falls
+    with the lag, gradients vanish; if it rises, they explode. The percentiles exclude losses of
+    weight 0, h_0, and lags beyond the start of the sequence.
 
     Args:
         rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None. Half precision is computed in
@@ -71,23 +72,23 @@ def gradient_flow(
         xs: `[T, I]` or `[T, B, I]` inputs, or `[T]` or `[T, B]` token ids.
         labels: `[T]` or `[T, B]` ids, or `[T, O]` or `[T, B, O]` floats.
         h0: None (zeros), `[H]` or `[B, H]`.
-        weights: m, `[T]` or `[T, B]`, `[]` or None (ones); a part of each J_t, so 1/N for a mean.
+        weights: m, `[T]` or `[T, B]`, `[]` or None (ones); J_t includes it, so use 1/N for a mean.
         activation: as in `jrnn.rnn`.
-        max_lag: L, or T - 1 where that is less. The work is that of L matmuls of `[T*B, H]` by
-            `[H, H]`, the memory some arrays of `[T, B, H]`.
+        max_lag: L, at most T - 1. The cost is L matmuls of `[T*B, H]` by `[H, H]` and the memory
+            of some arrays `[T, B, H]`.
         inputs: as in `jrnn.rnn_cross_entropy`.
 
     Returns:
         `GradientFlow` of `lags [L+1]`, `percentiles [3, L+1]` and `uses [T]`. A percentile is NaN
-        where no loss has that lag, and where a norm is NaN.
+        if no loss has that lag, or if a norm is NaN.
 
     Raises:
-        ValueError: as `jrnn.rnn` and `jrnn.softmax_cross_entropy`, a readout of other states, a
-            `max_lag` that is no integer >= 0.
+        ValueError: as `jrnn.rnn` and `jrnn.softmax_cross_entropy`; a readout for another H; a
+            `max_lag` that is not an integer >= 0.
     """
     xs = _loss_arguments(rnn_params, readout_params, xs, labels, h0, weights, inputs)
     arguments = (rnn_params, readout_params, xs, labels, h0, weights)
-    derivative(activation)  # refuses an unknown one
+    derivative(activation)  # refuses an unknown activation
     _integer("max_lag", max_lag, 0, np.inf, "Lag 0 is dJ_t/dh_t itself.")
     lags = min(int(max_lag), xs.shape[0] - 1) + 1
     return _gradient_flow(*arguments, activation=activation, lags=lags)
@@ -125,7 +126,7 @@ def influence(
     weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> jax.Array:
-    """How much the loss of each step depends on each state of one sequence, by (8) and (9).
+    """Measure how much each loss depends on each state of one sequence, by (8) and (9).
 
     Args:
         rnn_params: as in `gradient_flow`.
@@ -137,11 +138,11 @@ def influence(
         activation: as in `jrnn.rnn`.
 
     Returns:
-        `[T, T]`: entry `[t, k]` is ||dJ_{t+1}/dh_{k+1}||, rows and columns counted from 0 and
-        steps from 1; zero above the diagonal, where the state is later than the loss.
+        `[T, T]`: entry `[t, k]` is ||dJ_{t+1}/dh_{k+1}|| (indices count from 0, steps from 1). It
+        is zero above the diagonal, where the state is later than the loss.
 
     Raises:
-        ValueError: as `gradient_flow`, and a batch.
+        ValueError: as `gradient_flow`; a batch.
     """
     arguments = (rnn_params, readout_params, xs, labels, h0, weights)
     checks.one_sequence(xs)
@@ -173,27 +174,27 @@ def lyapunov_exponents(
     warmup: int = 0,
     activation: ActivationName | Activation = "tanh",
 ) -> jax.Array:
-    """How fast small changes of the state grow or shrink along the trajectory of one sequence.
+    """Compute how fast small changes of the state grow or shrink along one sequence.
 
-    The loss has no part in them. Below 0, the state forgets where it came from; above 0, it is
-    chaotic. The work is that of T QR decompositions of `[H, n]`; phi' is that of (9).
+    The exponents do not depend on the loss. If the largest is below 0, the state forgets its past;
+    above 0, it is chaotic. The cost is T QR decompositions of `[H, n]`; phi' is that of (9).
 
     Args:
         rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None. Half precision is computed in
             float32.
-        xs: `[T, I]` inputs or `[T]` token ids; several sequences by `jax.vmap`.
+        xs: `[T, I]` inputs or `[T]` token ids; use `jax.vmap` for several sequences.
         h0: None (zeros) or `[H]`.
         n: the number of exponents, at most H.
-        warmup: steps at the start that are left out of the mean, while the directions settle.
+        warmup: the number of first steps to exclude from the mean, while the directions converge.
         activation: as in `jrnn.rnn`.
 
     Returns:
-        `[n]`: the leading exponents, natural logarithms per step, the largest first (but for
-        noise in a short mean). -inf for a direction that a step loses, as where phi' is 0; NaN
-        where the states themselves leave the floating range.
+        `[n]`: the leading exponents, natural logarithms per step, the largest first (up to noise
+        in a short mean). -inf for a direction that a step maps to 0, for example where phi' is 0;
+        NaN if the states overflow.
 
     Raises:
-        ValueError: as `jrnn.rnn`, a batch, n outside 1..H, warmup outside 0..T-1.
+        ValueError: as `jrnn.rnn`; a batch; n outside 1..H; warmup outside 0..T-1.
     """
     checks.one_sequence(xs)
     checks.rnn_arguments(rnn_params, xs, h0)
@@ -216,7 +217,7 @@ def _lyapunov_exponents(*arguments: Any, n: int, activation: Any) -> jax.Array:
         rounding = np.finfo(left.dtype).eps * _norm(changes, 0)
         return q, jnp.log(jnp.where(left <= rounding, 0, left))  # a lost direction: -inf
 
-    # Directions at random: unit vectors could all lie in an invariant subspace and stay there.
+    # Random directions: unit vectors could all stay in an invariant subspace.
     first = jax.random.normal(jax.random.key(0), (hs.shape[1], n), hs.dtype)
     _, logs = lax.scan(step, jnp.linalg.qr(first)[0], derivative(activation)(hs))
     settled = (jnp.arange(len(logs), dtype=jnp.int32) >= warmup)[:, None]
@@ -224,11 +225,11 @@ def _lyapunov_exponents(*arguments: Any, n: int, activation: Any) -> jax.Array:
     return jnp.where(jnp.isfinite(hs).all(), mean, jnp.nan)
 
 
-# --- what they share -----------------------------------------------------------------------------
+# --- shared --------------------------------------------------------------------------------------
 
 
 def _losses(*arguments: Any, activation: Any) -> tuple[jax.Array, Trajectory, jax.Array]:
-    """w_hh, the trajectory, and `[T]` or `[T, B]`: whether a step has a loss of its own."""
+    """w_hh, the trajectory, and a mask `[T]` or `[T, B]` of the steps with a loss."""
     rnn_params, *data, weights = _at_least_float32(arguments)
     steps = trajectory(rnn_params, *data, weights=weights, activation=activation)
     counted = jnp.asarray(True) if weights is None else weights.astype(bool)
@@ -236,24 +237,24 @@ def _losses(*arguments: Any, activation: Any) -> tuple[jax.Array, Trajectory, ja
 
 
 def _one_step_back(e: jax.Array, dphis: jax.Array, w_hh: jax.Array) -> jax.Array:
-    """e_t,l to e_t,l+1, both in the rows of the states that they have arrived at."""
+    """e_t,l+1 from e_t,l; row k belongs to h_k in both."""
     return _shift((dphis * e) @ w_hh.T)
 
 
 def _shift(rows: jax.Array) -> jax.Array:
-    """Row k + 1 to row k; row 1 leaves for h_0, which nobody asks for, and row T gets zeros."""
+    """Move row k + 1 to row k, drop row 1 (it belongs to h_0), and fill row T with zeros."""
     return jnp.concatenate([rows[1:], jnp.zeros_like(rows[:1])])
 
 
 def _norm(x: jax.Array, axis: int | None = None) -> jax.Array:
-    """The Euclidean norm, scaled: the square of 1e-20 is zero in float32, and flows get smaller."""
+    """The Euclidean norm, scaled, because the square of 1e-20 underflows in float32."""
     top = jnp.abs(x).max(axis, keepdims=True)
     top = jnp.where((top >= np.finfo(x.dtype).tiny) & jnp.isfinite(top), top, 1)
     return top.squeeze(axis) * jnp.sqrt(jnp.square(x / top).sum(axis))
 
 
 def _percentiles(norms: jax.Array, counted: jax.Array) -> jax.Array:
-    """The 10th, 50th and 90th of those that count, linear between two ranks (as NumPy's)."""
+    """The 10th, 50th and 90th percentile of the counted norms, interpolated as in NumPy."""
     ranked = jnp.sort(jnp.where(counted, norms, jnp.inf).ravel())  # NaN comes last
     count = counted.sum(dtype=jnp.int32)
     rank = jnp.asarray([0.1, 0.5, 0.9], norms.dtype) * (count - 1).astype(norms.dtype)
@@ -268,7 +269,7 @@ def _at_least_float32(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype in halves else x, tree)
 
 
-# --- what they refuse ----------------------------------------------------------------------------
+# --- argument checks -----------------------------------------------------------------------------
 
 
 def _loss_arguments(
@@ -280,8 +281,9 @@ def _loss_arguments(
     weights: Any,
     inputs: InputsAre | None = None,
 ) -> Any:
-    """xs as they are read."""
+    """Check the arguments of a loss; return xs as ids or features."""
     batch = checks.of_a_batch(labels, weights)
+    checks.input_weights(rnn_params)
     xs = checks.rnn_arguments(rnn_params, xs, h0, reading=inputs, of_a_batch=batch)
     checks.objective_arguments(rnn_params, readout_params, xs, labels, weights)
     return xs

@@ -1,13 +1,13 @@
-"""How to get a package that only a part of jrnn needs; an extra of pyproject.toml brings it."""
+"""Installation hints for optional packages, which are extras in pyproject.toml."""
 
 
 def install(extra: str) -> str:
-    """What an error says of a package that is missing.
+    """The hint in an error about a missing package.
 
     Args:
-        extra: the extra of jrnn that brings it.
+        extra: the extra of jrnn that installs the package.
 
     Returns:
-        The command, and where it works: jrnn is on no package index.
+        The command, and where to run it: jrnn is not on a package index.
     """
     return f"pip install -e '.[{extra}]', in the clone of jrnn, brings it"

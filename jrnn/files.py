@@ -1,4 +1,4 @@
-"""Files that are whole or not there, errors that name them, and paths that are the same to C++."""
+"""Atomic writes, OSErrors that name the file, and a check of paths for C++ libraries."""
 
 import contextlib
 import os
@@ -11,14 +11,14 @@ from jrnn import checks
 
 @contextlib.contextmanager
 def naming(path: str | PathLike[str], doing: str = "") -> Iterator[None]:
-    """Name a file in the OSErrors of what is done to it: of a read or a write they do not.
+    """Add a path to OSErrors: those of a read or a write do not name the file.
 
     Args:
-        path: the file, or the directory of one without a name.
-        doing: what is added to the reason.
+        path: the file, or the directory of an unnamed file.
+        doing: text that is added to the reason.
 
     Raises:
-        OSError: of the same number; the message names the file.
+        OSError: with the same errno; the message names the file.
     """
     try:
         yield
@@ -28,15 +28,15 @@ def naming(path: str | PathLike[str], doing: str = "") -> Iterator[None]:
 
 
 def write_whole(path: str | PathLike[str], content: bytes) -> None:
-    """Write a file; an older one at `path` stays until all of the new one is on the disk.
+    """Write a file atomically: an older one at `path` stays until the new one is on the disk.
 
     Args:
-        path: the file. Of a symbolic link, the file that it names is replaced.
-        content: all of it.
+        path: the file. For a symbolic link, its target is replaced.
+        content: the content of the file.
 
     Raises:
-        OSError: it cannot be written; the message names the file. An older one is as it was, and
-            nothing is left beside it.
+        OSError: it cannot be written; the message names the file. An older file is unchanged, and
+            no temporary file is left.
     """
     target = Path(os.path.realpath(path))
     unfinished = target.with_name(f"{target.name}.unfinished")
@@ -52,20 +52,20 @@ def write_whole(path: str | PathLike[str], content: bytes) -> None:
 
 
 def check_utf8(argument: str, path: str | PathLike[str]) -> None:
-    """Refuse a path that is not UTF-8: libraries in C++ take it for another, or for none.
+    """Refuse a path that is not UTF-8: C++ libraries would use another path or fail.
 
     Args:
-        argument: what the message calls it.
-        path: a file or directory; it counts as the absolute path that it is.
+        argument: the name of the path in the message.
+        path: a file or directory; its absolute path is checked.
 
     Raises:
-        ValueError: its bytes in the file system are no UTF-8, or mean other characters there.
+        ValueError: its bytes in the file system are not UTF-8, or decode to other characters.
     """
     absolute = os.path.realpath(path)
     try:
         if absolute.encode() == os.fsencode(absolute):
             return
-    except UnicodeEncodeError:  # bytes that are no characters; characters that have no bytes
+    except UnicodeEncodeError:  # undecodable bytes or unencodable characters
         pass
-    repair = "Take one of ASCII characters, or a locale of UTF-8, such as LC_ALL=C.UTF-8."
+    repair = "Use ASCII characters only, or a UTF-8 locale such as LC_ALL=C.UTF-8."
     checks.refuse(argument, "a path in UTF-8", ascii(absolute), repair)

@@ -1,15 +1,15 @@
-"""Initialisers of weights that `jax.nn.initializers` lacks, for `jrnn.init_rnn`.
+"""Weight initialisers for `jrnn.init_rnn` that `jax.nn.initializers` does not have.
 
     identity            w_hh = s 1                                  Le, Jaitly & Hinton 2015
     spectral_radius     w_hh = r G / rho(G),    G_ij ~ N(0, 1)      Jaeger 2001
     hidden_uniform      w_ij ~ U(-1/sqrt(H), 1/sqrt(H))             torch.nn.RNN
 
-rho(G) is the largest absolute value of an eigenvalue of G. It comes from Gelfand's formula
+rho(G) is the largest absolute value of an eigenvalue of G. Gelfand's formula gives it,
 
     rho(G) = lim ||G^k||^(1/k)          with k = 1, 2, 4, 8, ...
 
-which takes matmuls only, so that it runs on every device, under `jit` and under `vmap` (a TPU has
-no eigenvalues of matrices that are not symmetric).
+It needs only matmuls, so it runs on every device, under `jit` and under `vmap`. (A TPU cannot
+compute eigenvalues of non-symmetric matrices.)
 """
 
 from typing import Any
@@ -23,10 +23,10 @@ from jrnn.arrays import Initializer, wide
 
 
 def identity(scale: float = 1.0) -> Initializer:
-    """A multiple of the identity: with relu and a bias of 0, a state that is kept (the IRNN).
+    """A multiple of the identity (IRNN): with relu and a bias of 0 the state persists.
 
     Le, Jaitly & Hinton, A simple way to initialize recurrent networks of rectified linear units,
-    2015 (arXiv 1504.00941). They take 1, or 0.01 where only the near past counts.
+    2015 (arXiv 1504.00941). They use 1, or 0.01 if only the recent past matters.
 
     Args:
         scale: s, any finite number.
@@ -35,8 +35,8 @@ def identity(scale: float = 1.0) -> Initializer:
         `(key, shape, dtype) -> array` for a `shape` of [H, H]; the key is not used.
 
     Raises:
-        ValueError: a scale that is not a finite number; of what is returned, a shape that is not
-            [H, H] or a dtype that is not floating.
+        ValueError: a scale that is not a finite number; from the returned function, a shape that is
+            not [H, H] or a dtype that is not floating.
     """
     checks.number("scale", scale)
 
@@ -49,22 +49,22 @@ def identity(scale: float = 1.0) -> Initializer:
 
 
 def spectral_radius(radius: float) -> Initializer:
-    """A Gaussian matrix, rescaled so that its largest eigenvalue has this absolute value.
+    """A Gaussian matrix, scaled so that the absolute value of its largest eigenvalue is `radius`.
 
     Jaeger, The "echo state" approach to analysing and training recurrent neural networks, GMD
-    report 148, 2001. The radius of the matrix itself is exact, up to the rounding of its dtype,
-    and not merely that of the law of large matrices, which dividing by sqrt(H) would give. With
-    H = 1 it is `radius` or `-radius`, as the draw has the sign.
+    report 148, 2001. The spectral radius of each matrix is exact up to rounding; dividing by
+    sqrt(H) would be right only in the limit of large H. With H = 1 the result is `radius` or
+    `-radius`, with the sign of the draw.
 
     Args:
-        radius: r > 0; below 1 and with tanh, the past is forgotten at last.
+        radius: r > 0. With r < 1 and tanh the network eventually forgets the past.
 
     Returns:
         `(key, shape, dtype) -> array` for a `shape` of [H, H].
 
     Raises:
-        ValueError: a radius that is not a finite number above 0; of what is returned, a shape that
-            is not [H, H] or a dtype that is not floating.
+        ValueError: a radius that is not a finite number above 0; from the returned function, a
+            shape that is not [H, H] or a dtype that is not floating.
     """
     checks.number("radius", radius, above=0)
 
@@ -78,10 +78,10 @@ def spectral_radius(radius: float) -> Initializer:
 
 
 def hidden_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = None) -> jax.Array:
-    """Uniform from -1/sqrt(H) to 1/sqrt(H), H the last axis: what torch draws, of w_ih as of w_hh.
+    """Uniform from -1/sqrt(H) to 1/sqrt(H), with H the last axis: torch's w_ih and w_hh.
 
     torch.nn.RNN's documentation: "initialized from U(-sqrt(k), sqrt(k)) where k = 1/hidden_size".
-    It draws its two biases likewise; that of `jrnn.init_rnn` is 0.
+    Its two biases are drawn in the same way; the bias of `jrnn.init_rnn` is 0.
 
     Args:
         key: a JAX random key.
@@ -102,10 +102,10 @@ def hidden_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = None) ->
 
 
 def _spectral_radius(g: jax.Array) -> jax.Array:
-    """Gelfand's formula. What ||G^k||^(1/k) is off by falls as c/k, below rounding at the end."""
+    """Gelfand's formula. The error of ||G^k||^(1/k) falls as c/k, finally below rounding."""
 
     def square(carry: tuple[jax.Array, jax.Array], one_over_k: jax.Array) -> Any:
-        power, log_rho = carry  # G^(k/2) over its norm
+        power, log_rho = carry  # G^(k/2) divided by its norm
         power = jnp.matmul(power, power, precision="highest")
         norm = jnp.linalg.norm(power)
         return (power / norm, log_rho + one_over_k * jnp.log(norm)), None

@@ -1,4 +1,4 @@
-"""Weights from and to other libraries, as plain arrays; none of the libraries is imported.
+"""Convert weights from and to other libraries, as plain arrays, without importing them.
 
                  w_ih                 w_hh                   b_h
     torch        weight_ih_l0^T       weight_hh_l0^T         bias_ih_l0 + bias_hh_l0
@@ -7,11 +7,11 @@
     haiku        linear/w             linear_1/w             linear/b + linear_1/b
     keras        kernel               recurrent_kernel       bias
 
-The activation is not among the weights: haiku's is relu, by default that of the others tanh. flax's
-`residual=True` is another network. Weights come in as JAX, NumPy or torch arrays and keep their
-dtype (float64 in JAX's 64-bit mode only); a gradient through a `from_` function is that of the
-other library, entry by entry. Out goes one bias: where there are two, the second is 0, and should
-be frozen there, or both learn and their sum moves twice as far.
+The activation is not part of the weights: haiku uses relu, the others tanh by default. flax's
+`residual=True` is a different network. `from_` functions accept JAX, NumPy or torch arrays and keep
+their dtype (float64 in JAX's 64-bit mode only); a gradient through them has the entries of the
+other library. `to_` functions return one bias; if the other library has two, the second is 0.
+Freeze it there: otherwise both learn, and their sum changes twice as fast.
 """
 
 import re
@@ -26,30 +26,30 @@ from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.types import RNNParams
 
-Layer = tuple[RNNParams, RNNParams | None]  # forward, and backward if it reads in both directions
+Layer = tuple[RNNParams, RNNParams | None]  # (forward, backward or None)
 
 _TORCH = "Give the state dict of an nn.RNN alone: model.rnn.state_dict()."
 _LINEN = 'Give those of the SimpleCell alone: variables["params"]["cell"] of an nn.RNN.'
 _NNX = "Give those of the SimpleCell alone: nnx.state(rnn.cell) of an nnx.RNN."
 _HAIKU = "Give the parameters that hk.transform made, and the path of the VanillaRNN as module."
-_KERAS = "Give layer.get_weights() of a SimpleRNN; a Bidirectional has those of two, one by one."
+_KERAS = "Give layer.get_weights() of a SimpleRNN; convert the two of a Bidirectional separately."
 
 
 def from_torch(state_dict: Mapping[str, Any]) -> list[Layer]:
-    """The layers of a `torch.nn.RNN`.
+    """Convert the state dict of a `torch.nn.RNN`.
 
     Args:
-        state_dict: for each layer n `weight_ih_ln [H, I]` (`[H, 2 H]` on top of two directions),
-            `weight_hh_ln [H, H]` and, unless it was made with `bias=False`, `bias_ih_ln [H]` and
-            `bias_hh_ln [H]`; the same with `_reverse`, if it reads in both directions.
+        state_dict: for each layer n `weight_ih_ln [H, I]` (`[H, 2 H]` above a bidirectional layer),
+            `weight_hh_ln [H, H]` and, unless `bias=False`, `bias_ih_ln [H]` and `bias_hh_ln [H]`;
+            the same names with `_reverse` if it is bidirectional.
 
     Returns:
-        For each layer a pair: the `RNNParams` of the forward direction, and of the backward one or
-        None. A layer in one direction is `[(params, None)]`.
+        One pair per layer: the `RNNParams` of the forward direction, and those of the backward
+        direction or None. One unidirectional layer is `[(params, None)]`.
 
     Raises:
         ValueError: an entry that is missing, unknown (such as `weight_hr_l0`, a projection), of
-            another shape (an LSTM's has 4 H rows, a GRU's 3 H) or of a dtype of its own.
+            another shape (an LSTM has 4 H rows, a GRU 3 H) or of a different dtype.
     """
     checks.mapping("state_dict", state_dict, _TORCH)
     found = [m for m in map(_TORCH_ENTRY.fullmatch, map(str, state_dict)) if m]
@@ -73,34 +73,34 @@ def from_torch(state_dict: Mapping[str, Any]) -> list[Layer]:
 
 
 def to_torch(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
-    """The state dict of a `torch.nn.RNN`: `load_state_dict` takes it as tensors.
+    """Convert to the state dict of a `torch.nn.RNN`, for `load_state_dict` (as tensors).
 
     Args:
-        layers: as `from_torch` returns them: `[(params, None)]` for one layer in one direction.
+        layers: as returned by `from_torch`: `[(params, None)]` for one unidirectional layer.
 
     Returns:
-        NumPy arrays by name, as in `from_torch`; without biases where every `b_h` is None.
+        NumPy arrays by name, as in `from_torch`; without biases if every `b_h` is None.
 
     Raises:
-        ValueError: something else than pairs of `RNNParams`, or parameters that do not make one
-            `nn.RNN`: layers of different H, some in one direction or without a bias.
+        ValueError: not a list of pairs of `RNNParams`, or layers that do not form one `nn.RNN`:
+            their H, directions or biases differ.
     """
     checks.layers(layers, RNNParams)
     state_dict: dict[str, np.ndarray] = {}
     for n, layer in enumerate(layers):
         for params, suffix in zip(layer, (f"_l{n}", f"_l{n}_reverse"), strict=True):
             if params is not None:
-                checks.rnn_params(params)
+                checks.input_weights(params)
                 named = {"weight_ih": params.w_ih.T, "weight_hh": params.w_hh.T}
                 if params.b_h is not None:
                     named |= {"bias_ih": params.b_h, "bias_hh": jnp.zeros_like(params.b_h)}
                 state_dict |= {name + suffix: np.array(x) for name, x in named.items()}
-    from_torch(state_dict)  # what torch could not load is refused
+    from_torch(state_dict)  # refuse what torch could not load
     return state_dict
 
 
 def from_linen(params: Mapping[str, Any]) -> RNNParams:
-    """A `SimpleCell` of flax linen.
+    """Convert the parameters of a `SimpleCell` of flax linen.
 
     Args:
         params: `{"i": {"kernel": [I, H], "bias": [H]}, "h": {"kernel": [H, H]}}`.
@@ -109,14 +109,14 @@ def from_linen(params: Mapping[str, Any]) -> RNNParams:
         `RNNParams`.
 
     Raises:
-        ValueError: an entry that is missing, unknown, of another shape or of a dtype of its own.
+        ValueError: an entry that is missing, unknown, or of another shape or dtype.
     """
     names = ["i/kernel", "h/kernel", "i/bias"]
     return _params(_entries("params", params, names, repair=_LINEN))
 
 
 def to_linen(params: RNNParams) -> dict[str, dict[str, jax.Array]]:
-    """The parameters of a `SimpleCell` of flax linen.
+    """Convert to the parameters of a `SimpleCell` of flax linen.
 
     Args:
         params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None (zeros there).
@@ -132,11 +132,11 @@ def to_linen(params: RNNParams) -> dict[str, dict[str, jax.Array]]:
 
 
 def from_nnx(state: Mapping[str, Any]) -> RNNParams:
-    """A `SimpleCell` of flax nnx.
+    """Convert the parameters of a `SimpleCell` of flax nnx.
 
     Args:
-        state: `{"dense_i": {"kernel": [I, H], "bias": [H]}, "dense_h": {"kernel": [H, H]}}`: a
-            `nnx.State`, or a pure dict.
+        state: `{"dense_i": {"kernel": [I, H], "bias": [H]}, "dense_h": {"kernel": [H, H]}}`, an
+            `nnx.State` or a dict.
 
     Returns:
         `RNNParams`.
@@ -149,7 +149,7 @@ def from_nnx(state: Mapping[str, Any]) -> RNNParams:
 
 
 def to_nnx(params: RNNParams) -> dict[str, dict[str, jax.Array]]:
-    """The state of a `SimpleCell` of flax nnx, as a pure dict: `nnx.update(cell, ...)` takes it.
+    """Convert to the state of a `SimpleCell` of flax nnx, a dict for `nnx.update(cell, ...)`.
 
     Args:
         params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None (zeros there).
@@ -164,11 +164,12 @@ def to_nnx(params: RNNParams) -> dict[str, dict[str, jax.Array]]:
 
 
 def from_haiku(params: Mapping[str, Any], module: str = "vanilla_rnn") -> RNNParams:
-    """A `VanillaRNN` of haiku, with one bias or two. Its activation is relu.
+    """Convert the parameters of a `VanillaRNN` of haiku, which has one or two biases and relu.
 
     Args:
         params: `{"vanilla_rnn/linear": {"w": [I, H], "b": [H]}, "vanilla_rnn/linear_1":
-            {"w": [H, H], "b": [H]}}`, the last only with `double_bias`; other modules may be there.
+            {"w": [H, H], "b": [H]}}`, the last `b` only with `double_bias`; other modules are
+            ignored.
         module: the path of the `VanillaRNN`, such as `my_net/vanilla_rnn`.
 
     Returns:
@@ -185,7 +186,7 @@ def from_haiku(params: Mapping[str, Any], module: str = "vanilla_rnn") -> RNNPar
 
 
 def to_haiku(params: RNNParams, module: str = "vanilla_rnn") -> dict[str, dict[str, jax.Array]]:
-    """The parameters of a `VanillaRNN` of haiku, with both of its biases; the second is 0.
+    """Convert to the parameters of a `VanillaRNN` of haiku with two biases; the second is 0.
 
     Args:
         params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None (zeros there).
@@ -205,11 +206,11 @@ def to_haiku(params: RNNParams, module: str = "vanilla_rnn") -> dict[str, dict[s
 
 
 def from_keras(weights: Sequence[Any]) -> RNNParams:
-    """A `SimpleRNN` of keras.
+    """Convert the weights of a `SimpleRNN` of keras.
 
     Args:
-        weights: `[kernel [I, H], recurrent_kernel [H, H], bias [H]]`, or the first two where it was
-            made with `use_bias=False`.
+        weights: `[kernel [I, H], recurrent_kernel [H, H], bias [H]]`, or the first two with
+            `use_bias=False`.
 
     Returns:
         `RNNParams`.
@@ -223,7 +224,7 @@ def from_keras(weights: Sequence[Any]) -> RNNParams:
 
 
 def to_keras(params: RNNParams) -> list[jax.Array]:
-    """The weights of a `SimpleRNN` of keras: `layer.set_weights` takes them.
+    """Convert to the weights of a `SimpleRNN` of keras, for `layer.set_weights`.
 
     Args:
         params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None (for `use_bias=False`).
@@ -234,7 +235,7 @@ def to_keras(params: RNNParams) -> list[jax.Array]:
     Raises:
         ValueError: parameters that do not fit together.
     """
-    checks.rnn_params(params)
+    checks.input_weights(params)
     return [w for w in params if w is not None]
 
 
@@ -249,7 +250,7 @@ def _entries(
     *,
     repair: str,
 ) -> dict[str, ArrayLike]:
-    """The arrays of a tree by their paths, `needed` first."""
+    """The arrays of a tree by path, `needed` first."""
     checks.mapping(argument, tree, repair)
     found = dict(_leaves(tree))
     checks.entries(argument, found, needed, optional, repair)
@@ -268,15 +269,15 @@ def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any]
 
 
 def _array(name: str, x: Any) -> ArrayLike:
-    """Of JAX as it is, so that it may be traced; of any other library as NumPy."""
+    """A JAX array unchanged, so it may be traced; other arrays as NumPy."""
     if isinstance(x, jax.Array):
         return x
     repair = "Of a torch tensor take x.detach().cpu().float()."
     try:
         found = np.asarray(x)
-    except (TypeError, ValueError, RuntimeError) as error:  # of bfloat16, of a graph, of a GPU
+    except (TypeError, ValueError, RuntimeError) as error:  # bfloat16, in a graph, or on a GPU
         checks.refuse(name, "an array that NumPy can read", error, repair)
-    if found.dtype.kind in "OSU":  # objects and texts
+    if found.dtype.kind in "OSU":  # objects and strings
         checks.refuse(name, "an array that NumPy can read", type(x).__name__, repair)
     return found
 
@@ -288,7 +289,7 @@ def _params(
     *,
     out_in: bool = False,
 ) -> RNNParams:
-    """Of one layer: its arrays in the order w_ih, w_hh, one bias or two or none."""
+    """Parameters from arrays in the order w_ih, w_hh and up to two biases."""
     checks.layer_arrays(arrays, I, H, out_in)
     w_ih, w_hh, *biases = map(jnp.asarray, arrays.values())
     if out_in:
@@ -297,7 +298,7 @@ def _params(
 
 
 def _checked(params: RNNParams) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """With zeros for a bias of None: the other library has no way to leave it out."""
-    checks.rnn_params(params)
+    """Checked parameters, with zeros for a bias of None: the other library needs a bias."""
+    checks.input_weights(params)
     w_ih, w_hh, b_h = params
     return w_ih, w_hh, jnp.zeros_like(w_hh[0]) if b_h is None else b_h

@@ -1,99 +1,84 @@
-"""Where sequences end and segments begin: lengths and resets as one mark per step.
+"""Padded sequences: which of their steps count, and the mean over those.
 
-Sequences are padded on the right: step t of a sequence of n steps is inside of it if t < n. A
-segment begins at t if resets[t], whichever way it is read. Read in reverse, from the end of each
-sequence to its start, the first step of a segment is read last: the state is reset before the step
-that is read next, x_{t-1}.
+The mean over the v steps of a sequence that count:
+
+    y = (y_1 + ... + y_v) / v             and 0 for v = 0                          (22)
 """
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike, varying_alike
-from jrnn.bptt import Marks
+from jrnn.arrays import ArrayLike, at_least_float32
+from jrnn.kernel.masking import steps_inside
 
 
 def sequence_mask(lengths: ArrayLike | int, T: int) -> jax.Array:
-    """Which steps of right-padded sequences are inside of them; a mask of weights, for example.
+    """Which steps of right-padded sequences are no padding; for example, a mask of weights.
 
     Args:
-        lengths: `[B]` or `[]` integers from 0 to T, or an int; traced ones beyond that range mean
-            its ends.
+        lengths: `[B]` or `[]` integers from 0 to T, or an int; traced ones are clipped to that
+            range.
         T: the steps of the padded sequences.
 
     Returns:
         `[T, B]` or `[T]` bool: t < lengths.
 
     Raises:
-        ValueError: lengths that are no integers, of more than one axis, or concrete and outside of
-            [0, T]; a T below 1.
+        ValueError: lengths that are no integers, have more than one axis, or are concrete and
+            outside [0, T]; a T below 1.
     """
     checks.sizes(T=T)
     checks.lengths(lengths, T, None)
-    lengths = jnp.asarray(lengths)
-    return jnp.arange(T).reshape(-1, *(1,) * lengths.ndim) < lengths[None]
+    return steps_inside(lengths, T)
 
 
-def marks_in_order(
-    shape: tuple[int, ...],
-    lengths: ArrayLike | int | None,
-    resets: ArrayLike | None,
-    reverse: bool,
-) -> Marks:
-    """The marks of the kernel, in the order in which steps are read.
+def counted_steps(
+    lead: tuple[int, ...], lengths: ArrayLike | int | None, mask: ArrayLike | None
+) -> jax.Array:
+    """Which steps count, by lengths or by a mask.
 
     Args:
-        shape: (T,) or (T, B).
-        lengths: as in `jrnn.rnn`.
-        resets: as in `jrnn.rnn`.
-        reverse: as in `jrnn.rnn`.
+        lead: (T,) or (T, B).
+        lengths: as in `jrnn.rnn`; or None.
+        mask: as in `jrnn.rnn`; or None.
 
     Returns:
-        `bptt.Marks` of bool arrays of this shape, or of None.
+        Bool of the shape `lead`.
+    """
+    if mask is None:
+        mask = steps_inside(jnp.broadcast_to(jnp.asarray(lengths), lead[1:]), lead[0])
+    mask = jnp.asarray(mask)
+    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(lead) - mask.ndim)), lead)
+
+
+def mean_over_time(
+    hs: ArrayLike, lengths: ArrayLike | int | None = None, mask: ArrayLike | None = None
+) -> jax.Array:
+    """The mean of the states of a sequence, (22), for a readout of the whole sequence.
+
+    Args:
+        hs: `[T, H]` or `[T, B, H]` states. The padding changes nothing, even if it is NaN.
+        lengths: `[]` or `[B]` integers in [0, T], the steps that are not padding; None is all.
+        mask: `[T]` or `[T, B]` bool, the steps that count, in place of `lengths`.
+
+    Returns:
+        `[H]` or `[B, H]` in the dtype of hs, summed in at least float32; 0 where no step counts.
 
     Raises:
-        ValueError: lengths that `sequence_mask` refuses.
+        ValueError: a shape or a dtype that does not fit, or concrete lengths outside [0, T].
+            Lengths outside that only the compiled program sees are clipped.
     """
-    valid = None
-    if lengths is not None:
-        lengths = jnp.broadcast_to(jnp.asarray(lengths), shape[1:])
-        valid = sequence_mask(lengths, shape[0])
-    if resets is None:
-        return Marks(valid)
-    resets = jnp.asarray(resets)
-    resets = jnp.broadcast_to(
-        resets.reshape(resets.shape + (1,) * (len(shape) - resets.ndim)), shape
-    )
-    if not reverse:
-        return Marks(valid, resets)
-    before_first = jnp.zeros_like(resets[:1])  # nothing is reset before the step that is read first
-    return Marks(valid, jnp.concatenate([before_first, in_reverse(resets, lengths)[:-1]]))
+    checks.mean_arguments(hs, lengths, mask)
+    return _mean_over_time(hs, lengths, mask)
 
 
-def in_reverse(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    """Each sequence from its own end to its start; what comes after it stays in its place.
-
-    Args:
-        x: `[T, ...]` or `[T, B, ...]`.
-        lengths: `[]` or `[B]` integers, or None.
-
-    Returns:
-        An array like x. Twice is x itself.
-    """
-    if lengths is None:
-        return x[::-1]
-    x, lengths = varying_alike((x, lengths))
-    steps = jnp.arange(len(x)).reshape(-1, *(1,) * lengths.ndim)
-    ends = jnp.clip(lengths.astype(steps.dtype), 0, len(x))[None]
-    of = jnp.where(steps < ends, ends - 1 - steps, steps)  # [T] or [T, B]
-    of = of.reshape(of.shape + (1,) * (x.ndim - of.ndim))
-
-    def turned(x: jax.Array) -> jax.Array:
-        mode = "promise_in_bounds"
-        return jnp.take_along_axis(x, of, 0, mode, wrap_negative_indices=False)
-
-    # The y whose turn is x; it is the turn of x. Every derivative of a solution, forwards and
-    # backwards, is the same move, where the transpose of a gather would be a scatter.
-    return lax.custom_linear_solve(turned, x, lambda turned, x: turned(x), symmetric=True)
+@jax.jit
+def _mean_over_time(hs: jax.Array, lengths: jax.Array | None, mask: jax.Array | None) -> jax.Array:
+    wide = at_least_float32(hs)
+    if lengths is None and mask is None:
+        return wide.mean(0).astype(hs.dtype)
+    inside = counted_steps(hs.shape[:-1], lengths, mask)
+    steps = jnp.maximum(inside.sum(0), 1).astype(wide.dtype)
+    mean = jnp.where(inside[..., None], wide, 0).sum(0) / steps[..., None]  # (22)
+    return mean.astype(hs.dtype)

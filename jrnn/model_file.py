@@ -1,18 +1,18 @@
-"""Trained parameters and their settings in one file, in the safetensors format. No pickle.
+"""Save trained parameters and settings in one safetensors file, without pickle.
 
-Such a file holds data only, so that one from a stranger can be opened, and many other programs read
-its arrays. Needs the package safetensors.
+The file holds data only, so opening a file from an unknown source is safe, and many other programs
+can read its arrays. This needs the package safetensors.
 
-Format 2: the metadata in the header has one key, "jrnn", and its value is a JSON text:
+Format 2: the metadata in the header has one key, "jrnn", whose value is a JSON text:
 
     sha256      the SHA-256 of the whole file without these 64 hexadecimal digits
     format      2
     params      the parameters: any pytree, and the names of its arrays, as in `pytree_json`
     settings    a JSON object
 
-Parameters come back bit for bit, NaN and infinities too: whoever uses them has to judge them.
+Parameters are restored bit for bit, including NaN and infinities.
 
-Format 1 has no checksum. It holds {"rnn": RNNParams, "readout": ReadoutParams}, and is still read.
+Format 1, with {"rnn": RNNParams, "readout": ReadoutParams} and no checksum, can still be read.
 """
 
 import hashlib
@@ -59,31 +59,29 @@ def save_model(
     *,
     kinds: Kinds | None = None,
 ) -> None:
-    """Write parameters and settings; an older file at `path` is replaced once all is written.
+    """Write parameters and settings to a file, which replaces an older one atomically.
 
     Args:
         path: the file.
-        params: JAX or NumPy arrays, or a pytree of them: None, dicts with text as keys, lists,
+        params: a JAX or NumPy array, or a pytree of them: None, dicts with string keys, lists,
             tuples, and the NamedTuples of this package.
-        settings: what JSON can hold: dicts with text as keys, lists, text, finite numbers,
-            booleans, None.
-        kinds: NamedTuples of your own, by the names that they are to have in the file.
+        settings: a JSON object: dicts with string keys, lists, strings, finite numbers, booleans,
+            None.
+        kinds: your own NamedTuple classes by their names in the file.
 
     Raises:
         ImportError: safetensors is missing.
         OSError: the file cannot be written.
-        ValueError: something would not come back as it is. The message names its place, and
-            nothing is written.
+        ValueError: something cannot be restored exactly. The message names it, and nothing is
+            written.
     """
     if not isinstance(settings, dict):
-        checks.refuse(
-            "settings", "a dict", type(settings).__name__, "Give {} where there are none."
-        )
+        checks.refuse("settings", "a dict", type(settings).__name__, "Give {} for no settings.")
     check_json("settings", settings)
     known = known_kinds(kinds)
     structure, arrays = to_json(params, known, set(_DTYPES.values()))
     content = _to_bytes(arrays, {"params": structure, "settings": settings})
-    _from_bytes(f"model file {path}", content, known)  # what cannot be read is not written
+    _from_bytes(f"model file {path}", content, known)  # write nothing that cannot be read
     write_whole(path, content)
 
 
@@ -94,25 +92,25 @@ def load_model(
 
     Args:
         path: the file.
-        kinds: NamedTuples of your own, as they were given to `save_model`.
+        kinds: your own NamedTuple classes, as in `save_model`.
 
     Returns:
-        `(params, settings)`, bit for bit. The arrays are JAX's, on the default device; NumPy's
-        where JAX would narrow them (64 bits without jax_enable_x64).
+        `(params, settings)`, bit for bit. Arrays are JAX arrays on the default device, or NumPy
+        arrays if JAX would narrow them (64 bits without jax_enable_x64).
 
     Raises:
         ImportError: safetensors is missing.
         OSError: the file is missing or cannot be read.
-        ValueError: it is not as it was written, no model or no regular file, or it has parameters
-            of a kind that is neither of this package nor in `kinds`.
+        ValueError: it was modified, is not a model file or not a regular file, or it has
+            parameters of a class that is neither in this package nor in `kinds`.
     """
     name, known = f"model file {path}", known_kinds(kinds)
     return _from_bytes(name, _content(name, path), known, _to_jax)
 
 
 def _content(name: str, path: str | PathLike[str]) -> bytes:
-    """All of a regular file; nothing is waited for."""
-    nonblocking = getattr(os, "O_NONBLOCK", 0)  # to open a pipe waits for its writer
+    """Read a regular file, without blocking on pipes."""
+    nonblocking = getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for its writer
     with open(path, "rb", opener=lambda p, flags: os.open(p, flags | nonblocking)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             checks.refuse(name, "a regular file", "a pipe or a device", _REPAIR)
@@ -133,7 +131,7 @@ def _to_bytes(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> bytes:
 def _from_bytes(
     name: str, content: bytes, known: Kinds, convert: Callable[[np.ndarray], Any] = np.asarray
 ) -> tuple[Any, dict[str, Any]]:
-    """The parameters, of converted arrays, and the settings."""
+    """The parameters, with converted arrays, and the settings."""
     try:
         structure, arrays, settings = _parse(content)
     except (_safetensors().SafetensorError, ValueError, RecursionError) as error:
@@ -153,11 +151,11 @@ def _parse(content: bytes) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
         header = json.loads(metadata.get("jrnn", "null"))
         if not isinstance(header, dict) or header.get("format") != 2:
             raise ValueError("another format")
-        if not _is_as_written(content, header.get("sha256")):
-            raise ValueError("another SHA-256 than the one it was written with")
+        if not _checksum_matches(content, header.get("sha256")):
+            raise ValueError("a SHA-256 that does not match")
         structure, settings = header.get("params"), header.get("settings")
     if not isinstance(settings, dict):
-        raise ValueError("settings that are no JSON object")
+        raise ValueError("settings that are not a JSON object")
     return structure, arrays, settings
 
 
@@ -168,21 +166,21 @@ def _array(tensor: dict[str, Any]) -> np.ndarray:
 
 
 def _format_1(arrays: dict[str, np.ndarray]) -> Any:
-    """The structure of what format 1 holds, in the words of format 2."""
+    """The structure of a format 1 file, as in format 2."""
     b_h, b_o = (name if name in arrays else None for name in ("rnn.b_h", "readout.b_o"))
     rnn = {"w_ih": "rnn.w_ih", "w_hh": "rnn.w_hh", "b_h": b_h}
     readout = {"w_ho": "readout.w_ho", "b_o": b_o}
     return {"dict": {"rnn": {"RNNParams": rnn}, "readout": {"ReadoutParams": readout}}}
 
 
-def _is_as_written(content: bytes, digest: Any) -> bool:
+def _checksum_matches(content: bytes, digest: Any) -> bool:
     given = str(digest).encode(errors="replace")
     start = content.find(given)
     return start >= 0 and _digest(content, start) == given
 
 
 def _digest(content: bytes, start: int) -> bytes:
-    """The SHA-256 of a file without the 64 digits that begin at `start`."""
+    """The SHA-256 of a file without the 64 digits at `start`."""
     view = memoryview(content)
     digest = hashlib.sha256(view[:start])
     digest.update(view[start + len(_NO_DIGEST) :])

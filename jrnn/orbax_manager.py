@@ -1,4 +1,4 @@
-"""orbax's manager of the checkpoints in a directory, of which one process writes and reads all."""
+"""orbax's manager of the checkpoints in a directory; one process reads and writes them all."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from jrnn.extras import install
 
 
 def orbax() -> Any:
-    """The package orbax.checkpoint.
+    """Import the package orbax.checkpoint.
 
     Raises:
         ImportError: it is missing.
@@ -29,11 +29,11 @@ def orbax() -> Any:
 
 
 def make(directory: Path, keep: int) -> Any:
-    """The manager of the checkpoints in a directory, which keeps the latest and the best.
+    """Make the manager of the checkpoints in a directory; it keeps the latest and the best.
 
     Args:
-        directory: where they are; it exists.
-        keep: how many of the latest stay.
+        directory: an existing directory.
+        keep: how many of the latest checkpoints to keep.
 
     Returns:
         The `CheckpointManager`.
@@ -50,8 +50,8 @@ def make(directory: Path, keep: int) -> Any:
     )
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policy.AnyPreservationPolicy([policy.LatestN(keep), best]),
-        # In the background each is waited for: for minutes, where a directory cannot be made; by
-        # every save, where one cannot be removed.
+        # In the background orbax would wait for minutes if a directory cannot be created, and in
+        # every save if one cannot be removed.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         cleanup_tmp_directories=False,
         multiprocessing_options=one_process,
@@ -59,8 +59,8 @@ def make(directory: Path, keep: int) -> Any:
     )
     types = ocp.type_handlers
     arrays = types.create_type_handler_registry(
-        (np.ndarray, _one_by_one()),
-        (jax.Array, types.get_type_handler(jax.Array)),  # there are none, but it warns without
+        (np.ndarray, _separate_loops_handler()),
+        (jax.Array, types.get_type_handler(jax.Array)),  # unused, but without it orbax warns
     )
     handlers = {
         "state": ocp.PyTreeCheckpointHandler(
@@ -72,20 +72,20 @@ def make(directory: Path, keep: int) -> Any:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what a write that was killed or that failed has left; what can't be removed stays.
+    """Remove incomplete checkpoints of killed or failed writes, as far as possible.
 
     Args:
-        directory: where the checkpoints are.
+        directory: the directory of the checkpoints.
 
     Raises:
         ImportError: orbax-checkpoint is missing.
     """
-    for thread in threading.enumerate():  # one part has failed; others are still being written
+    for thread in threading.enumerate():  # after a failure, other parts are still being written
         if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread)  # whose own raises what the thread has raised
+            threading.Thread.join(thread)  # orbax's own join raises the thread's error
     for _ in range(1000):
-        # TensorStore's threads report a failed write before they close its file, and a file that is
-        # open takes space even after it was removed. One second is far more than they need.
+        # TensorStore's threads report a failed write before they close its file, and an open file
+        # takes space even after its removal. One second is far more than they need.
         writing = any(path.is_relative_to(directory) for path in _open_files())
         for unfinished in directory.glob(f"*{orbax().path.step.TMP_DIR_SUFFIX}*"):
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -95,21 +95,21 @@ def remove_unfinished(directory: Path) -> None:
 
 
 def _open_files() -> Iterator[Path]:
-    """The files that this process has open, where the system says so (Linux)."""
+    """The open files of this process, on systems with /proc (Linux)."""
     descriptors = Path("/proc/self/fd")
     for name in os.listdir(descriptors) if descriptors.is_dir() else ():
-        with contextlib.suppress(OSError):  # closed meanwhile
+        with contextlib.suppress(OSError):  # closed in the meantime
             yield Path(os.readlink(descriptors / name))
 
 
-def _one_by_one() -> Any:
-    """orbax's handler of NumPy arrays; each is written and read in an event loop of its own.
+def _separate_loops_handler() -> Any:
+    """orbax's handler of NumPy arrays, with a separate event loop for each array.
 
-    Where all share one, it ends with the first that fails: the others go on, nobody waits for them,
-    and each prints "Event loop is closed".
+    In a shared loop the first failure ends the loop: the other writes continue without being
+    awaited, and each prints "Event loop is closed".
     """
 
-    class OneByOne(orbax().type_handlers.NumpyHandler):  # type: ignore[misc]
+    class SeparateLoopsHandler(orbax().type_handlers.NumpyHandler):  # type: ignore[misc]
         async def serialize(self, values: Any, infos: Any, args: Any = None) -> Any:
             futures: list[Any] = []
             for one in zip(values, infos, args, strict=True):
@@ -122,4 +122,4 @@ def _one_by_one() -> Any:
                 arrays += await super().deserialize(*([x] for x in one))
             return arrays
 
-    return OneByOne()
+    return SeparateLoopsHandler()

@@ -1,12 +1,12 @@
-"""Several devices: the batch split over them, the parameters whole on each, the gradients summed.
+"""Data parallelism: the batch is split over devices, parameters are replicated, gradients summed.
 
-Device d runs its own part of the batch from the first step to the last and waits for nobody. The
-devices meet once per training step, after the loops, to sum three things (6):
+Device d runs its part of the batch from the first to the last time step without synchronisation.
+Once per training step, after the loops, the devices sum three things (6):
 
     J = sum_d total_d / sum_d N_d                dJ/dw = sum_d dJ/dw_d
 
-total_d is the sum of the losses of part d, N_d what it counts, w_d the copy of w on device d. The
-devices are CPU cores, or GPUs, or TPUs: a mesh of one axis, "batch", and `jax.shard_map` over it.
+total_d is the sum of the losses of part d, N_d the number of terms, w_d the copy of w on device d.
+The devices (CPU cores, GPUs or TPUs) form a mesh with one axis, "batch", for `jax.shard_map`.
 """
 
 import math
@@ -30,16 +30,16 @@ ValueAndGrad = Callable[[Any, Any, Any, jax.Array], tuple[tuple[jax.Array, Any],
 
 
 def use_cpu_cores(n: int | None = None) -> None:
-    """Make n CPU cores n JAX devices. To be called before JAX has made its devices.
+    """Make n CPU cores n JAX devices. Call it before JAX creates its devices.
 
-    It sets `jax_num_cpu_devices`. A GPU or a TPU stays the device that JAX prefers.
+    It sets `jax_num_cpu_devices`. JAX still prefers a GPU or a TPU.
 
     Args:
-        n: the number of cores; None is all that this process may use.
+        n: the number of cores; None for all that this process may use.
 
     Raises:
-        ValueError: n is below 1 or more than the cores there are, or JAX has already made another
-            number of devices, as it does when anything is computed or asked of `jax.devices()`.
+        ValueError: n is below 1 or above the number of cores, or JAX has already created another
+            number of devices, for example in a computation or in `jax.devices()`.
     """
     cores = _cpu_cores()
     n = cores if n is None else n
@@ -66,16 +66,16 @@ def _count(devices: Any) -> str:
 
 
 def batch_mesh(devices: int | None = None) -> Mesh:
-    """The mesh that a batch is split over.
+    """Make the mesh over which a batch is split.
 
     Args:
-        devices: how many of `jax.devices()`; None is all of them.
+        devices: the number of devices; None for all of `jax.devices()`.
 
     Returns:
-        A `Mesh` of the first of `jax.devices()` along one axis, "batch".
+        A `Mesh` of the first `devices` of `jax.devices()` with one axis, "batch".
 
     Raises:
-        ValueError: `devices` is below 1 or more than there are.
+        ValueError: `devices` is below 1 or above the number of devices.
     """
     there = jax.devices()
     devices = len(there) if devices is None else devices
@@ -87,19 +87,19 @@ def batch_mesh(devices: int | None = None) -> Mesh:
 
 
 def mean(total: Any, count: Any) -> jax.Array:
-    """total / count of the whole batch, from the part of it that is here: (6) with m_t = 1/N.
+    """total / count of the whole batch, from this device's part: (6) with m_t = 1/N.
 
-    In a loss that is split over devices both are summed over them; elsewhere it is a division. So
-    one loss serves both:
+    Under a mesh, both are summed over the devices first; elsewhere this is a plain division. So
+    one loss function works in both cases:
 
         losses = jrnn.softmax_cross_entropy(logits, labels, mask)
         return jrnn.parallel.mean(losses.sum(), mask.sum()), h_last
 
-    A term of the parameters alone belongs into the total, times the count.
+    Add a term that depends only on the parameters to `total`, multiplied by `count`.
 
     Args:
         total: `[]`, the sum of the losses of this part.
-        count: `[]`, N, what this part counts: `labels.size`, or the sum of a mask or of weights.
+        count: `[]`, N of this part: `labels.size`, or the sum of a mask or of weights.
 
     Returns:
         `[]`, the same on every device.
@@ -111,34 +111,34 @@ def mean(total: Any, count: Any) -> jax.Array:
 
 
 def _sum_over(axes: frozenset[str], x: jax.Array) -> jax.Array:
-    """The sum over the devices; no device needs another's x where all have the same."""
+    """The sum over the devices, without communication over axes along which x is equal."""
     differs = mesh_axes(x)
     same = math.prod(jax.lax.axis_size(axis) for axis in axes - differs)
     return (jax.lax.psum(x, tuple(differs)) if differs else x) * same
 
 
 def split_value_and_grad(value_and_grad: ValueAndGrad, mesh: Mesh, batch_spec: Any) -> ValueAndGrad:
-    """Run it on every device with that device's part of the carry and of the batch.
+    """Run a function on every device with its part of the carry and of the batch.
 
     Args:
         value_and_grad: `(params, carry, batch, key) -> ((loss [], carry), gradient in params)`.
-        mesh: of `batch_mesh`.
-        batch_spec: a `PartitionSpec` for every array of the batch, or one for all.
+        mesh: from `batch_mesh`.
+        batch_spec: one `PartitionSpec` for all arrays of the batch, or one for each.
 
     Returns:
-        The same function of the whole arrays: the loss, which must be the same on every device, the
-        carry put together, and the gradient summed.
+        The same function for whole arrays: it returns the loss, which must be equal on every
+        device, the whole carry, and the sum of the gradients.
 
     Raises:
-        ValueError: a mesh of another kind; when called, a carry or a batch that the devices do not
-            divide, or a loss of a part of the batch alone.
+        ValueError: a mesh that is not from `batch_mesh`; when called, a carry or a batch that the
+            devices do not divide, or a loss that differs between devices.
     """
     checks.batch_mesh(mesh, BATCH)
 
     def on_one_device(params: Any, carry: Any, batch: Any, key: jax.Array) -> Any:
         key = jax.random.fold_in(key, jax.lax.axis_index(BATCH))
-        # Each device differentiates in its own copy. JAX would sum the gradient wherever a shared
-        # parameter is used, inside of a loop at every step.
+        # Each device differentiates with its own copy. With shared parameters JAX would sum the
+        # gradient at every use, that is, at every step of the loop.
         params = jax.lax.pcast(params, BATCH, to="varying")
         (loss, carry), gradient = value_and_grad(params, carry, batch, key)
         checks.loss_of_the_whole_batch(loss, mesh_axes(loss))
@@ -164,13 +164,13 @@ def split_value_and_grad(value_and_grad: ValueAndGrad, mesh: Mesh, batch_spec: A
 
 
 def own_part(streams: Any) -> Any:
-    """What this process reads of a batch of streams: its columns.
+    """Select the columns of a batch of streams that this process reads.
 
     Args:
-        streams: `[N, B]`, the same in every process; a memory-mapped file is not read by this.
+        streams: `[N, B]`, the same in every process; a memory-mapped file is not read here.
 
     Returns:
-        `[N, B / P]`, of P processes; all of it where there is one.
+        `[N, B / P]` for P processes.
 
     Raises:
         ValueError: the processes do not divide the streams.
@@ -184,16 +184,16 @@ def own_part(streams: Any) -> Any:
 
 
 def whole_batch(batch: Any, mesh: Mesh, batch_spec: Any = PartitionSpec(None, BATCH)) -> Any:  # noqa: B008
-    """One batch over all devices, of which every process gives its own part.
+    """Make one batch over all devices from the parts of all processes.
 
     Args:
-        batch: a pytree of this process' arrays, `[T, B / P]` or `[T, B / P, I]` as a rule.
-        mesh: of `batch_mesh`, with devices of every process.
+        batch: a pytree of the arrays of this process, usually `[T, B / P]` or `[T, B / P, I]`.
+        mesh: from `batch_mesh`, with devices of every process.
         batch_spec: as for `training.make_train_step`.
 
     Returns:
-        The same pytree of arrays `[T, B]`, `[T, B, I]` on the mesh. Of one process it is the batch
-        as it came, which a jitted step splits on the way in, and faster.
+        The same pytree with arrays `[T, B]`, `[T, B, I]` on the mesh. With one process, `batch`
+        unchanged: a jitted step splits it faster.
     """
     if jax.process_count() == 1:
         return batch
@@ -206,13 +206,13 @@ def whole_batch(batch: Any, mesh: Mesh, batch_spec: Any = PartitionSpec(None, BA
 
 
 def check_agreement(settings: Mapping[str, Any]) -> None:
-    """Compare what every process was started with. All of them must call it.
+    """Compare the settings of all processes. Every process must call it.
 
     Args:
-        settings: values by name, whose `repr` is compared.
+        settings: values by name; their `repr` is compared.
 
     Raises:
-        ValueError: on every process, where some differ; it names them.
+        ValueError: on every process, if settings differ; it names them.
     """
     sums = [zlib.crc32(repr(value).encode()) for value in settings.values()]
     everyone = multihost_utils.process_allgather(np.array(sums, np.uint32)).reshape(-1, len(sums))

@@ -1,11 +1,12 @@
-"""Pictures of what `jrnn.diagnostics` measures, with a title that says what is to be seen.
+"""Plot the results of `jrnn.diagnostics`; each title states the main finding.
 
-matplotlib comes with the extra `plot` and is imported when a picture is drawn. Without
-`axes` a picture is a `matplotlib.figure.Figure` of its own, of which pyplot knows nothing: no
-window, no backend, no global state. Save it by `axes.figure.savefig(...)`.
+matplotlib comes with the extra `plot` and is imported when a plot is made. Without `axes`, a plot
+is a new `matplotlib.figure.Figure` that pyplot does not manage: it uses no window, no backend and
+no global state. Save it with `axes.figure.savefig(...)`.
 
-A curve over lags is called vanishing if it ends at half of its first value or less, exploding at
-twice or more; its half-life (doubling time) is the first lag at which it has halved (doubled).
+A curve over lags is called vanishing if its last value is at most half of its first, and exploding
+if it is at least twice the first. Its half-life (doubling time) is the first lag at which it has
+halved (doubled).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,42 +20,42 @@ from jrnn.extras import install
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-REACH = 0.01  # a loss reaches back to where this share of the norm at its own step is left
-DECADES = 12  # of an influence table that colours tell apart
+REACH = 0.01  # share of the norm at k = t that marks how far back a loss depends on states
+DECADES = 12  # range of the colours of an influence table
 
 
 def plot_gradient_flow(flow: GradientFlow, axes: Any = None) -> Any:
-    """Draw how the gradient changes with the lag, and what each step adds to dw_hh.
+    """Plot the gradient norm by lag, and the contribution of each step to dw_hh.
 
     Args:
-        flow: `lags [L+1]`, `percentiles [3, L+1]`, `uses [T]`, by `jrnn.diagnostics.gradient_flow`.
-        axes: two `matplotlib.axes.Axes`, for the lags and for the steps; None makes them.
+        flow: the result of `jrnn.diagnostics.gradient_flow`.
+        axes: two `matplotlib.axes.Axes`, for lags and for steps; None for a new figure.
 
     Returns:
-        `[2]`, the two `Axes`, logarithmic where a curve spans a factor of 30. Zeros are left out.
+        `[2]`, the two `Axes`, logarithmic if a curve spans a factor of 30. Zeros are not drawn.
 
     Raises:
-        ValueError: no `GradientFlow`, or not two axes.
+        ValueError: not a `GradientFlow`, or not two axes.
         ImportError: matplotlib is missing.
     """
     if not isinstance(flow, GradientFlow):
         repair = "Call jrnn.diagnostics.gradient_flow."
         checks.refuse("flow", "a GradientFlow", type(flow).__name__, repair)
     over_lags, over_steps = panels = _axes(axes, 2, (12, 4.5))
-    lags, (low, median, high) = np.asarray(flow.lags), _positive(flow.percentiles)
+    lags, (low, median, high) = np.asarray(flow.lags), _positive_or_nan(flow.percentiles)
     over_lags.fill_between(lags, low, high, alpha=0.3, label="10th to 90th percentile")
     over_lags.plot(lags, median, label="median over steps and batch")
     over_lags.set(
         xlabel="lag l (steps)",
         ylabel=r"$\|dJ_t / dh_{t-l}\|$ (nats per unit of state)",
-        title=f"Loss of one step, by lag\n{_tendency(np.asarray(flow.percentiles[1]))}",
+        title=f"Loss of one step, by lag\n{_describe_trend(np.asarray(flow.percentiles[1]))}",
     )
-    uses = _positive(flow.uses)
+    uses = _positive_or_nan(flow.uses)
     over_steps.plot(np.arange(1, len(uses) + 1), uses, label=r"$\|\sum_b h_{k-1}^T \delta_k\|$")
     over_steps.set(
         xlabel="step k",
         ylabel="norm (nats per unit of weight)",
-        title=f"All losses, through the use of w_hh at step k\n{_largest(uses)}",
+        title=f"All losses, through the use of w_hh at step k\n{_describe_largest(uses)}",
     )
     for panel, curve in ((over_lags, median), (over_steps, uses)):
         panel.legend()
@@ -64,14 +65,14 @@ def plot_gradient_flow(flow: GradientFlow, axes: Any = None) -> Any:
 
 
 def plot_lyapunov_exponents(exponents: Any, axes: "Axes | None" = None) -> "Axes":
-    """Draw a Lyapunov spectrum.
+    """Plot a Lyapunov spectrum.
 
     Args:
-        exponents: `[n]`, by `jrnn.diagnostics.lyapunov_exponents`.
-        axes: a `matplotlib.axes.Axes`; None makes one.
+        exponents: `[n]`, from `jrnn.diagnostics.lyapunov_exponents`.
+        axes: a `matplotlib.axes.Axes`; None for a new figure.
 
     Returns:
-        The `Axes`. Exponents of -inf are left out, and counted in the legend.
+        The `Axes`. Exponents of -inf are not drawn; the legend gives their number.
 
     Raises:
         ValueError: another shape.
@@ -87,21 +88,21 @@ def plot_lyapunov_exponents(exponents: Any, axes: "Axes | None" = None) -> "Axes
     axes.set(
         xlabel="i",
         ylabel=r"Lyapunov exponent $\lambda_i$ (nats per step)",
-        title=f"Lyapunov exponents\n{_growth(float(exponents.max()))}",
+        title=f"Lyapunov exponents\n{_describe_growth(float(exponents.max()))}",
     )
     axes.legend()
     return axes
 
 
 def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
-    """Draw the influence of every state on the loss of every step, as an image.
+    """Plot the influence of every state on the loss of every step as an image.
 
     Args:
-        table: `[T, T]`, by `jrnn.diagnostics.influence`.
-        axes: a `matplotlib.axes.Axes`; None makes one.
+        table: `[T, T]`, from `jrnn.diagnostics.influence`.
+        axes: a `matplotlib.axes.Axes`; None for a new figure.
 
     Returns:
-        The `Axes`, with a colour bar of up to 12 decades beside it.
+        The `Axes`, with a colour bar of up to 12 decades.
 
     Raises:
         ValueError: another shape.
@@ -111,10 +112,10 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
     (axes,) = _axes(axes, 1, (7, 6))
     from matplotlib.colors import LogNorm
 
-    T, own = len(table), np.diagonal(table)  # the norms at k = t: 0 without a loss
+    T, own = len(table), np.diagonal(table)  # norms at k = t; 0 for a step without a loss
     top = table[(table > 0) & np.isfinite(table)].max(initial=0) or 1.0
     shown = np.ma.masked_where(np.triu(np.ones((T, T), bool), 1) | (own[:, None] == 0), table)
-    shown = np.ma.maximum(shown, top / 10**DECADES)  # also what is below the floating range
+    shown = np.ma.maximum(shown, top / 10**DECADES)  # also values that underflowed to 0
     norm = LogNorm(top / 10**DECADES, top)
     extent = (0.5, T + 0.5, T + 0.5, 0.5)
     image = axes.imshow(shown, norm=norm, extent=extent, interpolation="nearest")
@@ -125,23 +126,23 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
     first = np.argmax(ratios >= REACH, axis=1)
     label = f"the first k with {REACH:.0%} of the norm at k = t"
     axes.plot(first + 1, t + 1, color="red", linewidth=1, label=label)
-    # Lags that half of the steps have, or a median would be that of a few of the last steps.
+    # Only lags that half of the steps have; at longer lags a median would be over few steps.
     lags = range((T + 1) // 2)
     medians = [np.median(ratios[t >= l, t[t >= l] - l]) for l in lags if (t >= l).any()]
     axes.set(
         xlabel="step k of the state",
         ylabel="step t of the loss",
-        title=f"Influence of h_k on the loss of step t\n{_tendency(np.array(medians))}",
+        title=f"Influence of h_k on the loss of step t\n{_describe_trend(np.array(medians))}",
     )
     axes.legend(loc="upper right")
     return axes
 
 
-# --- words ---------------------------------------------------------------------------------------
+# --- titles --------------------------------------------------------------------------------------
 
 
-def _tendency(curve: np.ndarray) -> str:
-    """What a median by lag does from its first to its last value."""
+def _describe_trend(curve: np.ndarray) -> str:
+    """Describe how a median by lag changes from its first to its last value."""
     curve = curve[~np.isnan(curve)]
     if len(curve) < 2 or not 0 < curve[0] < np.inf:
         return "no two lags to compare"
@@ -157,14 +158,14 @@ def _tendency(curve: np.ndarray) -> str:
     return f"within a factor of 2 of lag 0 at lag {last}"
 
 
-def _largest(uses: np.ndarray) -> str:
+def _describe_largest(uses: np.ndarray) -> str:
     if not np.isfinite(uses).any():
         return "no norm above 0"
     ratio = np.nanmax(uses) / np.nanmedian(uses)
     return f"largest at k = {np.nanargmax(uses) + 1}, {ratio:.3g} times the median"
 
 
-def _growth(exponent: float) -> str:
+def _describe_growth(exponent: float) -> str:
     if not np.isfinite(exponent) or exponent == 0:
         return f"largest exponent {exponent:g}"
     does = "halve" if exponent < 0 else "double"
@@ -172,11 +173,11 @@ def _growth(exponent: float) -> str:
     return f"largest {exponent:.3g} per step: changes {does} in {steps:.3g} steps"
 
 
-# --- paper ---------------------------------------------------------------------------------------
+# --- axes and arrays -----------------------------------------------------------------------------
 
 
 def _axes(axes: Any, count: int, size: tuple[float, float]) -> np.ndarray:
-    """`[count]`: the user's axes, or those of a new figure."""
+    """`[count]` axes: those of the user, or those of a new figure."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -197,7 +198,7 @@ def _of_rank(argument: str, x: Any, rank: int, axes: str, source: str) -> np.nda
     return x
 
 
-def _positive(x: Any) -> np.ndarray:
-    """In float64, with NaN, which no curve is drawn through, for what has no logarithm."""
+def _positive_or_nan(x: Any) -> np.ndarray:
+    """x in float64, with NaN (not drawn) for values that have no logarithm."""
     x = np.asarray(x, np.float64)
     return np.where((x > 0) & np.isfinite(x), x, np.nan)

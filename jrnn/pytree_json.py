@@ -1,13 +1,13 @@
-"""A pytree of parameters as JSON and named arrays, and back, bit for bit.
+"""Convert a pytree of parameters to JSON and named arrays and back, bit for bit.
 
     null                            None
     "params.rnn.w_ih"               the array of this name
-    {"list": [...]}                 a list; "tuple" a tuple
+    {"list": [...]}                 a list; "tuple" for a tuple
     {"dict": {key: ...}}            a dict, in its order
-    {"RNNParams": {field: ...}}     a NamedTuple, by the name of its kind
+    {"RNNParams": {field: ...}}     a NamedTuple, by the name of its class
 
 The name of an array is its path: "params", then keys, fields and positions (`arrays.path_key`),
-with dots between. What would not come back as it is, is refused on its way out.
+joined by dots. Anything that could not be restored exactly is refused when it is saved.
 """
 
 import json
@@ -22,22 +22,22 @@ from jrnn.arrays import path_key
 from jrnn.types import KINDS
 
 _CONTAINERS = {"dict": dict, "list": list, "tuple": tuple}
-_LEVELS = 100  # of nesting: readers of JSON take some hundreds
+_LEVELS = 100  # of nesting; JSON readers accept a few hundred
 
-Kinds = Mapping[str, Any]  # NamedTuples by the names that they have in JSON
+Kinds = Mapping[str, Any]  # NamedTuple classes by their names in JSON
 
 
 def known_kinds(kinds: Kinds | None) -> dict[str, type]:
-    """Containers, the NamedTuples of this package, and those of the caller, by their names.
+    """Containers and the NamedTuple classes of this package and of the caller, by name.
 
     Args:
-        kinds: the caller's.
+        kinds: the classes of the caller.
 
     Returns:
-        All of them.
+        All classes by name.
 
     Raises:
-        ValueError: one is no NamedTuple, or has a name that is taken.
+        ValueError: a class is not a NamedTuple, or its name is already used.
     """
     own = _CONTAINERS | {kind.__name__: kind for kind in KINDS}
     given = {} if kinds is None else dict(kinds)
@@ -49,23 +49,23 @@ def known_kinds(kinds: Kinds | None) -> dict[str, type]:
 
 
 def to_json(params: Any, kinds: Kinds, dtypes: set[str]) -> tuple[Any, dict[str, np.ndarray]]:
-    """Take a pytree apart.
+    """Split a pytree into a JSON structure and arrays.
 
     Args:
-        params: a pytree of containers, kinds and arrays.
-        kinds: of `known_kinds`.
-        dtypes: the names of those that the arrays may have.
+        params: a pytree of containers, NamedTuples of `kinds` and arrays.
+        kinds: from `known_kinds`.
+        dtypes: the names of the allowed dtypes.
 
     Returns:
-        Its structure, which JSON can hold, and its arrays by name.
+        The structure, for JSON, and the arrays by name.
 
     Raises:
-        ValueError: something in it would not come back; the message names its place.
+        ValueError: a part cannot be restored exactly; the message gives its path.
     """
     names = {kind: name for name, kind in kinds.items()}
     arrays: dict[str, np.ndarray] = {}
 
-    def take(name: str, x: Any, level: int) -> Any:
+    def flatten(name: str, x: Any, level: int) -> Any:
         if x is None:
             return None
         if type(x) not in names:
@@ -75,36 +75,36 @@ def to_json(params: Any, kinds: Kinds, dtypes: set[str]) -> tuple[Any, dict[str,
         if isinstance(x, dict):
             _check_keys(name, x)
         nodes = {
-            key: take(f"{name}.{path_key(key)}", child, level + 1) for key, child in _children(x)
+            key: flatten(f"{name}.{path_key(key)}", child, level + 1) for key, child in _children(x)
         }
         return {names[type(x)]: list(nodes.values()) if type(x) in (list, tuple) else nodes}
 
-    return take("params", params, 0), arrays
+    return flatten("params", params, 0), arrays
 
 
 def from_json(name: str, structure: Any, arrays: Mapping[str, Any], kinds: Kinds) -> Any:
-    """Put a pytree together.
+    """Rebuild a pytree from a JSON structure and arrays.
 
     Args:
-        name: where it is from, for messages.
-        structure: of `to_json`, or anything that is no such thing.
-        arrays: by name.
-        kinds: of `known_kinds`.
+        name: the source, for messages.
+        structure: from `to_json`; it may be invalid.
+        arrays: the arrays by name.
+        kinds: from `known_kinds`.
 
     Returns:
         The pytree.
 
     Raises:
-        ValueError: the structure is none, has a kind that is not known, or other arrays.
+        ValueError: the structure is invalid, or has an unknown class or other arrays.
     """
     left = dict(arrays)
 
-    def put(node: Any, level: int) -> Any:
+    def unflatten(node: Any, level: int) -> Any:
         if node is None:
             return None
         if isinstance(node, str):
             if node not in left:
-                checks.refuse(name, f"one array {node}", "none", "The file is not whole.")
+                checks.refuse(name, f"one array {node}", "none", "The file is incomplete.")
             return left.pop(node)
         _check_level(name, level)
         kind, content = _only_item(node)
@@ -114,32 +114,34 @@ def from_json(name: str, structure: Any, arrays: Mapping[str, Any], kinds: Kinds
         cls = kinds[kind]
         children = dict(enumerate(content)) if isinstance(content, list) else content
         if not isinstance(children, dict) or (cls in (list, tuple)) != isinstance(content, list):
-            repair = "save_model writes no such thing."
+            repair = "save_model never writes this."
             checks.refuse(name, f"the content of a {kind}", type(content).__name__, repair)
         if _is_named_tuple(cls) and children.keys() != set(cls._fields):
             expected, came = (f"{kind}({', '.join(fields)})" for fields in (cls._fields, children))
             checks.refuse(name, expected, came, "Give the class that the file was written with.")
-        found = {key: put(child, level + 1) for key, child in children.items()}
+        found = {key: unflatten(child, level + 1) for key, child in children.items()}
         if _is_named_tuple(cls):
             return cls._make(found[field] for field in cls._fields)
         return found if cls is dict else cls(found.values())
 
-    params = put(structure, 0)
+    params = unflatten(structure, 0)
     if left:
-        checks.refuse(name, "no arrays beside the parameters", ", ".join(left), "It is no model.")
+        checks.refuse(
+            name, "no arrays beside the parameters", ", ".join(left), "It is not a model file."
+        )
     return params
 
 
 def check_json(name: str, x: Any, level: int = 0) -> None:
-    """Refuse what would not come back from JSON as it is.
+    """Refuse a value that JSON cannot restore exactly.
 
     Args:
-        name: of x, for the message.
-        x: anything.
-        level: how deep in it this is.
+        name: the name of x, for the message.
+        x: any value.
+        level: the depth of x in the whole value.
 
     Raises:
-        ValueError: such a thing is in it; the message names its place.
+        ValueError: a part cannot be restored exactly; the message gives its path.
     """
     if isinstance(x, (dict, list)):
         _check_level(name.partition(".")[0], level)
@@ -147,14 +149,14 @@ def check_json(name: str, x: Any, level: int = 0) -> None:
             _check_keys(name, x)
         for key, child in _children(x):
             check_json(f"{name}.{path_key(key)}", child, level + 1)
-    elif not _comes_back(x):
+    elif not _survives_json(x):
         expected = "a dict, a list, text, a finite number, True, False or None"
         came = repr(x) if isinstance(x, float) else type(x).__name__
         checks.refuse(name, expected, came, "JSON holds nothing else: lists for tuples.")
 
 
 def _children(x: Any) -> Any:
-    """Keys, positions or fields, each with what is there."""
+    """The children of a node with their keys, positions or fields."""
     if isinstance(x, dict):
         return x.items()
     return zip(x._fields, x, strict=True) if _is_named_tuple(type(x)) else enumerate(x)
@@ -192,7 +194,7 @@ def _to_numpy(name: str, x: Any, dtypes: set[str]) -> np.ndarray:
 
 def _check_keys(name: str, x: dict[Any, Any]) -> None:
     for key in x:
-        if not isinstance(key, str) or not _comes_back(key):
+        if not isinstance(key, str) or not _survives_json(key):
             checks.refuse(name, "keys that are text", f"{key!r:.80}", "JSON has no others.")
 
 
@@ -201,7 +203,7 @@ def _check_level(name: str, level: int) -> None:
         checks.refuse(name, f"at most {_LEVELS} levels of nesting", "more", "Make it flatter.")
 
 
-def _comes_back(x: Any) -> bool:
+def _survives_json(x: Any) -> bool:
     try:
         return bool(json.loads(json.dumps(x, allow_nan=False)) == x)
     except (TypeError, ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""Text, or any sequence of tokens, out of a trained network.
+"""Sample text, or any sequence of tokens, from a trained network.
 
-The hidden state after a prompt, and the logits there, are all that a sequence needs to go on. Both
-loops below take a block of a fixed number of steps, so nothing compiles anew for another length of
-the prompt or of the sample, and what is sampled can be shown while it grows.
+Sampling needs only the hidden state after the prompt and its logits. Both loops below run blocks of
+a fixed number of steps, so a new length of the prompt or of the sample compiles nothing, and the
+sample can be shown while it grows.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,13 +15,13 @@ import numpy as np
 from jax import lax
 
 from jrnn import checks
+from jrnn._rnn import rnn_cell
 from jrnn.arrays import ArrayLike, at_least_float32
-from jrnn.cell import Activation, ActivationName
-from jrnn.loss import readout
-from jrnn.rnn import rnn_cell
+from jrnn.cells.elman import Activation, ActivationName
+from jrnn.loss.softmax import readout
 from jrnn.types import ReadoutParams, RNNParams
 
-BLOCK = 32  # steps per call of a compiled loop: about what a terminal shows at once
+BLOCK = 32  # steps per call of a compiled loop
 
 
 def sample_token(
@@ -31,14 +31,14 @@ def sample_token(
     top_k: jax.Array | int | None = None,
     top_p: jax.Array | float | None = None,
 ) -> jax.Array:
-    """Draw a token from softmax(logits / temperature), cut to its likeliest tokens.
+    """Draw a token from softmax(logits / temperature), optionally from the likeliest tokens only.
 
     Args:
         key: a JAX random key.
         logits: `[..., O]`.
-        temperature: 0 takes the likeliest token, as does what is below the smallest normal float32,
-            1.2e-38; 1 leaves the distribution as it is; inf makes all tokens equally likely whose
-            logit is not -inf.
+        temperature: 0, or any number below the smallest normal float32 (1.2e-38), takes the
+            likeliest token; 1 does not change the distribution; inf makes all tokens equally
+            likely, except those with a logit of -inf.
         top_k: keep the k likeliest tokens (Fan, Lewis and Dauphin, Hierarchical Neural Story
             Generation, 2018); None keeps all.
         top_p: keep the smallest set of likeliest tokens whose probability, after temperature and
@@ -46,12 +46,12 @@ def sample_token(
             None keeps all.
 
     Returns:
-        `[...]` int32 tokens; one whose logit is -inf is never drawn. -1 where the logits are no
-        distribution: one is NaN or +inf, or all are -inf.
+        `[...]` int32 tokens. A token with a logit of -inf is never drawn. The result is -1 if the
+        logits are not a distribution: one is NaN or +inf, or all are -inf.
 
     Raises:
-        ValueError: logits without a class, concrete ones that are no distribution, or a concrete
-            option outside its range.
+        ValueError: logits without classes, concrete logits that are not a distribution, or a
+            concrete option outside its range.
     """
     checks.logits(logits)
     checks.distribution(logits)
@@ -63,7 +63,7 @@ Options = tuple[jax.Array, jax.Array, jax.Array]  # temperature, top_k, top_p
 
 
 def _options(O: int, temperature: Any, top_k: Any, top_p: Any) -> Options:
-    """As arrays, so that another value compiles nothing; O tokens and all of 1 cut nothing off."""
+    """Options as arrays, so that new values compile nothing; O and inf stand for None."""
     top_k = O if top_k is None else jnp.minimum(top_k, O)
     top_p = jnp.inf if top_p is None else top_p
     return (
@@ -76,27 +76,27 @@ def _options(O: int, temperature: Any, top_k: Any, top_p: Any) -> Options:
 def _sample_token(
     key: jax.Array, logits: ArrayLike, temperature: jax.Array, top_k: jax.Array, top_p: jax.Array
 ) -> jax.Array:
-    greedy = temperature < np.finfo(np.float32).tiny  # XLA may take what is below for 0
+    greedy = temperature < np.finfo(np.float32).tiny  # XLA may flush smaller numbers to 0
     wide = at_least_float32(logits)
-    largest = wide.max(-1, keepdims=True)  # not finite where they are no distribution
-    order = jnp.argsort(-wide, -1)  # stable: of equal logits the first is the likelier
+    largest = wide.max(-1, keepdims=True)  # not finite if the logits are not a distribution
+    order = jnp.argsort(-wide, -1)  # stable: the first of equal logits ranks first
     ranked = _over_temperature(wide, jnp.where(greedy, 1, temperature))
     ranked = jnp.take_along_axis(ranked, order, -1)
     kept = jnp.where(greedy, 1, top_k)
     ranked = jnp.where(jnp.arange(ranked.shape[-1], dtype=jnp.int32) < kept, ranked, -jnp.inf)
     p = jax.nn.softmax(ranked, -1)
-    likelier = jnp.cumsum(p, -1) - p  # the probability of all that ranks before
-    ranked = jnp.where(likelier < top_p, ranked, -jnp.inf)
+    mass_before = jnp.cumsum(p, -1) - p  # probability of all tokens that rank before
+    ranked = jnp.where(mass_before < top_p, ranked, -jnp.inf)
     rank = jax.random.categorical(key, ranked)[..., None]
     token = jnp.where(jnp.isfinite(largest), jnp.take_along_axis(order, rank, -1), -1)
     return token.squeeze(-1).astype(jnp.int32)
 
 
 def _over_temperature(logits: jax.Array, temperature: jax.Array) -> jax.Array:
-    """(logits - their largest) / temperature, in float32, without an overflow on the way.
+    """(logits - largest logit) / temperature, in float32, without intermediate overflow.
 
-    The difference of two halves is finite. XLA divides by multiplying with the inverse, so that
-    numerator and denominator are brought to a scale where the inverse is a normal number, too.
+    The difference of two halves is finite. XLA divides by multiplying with the inverse, so
+    numerator and denominator are scaled such that the inverse is a normal number too.
     """
     dtype, top = logits.dtype, logits.max(-1, keepdims=True)
     scale = jnp.where(temperature > 1, 2.0**-64, 2.0**64).astype(jnp.float32)
@@ -118,14 +118,14 @@ def generate(
     top_p: float | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Iterator[np.ndarray]:
-    """Continue a prompt, several times at once; tokens come as they are drawn.
+    """Continue a prompt with one or several samples; tokens are yielded as they are drawn.
 
     Args:
-        rnn_params: of a network over token ids: `w_ih [O, H]`.
-        readout_params: `w_ho [H, O]`. A token whose bias is -inf is never drawn.
+        rnn_params: parameters of a network over token ids: `w_ih [O, H]`.
+        readout_params: `w_ho [H, O]`. A token with a bias of -inf is never drawn.
         key: a JAX random key. Equal keys give equal samples.
-        prompt: `[P]` token ids, P >= 1, read from a state of zeros; not part of what comes.
-        length: number of tokens to draw for each sample.
+        prompt: `[P]` token ids, P >= 1, read from a state of zeros; not part of the output.
+        length: number of tokens per sample.
         num_samples: number of samples.
         temperature: as in `sample_token`; at least 0.
         top_k: as in `sample_token`; at least 1.
@@ -133,11 +133,11 @@ def generate(
         activation: as in `jrnn.rnn`.
 
     Returns:
-        An iterator over `[num_samples, n]` int32 tokens, n <= 32, that add up to `length`.
+        An iterator over `[num_samples, n]` int32 tokens, n <= 32; the n add up to `length`.
 
     Raises:
         ValueError: an empty prompt, ids outside [0, O), an option outside its range, parameters
-            that are not finite; of the iterator, a state that overflows.
+            that are not finite; from the iterator, a state that overflows.
     """
     prompt = np.asarray(prompt)
     checks.generate_arguments(rnn_params, readout_params, prompt, length, num_samples)
@@ -145,11 +145,11 @@ def generate(
     checks.sampling_options(temperature, top_k, top_p)
     options = _options(readout_params.w_ho.shape[1], temperature, top_k, top_p)
     draw = partial(_draw_block, rnn_params, readout_params, options, activation=activation)
-    h = _read(rnn_params, prompt, activation)
-    return _draw(draw, jnp.broadcast_to(h, (num_samples, *h.shape)), key, length)
+    h = _read_prompt(rnn_params, prompt, activation)
+    return _generate_blocks(draw, jnp.broadcast_to(h, (num_samples, *h.shape)), key, length)
 
 
-def _read(
+def _read_prompt(
     params: RNNParams, prompt: np.ndarray, activation: ActivationName | Activation
 ) -> jax.Array:
     """The state `[H]` after a prompt `[P]`."""
@@ -162,7 +162,7 @@ def _read(
     return h
 
 
-def _draw(
+def _generate_blocks(
     draw: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     h: jax.Array,
     key: jax.Array,
@@ -179,7 +179,7 @@ def _draw(
 def _read_block(
     params: RNNParams, h: jax.Array, ids: jax.Array, count: jax.Array, *, activation: Any
 ) -> jax.Array:
-    """The state after the first `count` of a block of ids."""
+    """The state after the first `count` ids of a block."""
     return lax.fori_loop(
         0, count, lambda i, h: rnn_cell(params, h, ids[i], activation=activation), h
     )
@@ -195,7 +195,7 @@ def _draw_block(
     *,
     activation: Any,
 ) -> tuple[jax.Array, jax.Array]:
-    """Draw a block of tokens and read each of them: the state `[B, H]` and `[BLOCK, B]` tokens."""
+    """Draw a block of tokens and read each: returns the state `[B, H]` and `[BLOCK, B]` tokens."""
 
     def step(h: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         tokens = _sample_token(key, readout(readout_params, h), *options)

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from jrnn import checks
+from jrnn._rnn import rnn
+from jrnn._stack import LayerStates, layer_by_layer, stack
 from jrnn.arrays import ArrayLike, InputsAre, are_ids, named_leaves, reading
-from jrnn.cell import Activation, ActivationName
+from jrnn.cells.elman import Activation, ActivationName
 from jrnn.derivation import rnn_scan
-from jrnn.rnn import rnn
-from jrnn.stack import LayerStates, _layer_by_layer, stack
 from jrnn.types import RNNParams, StackParams
 
 
@@ -67,7 +67,7 @@ def check_against_scan(
 
     run = partial(stack if stacked else rnn, activation=activation, inputs=reading(xs))
     scan = partial(_scan, activation=activation)
-    scan = partial(_layer_by_layer, scan) if stacked else scan
+    scan = partial(layer_by_layer, scan) if stacked else scan
     ours, scans = outputs_and_gradients(run), outputs_and_gradients(scan)
     if rtol is None:
         rtol = {8: 1e-10, 4: 1e-4}.get(ours["hs"].dtype.itemsize, 0.05)

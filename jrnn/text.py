@@ -1,6 +1,6 @@
-"""Characters to integers and back, and contiguous streams of them for truncated BPTT.
+"""Encode characters as integers, decode them, and cut them into streams for truncated BPTT.
 
-Files are read block by block and their ids kept in a mapped file, so that a text may be larger than
+Files are read in blocks and their ids kept in a memory-mapped file, so a text may be larger than
 memory:
 
     alphabet = Alphabet.of(...)
@@ -23,10 +23,10 @@ from jrnn import checks
 from jrnn.files import naming
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-# Bytes. What is made of a block stays in the cache: blocks of 1 MB take half again as long.
+# Bytes. The results for a block stay in the cache: blocks of 1 MB take 1.5 times as long.
 BLOCK = 2**16
 CODE_POINTS = 0x110000
-OTHER_MARKS = {  # no UTF-8 begins with one; UTF-32's are first, since one begins with UTF-16's
+OTHER_MARKS = {  # never at the start of UTF-8; UTF-32 first: one of its marks starts with UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -35,22 +35,22 @@ OTHER_MARKS = {  # no UTF-8 begins with one; UTF-32's are first, since one begin
 
 
 def read_blocks(paths: Sequence[str | PathLike[str]], size: int = BLOCK) -> Iterator[str]:
-    """The text of UTF-8 files, one after the other, joined by newlines, block by block.
+    """Read UTF-8 files, one after the other, in blocks; a newline joins two files.
 
-    A byte order mark at the start of a file is not part of its text. Line ends stay as they are, so
-    those of Windows are two characters, "\\r\\n".
+    A byte order mark at the start of a file is skipped. Line ends are not changed: those of Windows
+    are two characters, "\\r\\n".
 
     Args:
         paths: the files.
-        size: bytes that are read at once.
+        size: bytes per read.
 
     Yields:
-        The text of a block; characters are whole, wherever the blocks are cut.
+        The text of a block, which never splits a character.
 
     Raises:
         OSError: a file is missing or cannot be read.
-        ValueError: a file is not UTF-8, or a pipe, which could not be read again, or there is no
-            text in any. Of a file that is marked as UTF-16 or UTF-32 the message says so.
+        ValueError: a file is not UTF-8, a file is a pipe (which cannot be read twice), or all files
+            are empty. For a file with a mark of UTF-16 or UTF-32 the message says so.
     """
     if isinstance(paths, str):
         checks.refuse("paths", "a sequence of paths", "a string", "Put it into a list.")
@@ -71,7 +71,7 @@ def _read_file(path: str | PathLike[str], size: int) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")()
     with open(path, "rb") as file:
         if not file.seekable():
-            repair = "Write what comes out of it into a file."
+            repair = "Write its output to a file first."
             checks.refuse(
                 "text", "files, which are read more than once", f"the pipe {path}", repair
             )
@@ -80,7 +80,9 @@ def _read_file(path: str | PathLike[str], size: int) -> Iterator[str]:
         for mark, encoding in OTHER_MARKS.items():
             if start.startswith(mark):
                 repair = f"Convert the file: iconv -f {encoding} -t UTF-8."
-                checks.refuse("text", "UTF-8", f"{encoding}, as {path} begins by saying", repair)
+                checks.refuse(
+                    "text", "UTF-8", f"{encoding} by the byte order mark of {path}", repair
+                )
         file.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
         data = b"."
         while data:
@@ -88,7 +90,7 @@ def _read_file(path: str | PathLike[str], size: int) -> Iterator[str]:
                 data = file.read(size)
             try:
                 block = decoder.decode(data, final=not data)
-            except UnicodeDecodeError as error:  # its object ends where the file was read to
+            except UnicodeDecodeError as error:  # its object ends at file.tell()
                 offset = file.tell() - len(error.object) + error.start
                 byte = f"byte 0x{error.object[error.start]:02x} at offset {offset:,} of {path}"
                 checks.refuse("text", "UTF-8", byte, "Convert the file, for example with iconv.")
@@ -97,16 +99,16 @@ def _read_file(path: str | PathLike[str], size: int) -> Iterator[str]:
 
 
 class Alphabet(NamedTuple):
-    """The characters that a model knows, sorted; a character's id is its place.
+    """The characters that a model knows, sorted; the id of a character is its index.
 
-    Id 0 stands for every character that is not there, and is written as U+FFFD.
+    Id 0 stands for every other character and is decoded as U+FFFD.
     """
 
     characters: str
 
     @classmethod
     def of(cls, text: str) -> "Alphabet":
-        """The alphabet of a text: its characters, and U+FFFD for all others in front.
+        """Make the alphabet of a text: U+FFFD for unknown characters, then all of its characters.
 
         Args:
             text: any string.
@@ -117,7 +119,7 @@ class Alphabet(NamedTuple):
         return cls(UNKNOWN + "".join(sorted(set(text) - {UNKNOWN})))
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids of the characters of a text; 0 for those that the alphabet lacks.
+        """Encode a text; characters that are not in the alphabet get id 0.
 
         Args:
             text: any string.
@@ -128,13 +130,13 @@ class Alphabet(NamedTuple):
         return next(self.encode_blocks([text])).astype(np.int32)
 
     def encode_blocks(self, blocks: Iterable[str]) -> Iterator[np.ndarray]:
-        """Ids of the characters of each block; 0 for those that the alphabet lacks.
+        """Encode each block; characters that are not in the alphabet get id 0.
 
         Args:
             blocks: any strings.
 
         Yields:
-            `[len(block)]`, the smallest unsigned integers that hold the alphabet.
+            `[len(block)]` ids, in the smallest unsigned integer dtype that fits the alphabet.
         """
         ids = np.arange(len(self.characters), dtype=np.min_scalar_type(len(self.characters) - 1))
         table = np.zeros(CODE_POINTS, ids.dtype)
@@ -143,7 +145,7 @@ class Alphabet(NamedTuple):
             yield table.take(code_points(block))
 
     def decode(self, ids: np.ndarray) -> str:
-        """The text that ids stand for.
+        """Decode ids.
 
         Args:
             ids: `[N]` integers in [0, len(characters)).
@@ -152,13 +154,13 @@ class Alphabet(NamedTuple):
             The text.
 
         Raises:
-            ValueError: an id outside.
+            ValueError: an id outside [0, len(characters)).
         """
         checks.ids("ids", ids, len(self.characters), "characters")
         return "".join(self.characters[i] for i in ids)
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of a text that the alphabet lacks.
+        """Find the characters of a text that are not in the alphabet.
 
         Args:
             text: any string.
@@ -170,7 +172,7 @@ class Alphabet(NamedTuple):
 
 
 def code_points(text: str) -> np.ndarray:
-    """The numbers of characters in Unicode.
+    """The Unicode code points of a text.
 
     Args:
         text: any string.
@@ -184,47 +186,47 @@ def code_points(text: str) -> np.ndarray:
 def map_ids(
     blocks: Iterable[np.ndarray], length: int, directory: str | PathLike[str]
 ) -> np.ndarray:
-    """Write ids into a temporary file without a name, and map it: pages are read when looked at.
+    """Write ids to an unnamed temporary file and memory-map it; pages are read on access.
 
-    The file is gone with the last array that looks into it, or with the process, however it ends.
+    The file disappears with the last array that uses it, or when the process ends for any reason.
 
     Args:
         blocks: `[n]` ids each, all of one dtype.
-        length: N, the sum of all n, at least 1; it is what the message names if the disk is full.
-        directory: where the file is to be.
+        length: N, the sum of all n, at least 1; used in the message if the disk is full.
+        directory: the directory of the file.
 
     Returns:
         `[N]` ids, read-only.
 
     Raises:
-        OSError: the file cannot be written; the message says how large it has to be.
+        OSError: the file cannot be written; the message gives the required size.
     """
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
         for block in blocks:
             needed = f"{length * block.itemsize:,} bytes for the ids of {length:,} characters"
             with naming(directory, f", writing a temporary file of {needed}"):
                 rest = memoryview(block.tobytes())
-                while rest:  # a disk that is almost full takes a part
+                while rest:  # a write to an almost full disk may be partial
                     rest = rest[file.write(rest) :]
         with naming(directory, f", writing a temporary file of {needed}"):
-            os.fsync(file.fileno())  # of a network only this says that a disk is full
+            os.fsync(file.fileno())  # only this reports a full network disk
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(pages, block.dtype)
 
 
 def contiguous_streams(ids: np.ndarray, batch_size: int, least: int = 2) -> np.ndarray:
-    """Cut a sequence into streams that are read side by side: column b goes on where it left off.
+    """Cut a sequence into B contiguous streams of equal length, one per column.
 
     Args:
         ids: `[N]` token ids.
         batch_size: B, the number of streams.
-        least: tokens that each stream must have.
+        least: the minimal number of tokens per stream.
 
     Returns:
-        `[N // B, B]`, a view; what is left over of the end is dropped.
+        `[N // B, B]`, a view; the remaining tokens at the end are dropped.
 
     Raises:
-        ValueError: the sequence is too short for that; the message says how long it must be.
+        ValueError: the sequence is too short; the message gives the required length.
     """
     checks.sizes(batch_size=batch_size, least=least)
     length = len(ids) // batch_size
@@ -236,15 +238,15 @@ def contiguous_streams(ids: np.ndarray, batch_size: int, least: int = 2) -> np.n
 
 
 def chunks(streams: np.ndarray, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Walk through streams once, chunk by chunk: the inputs, and the tokens that follow each.
+    """Iterate over streams once, in chunks of inputs and next tokens.
 
     Args:
-        streams: `[N, B]`, or some columns of it; no more is read of it than what is yielded.
-        length: T, steps in a chunk.
+        streams: `[N, B]`, or some of its columns; only the yielded rows are read.
+        length: T, the number of steps per chunk.
 
     Yields:
         `(xs [T, B], labels [T, B])`, int32, with `labels[t]` the token after `xs[t]`; each chunk
-        begins where the one before ended. The last one is shorter if T does not divide N - 1.
+        begins where the previous one ended. The last one is shorter if T does not divide N - 1.
 
     Raises:
         ValueError: a length below 1.

@@ -1,21 +1,22 @@
-"""A training step for any loss and any optax optimiser, and truncated BPTT through its carry.
+"""A training step for any loss and any optax optimiser; its carry gives truncated BPTT.
 
-The state that is carried from one call to the next is data of the next call, so no gradient
-crosses the cut: a step on chunk after chunk of a long sequence *is* truncated BPTT by chunks
-(Williams and Peng, An efficient gradient-based algorithm for on-line training of recurrent network
-trajectories, 1990). Schedules, clipping and accumulation are optax's:
+The state that is carried from one call to the next is data of the next call, so no gradient crosses
+the boundary. Training on consecutive chunks of a long sequence is therefore truncated BPTT by
+chunks (Williams and Peng, An efficient gradient-based algorithm for on-line training of recurrent
+network trajectories, 1990). Use optax for schedules, clipping and accumulation:
 
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     optimizer = optax.MultiSteps(optimizer, every_k_schedule=4)
 
-A loss or a gradient that is not finite changes nothing. The step gives its state's buffers back to
-the device, so that is decided inside of it: whoever reads the loss afterwards has no older state.
+A loss or a gradient that is not finite changes nothing. The step donates the buffers of its state,
+so the decision must be made inside the step: afterwards the old state is gone.
 """
 
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -30,18 +31,18 @@ LossFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 
 
 class TrainState(NamedTuple):
-    """All that a training step reads and writes."""
+    """The state that a training step reads and writes."""
 
     params: Any
     opt_state: Any
-    carry: Any  # what the loss carries from chunk to chunk: the hidden state, as a rule [B, H]
+    carry: Any  # carried from chunk to chunk by the loss: usually the hidden state [B, H]
     step: jax.Array  # [] int32, the number of steps so far
-    key: jax.Array  # a random key; each step folds its number into it
+    key: jax.Array  # a random key; each step folds in its number
     nonfinite: jax.Array  # [] int32, how many losses or gradients were not finite
 
 
 class StepMetrics(NamedTuple):
-    """What a training step measures, on the device, before the optimiser sees the gradient."""
+    """Metrics of a training step, on the device, from the gradient before the optimiser."""
 
     loss: jax.Array  # []
     grad_norm: jax.Array  # [] global 2-norm of the gradient
@@ -56,24 +57,24 @@ def init_train_state(
     *,
     mesh: Mesh | None = None,
 ) -> TrainState:
-    """The state before the first step.
+    """Make the state before the first step.
 
-    Arrays are copied: a training step gives its state's buffers back to the device, which the
-    caller's must survive, and no buffer can be given back twice.
+    Arrays are copied: a training step donates the buffers of its state. So the caller's arrays stay
+    valid, and no buffer is donated twice.
 
     Args:
         params: any pytree of arrays.
         optimizer: an optax optimiser.
-        carry: what the loss function takes for the first chunk, `jnp.zeros((B, H))` as a rule.
+        carry: the carry for the first chunk, usually `jnp.zeros((B, H))`.
         key: a JAX random key.
-        mesh: of `parallel.batch_mesh`: the state is on its devices, each of which has a part of
-            the carry, cut along its first axis, and all of the rest.
+        mesh: from `parallel.batch_mesh`. The carry is split over its devices along the first axis;
+            everything else is replicated.
 
     Returns:
-        The `TrainState` of step 0.
+        The `TrainState` at step 0.
 
     Raises:
-        ValueError: a mesh of another kind, or a carry that it does not divide.
+        ValueError: a mesh that is not from `batch_mesh`, or a carry that it does not divide.
     """
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(params, optimizer.init(params), carry, zero, key, zero)
@@ -84,7 +85,7 @@ def init_train_state(
     checks.divided("carry", carry, PartitionSpec(BATCH), mesh)
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(BATCH))
     shardings: Any = TrainState(*[whole] * 6)._replace(carry=split)  # type: ignore[arg-type]
-    return jax.jit(lambda state: state, out_shardings=shardings)(state)  # of any processes
+    return jax.jit(lambda state: state, out_shardings=shardings)(state)  # works across processes
 
 
 def make_train_step(
@@ -95,42 +96,40 @@ def make_train_step(
     batch_spec: Any = PartitionSpec(None, BATCH),  # noqa: B008
     nonfinite: Literal["stop", "skip"] = "stop",
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepMetrics]]:
-    """A jitted step of gradient descent that takes the state's buffers for its result.
+    """Make a jitted training step that donates its state.
 
-    With a mesh, `loss_fn` runs on every device, under `jax.shard_map`, and gets the parameters, its
-    part of the carry and of the batch, and a key of this device's own. What it returns is the loss
-    of the whole batch, by `parallel.mean`, and its part of the carry. A batch of NumPy arrays, or
-    of arrays that are nowhere in particular, is split on the way in.
+    With a mesh, `loss_fn` runs on every device, under `jax.shard_map`, and gets the parameters,
+    this device's part of the carry and of the batch, and its own key. It returns the loss of the
+    whole batch, computed with `parallel.mean`, and its part of the carry. A batch of NumPy arrays,
+    or of uncommitted JAX arrays, is split automatically.
 
     Args:
         loss_fn: `(params, carry, batch, key) -> (loss [], carry)`, a pure function. It gets the
-            carry that it returned for the batch before, and a key of this step's own.
+            carry that it returned for the previous batch, and a new key in every step.
         optimizer: an optax optimiser; not one that evaluates the loss again (a line search).
-        mesh: of `parallel.batch_mesh`, and the one that `init_train_state` was given.
-        batch_spec: which axis the mesh splits, by default the second, as in `[T, B]` and
-            `[T, B, I]`. A `PartitionSpec` for all arrays of the batch, or one for each.
-        nonfinite: what a loss or a gradient with NaN or inf does, beside being counted in the
-            state. "stop": parameters, optimiser, carry and step stay for good as they were before
-            it, and every loss after it is NaN, so it is enough to look now and then; a state whose
-            `nonfinite` is set to 0 goes on. "skip": they stay for this one batch, whose number
-            passes. (`optax.apply_if_finite` spares the parameters, but not the carry, and does not
-            see the loss.)
+        mesh: from `parallel.batch_mesh`, the same as for `init_train_state`.
+        batch_spec: the axis that the mesh splits, by default the second, as in `[T, B]` and
+            `[T, B, I]`: one `PartitionSpec` for all arrays of the batch, or one for each.
+        nonfinite: the effect of a loss or a gradient with NaN or inf; the state counts them.
+            "stop": parameters, optimiser state, carry and step stop changing and every later loss
+            is NaN, so it suffices to check occasionally; to continue, set `nonfinite` of the state
+            to 0. "skip": the batch changes only the step number. (`optax.apply_if_finite` protects
+            the parameters, but not the carry, and does not check the loss.)
 
     Returns:
-        `step(state, batch) -> (state, StepMetrics)`. The state that goes in is donated: use the
-        one that comes out. `step.lower`, `step.trace` and `step.eval_shape` are those of the
-        jitted function.
+        `step(state, batch) -> (state, StepMetrics)`. The old state is donated: use the returned
+        one. `step.lower`, `step.trace` and `step.eval_shape` are those of the jitted function.
 
     Raises:
-        ValueError: a mesh of another kind, or another word for `nonfinite`; from the step, a batch
-            or a carry that it does not divide, a loss of a part of the batch alone, or a state that
-            went in before.
+        ValueError: a mesh that is not from `batch_mesh`, or an unknown value of `nonfinite`; from
+            the step, a batch or a carry that the mesh does not divide, a loss that differs between
+            devices, or a state that was donated before.
     """
     checks.nonfinite(nonfinite)
 
-    import optax  # here: importing jrnn is to be quick
+    import optax  # here, to keep `import jrnn` fast
 
-    update = optax.with_extra_args_support(optimizer).update  # some read the loss
+    update = optax.with_extra_args_support(optimizer).update  # some optimisers read the loss
 
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
     if mesh is not None:
@@ -139,6 +138,7 @@ def make_train_step(
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(state.key, state.step)
         (loss, carry), grads = value_and_grad(state.params, state.carry, batch, key)
+        chex.assert_trees_all_equal_shapes_and_dtypes(carry, state.carry)
         updates, opt_state = update(grads, state.opt_state, state.params, value=loss, grad=grads)
         params = optax.apply_updates(state.params, updates)
 
@@ -162,7 +162,7 @@ def make_train_step(
     @wraps(step)
     def with_state(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
         if isinstance(state.step, jax.Array):
-            checks.there("state", state.step)  # it is given away together with the rest
+            checks.there("state", state.step)  # all of the state is donated together
         return jitted(state, batch)
 
     vars(with_state).update(lower=jitted.lower, trace=jitted.trace, eval_shape=jitted.eval_shape)

@@ -1,4 +1,4 @@
-"""The parameters of a recurrent network, the axes of its arrays, and a table of any parameters.
+"""Parameters of recurrent networks, the names of array axes, and a table of any parameters.
 
 Axes, in every shape of this library:
 
@@ -6,9 +6,9 @@ Axes, in every shape of this library:
     H  hidden        O  output (classes, vocabulary)
     D  directions of a layer, 1 or 2
 
-A weight `w_ab` maps a to b, has the shape (A, B) and is used as `a @ w_ab`. Time leads, as in
-`lax.scan`: one sequence is `[T, I]`, a batch is `[T, B, I]`. In the equations t counts from 1 and
-`h_0` is the state before the first step; in arrays `hs[0]` is h_1.
+A weight `w_ab` maps a to b, has the shape (A, B) and is used as `a @ w_ab`. Time is the first axis,
+as in `lax.scan`: one sequence is `[T, I]`, a batch is `[T, B, I]`. In the equations t counts from 1
+and `h_0` is the state before the first step; in arrays `hs[0]` is h_1.
 """
 
 import math
@@ -21,29 +21,29 @@ from jrnn.arrays import named_leaves
 
 
 class RNNParams(NamedTuple):
-    """Parameters of a recurrent layer; `b_h` is None in a layer without bias."""
+    """Parameters of a recurrent layer; `b_h` is None if the layer has no bias."""
 
-    w_ih: jax.Array  # [I, H]
+    w_ih: jax.Array  # [I, H]; or None, see `init_rnn`
     w_hh: jax.Array  # [H, H]
     b_h: jax.Array | None  # [H]
 
 
 class ReadoutParams(NamedTuple):
-    """Parameters of the readout of a state; `b_o` is None in a readout without bias."""
+    """Parameters of a readout; `b_o` is None if the readout has no bias."""
 
     w_ho: jax.Array  # [H, O]
     b_o: jax.Array | None  # [O]
 
 
 class LayerNormParams(NamedTuple):
-    """Parameters of the normalisation of a layer's output."""
+    """Parameters of the layer normalisation of a layer's outputs."""
 
     scale: jax.Array  # [D*H]
     offset: jax.Array  # [D*H]
 
 
 class LayerParams(NamedTuple):
-    """Parameters of one layer of a stack; None in the place of what it does not have."""
+    """Parameters of one layer of a stack; None for a part that the layer does not have."""
 
     forward: RNNParams  # reads from the start to the end
     backward: RNNParams | None  # reads from the end to the start
@@ -51,20 +51,20 @@ class LayerParams(NamedTuple):
 
 
 class StackParams(NamedTuple):
-    """Parameters of a stack, from the layer that reads the inputs up."""
+    """Parameters of a stack; the first layer reads the inputs."""
 
     layers: tuple[LayerParams, ...]
 
 
-# Model files, and programs saved by `jax.export`, name the kinds of parameters they hold. A new
-# kind is one name here.
+# Model files and programs saved by `jax.export` contain the names of these classes. Add a new class
+# here.
 KINDS = (RNNParams, ReadoutParams, LayerNormParams, LayerParams, StackParams)
 for _kind in KINDS:
     register_namedtuple_serialization(_kind, serialized_name=f"jrnn.{_kind.__name__}")
 
 
 def summary(params: Any) -> str:
-    """A table of path, shape, dtype, number of elements and bytes, one row per array.
+    """Make a table of path, shape, dtype, number of elements and bytes, one row per array.
 
     Args:
         params: any pytree of arrays (or of `jax.ShapeDtypeStruct`).

@@ -1,4 +1,4 @@
-"""The adding problem at its real size: what the README says of it."""
+"""The adding problem at its real size: the results in examples/README.md."""
 
 import json
 

@@ -7,7 +7,8 @@ import pytest
 from cases import B, H, I, O, T, make_case, parameters
 
 import jrnn
-from jrnn import bptt, readout_loss
+from jrnn import kernel
+from jrnn.loss import blockwise
 
 CASE = make_case()
 IDS = make_case(ids=True)
@@ -24,11 +25,12 @@ SQUARE = parameters(jrnn.init_stack, I, (I, I))
 def kernel_is_out_of_bounds(monkeypatch):
     """A refusal comes before any kernel code."""
 
-    def entered(*args):
+    def entered(*args, **options):
         raise AssertionError("the kernel was entered")
 
-    monkeypatch.setattr(bptt, "run", entered)
-    monkeypatch.setattr(readout_loss, "cost", entered)
+    monkeypatch.setattr(kernel, "unroll", entered)
+    monkeypatch.setattr(kernel, "one_step", entered)
+    monkeypatch.setattr(blockwise, "cost", entered)
 
 
 def bad_id(value):
@@ -296,7 +298,7 @@ REFUSED = {
     ),
     "a shape of b_h": (
         lambda: jrnn.rnn(P._replace(b_h=np.ones((1, H))), CASE.xs),
-        "b_h: expected shape [H] = [4]; got float64[1, 4]. No bias is None in its place.",
+        "b_h: expected shape [H] = [4]; got float64[1, 4]. Use None for no bias.",
     ),
     "no parameters": (
         lambda: jrnn.rnn({"w_ih": 1}, CASE.xs),
@@ -446,7 +448,7 @@ REFUSED = {
     "directions of two sizes": (
         lambda: jrnn.stack(layer(0, backward=STACK.layers[1].backward), CASE.xs),
         "layers[0].backward.w_ih: expected shape [I, H] = [5, 4]; got float64[8, 6]. "
-        "As forwards, so backwards.",
+        "Both directions have one shape.",
     ),
     "directions of two dtypes": (
         lambda: jrnn.stack(layer(0, backward=narrow(P)), CASE.xs),
@@ -470,7 +472,7 @@ REFUSED = {
     "one state for all layers": (
         lambda: jrnn.stack(STACK, CASE.xs, np.zeros((2, B, 8))),
         "h0: expected None or a tuple of 2 states, one for each layer; got ndarray. "
-        "None in the place of a state is zeros.",
+        "None stands for a state of zeros.",
     ),
     "a state too few": (
         lambda: jrnn.stack(STACK, CASE.xs, (np.zeros(8),)),
@@ -659,7 +661,7 @@ REFUSED = {
         lambda: jrnn.sampling.generate(
             P, NEXT, jax.random.key(0), np.array([0]), 3, temperature=-1.0
         ),
-        "temperature: expected a number >= 0; got -1.0. 0 is greedy, 1 the model's own.",
+        "temperature: expected a number >= 0; got -1.0. 0 is greedy; 1 changes nothing.",
     ),
     "top_k of 0": (
         lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.array([0]), 3, top_k=0),
@@ -755,7 +757,7 @@ def test_an_array_whose_buffer_was_given_away():
     """As those of the state that went into a training step."""
     gone = jnp.array(P.w_hh)
     jax.jit(lambda x: x + 1, donate_argnums=0)(gone)
-    with pytest.raises(ValueError, match=r"w_hh: expected an array that is still there; got one"):
+    with pytest.raises(ValueError, match=r"w_hh: expected an array that was not donated; got one"):
         jrnn.rnn(P._replace(w_hh=gone), CASE.xs)
 
 

@@ -1,4 +1,4 @@
-"""The character model at its real size: what the README says of it."""
+"""The character model at its real size: the results in examples/README.md."""
 
 import csv
 import statistics

@@ -38,7 +38,7 @@ from benchmarks.device.runner import Context, Part, run
 from benchmarks.h100 import check, network, one_block, plain, split
 from benchmarks.measuring import Program, time_in_turn
 from benchmarks.rivals import autodiff
-from jrnn.cell import ActivationName
+from jrnn.cells.elman import ActivationName
 
 ROOT = Path(__file__).parents[1]
 TOY_OPTIONS = {"toy": True, "rivals": ["autodiff"], "memory_share": None}

@@ -9,7 +9,7 @@ import pytest
 from cases import H, I, O, T, parameters
 
 import jrnn
-from jrnn import readout_loss
+from jrnn.loss import blockwise
 
 
 def total(tree):
@@ -67,7 +67,7 @@ def costs(xs, labels, options):
 @pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
 @pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
 def test_gradients_are_zeros(monkeypatch, ids, remat):
-    monkeypatch.setattr(readout_loss, "CLASSES", 3)
+    monkeypatch.setattr(blockwise, "CLASSES", 3)
     at, xs, labels = example(ids)
 
     @jax.jit

@@ -86,5 +86,5 @@ def test_functions_and_tests_of_every_row_exist():
             continue
         assert names, f"{ids}: no function computes it"
         for path in tests.split(", "):
-            assert re.fullmatch(r"tests/test_\w+\.py", path), f"{ids}: {path!r}"
+            assert re.fullmatch(r"tests/(kernel/)?test_\w+\.py", path), f"{ids}: {path!r}"
             assert (ROOT / path).is_file(), f"{ids}: {path}"

@@ -16,7 +16,7 @@ from cases import H, I, O, T, assert_close, make_case, parameters
 from jax import export
 
 import jrnn
-from jrnn import readout_loss
+from jrnn.loss import blockwise
 
 B = 3
 IN_FRONT = {
@@ -151,7 +151,7 @@ CASES = {
 
 @pytest.mark.parametrize("f", CASES, ids=lambda f: f.__name__)
 def test_one_program_for_every_batch(monkeypatch, f):
-    monkeypatch.setattr(readout_loss, "CLASSES", 3)  # where a batch of any size goes by blocks
+    monkeypatch.setattr(blockwise, "CLASSES", 3)  # where a batch of any size goes by blocks
     given, of = data(*CASES[f]), models()
     program = value_and_cotangents(f)
     call = exported(program, of, given).call

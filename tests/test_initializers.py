@@ -102,7 +102,7 @@ REFUSED = {
     ),
     "radius of 0": (
         lambda: spectral_radius(0),
-        "radius: expected a finite number above 0; got 0. It is fixed for the initialiser.",
+        "radius: expected a finite number above 0; got 0. It must be a constant number.",
     ),
     "radius that is none": (
         lambda: spectral_radius(float("nan")),
@@ -110,7 +110,7 @@ REFUSED = {
     ),
     "scale that is infinite": (
         lambda: identity(float("-inf")),
-        "scale: expected a finite number; got -inf. It is fixed for the initialiser.",
+        "scale: expected a finite number; got -inf. It must be a constant number.",
     ),
     "scale that is no number": (
         lambda: identity("1"),

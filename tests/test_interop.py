@@ -232,7 +232,7 @@ def linen(**entries):
 
 
 TORCH = "Give the state dict of an nn.RNN alone: model.rnn.state_dict()."
-GATES = "H is one for all layers; the 4 H of an LSTM or 3 H of a GRU are no Elman network."
+GATES = "All layers have the same H; an LSTM (4 H) or a GRU (3 H) is not an Elman network."
 READABLE = "Of a torch tensor take x.detach().cpu().float()."
 LINEN = 'Give those of the SimpleCell alone: variables["params"]["cell"] of an nn.RNN.'
 PAIRS = "layers: expected a list of pairs (forward RNNParams, backward RNNParams or None); got "
@@ -298,7 +298,7 @@ REFUSED = {
     "torch: transposed": (
         lambda: interop.from_torch({**torch_weights(), "weight_ih_l0": normal(I, H)}),
         "weight_ih_l0: expected shape [H, I] = [4, any]; got float64[3, 4]. "
-        "H is that of weight_hh_l0; I, on top of a layer, the size of its outputs.",
+        "H is that of weight_hh_l0; above the first layer, I is the size of the outputs below.",
     ),
     "torch: bias misshapen": (
         lambda: interop.from_torch({**torch_weights(), "bias_hh_l0": normal(1, H)}),
@@ -307,7 +307,7 @@ REFUSED = {
     "torch: one direction below two": (
         lambda: interop.from_torch({**torch_weights(2, 2), "weight_ih_l1": normal(H, H)}),
         "weight_ih_l1: expected shape [H, I] = [4, 8]; got float64[4, 4]. "
-        "H is that of weight_hh_l1; I, on top of a layer, the size of its outputs.",
+        "H is that of weight_hh_l1; above the first layer, I is the size of the outputs below.",
     ),
     "torch: backwards of other inputs": (
         lambda: interop.from_torch({**torch_weights(1, 2), "weight_ih_l0_reverse": normal(H, 5)}),
@@ -442,7 +442,7 @@ REFUSED = {
     "keras: Bidirectional": (
         lambda: interop.from_keras([*interop.to_keras(params()), *interop.to_keras(params())]),
         "weights: expected [kernel, recurrent_kernel, bias], or the first two; got 6 arrays. Give "
-        "layer.get_weights() of a SimpleRNN; a Bidirectional has those of two, one by one.",
+        "layer.get_weights() of a SimpleRNN; convert the two of a Bidirectional separately.",
     ),
     "keras: an array": (
         lambda: interop.from_keras(normal(3, 4, 4)),

@@ -1,4 +1,4 @@
-"""The speakers' example on its real data: what the README says of it.
+"""The speakers' example on its real data: the results in examples/README.md.
 
 The data come with `pip install --no-deps aeon==1.6.0`, as .ci/run does.
 """

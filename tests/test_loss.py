@@ -9,7 +9,7 @@ from cases import LAW_RTOL, RTOL, B, H, O, T, assert_close, differences, togethe
 from jax.test_util import check_grads
 
 import jrnn
-from jrnn import loss
+from jrnn.loss import softmax
 
 WEIGHTS = {
     "no weights": None,
@@ -108,13 +108,13 @@ def test_vmap_is_a_loop():
 
 def faulty(change):
     """The loss with a backward pass whose result is changed."""
-    rule = jax.custom_vjp(lambda logits, labels: loss._cross_entropy_fwd(logits, labels)[0])
+    rule = jax.custom_vjp(lambda logits, labels: softmax.cross_entropy_fwd(logits, labels)[0])
 
     def bwd(residuals, d):
-        dlogits, dlabels = loss._cross_entropy_bwd(residuals, d)
+        dlogits, dlabels = softmax.cross_entropy_bwd(residuals, d)
         return change(dlogits, dlabels, residuals, d)
 
-    rule.defvjp(loss._cross_entropy_fwd, bwd)
+    rule.defvjp(softmax.cross_entropy_fwd, bwd)
     return rule
 
 

@@ -274,7 +274,7 @@ BROKEN = {
     "no object": (with_checksum(ONE, json.dumps(["0" * 64])), "got another format"),
     "a later format": (as_specified("params", ONE, format=3), "got another format"),
     "the format 1": (as_specified("params", ONE, format=1), "got another format"),
-    "no settings": (as_specified("params", ONE, settings=[1]), "settings that are no JSON object"),
+    "no settings": (as_specified("params", ONE, settings=[1]), "settings that are not a JSON"),
     "an unknown kind": (
         as_specified({"LSTMParams": {"w": "params"}}, ONE),
         r"expected kinds of parameters among .*RNNParams.*; got 'LSTMParams'\. A class of your own",

@@ -320,13 +320,13 @@ REFUSED = {
     ),
     "a batch of vectors": (
         lambda: train(spec=P(None, "batch")),
-        "batch: expected the batch on axis 1 of every array; got int64[6]. batch_spec says which "
-        "axis of which array is the batch.",
+        "batch: expected the batch on axis 1 of every array; got int64[6]. batch_spec gives "
+        "the batch axis of each array.",
     ),
     "a loss of one part": (
         lambda: train(loss=make_loss(lambda losses, mask, model: losses.mean())),
         "loss_fn: expected the loss of the whole batch; got one that differs from device to "
-        "device. Return jrnn.parallel.mean(total, count) of the part that is there.",
+        "device. Return jrnn.parallel.mean(total, count) of this device's part.",
     ),
 }
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxprs import equations, named, sizes
 
 import jrnn
-from jrnn import loss, readout_loss
+from jrnn.loss import blockwise, softmax
 
 T, B, H, O = 7, 3, 4, 8  # 21 positions in blocks of 4, 8 classes in blocks of 3: both with a rest
 LAYOUTS = {"by positions": (T, B), "by classes": (T * B,)}
@@ -30,14 +30,14 @@ WEIGHTS = {
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(readout_loss, "POSITIONS", 4)
-    monkeypatch.setattr(readout_loss, "LOGITS", 1)
-    monkeypatch.setattr(readout_loss, "CLASSES", 3)
-    monkeypatch.setattr(readout_loss, "LONG", 1000)  # sequences are short
+    monkeypatch.setattr(blockwise, "POSITIONS", 4)
+    monkeypatch.setattr(blockwise, "LOGITS", 1)
+    monkeypatch.setattr(blockwise, "CLASSES", 3)
+    monkeypatch.setattr(blockwise, "LONG", 1000)  # sequences are short
 
 
 def fused(params, hs, labels, weights=None):
-    return readout_loss.cost(None, params, hs, labels, weights)
+    return blockwise.cost(None, params, hs, labels, weights)
 
 
 def apart(params, hs, labels, weights=None):
@@ -154,7 +154,7 @@ def test_both_ways_are_taken():
 
 
 def test_a_long_sequence_goes_by_positions(monkeypatch):
-    monkeypatch.setattr(readout_loss, "LONG", 5)
+    monkeypatch.setattr(blockwise, "LONG", 5)
     at = example((21,), "any sum")  # H = 4
     assert [s.params["length"] for s in named(jax.make_jaxpr(fused)(**at), "scan")] == [5]
     assert_close(value_and_grad(lambda **at: fused(**at), at), expected(at))
@@ -223,9 +223,9 @@ def cross_entropy_fault(change):
     """A change of (dlogits, dlabels) in the rule by positions."""
 
     def plant(patch):
-        sound = readout_loss._cross_entropy_bwd
+        sound = blockwise.cross_entropy_bwd
         wrong = lambda residuals, m: change(*sound(residuals, m), residuals, m)
-        patch(readout_loss, "_cross_entropy_bwd", wrong)
+        patch(blockwise, "cross_entropy_bwd", wrong)
 
     return plant
 
@@ -234,9 +234,9 @@ def matmul_fault(change):
     """A change of both factors of a matmul in the rule by positions."""
 
     def plant(patch):
-        sound = readout_loss._wide_matmul
+        sound = blockwise._wide_matmul
         wrong = lambda precision, a, b: sound(precision, *change(a, b))
-        patch(readout_loss, "_wide_matmul", wrong)
+        patch(blockwise, "_wide_matmul", wrong)
 
     return plant
 
@@ -245,20 +245,20 @@ def positions_fault(change):
     """A change of the gradients that the rule by positions has formed."""
 
     def plant(patch):
-        sound = readout_loss._positions
+        sound = blockwise._positions
 
         def wrong(*args):
             total, grads = sound(*args)
             return total, (change(grads) if grads.w_ho is not None else grads)
 
-        patch(readout_loss, "_positions", wrong)
+        patch(blockwise, "_positions", wrong)
 
     return plant
 
 
 def split_fault(change):
     return lambda patch: patch(
-        readout_loss, "_split", lambda n, limit, sound=readout_loss._split: change(*sound(n, limit))
+        blockwise, "_split", lambda n, limit, sound=blockwise._split: change(*sound(n, limit))
     )
 
 
@@ -266,10 +266,10 @@ def block_fault(change):
     """A change of (dlogits, dlabels) in the rule by classes."""
 
     def plant(patch):
-        rule = jax.custom_vjp(lambda o, y: readout_loss._block_fwd(o, y)[0])
-        bwd = lambda kept, d: change(*readout_loss._block_bwd(kept, d), kept, d)
-        rule.defvjp(readout_loss._block_fwd, bwd)
-        patch(readout_loss, "_block", rule)
+        rule = jax.custom_vjp(lambda o, y: blockwise._block_fwd(o, y)[0])
+        bwd = lambda kept, d: change(*blockwise._block_bwd(kept, d), kept, d)
+        rule.defvjp(blockwise._block_fwd, bwd)
+        patch(blockwise, "_block", rule)
 
     return plant
 
@@ -282,7 +282,7 @@ FAULTS = {
     ("by positions", "sum of the labels taken for 1"): cross_entropy_fault(shares_of_one),
     ("by positions", "sign"): cross_entropy_fault(lambda o, y, kept, m: (-o, y)),
     ("by positions", "weight left out"): cross_entropy_fault(
-        lambda o, y, kept, m: loss._cross_entropy_bwd(kept, jnp.ones_like(m))
+        lambda o, y, kept, m: softmax.cross_entropy_bwd(kept, jnp.ones_like(m))
     ),
     ("by positions", "0.1 % on the logits"): cross_entropy_fault(lambda o, y, *_: (1.001 * o, y)),
     ("by positions", "sign of dlabels"): cross_entropy_fault(lambda o, y, *_: (o, -y)),
@@ -341,10 +341,10 @@ def test_planted_fault(monkeypatch, layout, fault):
 
 def test_planted_fault_in_the_factor(monkeypatch):
     """The gradient is formed for the cotangent 1; another one must still count."""
-    rule = jax.custom_vjp(readout_loss._sum_by_positions, nondiff_argnums=(0,))
-    wrong = lambda precision, grads, d: readout_loss._sum_by_positions_bwd(precision, grads, 1.0)
-    rule.defvjp(readout_loss._sum_by_positions_fwd, wrong, symbolic_zeros=True)
-    monkeypatch.setattr(readout_loss, "_sum_by_positions", rule)
+    rule = jax.custom_vjp(blockwise._sum_by_positions, nondiff_argnums=(0,))
+    wrong = lambda precision, grads, d: blockwise._sum_by_positions_bwd(precision, grads, 1.0)
+    rule.defvjp(blockwise._sum_by_positions_fwd, wrong, symbolic_zeros=True)
+    monkeypatch.setattr(blockwise, "_sum_by_positions", rule)
     at = example()
     found = value_and_grad(lambda **a: 3 * fused(**a), at)[1]
     three = jax.tree.map(lambda d: 3 * d, expected(at)[1])
@@ -484,11 +484,11 @@ def test_dtypes_are_preserved_and_near(layout, dtype, error):
 @pytest.mark.parametrize("lead", [(64, 16), (1024,)], ids=["by positions", "by classes"])
 def test_matmul_precision_reaches_the_backward_pass(monkeypatch, lead):
     monkeypatch.undo()  # the blocks of the package
-    monkeypatch.setattr(readout_loss, "LONG", 1000)
+    monkeypatch.setattr(blockwise, "LONG", 1000)
     at = example(lead, O=5000, weights="no weights")
     with jax.default_matmul_precision("highest"):
         _, vjp = jax.vjp(jax.jit(jrnn.readout_cross_entropy), *at.values())
-    forward = jax.make_jaxpr(partial(readout_loss.cost, "highest"))(*at.values())
+    forward = jax.make_jaxpr(partial(blockwise.cost, "highest"))(*at.values())
     found = [*named(jax.make_jaxpr(vjp)(1.0), "dot_general"), *named(forward, "dot_general")]
     assert len(found) >= (4 if len(lead) == 1 else 1)  # by positions all are in the forward pass
     assert {e.params["precision"] for e in found} == {(lax.Precision.HIGHEST,) * 2}
@@ -504,7 +504,7 @@ def elements(jaxpr):
 
 @pytest.mark.parametrize("lead", [(20, 10), (200,)], ids=["by positions", "by classes"])
 def test_the_logits_never_exist_whole(monkeypatch, lead):
-    monkeypatch.setattr(readout_loss, "CLASSES", 10)
+    monkeypatch.setattr(blockwise, "CLASSES", 10)
     at = example(lead, O=100, weights="mask")
     jaxpr = jax.make_jaxpr(jax.value_and_grad(fused, (0, 1)))(*at.values())
     assert elements(jaxpr) <= 200 * 10
@@ -548,7 +548,7 @@ def test_memory_at_the_size_of_a_language_model(monkeypatch, lead):
 @pytest.mark.parametrize("lead", [(64, 16), (1024,)], ids=["by positions", "by classes"])
 def test_the_public_function_at_its_own_block_sizes(monkeypatch, lead):
     monkeypatch.undo()
-    monkeypatch.setattr(readout_loss, "LONG", 1000)
+    monkeypatch.setattr(blockwise, "LONG", 1000)
     at = example(lead, O=5001)
     assert named(jax.make_jaxpr(jrnn.readout_cross_entropy)(**at), "scan")
     found = value_and_grad(jrnn.readout_cross_entropy, at)

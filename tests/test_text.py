@@ -130,9 +130,11 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
 def test_another_unicode_file_is_named(encoding, order, tmp_path):
     (tmp_path / "a").write_text("für")
     (tmp_path / "b").write_bytes("\ufefffür".encode(f"{encoding}-{order}"))
-    message = f"text: expected UTF-8; got {encoding}, as {tmp_path}/b begins by saying. Convert the"
+    message = f"text: expected UTF-8; got {encoding} by the byte order mark of {tmp_path}/b."
     for size in (1, 100):
-        with pytest.raises(ValueError, match=f"{message} file: iconv -f {encoding} -t UTF-8."):
+        with pytest.raises(
+            ValueError, match=f"{message} Convert the file: iconv -f {encoding} -t UTF-8."
+        ):
             read_whole([tmp_path / "a", tmp_path / "b"], size)
 
 

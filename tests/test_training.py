@@ -214,9 +214,13 @@ def test_summary():
 def test_a_state_that_went_in_before_is_refused():
     state, step = start(optax.sgd(0.01)), make_train_step(loss, optax.sgd(0.01))
     after, _ = step(state, CHUNKS[0])
-    with pytest.raises(ValueError, match=r"state: .* got one that was donated .* that came out\."):
+    with pytest.raises(
+        ValueError, match=r"state: .* got one that was donated .* that it returned\."
+    ):
         step(state, CHUNKS[1])
-    with pytest.raises(ValueError, match=r"w_hh: .* got one that was donated .* that came out\."):
+    with pytest.raises(
+        ValueError, match=r"w_hh: .* got one that was donated .* that it returned\."
+    ):
         jrnn.rnn(state.params, CHUNKS[1][0])
     _, metrics = step(after, CHUNKS[1])
     assert np.isfinite(metrics.loss)

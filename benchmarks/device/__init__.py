@@ -1,6 +1,6 @@
-"""One command for whoever holds an accelerator: `python -m benchmarks.device`.
+"""Measure one accelerator with one command: `python -m benchmarks.device`.
 
-`__main__.py` is the command and the table of parts, `runner.py` runs them, each in a process of its
-own, and `page.py` writes what they find. A part is a function that yields results: records (dicts
-of plain values) and lines (what the page must say of it in words).
+`__main__.py` has the command and the table of parts, `runner.py` runs each part in a separate
+process, and `page.py` writes the results. A part is a generator of results: records (dicts of plain
+values) and lines (sentences for the page).
 """

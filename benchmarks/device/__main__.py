@@ -1,11 +1,12 @@
-"""Everything about one device, an accelerator above all, in ten minutes, on one page.
+"""Measure one device, such as a GPU, in ten minutes and write one page.
 
     python -m benchmarks.device                               # all, on the device JAX prefers
-    python -m benchmarks.device --parts gradients             # is it right there?
+    python -m benchmarks.device --parts gradients             # are the gradients right?
     python -m benchmarks.device --out benchmarks/results/h100 # a page to keep
 
-The most important part runs first, each in a process of its own, and the page is written after
-every result: Ctrl-C loses nothing, nor does a crash. What is missing on the machine costs a line.
+The most important part runs first. Each part runs in a separate process, and the page is written
+after every result, so Ctrl-C or a crash loses no result. A missing library costs one line of the
+page.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from benchmarks.device.runner import Part, Result, run
 from benchmarks.h100 import HOPPER
 from benchmarks.rivals import PACKAGES
 
-PARTS = [  # the weights are about seconds of ten minutes
+PARTS = [  # the weights are roughly seconds, for ten minutes in total
     Part("device", "The device", "benchmarks.device.facts:facts", 20),
     Part("gradients", "Gradients", "benchmarks.device.gradients:gradients", 110),
     Part("recurrences", "Recurrences", "benchmarks.device.recurrences:recurrences", 220),
@@ -36,7 +37,7 @@ BAD = ("failed", "stopped")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.device",
         description=(__doc__ or "").split("\n\n")[0],
@@ -62,21 +63,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def minutes(text: str) -> float:
-    """More than none, for argparse."""
+    """A number above 0, for argparse."""
     if not float(text) > 0:
         raise ValueError
     return float(text)
 
 
 def share(text: str) -> float:
-    """Above 0 and at most 1, for argparse."""
+    """A number above 0 and at most 1, for argparse."""
     if not 0 < float(text) <= 1:
         raise ValueError
     return float(text)
 
 
 class Writer:
-    """Writes the page whenever something is new, and says on the screen what it is."""
+    """Writes the page after every new result, and prints the result."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -101,7 +102,7 @@ class Writer:
             self.say(result)
 
     def finish(self) -> None:
-        """The chart, and the page that shows it."""
+        """Write the chart, and the page that shows it."""
         self.page["chart"] = page.chart(self.args.out, self.page)
         page.write(self.args.out, self.page)
 
@@ -119,17 +120,17 @@ class Writer:
 
 
 def tell(line: str) -> None:
-    """Print it; a terminal that is gone stops nothing."""
+    """Print a line; a lost terminal is not an error."""
     try:
         print(line, flush=True)
-    except OSError:  # Python would try once more, and fail, when it ends
+    except OSError:  # Python would try again at exit, and fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0; 1 if a part failed or a result is wrong; 130 after Ctrl-C."""
+    """Run all parts; return 0, 1 if a part failed or a result is wrong, or 130 after Ctrl-C."""
     args = parse(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C
+    for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C
         signal.signal(number, signal.default_int_handler)
     parts = [part for part in PARTS if part.name in ("device", *args.parts)]
     options = {"toy": args.toy, "rivals": args.rivals, "memory_share": args.memory_share}

@@ -1,4 +1,4 @@
-"""What the device is: versions, clocks, memory, and how fast it does the simplest things."""
+"""Facts about the device: versions, clocks, memory, and the speed of simple operations."""
 
 import importlib.util
 import os
@@ -17,14 +17,14 @@ from benchmarks.measuring import Program, compile_program, matmul_size, time_in_
 from benchmarks.rivals import PACKAGES
 
 ROUNDS = 5
-NVIDIA = [  # of `nvidia-smi --help-query-gpu`
+NVIDIA = [  # fields of `nvidia-smi --help-query-gpu`
     *("name", "driver_version", "memory.total", "memory.used", "clocks.sm", "clocks.max.sm"),
     *("clocks.mem", "power.draw", "power.limit", "temperature.gpu", "utilization.gpu"),
 ]
 
 
 def facts(context: Context) -> Iterator[dict[str, Any] | str]:
-    """The device first, then what is missing on the machine, then the speeds."""
+    """Yield the device, then missing libraries, then the speeds."""
     device = jax.devices()[0]
     offers = [HOPPER] if is_hopper(device) else []
     yield {
@@ -41,7 +41,7 @@ def facts(context: Context) -> Iterator[dict[str, Any] | str]:
 
 
 def nvidia_smi() -> Iterator[dict[str, Any] | str]:
-    """Clocks, power and temperature as NVIDIA's own program has them."""
+    """Clocks, power and temperature from nvidia-smi."""
     if not shutil.which("nvidia-smi"):
         yield "No nvidia-smi here: no clocks, no power."
         return
@@ -56,7 +56,7 @@ def nvidia_smi() -> Iterator[dict[str, Any] | str]:
 
 
 def missing() -> Iterator[str]:
-    """A line for everything that the other parts would use and that is not installed."""
+    """Yield a line for each missing library that other parts would use."""
     absent = [name for name, module in PACKAGES.items() if not importlib.util.find_spec(module)]
     if absent:
         yield (
@@ -66,9 +66,9 @@ def missing() -> Iterator[str]:
 
 
 def speeds(toy: bool) -> Iterator[dict[str, Any]]:
-    """Matmuls at each precision, and what a call and a step of a loop cost that do next to nothing.
+    """Time matmuls at each precision, and the overhead of a call and of a step of a loop.
 
-    A recurrence of small matmuls is made of the last two.
+    The overheads dominate a recurrence of small matmuls.
     """
     size, T = matmul_size(toy), 10 if toy else 1000
     wide, narrow = (jnp.ones((size, size), dtype) for dtype in (jnp.float32, jnp.bfloat16))

@@ -1,8 +1,8 @@
-"""Values and gradients on the device against NumPy in float64 on the host.
+"""Compare values and gradients on the device with NumPy in float64 on the host.
 
-Compilers err: jax issue 40362 is a loop whose bias lost a factor on some GPUs. So every cell that
-the package has is compiled here, for this device, in the forms that users call it in, and every
-output and every cotangent is compared, at the highest precision of matmuls and at the default one.
+Compilers have bugs: in jax issue 40362 the bias in a loop lost a factor on some GPUs. So every cell
+of the package is compiled here for this device, in the forms in which users call it. Every output
+and every cotangent is compared, at the highest and at the default precision of matmuls.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,18 +18,28 @@ from benchmarks.cases import Case
 from benchmarks.device import oracle
 from benchmarks.device.runner import Context, words
 
-# Binary digits of the operands of a float32 matmul by default: TF32 on a GPU, bfloat16 on a TPU.
+# Bits of the operands of a float32 matmul by default: TF32 on a GPU, bfloat16 on a TPU.
 DEFAULT_BITS = {"cpu": 24, "gpu": 11, "tpu": 8}
 BFLOAT16_BITS = 8
-FULL, SMALL = Case(70, 16, 40, 128), Case(21, 3, 5, 7)  # tiles of a device filled, and not
+FULL, SMALL = (
+    Case(70, 16, 40, 128),
+    Case(21, 3, 5, 7),
+)  # with full tiles of a device, and with partial ones
 TOY = Case(6, 2, 3, 4)
-TINY = 1e-30  # the bound of zeros, to divide by
-ORDER = ("xs", "h0", "lengths", "resets", "reset_state", "recurrent_mask")  # of the arguments
-BATCH_AXIS = {"xs": 1, "resets": 1}  # of the others it is the first
+TINY = 1e-30  # a divisor for a bound of 0
+ORDER = (
+    "xs",
+    "h0",
+    "lengths",
+    "resets",
+    "reset_state",
+    "recurrent_mask",
+)  # of the arguments of a cell
+BATCH_AXIS = {"xs": 1, "resets": 1}  # for the others it is 0
 
 
 class Cell(NamedTuple):
-    """A cell of the package, and what it must compute."""
+    """A cell of the package, and its reference."""
 
     name: str
     init: Callable[..., Any]  # (key, I, H) -> parameters
@@ -46,19 +56,19 @@ CELLS = [
 
 
 class Form(NamedTuple):
-    """A way in which users call a cell."""
+    """A form in which users call a cell."""
 
     name: str
     ids: bool = False
     bias: bool = True
-    ends: bool = False  # lengths, resets, a state after resets
+    ends: bool = False  # with lengths, resets and a reset state
     mask: bool = False
     mapped: bool = False  # `vmap` of one sequence
     options: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    bits: int | None = None  # of the operands of matmuls, if the options say it
+    bits: int | None = None  # of the operands of matmuls, if the options set it
 
 
-FORMS = [  # the first two are those of every cell
+FORMS = [  # the first two apply to every cell
     Form("vectors"),
     Form("lengths, resets", ends=True),
     Form("ids", ids=True),
@@ -84,13 +94,15 @@ class Check(NamedTuple):
 
 
 def checks(cells: list[Cell], toy: bool) -> Iterator[Check]:
-    """All of them, the most important ones first."""
+    """Yield all checks, the most important ones first."""
     if toy:
         yield from (Check(cell, FORMS[0], TOY, "highest") for cell in cells)
         return
     for precision in ("highest", "default"):
         for form in FORMS:
-            if form.bits is None or precision == "highest":  # of two that are one program, one
+            if (
+                form.bits is None or precision == "highest"
+            ):  # otherwise both precisions are the same program
                 yield Check(cells[0], form, FULL, "default" if form.bits else precision)
         for cell in cells[1:]:
             for form in FORMS[:2]:
@@ -100,7 +112,7 @@ def checks(cells: list[Cell], toy: bool) -> Iterator[Check]:
 
 
 def gradients(context: Context, cells: list[Cell] = CELLS) -> Iterator[dict[str, Any] | str]:
-    """A record per check: errors over their bounds, pass or fail."""
+    """Yield a record per check: errors divided by their bounds, pass or fail."""
     every = list(checks(cells, context.options["toy"]))
     for n, check in enumerate(every):
         if context.left() <= 0:
@@ -114,14 +126,14 @@ def gradients(context: Context, cells: list[Cell] = CELLS) -> Iterator[dict[str,
         }
         try:
             yield key | compared(check)
-        except Exception as error:  # a form that does not compile must not hide the others
+        except Exception as error:  # a failing form must not hide the others
             yield key | {"passed": False, "reason": words(error)}
 
 
 def compared(check: Check) -> dict[str, Any]:
-    """The largest error of every array and the largest that is allowed, over its largest element.
+    """The largest error of every array and its bound, relative to the largest element.
 
-    The array that comes nearest to its bound, or passes it by most, is the worst.
+    The worst array has the largest ratio of error to bound.
     """
     cell, form, _, precision = check
     given = arrays(check)
@@ -135,7 +147,7 @@ def compared(check: Check) -> dict[str, Any]:
         found = on_device(check, given)
     errors, ratios = {}, {}
     for name, x in found.items():
-        if x.shape != right[name].shape:  # NumPy would broadcast
+        if x.shape != right[name].shape:  # otherwise NumPy would broadcast
             raise ValueError(f"{name}: expected {right[name].shape}; got {x.shape}")
         largest = float(np.abs(right[name]).max()) or 1.0
         error = finite(np.abs(np.asarray(x, np.float64) - right[name]).max())
@@ -153,12 +165,12 @@ def compared(check: Check) -> dict[str, Any]:
 
 
 def finite(error: Any) -> float:
-    """An error that is none, or infinite, as a large number: JSON has neither."""
+    """An error that is NaN or infinite as a large number, since JSON has neither."""
     return float(np.nan_to_num(error, nan=1e30, posinf=1e30))
 
 
 def arrays(check: Check) -> dict[str, np.ndarray]:
-    """Parameters, data and cotangents of order 1, in float32, as the oracle takes them."""
+    """Parameters, data and cotangents of order 1, in float32, for the oracle."""
     cell, form, case, _ = check
     T, B, I, H = case
     random = np.random.default_rng(0)
@@ -168,7 +180,7 @@ def arrays(check: Check) -> dict[str, np.ndarray]:
 
     params = cell.init(jax.random.key(0), I, H)._asdict()
     given = {name: np.asarray(p) for name, p in params.items()}
-    given["b_h"] = normal(H) / 10  # zeros would hide that it is left out
+    given["b_h"] = normal(H) / 10  # zeros would hide a missing bias
     if not form.bias:
         del given["b_h"]
     given["xs"] = random.integers(0, I, (T, B)).astype(np.int32) if form.ids else normal(T, B, I)
@@ -183,14 +195,14 @@ def arrays(check: Check) -> dict[str, np.ndarray]:
 
 
 def on_device(check: Check, given: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Outputs and cotangents by name, of what the form hands over; all of it traced."""
+    """Outputs and cotangents by name, with all arguments traced."""
     cell, form, _, _ = check
     left_out = set() if form.ends else {"lengths", "resets", "reset_state"}
     left_out |= set() if form.mask else {"recurrent_mask"}
     data = {name: jnp.asarray(x) for name, x in given.items() if name not in left_out}
     cotangents = data.pop("dh_last"), data.pop("dhs")
     floats = {name: x for name, x in data.items() if jnp.issubdtype(x.dtype, jnp.floating)}
-    params = cell.init(jax.random.key(0), *given["w_ih"].shape)  # for its type
+    params = cell.init(jax.random.key(0), *given["w_ih"].shape)  # for its structure
     run = partial(cell.run, **form.options)
     if form.mapped:
         axes = [BATCH_AXIS.get(name, 0) if name in data else None for name in ORDER]

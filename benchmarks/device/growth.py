@@ -1,7 +1,7 @@
-"""How far a gradient goes in T, B and H until the memory ends, and what it takes on the way.
+"""Increase T, B and H of a gradient until the memory is full, and measure each size.
 
-XLA says what a program needs before it runs: one that needs more than `--memory-share` of what is
-free is not run. A size is not begun whose time, foreseen from the one before, is more than is left.
+XLA reports the memory of a program before it runs; a program that needs more than `--memory-share`
+of the free memory is not run. A size is skipped if its predicted time exceeds the remaining time.
 """
 
 from collections.abc import Iterator
@@ -28,26 +28,26 @@ from benchmarks.measuring import (
 )
 from benchmarks.rivals import autodiff
 
-SHARE = {"cpu": 0.25}  # of the free memory, if `--memory-share` does not say; a CPU is shared
+SHARE = {"cpu": 0.25}  # of the free memory, by default; a CPU is shared
 OTHERS_SHARE = 0.9
-SLOW_SECONDS = 0.2  # programs that take as long have one turn, not three
+SLOW_SECONDS = 0.2  # slower programs have one turn instead of three
 PROGRAMS = ("jrnn", "hoisted")
-CALLS = 5  # of each program at a size: one that is timed roughly, and the turns
+CALLS = 5  # per program and size: one rough timing, and the turns
 
 
 class Axis(NamedTuple):
-    """What grows, from where."""
+    """A growing axis, with its start."""
 
     name: str
     start: Case
-    factor: int  # from size to size
+    factor: int  # between two sizes
 
     def at(self, n: int) -> Case:
         """The start with its size multiplied n times."""
         return self.start._replace(**{self.name: getattr(self.start, self.name) * self.factor**n})
 
     def rest(self) -> str:
-        """What does not grow."""
+        """The fixed sizes."""
         sizes = self.start._asdict()
         return ", ".join(f"{name} = {sizes[name]}" for name in sizes if name != self.name)
 
@@ -60,22 +60,22 @@ AXES = [
 
 
 class TooLargeError(Exception):
-    """A program does not fit into what may be used."""
+    """A program does not fit into the usable memory."""
 
 
 def growth(context: Context) -> Iterator[dict[str, Any] | str]:
-    """A record per axis, size and program; a line for the end of each axis."""
+    """Yield a record per axis, size and program, and a line for the end of each axis."""
     limit, said = usable_bytes(context.options["memory_share"])
     yield said
     axes = [Axis("T", TOY_CASES[1], 2)] if context.options["toy"] else AXES
     for n, axis in enumerate(axes):
-        # What is left is shared among the axes that are left.
+        # Share the remaining time among the remaining axes.
         until = context.left() * (1 - 1 / (len(axes) - n))
         yield from along(axis, context, until, limit)
 
 
 def usable_bytes(share: float | None) -> tuple[float, str]:
-    """Of the device, and a sentence that says of what it is a share."""
+    """The usable bytes of the device, and a sentence about their share."""
     device = jax.devices()[0]
     share = share or SHARE.get(device.platform, OTHERS_SHARE)
     stats = device.memory_stats() or {}
@@ -92,7 +92,7 @@ def usable_bytes(share: float | None) -> tuple[float, str]:
 
 
 def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[Any]:
-    """Larger and larger, until every program has come to its end or `until` seconds are left."""
+    """Increase the size until every program has failed or `until` seconds are left."""
     alive, last, n = list(PROGRAMS), 0.0, 0
     while alive and not (context.options["toy"] and n == 2):
         size = f"{axis.name} = {getattr(axis.at(n), axis.name):,}"
@@ -106,7 +106,7 @@ def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[
         for name in list(alive):
             try:
                 ready.append(point.program(name, limit))
-            except Exception as error:  # too large, or out of memory all the same
+            except Exception as error:  # too large, or out of memory anyway
                 why = str(error) if isinstance(error, TooLargeError) else words(error)
                 yield f"{name} ends before {size}: {why}"
                 alive.remove(name)
@@ -128,13 +128,13 @@ def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[
 
 
 class Point:
-    """One size: its arrays, made once for all programs and only if one of them fits."""
+    """One size, with arrays that are created once, and only if a program fits."""
 
     def __init__(self, case: Case, compared: bool) -> None:
         self.case, self.compared = case, compared
 
     def program(self, name: str, limit: float) -> Program:
-        """Compiled; called once if it fits, and compared where the axis starts."""
+        """Compile a program; call it once if it fits, and compare it at the first size."""
         scans = kernel.recurrences(self.case, "native", "float32", ["autodiff"])
         (one,) = (r for r in scans if r.name == name)
         shapes = jax.eval_shape(lambda: arguments(self.case))
@@ -163,7 +163,7 @@ class Point:
 
 
 def arguments(case: Case) -> tuple[jrnn.RNNParams, jax.Array, jax.Array]:
-    """Parameters, xs and y, made on the device."""
+    """Parameters, xs and y, created on the device."""
     T, B, I, H = case
     keys = jax.random.split(jax.random.key(0), 4)
     w_ih, w_hh = (jax.random.normal(k, (n, H)) / n**0.5 for k, n in zip(keys, (I, H), strict=False))

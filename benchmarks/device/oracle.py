@@ -1,8 +1,8 @@
-"""What a recurrence must compute, in NumPy, in the dtype of what it is given; imports no jrnn.
+"""A reference recurrence in NumPy, in the dtype of its arguments, without jrnn.
 
-In float64 it is what the device is compared with; in float32, with operands of matmuls rounded, it
-shows how large an error honest rounding makes. Loops over steps, a batch at a time: of a size that
-fills a device. `tests/oracle.py`, which goes element by element, says that it is right.
+In float64 it is the reference for the device. In float32, with rounded operands of matmuls, it
+shows the size of ordinary rounding errors. It loops over steps with a whole batch, so it can fill a
+device. Tests compare it with `tests/oracle.py`, which computes element by element.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,14 +15,16 @@ Matmul = Callable[[Any, Any], Any]
 
 
 class Cell(NamedTuple):
-    """A kind of cell: two formulas of a_t = x_t w_ih + (m * e) w_hh + b_h, e the state before."""
+    """Two formulas of a cell with a_t = x_t w_ih + (m * e) w_hh + b_h and previous state e."""
 
     step: Callable[[Array, Array], Array]  # (a, e) -> s
-    adjoint: Callable[[Array, Array, Array], tuple[Any, Any]]  # (ds, a, e) -> da, de beside a's
+    adjoint: Callable[
+        [Array, Array, Array], tuple[Any, Any]
+    ]  # (ds, a, e) -> da, and de except through a
 
 
 def elman(phi: Callable[[Array], Array], dphi: Callable[[Array], Array]) -> Cell:
-    """s = phi(a); phi' is a function of a here, of the state in the package."""
+    """s = phi(a); here phi' is a function of a, in the package of the state."""
     return Cell(lambda a, e: phi(a), lambda ds, a, e: (ds * dphi(a), 0 * e))
 
 
@@ -40,18 +42,18 @@ IDENTITY = elman(lambda a: a, np.ones_like)
 def results(
     cell: Cell, given: Mapping[str, Array], reverse: bool = False, matmul: Matmul = np.matmul
 ) -> dict[str, Array]:
-    """Outputs and gradients by name.
+    """Compute outputs and gradients by name.
 
     Args:
         cell: the formulas.
-        given: `w_ih [I, H]`, `w_hh [H, H]`, perhaps `b_h [H]`; `xs [T, B, I]` or ids `[T, B]`;
+        given: `w_ih [I, H]`, `w_hh [H, H]`, optionally `b_h [H]`; `xs [T, B, I]` or ids `[T, B]`;
             `h0`, `reset_state`, `recurrent_mask` `[B, H]`; `lengths [B]`; `resets [T, B]`; and the
             cotangents `dh_last [B, H]` and `dhs [T, B, H]`.
         reverse: read each sequence from its own end to its start.
-        matmul: of every product.
+        matmul: the function for every product.
 
     Returns:
-        `h_last`, `hs`, and the cotangent of every array of floats in `given` under its own name.
+        `h_last`, `hs`, and the cotangent of every float array in `given` under its name.
     """
     w_ih, w_hh, xs = given["w_ih"], given["w_hh"], given["xs"]
     T, B = xs.shape[:2]
@@ -94,16 +96,16 @@ def results(
 
 
 def _reading(lengths: Array, resets: Array, reverse: bool) -> tuple[Array, Array]:
-    """Which step is read at each place [T, B], and whether a segment begins with it."""
+    """The step that is read at each position [T, B], and whether a segment begins there."""
     T = len(resets)
     places = np.arange(T)[:, None] + 0 * lengths
     if not reverse:
         return places, resets
     order = np.where(places < lengths, lengths - 1 - places, places)
-    # A segment that begins with step t ends, read in reverse, before step t - 1.
+    # In reverse, a segment that begins at step t ends before step t - 1.
     after = np.concatenate([resets[1:], np.zeros_like(resets[:1])])
     begins = np.take_along_axis(after, order, 0)
-    begins[0] = False  # h0 is before what is read first
+    begins[0] = False  # h0 is before the first position
     return order, begins
 
 
@@ -112,13 +114,13 @@ def _like(order: Array, x: Array) -> Array:
 
 
 def _back(order: Array, x: Array) -> Array:
-    """In the order of the inputs again."""
+    """Put x back into the order of the inputs."""
     turned = np.empty_like(x)
     np.put_along_axis(turned, _like(order, x), x, 0)
     return turned
 
 
-# --- how much rounding is allowed to do ----------------------------------------------------------
+# --- bounds of rounding errors -------------------------------------------------------------------
 
 SCANS = 9
 
@@ -126,12 +128,12 @@ SCANS = 9
 def bounds(
     cell: Cell, given: Mapping[str, Array], right: Mapping[str, Array], reverse: bool, bits: int
 ) -> dict[str, float]:
-    """The largest error that is allowed in each result.
+    """The bound of the error of each result.
 
-    Three times the largest one that nine scans in float32 make against float64, whose matmuls have
-    operands rounded to `bits` binary digits: one of the arrays as given, eight with weights and
-    inputs moved by -1, 0 or +1 unit of the last of these digits. And four such units, relative to
-    the largest element, for where all nine happen to be right. Zeros must be zeros.
+    It is three times the largest error of nine float32 scans compared with float64. Their matmuls
+    round operands to `bits` bits: one scan uses the arrays as given, eight use weights and inputs
+    changed by -1, 0 or +1 unit of the last of these bits. Four such units, relative to the largest
+    element, are added for results where all nine happen to be exact. Zeros must be zeros.
     """
     worst = dict.fromkeys(right, 0.0)
     for n in range(SCANS):
@@ -144,7 +146,7 @@ def bounds(
 
 
 def _moved(given: Mapping[str, Array], n: int, bits: int) -> dict[str, Array]:
-    """In float32; weights and inputs moved, but for n = 0."""
+    """The arrays in float32; weights and inputs are changed, except for n = 0."""
     random = np.random.default_rng(n)
     found = {}
     for name, x in given.items():

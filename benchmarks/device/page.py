@@ -1,4 +1,4 @@
-"""The page: one JSON with everything, and the Markdown and the chart that are made of it."""
+"""The page: JSON with all results, and Markdown and a chart made from it."""
 
 import json
 from collections.abc import Iterator
@@ -11,16 +11,15 @@ from benchmarks.report import table
 from jrnn.files import write_whole
 
 CHARTED = ("recurrences", "training", "growth")
-BUSY = 0.5  # of the cores, with the work of others
+BUSY = 0.5  # share of the cores that other programs use
 
 
 def write(out: Path, page: dict[str, Any]) -> None:
-    """`device.json` and `device.md`, each whole or as it was.
+    """Write `device.json` and `device.md` atomically.
 
     Args:
         out: the folder.
-        page: name, command, date, whether there is a chart, and the parts as `Result.as_dict`
-            gives them.
+        page: name, command, date, whether there is a chart, and the parts from `Result.as_dict`.
 
     Raises:
         OSError: one cannot be written.
@@ -31,7 +30,7 @@ def write(out: Path, page: dict[str, Any]) -> None:
 
 
 def chart(out: Path, page: dict[str, Any]) -> str:
-    """`device.png`; what stands in the way of it, or nothing."""
+    """Write `device.png`; return the reason if it fails, else an empty string."""
     by_name = {part["name"]: part["records"] for part in page["parts"]}
     recurrences, *others = (by_name.get(name, []) for name in CHARTED)
     if not any([recurrences, *others]):
@@ -40,19 +39,19 @@ def chart(out: Path, page: dict[str, Any]) -> str:
         out.mkdir(parents=True, exist_ok=True)
         title = f"{page['name']}, {page['date']}"
         charts.device(out / "device.png", title, tables.by_row(recurrences), *others)
-    except Exception as error:  # matplotlib is an extra; whatever it is, the figures are there
+    except Exception as error:  # matplotlib is optional; keep the results after any error
         return f"No chart: {type(error).__name__}: {error}"
     return ""
 
 
 def markdown(page: dict[str, Any]) -> str:
-    """The whole text; nothing stands in it that is not in the JSON."""
+    """The text of the page, made only from the JSON."""
     texts = [*head(page), *(text for part in page["parts"] for text in section(part))]
     return "\n\n".join(filter(None, texts)) + "\n"
 
 
 def head(page: dict[str, Any]) -> Iterator[str]:
-    """The machine, the command, the date, and what was found in short."""
+    """The machine, the command, the date, and a summary."""
     yield f"# {page['name']}"
     yield f"    {page['command']}"
     described = [r["machine"] for part in page["parts"] for r in part["records"] if "machine" in r]
@@ -67,7 +66,7 @@ def head(page: dict[str, Any]) -> Iterator[str]:
 
 
 def state(part: dict[str, Any]) -> str:
-    """What became of it, in bold where that is not as it should be."""
+    """The state of a part, in bold if it is not as expected."""
     if part["state"] == "done":
         wrong = sum(not r.get("passed", True) for r in part["records"])
         return f"done, **{wrong} wrong**" if wrong else "done"
@@ -77,7 +76,7 @@ def state(part: dict[str, Any]) -> str:
 
 
 def section(part: dict[str, Any]) -> Iterator[str]:
-    """Of one part: how it ended if not well, its tables, and its lines."""
+    """The section of a part: its failure if any, tables and lines."""
     yield f"## {part['title']}"
     if part["state"] != "done":
         yield state(part)
@@ -88,7 +87,7 @@ def section(part: dict[str, Any]) -> Iterator[str]:
 
 
 def in_short(parts: list[dict[str, Any]]) -> Iterator[str]:
-    """The sentences that one would quote."""
+    """The main results in sentences."""
     found = {part["name"]: part["records"] for part in parts}
     for r in found.get("device", []):
         if "load" in r and r["load"] > BUSY * r["machine"]["cores"]:

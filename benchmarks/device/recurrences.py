@@ -1,7 +1,8 @@
-"""The six rows of `benchmarks.kernel` on this device, beside the rivals, most telling table first.
+"""The six rows of `benchmarks.kernel` on this device, for jrnn and rivals.
 
-The programs, the comparison before anything is timed and the turns are those of that program; a
-rival that is missing, does not compile or computes something else costs a line here.
+Programs, comparison before timing, and turns are those of `benchmarks.kernel`. The most informative
+table is first. A rival that is missing, does not compile or gives a different result costs one
+line.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,15 +19,15 @@ from benchmarks.hlo import loop_operations
 from benchmarks.measuring import Program, compare, figures, time_once, tolerance
 from benchmarks.rivals import autodiff, available, load
 
-ORDER = [2, 1, 4, 3, 5, 6]  # of the rows: the character model's first, nearly a matmul last
-GROUP_SECONDS = 4  # of the turns of one table row
-ROUNDS = (1, 7)  # least and most turns
-CALLS = 3  # of a program at least, when it is timed: two show how long a turn is
-SLOW_SECONDS = 3  # a rival whose call takes as long is not timed: a turn is several calls
+ORDER = [2, 1, 4, 3, 5, 6]  # of the rows: the character model first, nearly a matmul last
+GROUP_SECONDS = 4  # for the turns of one table row
+ROUNDS = (1, 7)  # smallest and largest number of turns
+CALLS = 3  # at least, per timed program: two show how long a turn is
+SLOW_SECONDS = 3  # a slower rival is not timed, since a turn is several calls
 
 
 class Table(NamedTuple):
-    """What stands in one table."""
+    """The programs of one table."""
 
     gradient: bool
     dtype: str
@@ -46,7 +47,7 @@ TABLES = [
 
 
 class Row:
-    """Data of one case, and what its results are compared with, made when it is asked for."""
+    """Data of one case and references of its results, created on demand."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -62,7 +63,7 @@ class Row:
 
 
 def recurrences(context: Context) -> Iterator[dict[str, Any] | str]:
-    """A record per table, row and program."""
+    """Yield a record per table, row and program."""
     toy = context.options["toy"]
     rows = {1: Row(TOY_CASES[1])} if toy else {n: Row(CASES[n]) for n in ORDER}
     rivals, lines = available([r for r in context.options["rivals"] if r in kernel.RIVALS])
@@ -86,13 +87,13 @@ def _title(table: Table) -> str:
 def measured(
     context: Context, table: Table, number: int, row: Row, rivals: list[str]
 ) -> Iterator[dict[str, Any] | str]:
-    """The programs of one table row: compiled, compared, then timed in turn."""
+    """Compile and compare the programs of one table row, then time them in turn."""
     ready: dict[str, tuple[Program, str, float]] = {}
     late: list[str] = []
     seconds = 0.0
     for name, activation, make in candidates(table, row.case, row.given, rivals):
         at = f"row {number}, {_title(table)}: {name} is left out"
-        if context.left() <= CALLS * seconds:  # what is ready needs the rest
+        if context.left() <= CALLS * seconds:  # the compiled programs need the rest
             late.append(name)
             continue
         if ready and own(activation) not in (*ready, name):
@@ -102,7 +103,7 @@ def measured(
             program, expected = make(), row.expected(activation, table.gradient)
             error = max(compare(program, expected, tolerance(table.dtype)).values())
             once = time_once(program)
-        except Exception as failure:  # of the compiler, the memory, or the comparison
+        except Exception as failure:  # in compilation, memory, or the comparison
             yield f"{at}: {words(failure)}"
             if name == "jrnn":
                 return
@@ -136,17 +137,16 @@ def measured(
 
 
 def own(activation: str) -> str:
-    """jrnn's program that a rival's time is set against."""
+    """The name of jrnn's program with which a rival is compared."""
     return "jrnn relu" if activation == "relu" else "jrnn"
 
 
 def candidates(
     table: Table, case: Case, given: Data, rivals: list[str]
 ) -> Iterator[tuple[str, str, Callable[[], Program]]]:
-    """(name, activation, what compiles it) of every program, jrnn's before those it is set against.
+    """Yield (name, activation, function that compiles it) of every program, jrnn's first.
 
-    One rival after the other is asked for its programs: one that fails there is a program that
-    fails when it is made.
+    If a rival fails to list its programs, it becomes one program that fails to compile.
     """
     seen = set()
     for rival in ["", *(name for name in rivals if name != "torch")]:
@@ -176,10 +176,10 @@ def _torch(table: Table, case: Case, given: Data) -> Program:
 
 
 def operations_per_step(program: Program, T: int) -> float | None:
-    """Of the program that was compiled for this device. Of a TPU they are no launches: None."""
+    """Operations per step of a program on a GPU; None on a TPU, where they are not launches."""
     if program.hlo is None or jax.default_backend() == "tpu":
         return None
     try:
         return sum(loop_operations(program.hlo())) / T
-    except ValueError:  # a loop whose trips are not in the text
+    except ValueError:  # the trip count of a loop is not in the text
         return None

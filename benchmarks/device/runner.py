@@ -1,9 +1,9 @@
-"""Parts that run one after the other, each in a process of its own, until the time is over.
+"""Run parts one after the other, each in a separate process, within a time limit.
 
-A part may fail in any way: raise, be killed for its memory, crash with the device's driver, hang.
-What it has found until then is kept, with the reason of its end, and the next part starts with a
-device that nobody else has touched. The time that is left is shared by the parts that are left, by
-their weights, so what one leaves over is the others'.
+A part may fail in any way: raise, be killed for its memory, crash with the device's driver, or
+hang. Its results so far are kept, with the reason of the failure, and the next part starts with a
+fresh device. The remaining time is shared among the remaining parts by their weights, so unused
+time goes to later parts.
 """
 
 import contextlib
@@ -20,27 +20,27 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-GRACE = 1 / 20  # of all the time: how far a part may run over before it is ended
-EXIT_SECONDS = 10  # for a process that has said that it is done
-WORDS = 300  # characters of an exception
-TAIL = 3  # lines of a crashed process's messages that the page quotes
+GRACE = 1 / 20  # share of the whole time that a part may overrun before it is killed
+EXIT_SECONDS = 10  # for a process that has reported its end
+WORDS = 300  # characters of an error message
+TAIL = 3  # lines of a crashed process's output on the page
 
 
 class Part(NamedTuple):
-    """Something to find out."""
+    """A part of the benchmark."""
 
     name: str
     title: str
     function: str  # "module:function", a generator of one `Context`
-    weight: float  # of its share of the time
-    needs: str = ""  # what an earlier part must have found: in the "offers" of one of its records
+    weight: float  # its share of the time
+    needs: str = ""  # a result that an earlier part must offer, in "offers" of a record
 
 
 class Context(NamedTuple):
-    """What a part is given."""
+    """The arguments of a part."""
 
     options: dict[str, Any]
-    deadline: float  # by `time.monotonic` of the part's process; until it runs, seconds
+    deadline: float  # `time.monotonic` in the part's process; before it runs, seconds
 
     def left(self) -> float:
         """Seconds until no new work may be started."""
@@ -49,7 +49,7 @@ class Context(NamedTuple):
 
 @dataclass
 class Result:
-    """What became of a part."""
+    """The result of a part."""
 
     name: str
     title: str
@@ -61,20 +61,20 @@ class Result:
     lines: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The result as a dict for JSON."""
         return asdict(self)
 
 
 class LeftOutError(Exception):
-    """A part raises it where something that it needs is missing on the machine."""
+    """A part raises this if the machine lacks something that it needs."""
 
 
 class GoneError(Exception):
-    """A part's process has ended and has not said so."""
+    """The process of a part has ended without a report."""
 
 
 class Ending(NamedTuple):
-    """How an exception ends a part, in words that travel from process to process."""
+    """The end of a part after an exception, as strings that can be sent between processes."""
 
     state: str
     reason: str
@@ -93,17 +93,17 @@ def run(
     """Run the parts.
 
     Args:
-        parts: in the order in which they run, the most important one first.
-        options: what `Context` hands to each of them.
-        seconds: for all of them together, the processes' starts included.
-        write: called with all results whenever one has changed.
+        parts: the parts in order, the most important one first.
+        options: the options in the `Context` of each part.
+        seconds: the time for all parts together, including process starts.
+        write: called with all results after every change.
 
     Returns:
-        A `Result` per part. After Ctrl-C (or a signal that the command turns into it) the part
-        that ran is "interrupted", and those after it "not started".
+        A `Result` per part. After Ctrl-C (or a signal that the command treats the same way) the
+        running part is "interrupted", and later parts are "not started".
 
     Raises:
-        OSError: of `write`; no process is left.
+        OSError: from `write`; no process is left running.
     """
     results = [Result(part.name, part.title) for part in parts]
     end = time.monotonic() + seconds
@@ -140,7 +140,7 @@ def _run_part(
     results: list[Result],
     write: Callable[[list[Result]], None],
 ) -> None:
-    """Start its process, and collect until it ends or has to be ended; fills in `result`."""
+    """Start the process of a part and collect its results in `result` until it ends."""
     start = time.monotonic()
     result.state = "running"
     write(results)
@@ -180,11 +180,11 @@ def _run_part(
 
 
 def _received(connection: Connection, until: float) -> Iterator[Any]:
-    """What the part sends, up to `DONE`."""
+    """Yield the messages of the part, up to `DONE`."""
     while connection.poll(max(until - time.monotonic(), 0)):
         try:
             found = connection.recv()
-        except (EOFError, OSError):  # without a word, or in the middle of one
+        except (EOFError, OSError):  # closed before or within a message
             raise GoneError from None
         if found == (DONE,):
             return
@@ -193,11 +193,11 @@ def _received(connection: Connection, until: float) -> Iterator[Any]:
 
 
 def _end(process: Any) -> None:
-    """The process and those that it has started."""
+    """Kill the process and its children."""
     if process.is_alive():
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.kill()  # it may not have come to make its group
+        process.kill()  # it may not have made its process group yet
     process.join()
 
 
@@ -214,7 +214,7 @@ def _tail(messages: Path) -> str:
 
 
 def words(error: BaseException) -> str:
-    """What an exception says, in one line that is no page."""
+    """The message of an exception, in one short line."""
     said = " ".join(str(error).split())[:WORDS]
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
@@ -223,10 +223,10 @@ def words(error: BaseException) -> str:
 
 
 def _work(function: str, context: Context, messages: Path, connection: Connection) -> None:
-    """Run one part and send what it yields."""
-    os.setpgid(0, 0)  # Ctrl-C is the runner's to see; whoever ends this group ends its children
+    """Run one part and send its results."""
+    os.setpgid(0, 0)  # the runner handles Ctrl-C; killing this group kills the children
     written = os.open(messages, os.O_WRONLY | os.O_APPEND)
-    for stream in (1, 2):  # what libraries, XLA and a driver say before a crash
+    for stream in (1, 2):  # messages of libraries, XLA and a driver before a crash
         os.dup2(written, stream)
     context = context._replace(deadline=time.monotonic() + context.deadline)
     module, name = function.split(":")

@@ -22,7 +22,7 @@ GB = 1e9
 
 
 def verdict(what: str, records: Records) -> str:
-    """How many are within their bounds; the others by name, in bold."""
+    """The number of records within their bounds, and the others by name in bold."""
     wrong = [r for r in records if not r["passed"]]
     text = f"{len(records) - len(wrong)} of {len(records)} {what} are right"
     names = "; ".join(" ".join(map(str, [*key_of(r), f"({reason(r)})"])) for r in wrong)
@@ -30,19 +30,19 @@ def verdict(what: str, records: Records) -> str:
 
 
 def key_of(record: dict[str, Any]) -> list[Any]:
-    """What a comparison is of."""
+    """The identity of a comparison."""
     return [record[k] for k in ("kernel", "cell", "form", "case", "precision") if k in record]
 
 
 def reason(record: dict[str, Any]) -> str:
-    """Of one that did not pass."""
+    """The reason why a record did not pass."""
     if "reason" in record:
         return str(record["reason"])
     return f"{record['worst']} is off by {record['error']:.1e}, allowed {record['bound']:.1e}"
 
 
 def sentence(record: dict[str, Any]) -> str:
-    """For the screen; nothing of what is set beside jrnn."""
+    """A sentence for the screen, for jrnn's records only."""
     if "passed" in record:
         words = ", ".join(str(k) for k in key_of(record) if isinstance(k, str))
         return f"{words}: {'pass' if record['passed'] else 'FAIL'}"
@@ -55,12 +55,12 @@ def sentence(record: dict[str, Any]) -> str:
 
 
 def by_row(records: Records) -> Records:
-    """In the order of the rows, not in that of their importance."""
+    """Records in the order of the rows."""
     return sorted(records, key=lambda r: r["row"])
 
 
 def device(records: Records) -> Iterator[str]:
-    """Memory, nvidia-smi, speeds."""
+    """Tables of memory, nvidia-smi and speeds."""
     for memory in [r["memory"] for r in records if r.get("memory")]:
         limit, used = memory.get("bytes_limit"), memory.get("bytes_in_use", 0)
         yield f"JAX may use {number(limit, GB)} GB of its memory ({number(used, GB)} GB in use)."
@@ -75,7 +75,7 @@ def device(records: Records) -> Iterator[str]:
 
 
 def gradients(records: Records) -> Iterator[str]:
-    """The verdict, how it is reached, and every comparison."""
+    """The verdict, its method, and every comparison."""
     yield verdict("comparisons", records)
     yield (
         "Every output and every cotangent is compared with NumPy in float64. Allowed is three "
@@ -99,7 +99,7 @@ def gradients(records: Records) -> Iterator[str]:
 
 
 def recurrences(records: Records) -> Iterator[str]:
-    """A table per dtype, route and pass, the ratios, and everything else."""
+    """A table per dtype, route and pass, the ratios, and the details."""
     records = by_row(records)
     yield LEGEND
     for title, text in kernel_tables(records):
@@ -115,26 +115,26 @@ def recurrences(records: Records) -> Iterator[str]:
 
 
 def training(records: Records) -> Iterator[str]:
-    """Characters per second, and the ratios."""
+    """A table of characters per second, and the ratios."""
     yield train_step_table(records)
     if said := claims.of_train_step(records):
         yield "\n".join(f"- {claim}" for claim in said)
 
 
 def growth(records: Records) -> Iterator[str]:
-    """A table per axis."""
+    """One table per axis."""
     yield "Forward + backward in float32. " + LEGEND.replace(" (ReLU: over its ReLU)", "")
     for title, text in scaling_tables(records):
         yield f"### {title}\n\n{text}"
 
 
 def races(records: Records) -> Iterator[str]:
-    """The sanitizer's last word."""
+    """The result of the sanitizer."""
     yield "\n".join(f"- {'pass' if r['passed'] else '**FAIL**'}: {r['reason']}" for r in records)
 
 
 def hopper(records: Records) -> Iterator[str]:
-    """Errors, whether two runs agree, microseconds per step."""
+    """Errors, equality of two runs, and microseconds per step."""
     names = list(dict.fromkeys(name for r in records for name in r.get("us_per_step", {})))
     rows = []
     for r in records:

@@ -1,6 +1,6 @@
 """The character model's training step on this device, in characters per second.
 
-The programs, the data and the turns are those of `benchmarks.train_step`, on one device.
+Programs, data and turns are those of `benchmarks.train_step`, on one device.
 """
 
 import time
@@ -15,15 +15,15 @@ from benchmarks.rivals import available, load
 try:
     from benchmarks import train_step
     from benchmarks.train_step import TOLERANCES, check_losses, one_round, record, training_chunks
-except SystemExit as error:  # of examples/char_lm.py, which needs an extra
+except SystemExit as error:  # from examples/char_lm.py, which needs an extra
     raise LeftOutError(str(error)) from None
 
 ROUNDS = 60
-ROW_SECONDS = 15  # of the turns of one row
+ROW_SECONDS = 15  # for the turns of one row
 
 
 def training(context: Context) -> Iterator[dict[str, Any] | str]:
-    """A record per row and program."""
+    """Yield a record per row and program."""
     wanted = [r for r in context.options["rivals"] if r in train_step.RIVALS]
     rivals, lines = available(wanted)
     yield from lines
@@ -35,7 +35,7 @@ def training(context: Context) -> Iterator[dict[str, Any] | str]:
 
 
 def of_row(context: Context, row: int, rivals: list[str]) -> Iterator[dict[str, Any] | str]:
-    """Each takes its first step alone, which compiles it; then they take turns."""
+    """Run the first step of each program, which compiles it; then time them in turn."""
     args = train_step.recipe(context.options["toy"], row)
     model, data = train_step.model_and_chunks(args)
     source = training_chunks(data.streams, args.length)
@@ -76,5 +76,5 @@ def of_row(context: Context, row: int, rivals: list[str]) -> Iterator[dict[str, 
 
 
 def exact() -> bool:
-    """Whether a float32 matmul is one of 24 bits here by default."""
+    """Whether a float32 matmul has full precision here by default."""
     return jax.default_backend() == "cpu"

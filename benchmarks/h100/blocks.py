@@ -1,7 +1,7 @@
-"""What the kernels share: tiles of shared memory, a barrier, a matmul, how a kernel is launched.
+"""Shared parts of the kernels: tiles of shared memory, a barrier, a matmul, the launch.
 
-A warpgroup, 128 threads, is the smallest unit that Hopper's tensor cores take work from. Each one
-has 64 hidden units, the rows of a matmul, and `Bb` sequences, its columns.
+A warpgroup (128 threads) is the smallest unit that can use Hopper's tensor cores. Each one has 64
+hidden units (rows of a matmul) and `Bb` sequences (columns).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-UNITS = 64  # hidden units of a warpgroup
-SWIZZLE_BYTES = 128  # the widest pattern that keeps rows in different banks
+UNITS = 64  # hidden units per warpgroup
+SWIZZLE_BYTES = 128  # the widest swizzle, which keeps rows in different banks
 
 
 def shared(shape: tuple[int, ...], dtype: Any, columns: int = 0) -> Any:
-    """An array in shared memory, in the tiles that the tensor cores and the copies ask for.
+    """An array in shared memory, in the tiles that tensor cores and copies need.
 
-    Those of weights are as wide as the `columns` of what they are multiplied with.
+    For weights, `columns` is the number of columns of the other operand.
     """
     size = jnp.dtype(dtype).itemsize
     swizzle = min(SWIZZLE_BYTES, (columns or shape[-1]) * size)
@@ -28,19 +28,19 @@ def shared(shape: tuple[int, ...], dtype: Any, columns: int = 0) -> Any:
 
 
 def arrivals(warpgroups: int) -> Any:
-    """A barrier per warpgroup, for copies of its own."""
+    """A barrier per warpgroup, for its own copies."""
     return plgpu.Barrier(num_barriers=warpgroups)
 
 
 def wait_for_all(barrier: Any) -> None:
-    """Every warpgroup has written what the next matmul reads, and the tensor cores see it."""
+    """Wait until all warpgroups have written the operands of the next matmul."""
     plgpu.commit_smem()
     plgpu.barrier_arrive(barrier)
     plgpu.barrier_wait(barrier)
 
 
 def product(Bb: int, *pairs: tuple[Any, Any]) -> Any:
-    """The sum of matmuls [64, H] [H, Bb] of arrays in shared memory, in float32."""
+    """The sum of matmuls [64, H] by [H, Bb] of arrays in shared memory, in float32."""
 
     def add_up(total: Any) -> Any:
         for a, b in pairs:
@@ -65,14 +65,14 @@ def call(
     """Launch one kernel.
 
     Args:
-        body: of references to arrays, outputs and scratch, in this order.
-        outputs: what it fills in.
+        body: a function of references to arrays, outputs and scratch, in this order.
+        outputs: shapes and dtypes of the outputs.
         scratch: shared memory and barriers.
         grid: blocks along each named axis.
-        warpgroups: of a block; their axis is "wg".
-        arrays: what it reads.
-        cluster: blocks that see each other's shared memory, along each named axis.
-        interpret: parameters of Mosaic GPU's interpreter, to run without a GPU.
+        warpgroups: warpgroups per block; their axis is "wg".
+        arrays: the inputs.
+        cluster: blocks that can access each other's shared memory, along each named axis.
+        interpret: parameters of Mosaic GPU's interpreter, for a run without a GPU.
 
     Returns:
         The list of outputs.

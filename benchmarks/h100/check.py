@@ -1,9 +1,9 @@
-"""Whether the kernels are right on a Hopper, twice the same, and what a step costs there.
+"""Check the kernels on a Hopper: correct, deterministic, and microseconds per step.
 
     python -m benchmarks.h100.check            # forward, backward, a whole gradient
     python -m benchmarks.h100.check --races    # small enough for compute-sanitizer
 
-`python -m benchmarks.device` runs the same, and those that may hang last.
+`python -m benchmarks.device` runs the same checks, with the kernels that may hang last.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from benchmarks.measuring import ROUNDED_TOLERANCE, Program, compare, compile_pr
 from benchmarks.rivals import Recurrence, autodiff, available, jrnn_itself, load
 
 ROUNDS = 5
-ROUNDED = 8e-3  # of states in [-1, 1] that are kept in bfloat16, and of deltas, over their norm
-SHAPES = [  # T, B, H, and sequences of a block
+ROUNDED = 8e-3  # bound for bfloat16 states in [-1, 1], and for deltas relative to their norm
+SHAPES = [  # T, B, H, and sequences per block
     (8, 16, 128, 16),
     (512, 32, 256, 16),
     (512, 32, 128, 32),
@@ -44,7 +44,7 @@ SANITIZERS = ("compute-sanitizer", "/usr/local/cuda/bin/compute-sanitizer")
 
 
 class Kernel(NamedTuple):
-    """One kernel at one shape, and the scan that it must agree with."""
+    """One kernel at one shape, and its reference scan."""
 
     name: str
     case: tuple[int, int, int]  # T, B, H
@@ -55,7 +55,7 @@ class Kernel(NamedTuple):
 
 
 def forward_arguments(T: int, B: int, H: int) -> tuple[jax.Array, ...]:
-    """xw, w, h0: normal, w of a spectral radius near 1."""
+    """xw, w, h0: normal; w has a spectral radius near 1."""
     keys = jax.random.split(jax.random.key(0), 3)
     w = jax.random.normal(keys[1], (H, H)) / H**0.5
     return jax.random.normal(keys[0], (T, H, B)), w, jax.random.normal(keys[2], (H, B))
@@ -70,7 +70,7 @@ def backward_arguments(T: int, B: int, H: int) -> tuple[jax.Array, ...]:
 
 
 def kernels(shapes: list[tuple[int, int, int, int]] = SHAPES) -> Iterator[Kernel]:
-    """Those of one block per sequences, which need no other block."""
+    """The kernels of independent blocks."""
     for T, B, H, Bb in shapes:
         case = (T, B, H)
         run = partial(one_block.forward, Bb=Bb)
@@ -86,7 +86,7 @@ def kernels(shapes: list[tuple[int, int, int, int]] = SHAPES) -> Iterator[Kernel
 
 
 def recorded(name: str, case: Sequence[int], find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The record of what was found, or of why it was not: one kernel must not hide the others."""
+    """The record of a result or of its failure: a failing kernel must not hide the others."""
     key = {"kernel": name, "case": list(case)}
     try:
         return key | find()
@@ -95,7 +95,7 @@ def recorded(name: str, case: Sequence[int], find: Callable[[], dict[str, Any]])
 
 
 def found(error: float, bound: float, programs: list[Program], steps: int) -> dict[str, Any]:
-    """The first program's error, whether it is the same twice, and the times of all."""
+    """The error of the first program, whether two runs agree, and the times of all."""
     first, again = (jax.tree.leaves(jax.tree.map(np.asarray, programs[0].call())) for _ in range(2))
     same = all(bool((a == b).all()) for a, b in zip(first, again, strict=True))
     times = time_in_turn(programs, ROUNDS)
@@ -110,7 +110,7 @@ def found(error: float, bound: float, programs: list[Program], steps: int) -> di
 
 
 def checked(one: Kernel) -> dict[str, Any]:
-    """Compared with its scan, run twice, timed beside it."""
+    """Compare a kernel with its scan, run it twice, and time both."""
     args = one.arguments()
     ours, scan = (
         compile_program(name, f, args, lambda result: {})
@@ -126,7 +126,7 @@ def _all_steps(result: Any) -> Any:
 
 
 def whole(case: Case, gradient: bool) -> dict[str, Any]:
-    """The states, or cost and gradient, of a network: beside a plain scan, jrnn and cuDNN."""
+    """States, or cost and gradient, of a network, compared with a plain scan, jrnn and cuDNN."""
     given = data(case)
     own = Recurrence("kernel", network.states, state_dtype=jnp.bfloat16)
     jrnn = jrnn_itself.recurrences_bfloat16(case)[0]
@@ -144,7 +144,7 @@ def whole(case: Case, gradient: bool) -> dict[str, Any]:
 
 
 def independent(context: Context) -> Iterator[dict[str, Any] | str]:
-    """What `benchmarks.device` runs of the kernels that wait for no other block."""
+    """The part of `benchmarks.device` with the kernels of independent blocks."""
     yield from available(["torch"])[1]
     runs = [
         (
@@ -159,7 +159,7 @@ def independent(context: Context) -> Iterator[dict[str, Any] | str]:
 
 
 def each(context: Context, runs: list[Any]) -> Iterator[dict[str, Any] | str]:
-    """A record per run, while there is time."""
+    """Yield a record per run, while there is time."""
     for name, case, find in runs:
         if context.left() <= 0:
             yield f"Left out for lack of time: {name} at {', '.join(map(str, case))}, and after."
@@ -168,7 +168,7 @@ def each(context: Context, runs: list[Any]) -> Iterator[dict[str, Any] | str]:
 
 
 def exchange(context: Context) -> Iterator[dict[str, Any] | str]:
-    """Those whose blocks wait for each other; one that hangs is ended with its part."""
+    """The part with kernels whose blocks wait for each other; a hang ends only this part."""
     given = partial(forward_arguments, *EXCHANGE)
     runs: dict[str, Callable[..., Any]] = {
         "forward, cluster of 4": partial(cluster.forward, C=4),
@@ -180,7 +180,7 @@ def exchange(context: Context) -> Iterator[dict[str, Any] | str]:
 
 
 def races(context: Context) -> Iterator[dict[str, Any] | str]:
-    """compute-sanitizer's racecheck of a small run."""
+    """Run racecheck of compute-sanitizer on a small case."""
     sanitizer = next(filter(None, map(shutil.which, SANITIZERS)), None)
     if sanitizer is None:
         yield "No compute-sanitizer here (it comes with CUDA's toolkit): races are not looked for."
@@ -207,7 +207,7 @@ def races(context: Context) -> Iterator[dict[str, Any] | str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0; 1 without a Hopper, or if a kernel is wrong."""
+    """Run the checks; return 0, or 1 without a Hopper or if a kernel is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.h100.check", description=(__doc__ or "").split("\n\n")[0]
     )

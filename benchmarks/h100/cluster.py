@@ -1,7 +1,7 @@
-"""Forward as in `one_block`, hidden units split over a cluster of C blocks, for H above 256.
+"""Forward as in `one_block`, with hidden units split over a cluster of C blocks, for H > 256.
 
-Each block sends its part of a state to the shared memory of all of them, and waits until all parts
-of the next one are there. Mosaic GPU's interpreter knows no clusters: only compiled, never tested.
+Each block sends its part of a state to the shared memory of all blocks, and waits for all parts of
+the next state. Mosaic GPU's interpreter has no clusters, so this was only compiled, never tested.
 """
 
 from functools import partial
@@ -15,11 +15,11 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from benchmarks.h100.blocks import UNITS, arrivals, call, product, shared
 
-THREADS = 128  # of a warpgroup, each of which signals that it has stored
+THREADS = 128  # per warpgroup; each signals that it has stored
 
 
 def forward(xw: jax.Array, w: jax.Array, h0: jax.Array, *, C: int, Bb: int = 16) -> Any:
-    """All states and the last one, as `one_block.forward`; H a multiple of 64 C."""
+    """All states and the last one, as `one_block.forward`; H is a multiple of 64 C."""
     T, H, B = xw.shape
     M = H // C  # hidden units of a block
     half, single, n = jnp.bfloat16, jnp.float32, M // UNITS

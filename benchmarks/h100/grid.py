@@ -1,8 +1,8 @@
-"""Forward as in `one_block`, hidden units split over G blocks of the grid, for H above 256.
+"""Forward as in `one_block`, with hidden units split over G blocks of the grid, for H > 256.
 
-The state goes from block to block by way of global memory, and a semaphore says when all parts of
-it are there. That all G blocks run at once is assumed and not asked for: if they do not, it hangs.
-Mosaic GPU's interpreter knows no such semaphore: only compiled, never tested.
+Blocks exchange the state through global memory, and a semaphore signals that all parts are there.
+The kernel assumes that all G blocks run at the same time; otherwise it hangs. Mosaic GPU's
+interpreter has no such semaphore, so this was only compiled, never tested.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ from benchmarks.h100.blocks import UNITS, arrivals, call, product, shared, wait_
 
 
 def forward(xw: jax.Array, w: jax.Array, h0: jax.Array, *, G: int) -> Any:
-    """All states `[T, H, B]` bfloat16, as `one_block.forward`; H a multiple of 64 G."""
+    """All states `[T, H, B]` bfloat16, as `one_block.forward`; H is a multiple of 64 G."""
     T, H, B = xw.shape
     M = H // G  # hidden units of a block
     half, n = jnp.bfloat16, M // UNITS

@@ -1,8 +1,8 @@
-"""The states of an Elman network by `one_block`, with a gradient: what a user of jrnn would call.
+"""The states of an Elman network with `one_block`, with a gradient, as a user would call it.
 
-Projection and weight gradients are matmuls of XLA over all steps, with operands in bfloat16 as
-`jrnn.rnn(..., compute_dtype=jnp.bfloat16)` has them. Whole arrays of T*B*H elements stand between
-them and the kernels, where jrnn keeps chunks of time.
+Projection and weight gradients are XLA matmuls over all steps, with bfloat16 operands as in
+`jrnn.rnn(..., compute_dtype=jnp.bfloat16)`. They need whole arrays of T*B*H elements, where jrnn
+keeps only chunks of time.
 """
 
 from functools import partial
@@ -22,11 +22,11 @@ def _einsum(pattern: str, *arrays: Any) -> Any:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def states(params: jrnn.RNNParams, xs: jax.Array, interpret: Any = None) -> jax.Array:
-    """hs `[T, B, H]` in bfloat16, from zeros.
+    """Compute hs `[T, B, H]` in bfloat16, from an initial state of zeros.
 
     Args:
-        params: float32, H a multiple of 64 of at most 256.
-        xs: `[T, B, I]` float32, B a multiple of 16.
+        params: float32; H is a multiple of 64 and at most 256.
+        xs: `[T, B, I]` float32; B is a multiple of 16.
         interpret: as in `blocks.call`.
     """
     return _states_fwd(params, xs, interpret)[0]

@@ -1,11 +1,11 @@
-"""Forward and backward in bfloat16, a block of threads for `Bb` sequences from first step to last.
+"""Forward and backward in bfloat16; one block of threads runs all steps of `Bb` sequences.
 
     h_t     = tanh(xw_t + w^T h_{t-1})                                             (1) (2)
     delta_t = (1 - h_t^2) * (dhs_t + c_t)         c_{t-1} = w delta_t              (9)
 
-on states `[H, B]`, products summed in float32, the state that is carried in float32. w_hh stays in
-shared memory (H of at most 256), what a step reads arrives while the one before is computed, and a
-step has one barrier. Blocks do not wait for each other.
+States are `[H, B]`; products are summed, and the state is carried, in float32. w_hh stays in shared
+memory (H <= 256), the inputs of a step are copied during the previous step, and each step has one
+barrier. Blocks do not wait for each other.
 """
 
 from functools import partial
@@ -23,13 +23,13 @@ from benchmarks.h100.blocks import UNITS, arrivals, call, product, shared, wait_
 def forward(
     xw: jax.Array, w: jax.Array, h0: jax.Array, *, Bb: int = 16, interpret: Any = None
 ) -> Any:
-    """All states and the last one.
+    """Compute all states and the last one.
 
     Args:
         xw: `[T, H, B]` float32, x_t w_ih + b_h.
-        w: `[H, H]`, as `w_hh` in `jrnn.RNNParams`; H a multiple of 64.
+        w: `[H, H]`, as `w_hh` in `jrnn.RNNParams`; H is a multiple of 64.
         h0: `[H, B]` float32.
-        Bb: sequences of a block: 16 or 32, a divisor of B.
+        Bb: sequences per block: 16 or 32, a divisor of B.
         interpret: as in `blocks.call`.
 
     Returns:
@@ -41,7 +41,7 @@ def forward(
     outputs = [jax.ShapeDtypeStruct((T, H, B), half), jax.ShapeDtypeStruct((H, B), single)]
     scratch = [
         shared((H, H), half, Bb),
-        shared((2, H, Bb), half),  # the state before a step, and the one after
+        shared((2, H, Bb), half),  # the states before and after a step
         shared((2, H, Bb), xw.dtype),
         shared((H, Bb), single),
         *(arrivals(n), arrivals(n), arrivals(n), plgpu.Barrier(num_arrivals=n)),
@@ -71,7 +71,7 @@ def _forward(*refs: Any, T: int, Bb: int) -> None:
         plgpu.barrier_wait(x_there.at[wg])
         pl.when(t + 1 < T)(lambda: fetch(t + 1, 1 - slot))
         h_t = jnp.tanh(product(Bb, (w.at[rows], h.at[slot])) + x[slot, rows])
-        plgpu.wait_smem_to_gmem(1, wait_read_only=True)  # h_{t-2} has left its buffer
+        plgpu.wait_smem_to_gmem(1, wait_read_only=True)  # the copy of h_{t-2} is done
         h[1 - slot, rows] = h_t.astype(h.dtype)
 
         @pl.when(t == T - 1)
@@ -96,11 +96,11 @@ def backward(
     Bb: int = 16,
     interpret: Any = None,
 ) -> Any:
-    """All delta_t, and the cotangent of h0.
+    """Compute all delta_t and the cotangent of h0.
 
     Args:
         dhs: `[T, H, B]` bfloat16 or float32.
-        hs: `[T, H, B]` bfloat16, of `forward`.
+        hs: `[T, H, B]` bfloat16, from `forward`.
         w: `[H, H]`.
         dh_last: `[H, B]` float32.
         Bb: as in `forward`.
@@ -148,7 +148,7 @@ def _backward(*refs: Any, T: int, Bb: int) -> None:
         pl.when(t > 0)(lambda: fetch(t - 1, 1 - slot))
         h_t = h[slot, rows].astype(jnp.float32)
         delta_t = (1 - h_t * h_t) * (g[slot, rows].astype(jnp.float32) + c[rows])  # (9)
-        plgpu.wait_smem_to_gmem(1, wait_read_only=True)  # the delta before the last has left
+        plgpu.wait_smem_to_gmem(1, wait_read_only=True)  # the copy of delta_{t+2} is done
         delta[slot, rows] = delta_t.astype(delta.dtype)
         wait_for_all(step_done)
         plgpu.copy_smem_to_gmem(delta.at[slot, rows], deltas.at[t, rows, columns])

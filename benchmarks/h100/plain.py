@@ -1,4 +1,4 @@
-"""What the kernels must compute, as scans by XLA, on states `[H, B]`."""
+"""References of the kernels: XLA scans on states `[H, B]`."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def _rounded(a: Any, b: Any) -> Any:
 
 
 def forward(xw: jax.Array, w: jax.Array, h0: jax.Array) -> Any:
-    """As `one_block.forward`: operands in bfloat16, products and the state in float32."""
+    """Like `one_block.forward`: operands in bfloat16, products and the state in float32."""
 
     def step(h: Any, x: Any) -> Any:
         h = jnp.tanh(x + _rounded(w.T, h))
@@ -23,7 +23,7 @@ def forward(xw: jax.Array, w: jax.Array, h0: jax.Array) -> Any:
 
 
 def forward_float32(xw: jax.Array, w: jax.Array, h0: jax.Array) -> Any:
-    """As `split.forward`."""
+    """Like `split.forward`."""
 
     def step(h: Any, x: Any) -> Any:
         h = jnp.tanh(x + jnp.dot(w.T, h, precision="highest"))
@@ -33,7 +33,7 @@ def forward_float32(xw: jax.Array, w: jax.Array, h0: jax.Array) -> Any:
 
 
 def backward(dhs: jax.Array, hs: jax.Array, w: jax.Array, dh_last: jax.Array) -> Any:
-    """As `one_block.backward`."""
+    """Like `one_block.backward`."""
 
     def step(c: Any, given: Any) -> Any:
         dh, h = (x.astype(jnp.float32) for x in given)

@@ -1,8 +1,8 @@
-"""Forward in nearly float32, as `one_block.forward`: the tensor cores have no float32.
+"""Forward like `one_block.forward`, in nearly float32, which tensor cores do not support.
 
-An operand is a sum of P parts of bfloat16, of which each holds the 8 digits that those before it
-leave; of the products of parts i and j those with i + j < P count. P = 2 gives 16 digits by three
-products, P = 3 the 24 of float32 by six.
+An operand is a sum of P bfloat16 parts; each holds the next 8 bits. Only the products of parts i
+and j with i + j < P are computed. P = 2 gives 16 bits with three products, P = 3 the 24 bits of
+float32 with six.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ from benchmarks.h100.blocks import UNITS, arrivals, call, product, shared, wait_
 
 
 def parts_of(x: Any, P: int) -> list[Any]:
-    """P arrays of bfloat16 that add up to x, but for what is left."""
+    """P bfloat16 arrays whose sum is x, up to a small rest."""
     parts = []
     for _ in range(P):
         part = x.astype(jnp.bfloat16)
@@ -36,13 +36,13 @@ def forward(
     Bb: int = 16,
     interpret: Any = None,
 ) -> Any:
-    """All states and the last one.
+    """Compute all states and the last one.
 
     Args:
         xw: `[T, H, B]` float32.
-        w: `[H, H]`; H at most 192 for P = 2, 128 for P = 3, or shared memory is too small.
+        w: `[H, H]`; H is at most 192 for P = 2 and 128 for P = 3, to fit into shared memory.
         h0: `[H, B]` float32.
-        P: parts of an operand.
+        P: the number of parts of an operand.
         Bb: as in `one_block.forward`.
         interpret: as in `blocks.call`.
 
@@ -92,7 +92,7 @@ def _forward(*refs: Any, T: int, Bb: int, P: int) -> None:
         pl.when(t + 1 < T)(lambda: fetch(t + 1, 1 - slot))
         pairs = [(w.at[i, rows], h.at[slot, j]) for i in range(P) for j in range(P - i)]
         h_t = jnp.tanh(product(Bb, *pairs) + x[slot, rows])
-        plgpu.wait_smem_to_gmem(1, wait_read_only=True)  # h_{t-2} has left its buffer
+        plgpu.wait_smem_to_gmem(1, wait_read_only=True)  # the copy of h_{t-2} is done
         put(h_t, 1 - slot)
         s[1 - slot, rows] = h_t
         wait_for_all(step_done)

@@ -1,8 +1,8 @@
-"""The rivals: each library, and autodiff of plain scans, as its users would write it.
+"""The rivals: libraries and autodiff of plain scans, as their users would write them.
 
-All start from the same parameters, in the library's own form, and get the axes in the order that
-the library asks for. None gets a trick that its documentation does not show; the plain scans get
-those that a reader of JAX's documentation knows: the projection out of the loop, `unroll`.
+All start from the same parameters, in the form of the library, with axes in the order of the
+library. They use only techniques from their documentation. The plain scans use those of JAX's
+documentation: the projection before the loop, and `unroll`.
 """
 
 import importlib
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import jrnn
 from jrnn.checks import refuse
 
-os.environ.setdefault("KERAS_BACKEND", "jax")  # keras reads it when it is imported
+os.environ.setdefault("KERAS_BACKEND", "jax")  # keras reads it at import
 
-# What `--rivals` chooses among, and the package that each one needs.
+# The choices of `--rivals`, and the package that each one needs.
 PACKAGES = {
     "autodiff": "jax",
     "flax": "flax",
@@ -29,21 +29,23 @@ PACKAGES = {
 
 
 class Recurrence(NamedTuple):
-    """A recurrence of one shape as a pure function of parameters in a library's own form."""
+    """A recurrence of one shape as a pure function of parameters in the form of a library."""
 
     name: str
     states: Callable[[Any, Any], Any]  # own parameters, xs -> hs
     own: Callable[[jrnn.RNNParams], Any] = lambda params: params
-    common: Callable[[Any], jrnn.RNNParams] = lambda own: own  # the way back, for gradients
+    common: Callable[[Any], jrnn.RNNParams] = lambda own: (
+        own
+    )  # converts gradients to the common form
     activation: str = "tanh"
     ends: bool = False  # with the lengths and resets of the case
     batch_first: bool = False  # xs [B, T, I] instead of [T, B, I], hs and y likewise
-    input_dtype: Any = jnp.float32  # of the parameters and of xs
+    input_dtype: Any = jnp.float32  # dtype of the parameters and xs
     state_dtype: Any = jnp.float32  # of hs and y
 
 
 class CharacterModel(NamedTuple):
-    """A character model as a pure function of parameters in a library's own form."""
+    """A character model as a pure function of parameters in the form of a library."""
 
     own: Any
     logits: Callable[[Any, Any, Any], Any]  # own parameters, ids, h0 -> (logits, h_last)
@@ -52,7 +54,7 @@ class CharacterModel(NamedTuple):
 
 
 def load(name: str) -> Any:
-    """The module of a rival, whose library must be there."""
+    """Import the module of a rival; its library must be installed."""
     try:
         importlib.import_module(PACKAGES[name])
     except ImportError as error:
@@ -65,12 +67,12 @@ def load(name: str) -> Any:
 
 
 def available(names: list[str]) -> tuple[list[str], list[str]]:
-    """Those of the rivals that can run on JAX's device here, and a line for each other one."""
+    """The rivals that can run on JAX's device here, and a line for each other rival."""
     found, lines = [], []
     for name in names:
         try:
             library = load(name)
-        except Exception as error:  # an installed library may fail in any way when it is imported
+        except Exception as error:  # importing a library may fail in any way
             lines.append(f"{name} is left out: {error}")
             continue
         if name == "torch" and library.device_like_jax() is None:

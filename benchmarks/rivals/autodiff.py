@@ -1,4 +1,4 @@
-"""Plain scans differentiated by JAX: what one writes without a library.
+"""Plain scans differentiated by JAX, as written without a library.
 
 naive           x_t w_ih and h_{t-1} w_hh inside the loop
 hoisted         x_t w_ih + b_h for all t in one matmul before the loop
@@ -32,14 +32,14 @@ def naive(
         h = phi(_project(params, x, matmul) + matmul(h, params.w_hh))
         return h, h
 
-    first = _project(params, xs[0], matmul)  # for its shape and its mesh axes; compiled away
+    first = _project(params, xs[0], matmul)  # for its shape and mesh axes; XLA removes it
     return lax.scan(step, jnp.zeros_like(first) if h0 is None else h0, xs)[1]
 
 
 def hoisted(
     params: Any, xs: Any, h0: Any = None, *, unroll: int = 1, matmul: Matmul = jnp.matmul
 ) -> Any:
-    """The same, the inputs projected before the loop."""
+    """The same, with the inputs projected before the loop."""
 
     def step(h: Any, projected: Any) -> Any:
         h = jnp.tanh(projected + matmul(h, params.w_hh))
@@ -51,7 +51,7 @@ def hoisted(
 
 
 def masked(given: Ends, params: Any, xs: Any, *, hoist: bool = True, unroll: int = 1) -> Any:
-    """hs with lengths and resets: the state is held after the end, and 0 where a segment begins."""
+    """hs with lengths and resets: the state is kept after the end, and 0 at a reset."""
 
     def step(held: Any, given_t: Any) -> Any:
         x, valid, reset = given_t
@@ -80,7 +80,7 @@ SCANS: dict[str, Callable[..., Any]] = {
 
 
 def recurrences(case: Case) -> list[Recurrence]:
-    """In float32."""
+    """The three scans in float32."""
     return [Recurrence(name, scan) for name, scan in SCANS.items()]
 
 
@@ -93,7 +93,7 @@ def recurrences_with_ends(case: Case) -> list[Recurrence]:
 
 @jax.custom_vjp
 def matmul_of_rounded(a: Any, w: Any) -> Any:
-    """float32 a w, of operands rounded to bfloat16; so are the matmuls of its gradient."""
+    """a w in float32 with operands rounded to bfloat16, also in the gradient."""
     return _rounded(a, w)
 
 
@@ -116,13 +116,13 @@ matmul_of_rounded.defvjp(_matmul_fwd, _matmul_bwd)
 
 
 def recurrences_bfloat16(case: Case) -> list[Recurrence]:
-    """All in bfloat16, and the mixed-precision step that jrnn makes: float32 but for operands."""
+    """Scans all in bfloat16, and with jrnn's mixed precision: only operands in bfloat16."""
     found = []
     for name, scan in SCANS.items():
         half = Recurrence(f"{name} bfloat16", scan)
         found.append(half._replace(input_dtype=jnp.bfloat16, state_dtype=jnp.bfloat16))
     for name, scan in SCANS.items():
-        # Rounded at the end: jaxlib 0.10.2 takes a time quadratic in T to stack bfloat16.
+        # Rounded at the end, because jaxlib 0.10.2 takes time quadratic in T to stack bfloat16.
         states = partial(_mixed, partial(scan, matmul=matmul_of_rounded))
         found.append(Recurrence(f"{name} mixed", states, state_dtype=jnp.bfloat16))
     return found
@@ -133,7 +133,7 @@ def _mixed(scan: Any, params: Any, xs: Any) -> Any:
 
 
 def character_models(model: Any) -> dict[str, CharacterModel]:
-    """The three scans with a readout, the ids looked up."""
+    """The three scans with a readout; ids are looked up."""
 
     def logits(scan: Any, own: Any, ids: Any, h0: Any) -> Any:
         rnn, readout = own

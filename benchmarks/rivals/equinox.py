@@ -1,6 +1,6 @@
-"""equinox: a module of its `Embedding` and `Linear` with `lax.scan`; it has no Elman cell.
+"""equinox: a module with `Embedding`, `Linear` and `lax.scan`; it has no Elman cell.
 
-One sequence at a time, as equinox's layers are, and `vmap` over the batch. The ids are looked up.
+The module takes one sequence, like equinox's layers, with `vmap` over the batch. Ids are looked up.
 """
 
 from typing import Any
@@ -30,12 +30,12 @@ class _Model(eqx.Module):
 
 
 def recurrences(case: Case) -> list[Recurrence]:
-    """None: its users' recurrence over vectors is the scan "hoisted"."""
+    """No programs: a recurrence over vectors would be the scan "hoisted"."""
     return []
 
 
 def character_models(model: Any) -> dict[str, CharacterModel]:
-    """The whole model is the user's module."""
+    """The character model as a module of the user."""
     vocabulary, H = model.rnn.w_ih.shape
     keys = jax.random.split(jax.random.key(0), 2)
     own = _Model(

@@ -1,6 +1,6 @@
 """flax: `nnx.RNN` of `nnx.SimpleCell`, time-major, split into a pure function.
 
-flax's guide on performance has `jax.jit` on the split state: less to do in Python at every call.
+flax's performance guide uses `jax.jit` on the split state, to do less in Python at every call.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ def _get_rnn(state: Any) -> jrnn.RNNParams:
 
 
 def recurrences(case: Case) -> list[Recurrence]:
-    """In float32."""
+    """The recurrence in float32."""
     graph, empty = nnx.split(_rnn(case.I, case.H))
 
     def states(state: Any, xs: Any) -> Any:
@@ -59,7 +59,7 @@ class _Model(nnx.Module):
 
 
 def character_models(model: Any) -> dict[str, CharacterModel]:
-    """With a `nnx.Linear`; ids as one-hot vectors."""
+    """The model with an `nnx.Linear`; ids are one-hot vectors."""
     vocabulary, H = model.rnn.w_ih.shape
     graph, own = nnx.split(_Model(vocabulary, H))
     _set_rnn(own["rnn"], model.rnn)

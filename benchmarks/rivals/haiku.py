@@ -1,7 +1,7 @@
-"""dm-haiku: `dynamic_unroll` of `VanillaRNN`, which has ReLU and nothing else.
+"""dm-haiku: `dynamic_unroll` of `VanillaRNN`, which has ReLU only.
 
-Its time is compared with jrnn's with `activation="relu"`. A core of tanh, written as haiku's users
-would write it, is there beside it.
+It is compared with jrnn with `activation="relu"`. A tanh core, as a user of haiku would write it,
+is measured too.
 """
 
 from typing import Any
@@ -51,7 +51,7 @@ def _common_rnn(core: str, own: Any) -> jrnn.RNNParams:
 def _recurrence(case: Case, name: str, make_core: Any, core: str, activation: str) -> Recurrence:
     def unroll(xs: Any) -> Any:
         module = make_core()
-        batch = xs.shape[1] if xs.ndim == 3 else None  # or one sequence
+        batch = xs.shape[1] if xs.ndim == 3 else None  # None for one sequence
         return hk.dynamic_unroll(module, xs, module.initial_state(batch))[0]
 
     return Recurrence(
@@ -64,7 +64,7 @@ def _recurrence(case: Case, name: str, make_core: Any, core: str, activation: st
 
 
 def recurrences(case: Case) -> list[Recurrence]:
-    """In float32."""
+    """The recurrences in float32."""
     return [
         _recurrence(
             case,
@@ -78,7 +78,7 @@ def recurrences(case: Case) -> list[Recurrence]:
 
 
 def character_models(model: Any) -> dict[str, CharacterModel]:
-    """The core of tanh with a `hk.Linear`; ids as one-hot vectors."""
+    """The tanh core with an `hk.Linear`; ids are one-hot vectors."""
     vocabulary, H = model.rnn.w_ih.shape
 
     def network(ids: Any, h0: Any) -> Any:

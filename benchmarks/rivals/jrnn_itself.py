@@ -1,4 +1,4 @@
-"""jrnn, as the rivals are written."""
+"""jrnn in the form of the rivals."""
 
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ def _states(params: Any, xs: Any, **options: Any) -> Any:
 
 
 def recurrences(case: Case, relu: bool) -> list[Recurrence]:
-    """In float32; with relu where a rival has nothing else."""
+    """Recurrences in float32, also with relu if a rival has only that."""
     named = [Recurrence("jrnn", _states)]
     if relu:
         states = partial(_states, activation="relu")
@@ -24,7 +24,7 @@ def recurrences(case: Case, relu: bool) -> list[Recurrence]:
 
 
 def recurrences_bfloat16(case: Case) -> list[Recurrence]:
-    """In bfloat16 by `compute_dtype`, the parameters float32; and float32, to compare with."""
+    """bfloat16 through `compute_dtype` with float32 parameters, and float32 to compare."""
     states = partial(_states, compute_dtype=jnp.bfloat16)
     return [
         Recurrence("jrnn", states, state_dtype=jnp.bfloat16),
@@ -33,6 +33,6 @@ def recurrences_bfloat16(case: Case) -> list[Recurrence]:
 
 
 def recurrences_with_ends(case: Case) -> list[Recurrence]:
-    """With lengths and resets; and without, to compare with."""
+    """With lengths and resets, and without them to compare."""
     states = partial(_states, **ends(case)._asdict())
     return [Recurrence("jrnn", states, ends=True), Recurrence("jrnn without", _states)]

@@ -1,4 +1,4 @@
-"""keras on JAX: `SimpleRNN` by `stateless_call`, batch-first, as its layers are."""
+"""keras on JAX: `SimpleRNN` through `stateless_call`, batch-first like its layers."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def _own_rnn(params: jrnn.RNNParams) -> list[Any]:
 
 
 def recurrences(case: Case) -> list[Recurrence]:
-    """In float32."""
+    """The recurrence in float32."""
     layer = keras.layers.SimpleRNN(case.H, return_sequences=True)
     layer.build((case.B, case.T, case.I))
     rest = [v.value for v in layer.non_trainable_variables]
@@ -35,7 +35,7 @@ def recurrences(case: Case) -> list[Recurrence]:
 
 
 def character_models(model: Any) -> dict[str, CharacterModel]:
-    """With a `Dense`; ids as one-hot vectors."""
+    """The model with a `Dense`; ids are one-hot vectors."""
     vocabulary, H = model.rnn.w_ih.shape
     rnn = keras.layers.SimpleRNN(H, return_sequences=True, return_state=True)
     readout = keras.layers.Dense(vocabulary)

@@ -1,7 +1,7 @@
 """PyTorch: `nn.RNN`, time-major.
 
-On the CPU with as many threads as this process has cores; on a GPU, where `benchmarks.device` asks
-for it, by cuDNN, which rounds float32 to TF32 by default as JAX does.
+On a CPU it uses as many threads as this process has cores. On a GPU, in `benchmarks.device`, it
+uses cuDNN, which rounds float32 to TF32 by default, like JAX.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ torch.set_num_threads(cores())
 
 
 def device_like_jax() -> str | None:
-    """The device that is JAX's, by torch's name; None: this torch cannot use it."""
+    """Torch's name of JAX's device; None if this torch cannot use it."""
     if jax.default_backend() == "gpu":
         return "cuda" if torch.cuda.is_available() else None
     return "cpu" if jax.default_backend() == "cpu" else None
@@ -51,10 +51,10 @@ def _common(ih: Any, hh: Any, b: Any) -> dict[str, Any]:
 def programs(
     case: Case, data: Data, gradient: bool, device: str = "cpu", dtype: str = "float32"
 ) -> list[Program]:
-    """The states, or the cost sum(hs * y) and its gradient; nothing is compiled."""
+    """The states, or the cost sum(hs * y) and its gradient, without compilation."""
     kind = getattr(torch, dtype)
     rnn = _rnn(data.params, device).to(kind)
-    rnn.flatten_parameters()  # as cuDNN wants them; nothing on a CPU
+    rnn.flatten_parameters()  # the layout for cuDNN; no effect on a CPU
     xs, y = (torch.from_numpy(a).to(device, kind) for a in (data.xs, data.y))
     trained = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0]
 
@@ -83,7 +83,7 @@ def programs(
 
 
 class Trainer:
-    """A training step of `nn.RNN` with a `Linear`; ids as one-hot vectors."""
+    """A training step of `nn.RNN` with a `Linear`; ids are one-hot vectors."""
 
     def __init__(
         self, model: Any, batch_size: int, learning_rate: float, clip: float, device: str = "cpu"
@@ -117,7 +117,7 @@ class Trainer:
         return loss.item()
 
     def model(self) -> Any:
-        """(RNNParams, ReadoutParams) of what it has learned."""
+        """The learned (RNNParams, ReadoutParams)."""
         ih, hh, b = (
             p.detach() for p in (self.rnn.weight_ih_l0, self.rnn.weight_hh_l0, self.rnn.bias_ih_l0)
         )
@@ -148,7 +148,7 @@ class Classifier(torch.nn.Module):
 def accuracy_of_classifier(
     model: Classifier, orders: Any, args: Any, train: Any, test: Any
 ) -> float:
-    """Train it by AdamW on the batches of `orders`; the share of `test` that it tells right."""
+    """Train with AdamW on the batches of `orders`; return the accuracy on `test`."""
     xs, lengths, labels = (torch.from_numpy(a) for a in train[:3])
     orders = orders.reshape(-1, orders.shape[-1])
     adamw = torch.optim.AdamW(

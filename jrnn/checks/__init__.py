@@ -1,11 +1,11 @@
-"""The contract of the public functions: what they refuse, and the sentence that says so.
+"""Argument checks of the public functions.
 
-Shapes and dtypes are static, so these checks run once per trace and cost a compiled program
-nothing. Values (token ids, labels) can be looked at only where they are concrete. Every refusal is
-a ValueError that names the argument, what was expected, what came, and the repair.
+Shapes and dtypes are static, so these checks run once per trace and cost nothing in a compiled
+program. Values (token ids, labels) are checked only if they are concrete. Every error is a
+ValueError that names the argument, the expected value, the given value, and the repair.
 
-The only folder that imports chex, and of chex only static assertions; it does so at the first
-check, since importing chex takes longer than importing all of this package.
+Only this folder imports chex, and only for static assertions. It does so at the first check,
+because importing chex takes longer than importing the rest of this package.
 """
 
 from jrnn.checks.basics import array as array
@@ -20,6 +20,7 @@ from jrnn.checks.basics import shape as shape
 from jrnn.checks.basics import sizes as sizes
 from jrnn.checks.basics import square as square
 from jrnn.checks.basics import there as there
+from jrnn.checks.cells import cell as cell
 from jrnn.checks.devices import batch_mesh as batch_mesh
 from jrnn.checks.devices import divided as divided
 from jrnn.checks.devices import loss_of_the_whole_batch as loss_of_the_whole_batch
@@ -46,6 +47,7 @@ from jrnn.checks.sampling import distribution as distribution
 from jrnn.checks.sampling import drawn as drawn
 from jrnn.checks.sampling import finite_parameters as finite_parameters
 from jrnn.checks.sequences import cell_arguments as cell_arguments
+from jrnn.checks.sequences import input_weights as input_weights
 from jrnn.checks.sequences import known_steps as known_steps
 from jrnn.checks.sequences import lengths as lengths
 from jrnn.checks.sequences import one_sequence as one_sequence

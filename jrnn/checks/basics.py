@@ -1,4 +1,4 @@
-"""One array, one number, one option; and the one kind of error there is."""
+"""Checks of single arrays, numbers and options, and the error that all checks raise."""
 
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -13,7 +13,7 @@ IN_64_BITS = "JAX has it after jax.config.update('jax_enable_x64', True)"
 
 
 def refuse(argument: str, expected: str, came: object, repair: str) -> NoReturn:
-    """Raise the one kind of error there is here."""
+    """Raise the ValueError of all checks."""
     raise ValueError(f"{argument}: expected {expected}; got {came}. {repair}")
 
 
@@ -22,7 +22,7 @@ def describe(x: Any) -> str:
 
 
 def shown(option: Any) -> str:
-    """Its value, but never a whole array."""
+    """The value of an option for a message, but never a whole array."""
     shape = getattr(option, "shape", ())
     return f"an array {list(shape)}" if shape else repr(option)
 
@@ -42,10 +42,10 @@ def array(argument: str, x: Any) -> None:
 
 
 def there(argument: str, x: Any) -> None:
-    """An array of which no training step has taken the buffer."""
+    """Refuse an array whose buffer was donated or deleted."""
     if not isinstance(x, jax.core.Tracer) and x.is_deleted():
-        repair = "A training step takes the state that goes in: use the one that came out."
-        refuse(argument, "an array that is still there", "one that was donated or deleted", repair)
+        repair = "A training step donates its state: use the state that it returned."
+        refuse(argument, "an array that was not donated", "one that was donated or deleted", repair)
 
 
 @lru_cache
@@ -78,7 +78,7 @@ def floating(argument: str, x: Any) -> None:
 
 
 def parameters(argument: str, x: Any) -> None:
-    """Of a floating dtype that JAX has in its present mode, where float64 may become float32."""
+    """Refuse dtypes that are not floating, and float64 if JAX is not in 64-bit mode."""
     floating(argument, x)
     widest = jax.dtypes.canonicalize_dtype(x.dtype)
     if isinstance(x, jax.Array) and x.dtype != widest:
@@ -97,7 +97,7 @@ def same_dtype(argument: str, x: Any, reference_name: str, reference: Any) -> No
 
 
 def concrete(x: Any) -> np.ndarray | None:
-    """The values, if this process has them all; None in a trace."""
+    """The values, or None if they are traced or not all in this process."""
     if isinstance(x, jax.core.Tracer):
         return None
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
@@ -108,11 +108,11 @@ def concrete(x: Any) -> np.ndarray | None:
 def ids_within(
     argument: str, ids: Any, size: int, what: str, counted: np.ndarray | None = None
 ) -> None:
-    """Refuse concrete ids outside [0, size); `counted` marks the ones that matter."""
+    """Refuse concrete ids outside [0, size); only those in the mask `counted` matter."""
     values = concrete(ids)
     if values is None or values.size == 0:
         return
-    values = values.astype(np.int64)  # `size` need not fit into the dtype of the ids
+    values = values.astype(np.int64)  # `size` may not fit into the dtype of the ids
     wrong = (values < 0) | (values >= size)
     if counted is not None:
         wrong &= counted
@@ -140,7 +140,7 @@ def sizes(**values: Any) -> None:
 
 
 def square(shape: Any) -> None:
-    """Of a w_hh that is to be made."""
+    """Refuse a shape that is not [H, H]."""
     if len(shape) != 2 or shape[0] != shape[1]:
         repair = "It is made for w_hh; w_ih takes any of jax.nn.initializers."
         refuse("shape", "[H, H]", list(shape), repair)
@@ -153,7 +153,7 @@ def number(argument: str, value: Any, above: float = -np.inf) -> None:
             argument,
             f"a finite number{least}",
             shown(value),
-            "It is fixed for the initialiser.",
+            "It must be a constant number.",
         )
 
 
@@ -183,7 +183,7 @@ def floating_dtype(dtype: Any) -> np.dtype:
         refuse("dtype", "a floating dtype or None", repr(dtype), repair)
     if not jnp.issubdtype(asked, jnp.floating):
         refuse("dtype", "a floating dtype or None", asked, repair)
-    given = jax.dtypes.canonicalize_dtype(asked)  # float32 for float64, but in 64-bit mode
+    given = jax.dtypes.canonicalize_dtype(asked)  # float32 for float64, except in 64-bit mode
     if dtype is not None and given != asked:
         refuse("dtype", f"at most {given}", asked, f"{IN_64_BITS}.")
     return given

@@ -1,4 +1,4 @@
-"""What is split over several devices."""
+"""Checks of arrays and losses that are split over several devices."""
 
 from collections.abc import Collection
 from typing import Any
@@ -18,12 +18,12 @@ def batch_mesh(mesh: Any, axis: str) -> None:
 
 
 def divided(argument: str, arrays: Any, specs: Any, mesh: Any) -> None:
-    """Every array has the axes that its PartitionSpec splits, of a size that the mesh divides."""
+    """Every array must have the axes that its PartitionSpec splits, divisible by the mesh."""
     n, specs = mesh.size, jax.tree.leaves(jax.tree.broadcast(specs, arrays))
     for x, spec in zip(jax.tree.leaves(arrays), specs, strict=True):
         for axis in (i for i, name in enumerate(spec) if name is not None):
             if np.ndim(x) <= axis:
-                repair = "batch_spec says which axis of which array is the batch."
+                repair = "batch_spec gives the batch axis of each array."
                 refuse(argument, f"the batch on axis {axis} of every array", describe(x), repair)
             if np.shape(x)[axis] % n:
                 expected = f"a batch, axis {axis}, that {n} devices divide"
@@ -33,6 +33,6 @@ def divided(argument: str, arrays: Any, specs: Any, mesh: Any) -> None:
 
 def loss_of_the_whole_batch(loss: Any, axes: Collection[str]) -> None:
     if axes:
-        repair = "Return jrnn.parallel.mean(total, count) of the part that is there."
+        repair = "Return jrnn.parallel.mean(total, count) of this device's part."
         came = "one that differs from device to device"
         refuse("loss_fn", "the loss of the whole batch", came, repair)

@@ -1,4 +1,4 @@
-"""Weights of other libraries: entries by name."""
+"""Checks of weights of other libraries, as entries by name."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -31,7 +31,7 @@ def entries(
 
 
 def one_dtype(arrays: Mapping[str, Any]) -> None:
-    """Of named arrays, a floating one."""
+    """All arrays must have the same floating dtype."""
     for name, x in arrays.items():
         array(name, x)
         floating(name, x)
@@ -40,14 +40,14 @@ def one_dtype(arrays: Mapping[str, Any]) -> None:
 
 
 def layer_arrays(arrays: Mapping[str, Any], I: int | None, H: int | None, out_in: bool) -> None:
-    """In the order w_ih, w_hh, biases; None for a size that is free; (out, in) or (in, out)."""
+    """Check the shapes of w_ih, w_hh and biases, in this order; None for a free size."""
     w_ih, w_hh, *biases = arrays
-    repair = "H is one for all layers; the 4 H of an LSTM or 3 H of a GRU are no Elman network."
+    repair = "All layers have the same H; an LSTM (4 H) or a GRU (3 H) is not an Elman network."
     shape(w_hh, arrays[w_hh], (H, H), "[H, H]", repair)
     H = min(arrays[w_hh].shape)
     shape(w_hh, arrays[w_hh], (H, H), "[H, H]", repair)
     axes, sizes = ("[H, I]", (H, I)) if out_in else ("[I, H]", (I, H))
-    repair = f"H is that of {w_hh}; I, on top of a layer, the size of its outputs."
+    repair = f"H is that of {w_hh}; above the first layer, I is the size of the outputs below."
     shape(w_ih, arrays[w_ih], sizes, axes, repair)
     for bias in biases:
         shape(bias, arrays[bias], (H,), "[H]", repair)
@@ -62,7 +62,7 @@ def keras_weights(weights: Any, repair: str) -> None:
 
 
 def layers(layers: Any, params_class: type) -> None:
-    """A list of (forward, backward or None)."""
+    """Check a list of pairs (forward, backward or None)."""
 
     def pair(x: Any) -> bool:
         two = isinstance(x, (tuple, list)) and len(x) == 2 and isinstance(x[0], params_class)

@@ -1,4 +1,4 @@
-"""The arguments of a readout, of a loss, and of the objective."""
+"""Checks of the arguments of a readout, of a loss, and of `rnn_cross_entropy`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from jrnn.checks.basics import (
     same_dtype,
     shape,
 )
-from jrnn.checks.sequences import steps_inside
+from jrnn.checks.sequences import steps_counted, steps_inside
 
 if TYPE_CHECKING:
     from jrnn.types import ReadoutParams, RNNParams
@@ -33,7 +33,7 @@ def readout_params(params: "ReadoutParams") -> None:
     shape("w_ho", params.w_ho, (None, None), "[H, O]", "See jrnn.init_readout.")
     parameters("w_ho", params.w_ho)
     if params.b_o is not None:
-        shape("b_o", params.b_o, (params.w_ho.shape[1],), "[O]", "No bias is None in its place.")
+        shape("b_o", params.b_o, (params.w_ho.shape[1],), "[O]", "Use None for no bias.")
         same_dtype("b_o", params.b_o, "w_ho", params.w_ho)
 
 
@@ -88,19 +88,21 @@ def objective_arguments(
     labels: Any,
     weights: Any,
     lengths: Any = None,
+    mask: Any = None,
 ) -> None:
-    """What comes after the states of `rnn_arguments`."""
+    """Check the arguments of `rnn_cross_entropy` that `rnn_arguments` does not check."""
     readout_params(readout)
     H = rnn.w_hh.shape[0]
     shape("w_ho", readout.w_ho, (H, None), "[H, O]", f"w_hh makes states of size H = {H}.")
     same_dtype("w_ho", readout.w_ho, "rnn_params", rnn.w_hh)
     lead = steps(xs)
     inside = None if lengths is None else steps_inside(lengths, lead)
+    inside = inside if mask is None else steps_counted(mask, lead)
     _labels_of_positions(readout, lead, labels, weights, inside)
 
 
 def of_a_batch(labels: Any, weights: Any) -> bool:
-    """Whether labels or weights are those of a batch."""
+    """Whether labels or weights have a batch axis."""
     array("labels", labels)
     return np.ndim(weights) > 1 or labels.ndim > (1 if are_ids(labels) else 2)
 
@@ -108,7 +110,7 @@ def of_a_batch(labels: Any, weights: Any) -> bool:
 def _labels_and_weights(
     logits: Any, source: str, labels: Any, weights: Any, inside: np.ndarray | None = None
 ) -> None:
-    """Against the shape and dtype of logits, of which the user gave the `source`."""
+    """Compare with the shape and dtype of logits; messages name the argument `source`."""
     array("labels", labels)
     if weights is not None:
         _weights(weights, logits, source)
@@ -136,7 +138,7 @@ def _weights(weights: Any, logits: Any, source: str) -> None:
 
 
 def _label_ids(labels: Any, logits: Any, weights: Any, inside: np.ndarray | None) -> None:
-    """Ids where the weight is not 0; where it is known only to the compiled program, any."""
+    """Check ids with a weight other than 0; traced weights are not checked."""
     *positions, O = logits.shape
     if labels.shape != tuple(positions):
         one_hot = labels.shape == logits.shape

@@ -1,4 +1,4 @@
-"""Options: an activation and its derivative, a dtype of matmuls, what and how to sample."""
+"""Checks of options: activation, compute dtype, sampling."""
 
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ import numpy as np
 from jrnn.arrays import are_ids
 from jrnn.checks.basics import describe, ids_within, is_number, refuse, shape, shown, sizes
 from jrnn.checks.losses import readout_params
-from jrnn.checks.sequences import rnn_params
+from jrnn.checks.sequences import input_weights
 
 if TYPE_CHECKING:
     from jrnn.types import ReadoutParams, RNNParams
@@ -25,7 +25,7 @@ def activation(value: Any, activation_class: type, names: Collection[str]) -> No
 
 
 def compute_dtype(dtype: Any, params: "RNNParams") -> np.dtype | None:
-    """The dtype of matmul operands; None where it is that of the parameters."""
+    """The dtype of matmul operands; None if it is the dtype of the parameters."""
     own = jnp.result_type(params.w_hh)
     expected = f"a floating dtype narrower than that of the parameters, {own}, or None"
     repair = "For mixed precision: parameters in float32, compute_dtype=jnp.bfloat16."
@@ -42,14 +42,14 @@ def compute_dtype(dtype: Any, params: "RNNParams") -> np.dtype | None:
 
 def nonfinite(value: Any) -> None:
     if value not in ("stop", "skip"):
-        repair = "To skip a batch is to go on with the next one; to stop is safer."
+        repair = '"skip" ignores the batch; "stop" is safer.'
         refuse("nonfinite", '"stop" or "skip"', shown(value), repair)
 
 
 def activation_derivative(
     fn: Callable[[jax.Array], jax.Array], derivative_from_output: Callable[[jax.Array], jax.Array]
 ) -> None:
-    """Compare phi'(phi(a)) with autodiff in float64, on a grid that leaves out relu's kink at 0."""
+    """Compare phi'(phi(a)) with autodiff in float64, on a grid without relu's kink at 0."""
     repair = (
         "tanh, for example, is Activation(jnp.tanh, lambda h: 1 - h**2). "
         "A function whose derivative its output does not determine cannot be used."
@@ -84,7 +84,7 @@ def activation_derivative(
 def generate_arguments(
     rnn: "RNNParams", readout: "ReadoutParams", prompt: Any, length: int, num_samples: int
 ) -> None:
-    rnn_params(rnn)
+    input_weights(rnn)
     readout_params(readout)
     O = readout.w_ho.shape[1]
     if (rnn.w_ih.shape[0], rnn.w_hh.shape[0]) != (O, readout.w_ho.shape[0]):
@@ -92,7 +92,7 @@ def generate_arguments(
             "readout_params",
             f"w_ho [H, O] = [{rnn.w_hh.shape[0]}, {rnn.w_ih.shape[0]}], a logit for every input id",
             list(readout.w_ho.shape),
-            "Tokens that come out go in again.",
+            "Each generated token is the next input.",
         )
     shape("prompt", prompt, (None,), "[P]", "Encode one text; num_samples draws several.")
     if not are_ids(prompt) or prompt.size == 0:
@@ -102,11 +102,11 @@ def generate_arguments(
 
 
 def sampling_options(temperature: Any, top_k: Any, top_p: Any) -> None:
-    """Concrete options; what is traced is the caller's own."""
+    """Check concrete options; traced ones are not checked."""
     traced = [isinstance(x, jax.core.Tracer) for x in (temperature, top_k, top_p)]
     if not traced[0] and not (is_number(temperature) and temperature >= 0):
         refuse(
-            "temperature", "a number >= 0", shown(temperature), "0 is greedy, 1 the model's own."
+            "temperature", "a number >= 0", shown(temperature), "0 is greedy; 1 changes nothing."
         )
     whole = top_k is None or traced[1] or (is_number(top_k) and top_k == np.floor(top_k) >= 1)
     if not whole:

@@ -1,4 +1,4 @@
-"""What is drawn from: parameters, logits; and what was drawn."""
+"""Checks of sampling: parameters, logits, and the drawn tokens."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from jrnn.checks.basics import concrete, refuse
 
 
 def finite_parameters(**params: Any) -> None:
-    """Concrete ones, by argument; a bias of logits may be -inf, but not all of it."""
+    """Check concrete parameters; elements of `b_o` may be -inf, but not all of them."""
     for argument, tree in params.items():
         for name, x in named_leaves(tree):
             values = concrete(x)
@@ -21,12 +21,12 @@ def finite_parameters(**params: Any) -> None:
             if wrong.any():
                 where = tuple(int(i) for i in np.argwhere(wrong)[0])
                 came = f"{values[where]} at {list(where)}, {int(wrong.sum())} of {wrong.size} such"
-                repair = "There is nothing to draw from: take parameters from before that."
+                repair = "Use parameters from before training diverged."
                 refuse(f"{argument}.{name}", "finite numbers", came, repair)
 
 
 def distribution(logits: Any) -> None:
-    """Concrete logits [..., O], in the dtype that they are computed with."""
+    """Check concrete logits [..., O], in the dtype of the computation."""
     values = concrete(logits)
     if values is None:
         return
@@ -37,12 +37,12 @@ def distribution(logits: Any) -> None:
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         came = f"{largest[where]} as the largest at {list(where)}"
-        repair = "-inf is for tokens that are never drawn, and there must be others."
+        repair = "Use -inf only for tokens that must never be drawn; at least one other is needed."
         refuse("logits", f"numbers of {dtype}, or -inf", came, repair)
 
 
 def drawn(tokens: np.ndarray, start: int) -> None:
-    """Tokens [num_samples, n] from number `start` on; -1 where there was no distribution."""
+    """Check drawn tokens [num_samples, n], from number `start` on; -1 means invalid logits."""
     if (tokens < 0).any():
         sample, n = (int(i) for i in np.argwhere(tokens < 0)[0])
         came = f"others at token {start + n} of sample {sample}"

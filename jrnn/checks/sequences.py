@@ -1,4 +1,4 @@
-"""The arguments of a recurrence: parameters, inputs, states, and where sequences end."""
+"""Checks of the arguments of a recurrence: parameters, inputs, states, lengths, resets."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -31,29 +31,47 @@ def rnn_params(params: "RNNParams") -> None:
     parameters("w_hh", params.w_hh)
     H = params.w_hh.shape[1]
     shape("w_hh", params.w_hh, (H, H), "[H, H]", "It maps a state to a state.")
-    shape("w_ih", params.w_ih, (None, H), "[I, H]", "Use x @ w_ih: transpose an (H, I) weight.")
-    same_dtype("w_ih", params.w_ih, "w_hh", params.w_hh)
+    if params.w_ih is not None:
+        shape("w_ih", params.w_ih, (None, H), "[I, H]", "Use x @ w_ih: transpose an (H, I) weight.")
+        same_dtype("w_ih", params.w_ih, "w_hh", params.w_hh)
     if params.b_h is not None:
-        shape("b_h", params.b_h, (H,), "[H]", "No bias is None in its place.")
+        shape("b_h", params.b_h, (H,), "[H]", "Use None for no bias.")
         same_dtype("b_h", params.b_h, "w_hh", params.w_hh)
+
+
+def input_weights(params: "RNNParams") -> None:
+    """For functions that need a w_ih."""
+    rnn_params(params)
+    if params.w_ih is None:
+        repair = "This function is for networks that map their inputs; see jrnn.init_rnn."
+        refuse("params", "RNNParams with w_ih [I, H]", "w_ih = None", repair)
+
+
+def input_size(params: "RNNParams") -> int:
+    """I; without w_ih the inputs are as wide as a_t."""
+    return params.w_hh.shape[1] if params.w_ih is None else params.w_ih.shape[0]
 
 
 def as_read(
     argument: str, xs: Any, params: "RNNParams", time: str, reading: Any, of_a_batch: bool
 ) -> Any:
-    """xs, of the leading axes `time` and "B": ids, or features, which become floats.
+    """Return xs with leading axes `time` and maybe "B", as ids or as float features.
 
-    Integers are ids. Those of the shape of features, B = I, are so if another argument is that of a
-    batch; if none is, the caller has to say so.
+    Integers are ids. If they also have the shape of features (B = I), they are ids only if another
+    argument has a batch axis; otherwise the caller must give `inputs`.
     """
     array(argument, xs)
     if not (reading is None or (isinstance(reading, str) and reading in ("ids", "features"))):
         repair = "It says how integers are read; floats are features."
         refuse("inputs", '"ids", "features" or None', repr(reading), repair)
-    I = params.w_ih.shape[0]
+    I = input_size(params)
     if reading == "ids" and not are_ids(xs):
         repair = "Cast ids by .astype(jnp.int32); of floats leave inputs out."
         refuse(argument, 'integers, as inputs="ids" says', describe(xs), repair)
+    if params.w_ih is None and are_ids(xs) and reading != "features":
+        expected = "floats to add to a_t, since w_ih is None"
+        repair = "Ids are rows of w_ih; integers that are features are cast by .astype."
+        refuse(argument, expected, describe(xs), repair)
     either = are_ids(xs) and xs.ndim == len(time) + 1 and xs.shape[-1] == I
     if reading is None and either and not of_a_batch:
         batch, one = (f"[{', '.join((*time, axis))}]" for axis in "BI")
@@ -78,12 +96,12 @@ def inputs(
     leads: tuple[str, str],
     counted: np.ndarray | None = None,
 ) -> None:
-    """Vectors, or ids, with one of two groups of leading axes, such as "T" and "T, B"."""
-    I = params.w_ih.shape[0]
+    """Check vectors or ids with one of two groups of leading axes, such as "T" and "T, B"."""
+    I = input_size(params)
     vectors = " or ".join(f"[{lead}{', ' if lead else ''}I]" for lead in leads)
     ids = "integer token ids " + " or ".join(f"[{lead}]" for lead in leads)
     ranks = [lead.replace(",", "").split() for lead in leads]
-    features = xs.ndim - np.array([len(axes) for axes in ranks])  # axes that are left, for each
+    features = xs.ndim - np.array([len(axes) for axes in ranks])  # remaining axes, for each group
     if are_ids(xs):
         if 0 not in features:
             repair = f"give {_as_features(params)}" if 1 in features else "vectors are floats."
@@ -97,7 +115,9 @@ def inputs(
         repair = "A single feature is an axis of size 1."
         refuse(argument, f"vectors {vectors}", describe(xs), repair)
     if xs.shape[-1] != I:
-        repair = f"w_ih {list(params.w_ih.shape)} takes vectors of size I = {I}."
+        repair = f"Without w_ih they are added to a_t, which has {I} numbers."
+        if params.w_ih is not None:
+            repair = f"w_ih {list(params.w_ih.shape)} takes vectors of size I = {I}."
         refuse(argument, f"vectors {vectors} with I = {I}", describe(xs), repair)
     same_dtype(argument, xs, "params", params.w_hh)
 
@@ -105,7 +125,7 @@ def inputs(
 def state(
     argument: str, h: Any, params: "RNNParams", batch: tuple[int, ...], directions: int = 1
 ) -> None:
-    """[H], or [B, H] where there is a batch; of two directions 2H."""
+    """Check a state [H], or [B, H] for a batch; 2H for two directions."""
     array(argument, h)
     H, size = params.w_hh.shape[0] * directions, "H" if directions == 1 else f"{directions}H"
     if h.shape not in ((H,), (*batch, H)):
@@ -117,7 +137,7 @@ def state(
 
 
 def cell_arguments(params: "RNNParams", h_tm1: Any, x_t: Any, reading: Any) -> Any:
-    """x_t as it is read."""
+    """Check the arguments of a cell; return x_t as ids or features."""
     rnn_params(params)
     x_t = as_read("x_t", x_t, params, "", reading, np.ndim(h_tm1) > 1)
     inputs("x_t", x_t, params, ("", "B"))
@@ -133,24 +153,33 @@ def rnn_arguments(
     resets: Any = None,
     reset_state: Any = None,
     recurrent_mask: Any = None,
+    mask: Any = None,
     *,
     reading: Any = None,
     of_a_batch: bool = False,
 ) -> Any:
-    """xs as they are read; `of_a_batch`: whether something that is not given here says so."""
+    """Check the arguments; return xs as ids or features.
+
+    `of_a_batch`: whether an argument that is not passed here has a batch axis.
+    """
     rnn_params(params)
     states = {"h0": h0, "reset_state": reset_state, "recurrent_mask": recurrent_mask}
-    of_a_batch |= np.ndim(lengths_) > 0 or any(np.ndim(x) > 1 for x in (resets, *states.values()))
+    of_a_batch |= np.ndim(lengths_) > 0 or any(
+        np.ndim(x) > 1 for x in (resets, mask, *states.values())
+    )
     xs = as_read("xs", xs, params, "T", reading, of_a_batch)
     lead, inside = steps(xs), None
     if lengths_ is not None and lead:
         lengths(lengths_, lead[0], lead[1:])
         inside = steps_inside(lengths_, lead)
+    if mask is not None and lead:
+        counted_steps(mask, lead, lengths_)
+        inside = steps_counted(mask, lead)
     inputs("xs", xs, params, ("T", "T, B"), inside)
     if xs.shape[0] == 0:
         refuse("xs", "at least one step (T >= 1)", describe(xs), "Leave empty sequences out.")
     if resets is not None:
-        _resets(resets, lead)
+        step_flags("resets", resets, lead, "True where a segment begins")
     for argument, h in states.items():
         if h is not None:
             state(argument, h, params, lead[1:])
@@ -166,7 +195,7 @@ def one_step(x_t: Any) -> None:
 
 
 def _alone(argument: str, xs: Any, rank: int, expected: str) -> None:
-    """Of ids of this rank."""
+    """Check that xs are ids of this rank, or vectors of one rank more."""
     array(argument, xs)
     if xs.ndim != (rank if are_ids(xs) else rank + 1):
         repair = "Take one of the batch, or map over it by jax.vmap."
@@ -182,7 +211,7 @@ def known_steps(xs: Any) -> None:
 
 
 def lengths(lengths: Any, T: int, batch: tuple[int, ...] | None) -> None:
-    """An integer, or integers of shape [] or `batch`, which is [B] of any size where it is None."""
+    """Check an integer, or integers of shape [] or `batch` (None: [B] of any size)."""
     whole = isinstance(lengths, (int, np.integer)) and not isinstance(lengths, bool)
     if not whole:
         array("lengths", lengths)
@@ -209,12 +238,28 @@ def steps_inside(lengths: Any, steps: tuple[int, ...]) -> np.ndarray | None:
     )
 
 
-def _resets(resets: Any, steps: tuple[int, ...]) -> None:
-    array("resets", resets)
-    if resets.dtype != jnp.bool_:
-        repair = "Compare: resets = flags != 0."
-        refuse("resets", "a bool dtype", describe(resets), repair)
-    if resets.shape not in (steps, steps[:1]):
-        wanted = f"[T] = {list(steps[:1])}" + (f" or [T, B] = {list(steps)}" if steps[1:] else "")
-        repair = "True where a segment begins; [T] is shared by the batch."
-        refuse("resets", f"shape {wanted}", describe(resets), repair)
+def steps_counted(mask: Any, lead: tuple[int, ...]) -> np.ndarray | None:
+    """The concrete mask of every step, or None."""
+    values = concrete(mask)
+    if values is None or any(map(is_symbolic_dim, lead)):
+        return None
+    return np.broadcast_to(values.reshape(values.shape + (1,) * (len(lead) - values.ndim)), lead)
+
+
+def counted_steps(mask: Any, lead: tuple[int, ...], lengths: Any) -> None:
+    if lengths is not None:
+        repair = "Use mask for gaps; for padding on the right alone, lengths are faster."
+        refuse("mask", "lengths or mask", "both", repair)
+    step_flags("mask", mask, lead, "True where a step counts")
+
+
+def step_flags(argument: str, flags: Any, lead: tuple[int, ...], meaning: str) -> None:
+    """Bool [T] or [T, B]."""
+    array(argument, flags)
+    if flags.dtype != jnp.bool_:
+        refuse(argument, "a bool dtype", describe(flags), f"Compare: {argument} = flags != 0.")
+    if flags.shape not in (lead, lead[:1]):
+        wanted = f"[T] = {list(lead[:1])}" + (f" or [T, B] = {list(lead)}" if lead[1:] else "")
+        refuse(
+            argument, f"shape {wanted}", describe(flags), f"{meaning}; [T] is shared by the batch."
+        )

@@ -1,4 +1,4 @@
-"""The arguments of a stack of layers."""
+"""Checks of the arguments of a stack of layers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,15 +20,22 @@ from jrnn.checks.basics import (
     shown,
     sizes,
 )
-from jrnn.checks.sequences import lengths, rnn_arguments, rnn_params, state
+from jrnn.checks.sequences import (
+    counted_steps,
+    input_size,
+    lengths,
+    rnn_arguments,
+    rnn_params,
+    state,
+)
 
 if TYPE_CHECKING:
-    from jrnn.types import LayerParams, StackParams
+    from jrnn.types import LayerParams, RNNParams, StackParams
 
 
 @contextmanager
 def _within(part: str) -> Iterator[None]:
-    """Put the part of the parameters in front of the name of the array that is refused."""
+    """Prefix the name of the refused array with this part of the parameters."""
     try:
         yield
     except ValueError as error:
@@ -57,6 +64,7 @@ def stack_params(params: "StackParams") -> None:
             if i > 0:
                 below = _output_size(layers[i - 1])
                 repair = f"The outputs of layer {i - 1} are of size {below}."
+                _has_w_ih("forward.w_ih", layer.forward)
                 shape("forward.w_ih", layer.forward.w_ih, (below, None), "[I, H]", repair)
             first = layers[0].forward.w_hh
             same_dtype("forward.w_hh", layer.forward.w_hh, "layers[0].forward.w_hh", first)
@@ -69,7 +77,17 @@ def _layer_params(layer: "LayerParams") -> None:
     if layer.backward is not None:
         with _within("backward"):
             rnn_params(layer.backward)
-            shape("w_ih", layer.backward.w_ih, w_ih.shape, "[I, H]", "As forwards, so backwards.")
+            if w_ih is not None:
+                _has_w_ih("w_ih", layer.backward)
+                repair = "Both directions have one shape."
+                shape("w_ih", layer.backward.w_ih, w_ih.shape, "[I, H]", repair)
+            elif layer.backward.w_ih is not None:
+                refuse(
+                    "w_ih",
+                    "None, as forward.w_ih",
+                    describe(layer.backward.w_ih),
+                    "Both read the same.",
+                )
             same_dtype("w_hh", layer.backward.w_hh, "forward.w_hh", w_hh)
     if layer.norm is not None:
         repair = "One for every output, in both directions."
@@ -77,6 +95,12 @@ def _layer_params(layer: "LayerParams") -> None:
             value = getattr(layer.norm, name, None)
             shape(f"norm.{name}", value, (_output_size(layer),), "[D*H]", repair)
             same_dtype(f"norm.{name}", value, "forward.w_hh", w_hh)
+
+
+def _has_w_ih(argument: str, params: "RNNParams") -> None:
+    if params.w_ih is None:
+        repair = "Only networks of the first layer can do without it."
+        refuse(argument, "[I, H]", "None", repair)
 
 
 def _directions(layer: "LayerParams") -> int:
@@ -94,15 +118,17 @@ def stack_arguments(
     lengths: Any = None,
     resets: Any = None,
     reset_state: Any = None,
+    mask: Any = None,
     *,
     reading: Any = None,
 ) -> Any:
-    """xs as they are read."""
+    """Check the arguments; return xs as ids or features."""
     stack_params(params)
     states = jax.tree.leaves((h0, reset_state))
     of_a_batch = any(np.ndim(h) > 1 for h in states)
     first = params.layers[0].forward
-    xs = rnn_arguments(first, xs, None, lengths, resets, reading=reading, of_a_batch=of_a_batch)
+    data = (None, lengths, resets, None, None, mask)
+    xs = rnn_arguments(first, xs, *data, reading=reading, of_a_batch=of_a_batch)
     batch = steps(xs)[1:]
     _layer_states("h0", h0, params, batch)
     _layer_states("reset_state", reset_state, params, batch)
@@ -119,7 +145,7 @@ def _layer_states(
         expected = f"None or a tuple of {len(layers)} states, one for each layer"
         is_tuple = isinstance(states, (tuple, list))
         came = f"{len(states)} of them" if is_tuple else type(states).__name__
-        refuse(argument, expected, came, "None in the place of a state is zeros.")
+        refuse(argument, expected, came, "None stands for a state of zeros.")
     for i, (h, layer) in enumerate(zip(states, layers, strict=True)):
         if h is not None:
             state(f"{argument}[{i}]", h, layer.forward, batch, _directions(layer))
@@ -133,7 +159,7 @@ def residual(residual: Any, params: "StackParams", xs: Any) -> None:
         repair = "Run the first layer as a stack of its own: StackParams(params.layers[:1])."
         refuse("residual", "vectors to add to the outputs of layer 0, or False", "ids", repair)
     for i, layer in enumerate(params.layers):
-        came, out = layer.forward.w_ih.shape[0], _output_size(layer)
+        came, out = input_size(layer.forward), _output_size(layer)
         if came != out:
             expected = f"inputs of layer {i} as wide as its outputs, {out}, or False"
             repair = "Run layers of other widths as a stack of their own: StackParams(layers[:1])."
@@ -141,13 +167,13 @@ def residual(residual: Any, params: "StackParams", xs: Any) -> None:
 
 
 def dropout_rate(argument: str, rate: Any) -> None:
-    """A concrete rate; what is traced is the caller's own."""
+    """Check a concrete rate; a traced one is not checked."""
     traced = isinstance(rate, jax.core.Tracer)
     if not traced and not (is_number(rate) and 0 <= rate < 1):
         refuse(argument, "a number in [0, 1)", shown(rate), "It is the share that becomes 0.")
 
 
-def mean_arguments(hs: Any, lengths_: Any) -> None:
+def mean_arguments(hs: Any, lengths_: Any, mask: Any = None) -> None:
     array("hs", hs)
     if hs.ndim not in (2, 3) or hs.shape[0] == 0:
         repair = "Time leads, with at least one step."
@@ -155,3 +181,5 @@ def mean_arguments(hs: Any, lengths_: Any) -> None:
     floating("hs", hs)
     if lengths_ is not None:
         lengths(lengths_, hs.shape[0], hs.shape[1:-1])
+    if mask is not None:
+        counted_steps(mask, hs.shape[:-1], lengths_)

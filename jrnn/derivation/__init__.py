@@ -1,7 +1,7 @@
-"""The gradients of a recurrent network as the sources derive them, as crude as they are written.
+"""The gradient of a recurrent network in every form in which the sources derive it.
 
-Every form gives the numbers of `jax.grad` through `jrnn.rnn`; `docs/derivation.md` reads them in
-order. They take one sequence (`jax.vmap` maps them over a batch) and return `Gradients`.
+Every form gives the same numbers as `jax.grad` through `jrnn.rnn`; `docs/derivation.md` explains
+them in order. The functions take one sequence (use `jax.vmap` for a batch) and return `Gradients`.
 """
 
 from jrnn.derivation.decompositions import deltas_by_loss as deltas_by_loss

@@ -1,13 +1,13 @@
-"""The double sum, summed in one index: by loss, or by use. Equal sums, different terms.
+"""The double sum, summed over one index: by loss, or by use. Equal totals, different terms.
 
-    delta_{t,k} = dJ_t/da_k, the loss of step t alone; 0 for k > t
+    delta_{t,k} = dJ_t/da_k, for the loss of step t only; 0 for k > t
 
     by loss   dJ_t/dw_hh = sum_k h_{k-1}^T delta_{t,k}          all paths from one loss
     by use    h_{k-1}^T delta_k,  delta_k = sum_t delta_{t,k}   all losses through one use
 
 Wolf (2016) quotes a post that writes both as dJ^{t=2}/dw, and calls the second reading
-"categorically false"; it is the second decomposition, and "delaying" the errors means passing to
-it. By loss, step t needs no label but its own: dJ_3/dw_ih does not depend on labels 1 and 2.
+"categorically false". It is the second decomposition; "delaying" the errors means using it. By
+loss, step t needs only its own label: dJ_3/dw_ih does not depend on labels 1 and 2.
 """
 
 import jax
@@ -16,14 +16,14 @@ from jax import lax
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
-from jrnn.cell import Activation, ActivationName
-from jrnn.derivation import limits
+from jrnn.cells.elman import Activation, ActivationName
+from jrnn.derivation import _checks
 from jrnn.derivation.forward import Gradients, Trajectory, trajectory
 from jrnn.types import ReadoutParams, RNNParams
 
 
 def deltas_by_loss(f: Trajectory, w_hh: jax.Array) -> jax.Array:
-    """delta_{t,k} for every t and k.
+    """Compute delta_{t,k} for every t and k.
 
     Args:
         f: the `Trajectory` of one sequence.
@@ -33,7 +33,7 @@ def deltas_by_loss(f: Trajectory, w_hh: jax.Array) -> jax.Array:
         `[T, T, H]`, entry [t, k] is dJ_{t+1}/da_{k+1}; 0 above the diagonal.
     """
     T, H = f.hs.shape
-    limits.affordable("deltas by loss", T * T * H * f.hs.dtype.itemsize)
+    _checks.affordable("deltas by loss", T * T * H * f.hs.dtype.itemsize)
 
     def step_back(e: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
         e = e.at[k].add(f.dhs[k])  # [T, H]: dJ_t/dh_k for every t >= k, (8)
@@ -54,7 +54,7 @@ def gradients_per_step(
     weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Gradients:
-    """By loss: dJ_t/dW for every t, all paths from one loss. O(T^2 H^2).
+    """Gradients by loss: dJ_t/dW for every t, over all paths from one loss. O(T^2 H^2).
 
     Args:
         rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
@@ -69,14 +69,14 @@ def gradients_per_step(
         `Gradients` with a leading axis T in every array; the sum over it is the gradient.
 
     Raises:
-        ValueError: a batch, sizes that need more than 4 GB, or what `trajectory` refuses.
+        ValueError: a batch, sizes that need more than 4 GB, or an error of `trajectory`.
     """
     checks.one_sequence(xs)
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )
     T, H = f.hs.shape
-    limits.affordable("gradients per step", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
+    _checks.affordable("gradients per step", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
     deltas = deltas_by_loss(f, jnp.asarray(rnn_params.w_hh))
     return _pack(
         rnn_params,
@@ -99,14 +99,14 @@ def gradients_per_use(
     weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Gradients:
-    """By use: x_k^T delta_k and h_{k-1}^T delta_k for every k, all losses through one use.
+    """Gradients by use: x_k^T delta_k and h_{k-1}^T delta_k for every k, of all losses.
 
     Args:
         rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
         readout_params: `w_ho [H, O]`, `b_o [O]` or None.
         xs: `[T, I]` inputs or `[T]` token ids, one sequence.
         labels: `[T]` ids or `[T, O]` floats.
-        h0: None (zeros) or `[H]`; it is used once, by the first step.
+        h0: None (zeros) or `[H]`; only the first step uses it.
         weights: m, `[T]`, `[]` or None, as in `trajectory`.
         activation: as in `jrnn.rnn`.
 
@@ -114,14 +114,14 @@ def gradients_per_use(
         `Gradients` with a leading axis T in every array; the sum over it is the gradient.
 
     Raises:
-        ValueError: a batch, sizes that need more than 4 GB, or what `trajectory` refuses.
+        ValueError: a batch, sizes that need more than 4 GB, or an error of `trajectory`.
     """
     checks.one_sequence(xs)
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )
     T, H = f.hs.shape
-    limits.affordable("gradients per use", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
+    _checks.affordable("gradients per use", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
     w_hh = jnp.asarray(rnn_params.w_hh)
 
     def step_back(c: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -151,7 +151,7 @@ def _pack(
     f: Trajectory,
     dh_0: jax.Array,
 ) -> Gradients:
-    """The readout is used by one loss at a time: its terms are the same in both."""
+    """Add the readout, whose terms are equal in both: each use belongs to one loss."""
     dw_ho = jnp.einsum("ti,tj->tij", f.hs, f.dlogits)  # (10)
     return Gradients(
         RNNParams(dw_ih, dw_hh, None if rnn_params.b_h is None else db_h),

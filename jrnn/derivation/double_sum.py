@@ -1,11 +1,11 @@
-"""The crudest form: every loss, through every use of every weight.
+"""The most direct form: a sum over every loss and every use of every weight.
 
     dJ/dW = sum_t sum_{k <= t}  dJ_t/dh_t  dh_t/dh_k  dh_k/da_k  da_k/dW
 
 Wolf (2016), "Algebraic Derivatives"; Brown (2017), (21) and (24); the notebook's last formula. The
 last factor is the *immediate* derivative, with h_{k-1} held fixed: x_k for w_ih, h_{k-1} for w_hh,
-1 for b_h. k counts from 1: h_0 does not depend on a weight. The notebook lets k run beyond t, which
-adds nothing only if dh_t/dh_k is read as 0 there.
+1 for b_h. k counts from 1, because h_0 does not depend on a weight. In the notebook k exceeds t,
+which is right only if dh_t/dh_k is 0 there.
 """
 
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
-from jrnn.cell import Activation, ActivationName
+from jrnn.cells.elman import Activation, ActivationName
 from jrnn.derivation.forward import Gradients, trajectory
 from jrnn.derivation.jacobians import state_jacobian_product
 from jrnn.types import ReadoutParams, RNNParams
@@ -44,7 +44,7 @@ def gradients_double_sum(
         The `Gradients` of J = sum_t m_t J_t.
 
     Raises:
-        ValueError: a batch, or anything that `trajectory` refuses.
+        ValueError: a batch, or an error of `trajectory`.
     """
     checks.one_sequence(xs)
     f = trajectory(
@@ -66,7 +66,7 @@ def gradients_double_sum(
             dw_hh += jnp.outer(f.h_tm1s[k - 1], da_k)
             db_h += da_k
         dh_0 += dh_t @ dh_t_dh(t, 0)
-        dw_ho += jnp.outer(f.hs[t - 1], f.dlogits[t - 1])  # o_t is the only use at t, (10)
+        dw_ho += jnp.outer(f.hs[t - 1], f.dlogits[t - 1])  # only o_t uses w_ho at t, (10)
         db_o += f.dlogits[t - 1]
     return Gradients(
         RNNParams(dw_ih, dw_hh, None if rnn_params.b_h is None else db_h),

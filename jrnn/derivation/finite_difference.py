@@ -1,4 +1,4 @@
-"""The definition of a derivative, with nothing derived: central differences of the cost.
+"""Central differences of the cost: the gradient without any derivation.
 
 dJ/dtheta_i = (J(theta + eps e_i) - J(theta - eps e_i)) / (2 eps)   + O(eps^2)
 """
@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
-from jrnn.cell import Activation, ActivationName
+from jrnn.cells.elman import Activation, ActivationName
 from jrnn.derivation.forward import Gradients, trajectory
 from jrnn.types import ReadoutParams, RNNParams
 
@@ -27,7 +27,7 @@ def gradients_finite_difference(
     activation: ActivationName | Activation = "tanh",
     epsilon: float | None = None,
 ) -> Gradients:
-    """The gradient by two evaluations of the cost for each parameter.
+    """Compute the gradient with two evaluations of the cost per parameter.
 
     Args:
         rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
@@ -36,15 +36,15 @@ def gradients_finite_difference(
         labels: `[T]` ids or `[T, O]` floats.
         h0: None (zeros) or `[H]`.
         weights: m, `[T]`, `[]` or None, as in `trajectory`.
-        activation: as in `jrnn.rnn`; relu is off where a step crosses its kink.
-        epsilon: the step; None is the cube root of the dtype's resolution, which balances
+        activation: as in `jrnn.rnn`; relu is inaccurate where a step crosses its kink.
+        epsilon: the step; None for the cube root of the machine epsilon, which balances
             truncation and rounding: 6e-6 in float64 (for about ten digits), 5e-3 in float32 (four).
 
     Returns:
         The `Gradients` of J = sum_t m_t J_t.
 
     Raises:
-        ValueError: a batch, or anything that `trajectory` refuses.
+        ValueError: a batch, or an error of `trajectory`.
     """
     checks.one_sequence(xs)
     H, dtype = rnn_params.w_hh.shape[0], jnp.result_type(rnn_params.w_hh)
@@ -60,7 +60,7 @@ def gradients_finite_difference(
         return f.losses.sum()
 
     def difference(i: jax.Array) -> jax.Array:
-        move = jnp.zeros_like(theta).at[i].set(step)
-        return (cost(theta + move) - cost(theta - move)) / (2 * step)
+        shift = jnp.zeros_like(theta).at[i].set(step)
+        return (cost(theta + shift) - cost(theta - shift)) / (2 * step)
 
     return unravel(lax.map(difference, jnp.arange(len(theta))))

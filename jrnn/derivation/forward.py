@@ -12,15 +12,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike, InputsAre, add_bias, are_ids, reading, steps
-from jrnn.bptt import Entry, Marks, project_inputs, whole
-from jrnn.bptt.inputs import entering, inputs_inside, inside, masked
-from jrnn.cell import Activation, ActivationName, derivative, elman
-from jrnn.lengths import in_reverse, marks_in_order
-from jrnn.loss import readout, softmax_cross_entropy
+from jrnn._rnn import elman_spec, unroll_elman
+from jrnn.arrays import ArrayLike, InputsAre, are_ids, reading
+from jrnn.cells.elman import Activation, ActivationName, derivative
+from jrnn.kernel.reference import unroll_by_scan
+from jrnn.loss.softmax import readout, softmax_cross_entropy
 from jrnn.types import ReadoutParams, RNNParams
 
 
@@ -32,15 +30,16 @@ def rnn_scan(
     resets: ArrayLike | None = None,
     reset_state: ArrayLike | None = None,
     recurrent_mask: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     *,
     activation: ActivationName | Activation = "tanh",
     reverse: bool = False,
     inputs: InputsAre | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """`jrnn.rnn` as (1), (2) and (15) stand, one step after the other; differentiated by JAX.
+    """`jrnn.rnn` by a plain scan, (1), (2) and (15), step by step; differentiated by JAX.
 
-    The baseline of the hand-derived gradient, and the way to what a `custom_vjp` has not:
-    `jax.jvp`, `jax.jacfwd`, `jax.linearize`.
+    It is the baseline of the hand-derived gradient. Use it for forward mode (`jax.jvp`,
+    `jax.jacfwd`, `jax.linearize`), which a `custom_vjp` does not support.
 
     Args:
         params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
@@ -50,6 +49,7 @@ def rnn_scan(
         resets: `[T, B]`, `[T]` or None, as in `jrnn.rnn`.
         reset_state: as `h0`.
         recurrent_mask: `[H]`, `[B, H]` or None, as in `jrnn.rnn`.
+        mask: `[T, B]`, `[T]` or None, as in `jrnn.rnn`.
         activation: as in `jrnn.rnn`.
         reverse: as in `jrnn.rnn`.
         inputs: as in `jrnn.rnn`.
@@ -60,26 +60,11 @@ def rnn_scan(
     Raises:
         ValueError: as `jrnn.rnn`.
     """
-    data = (h0, lengths, resets, reset_state, recurrent_mask)
+    data = (h0, lengths, resets, reset_state, recurrent_mask, mask)
     xs = checks.rnn_arguments(params, xs, *data, reading=inputs)
     checks.flag("reverse", reverse)
-    cell, lead = elman(activation), steps(xs)
-    ends = None if lengths is None else jnp.broadcast_to(jnp.asarray(lengths), lead[1:])
-    marks = marks_in_order(lead, ends, resets, reverse)
-    x = in_reverse(jnp.asarray(xs), ends) if reverse else jnp.asarray(xs)
-    x = inputs_inside(marks, x)
-    x, h_first, marks, entry = whole(params, x, h0, marks, Entry(reset_state, recurrent_mask))
-
-    def step(s_tm1: jax.Array, given: tuple[jax.Array, Marks]) -> tuple[jax.Array, jax.Array]:
-        x_t, marks_t = given
-        e_tm1 = entering(marks_t, entry, s_tm1)
-        projected = add_bias(project_inputs(params.w_ih, x_t), params.b_h)
-        a_t = projected + masked(entry, e_tm1) @ params.w_hh  # (1)
-        s_t = inside(marks_t, cell.step(a_t, e_tm1), s_tm1)  # (2), (15)
-        return s_t, inside(marks_t, s_t)
-
-    h_last, hs = lax.scan(step, h_first, (x, marks))
-    return h_last, in_reverse(hs, ends) if reverse else hs
+    spec = elman_spec(params, activation)
+    return unroll_elman(spec, params, xs, *data, reverse=bool(reverse), run=unroll_by_scan)
 
 
 class Gradients(NamedTuple):
@@ -91,7 +76,7 @@ class Gradients(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """What a forward pass leaves behind for the derivatives, one row per step."""
+    """The results of a forward pass that the derivatives need, one row per step."""
 
     xs: jax.Array  # [T, I] x_t; token ids as the one-hot vectors that they stand for
     h_tm1s: jax.Array  # [T, H] h_{t-1}
@@ -133,6 +118,7 @@ def trajectory(
         ValueError: as `jrnn.rnn` and `jrnn.softmax_cross_entropy`.
     """
     batch = checks.of_a_batch(labels, weights)
+    checks.input_weights(rnn_params)
     xs = checks.rnn_arguments(rnn_params, xs, h0, reading=inputs, of_a_batch=batch)
     _, hs = rnn_scan(rnn_params, xs, h0, activation=activation, inputs=reading(xs))
     first = jnp.zeros_like(hs[0]) if h0 is None else jnp.broadcast_to(h0, hs[0].shape)

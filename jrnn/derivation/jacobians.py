@@ -1,4 +1,4 @@
-"""How one state depends on another.
+"""Jacobians of one state with respect to an earlier one.
 
     dh_t/dh_{t-1} = diag(phi'(h_t)) w_hh^T                              (out, in)
     dh_t/dh_k     = J_t J_{t-1} ... J_{k+1}         with J_r = dh_r/dh_{r-1}; the identity at t = k
@@ -7,16 +7,16 @@ Chavan (2026), "Phase 1", step 5, derives the first for tanh; the second is the 
 Wolf (2016), of Brown (2017), (19)-(20), and of the notebook, "the term responsible for the
 vanishing gradient problem" (Brown).
 
-A cotangent dh_t goes back as dh_t J_t, a row times the Jacobian, or as J_t^T dh_t, the transposed
-Jacobian times a column (Chavan's approaches 1 and 2). Both are (phi'(h_t) * dh_t) w_hh^T, the step
-of (9), which needs no Jacobian at all.
+The cotangent of h_{t-1} is dh_t J_t (a row times the Jacobian) or J_t^T dh_t (the transposed
+Jacobian times a column), Chavan's approaches 1 and 2. Both equal (phi'(h_t) * dh_t) w_hh^T, the
+step of (9), which needs no Jacobian.
 """
 
 import jax
 import jax.numpy as jnp
 
-from jrnn.cell import Activation, ActivationName, derivative
-from jrnn.derivation import limits
+from jrnn.cells.elman import Activation, ActivationName, derivative
+from jrnn.derivation import _checks
 from jrnn.types import RNNParams
 
 
@@ -27,10 +27,10 @@ def state_jacobian(
     *,
     activation: ActivationName | Activation = "tanh",
 ) -> jax.Array:
-    """dh_t/dh_{t-1}.
+    """Compute dh_t/dh_{t-1}.
 
     Args:
-        rnn_params: `w_hh [H, H]` and the rest.
+        rnn_params: `RNNParams` with `w_hh [H, H]`.
         hs: `[T, H]` states; `hs[0]` is h_1.
         t: 1, ..., T, as in the equations.
         activation: as in `jrnn.rnn`.
@@ -41,8 +41,8 @@ def state_jacobian(
     Raises:
         ValueError: t outside 1..T, or states that do not fit.
     """
-    limits.states("hs", hs, rnn_params)
-    limits.step_within("t", t, 1, len(hs), "T")
+    _checks.states("hs", hs, rnn_params)
+    _checks.step_within("t", t, 1, len(hs), "T")
     dphi = derivative(activation)(jnp.asarray(hs)[t - 1])
     return jnp.diag(dphi) @ jnp.asarray(rnn_params.w_hh).T
 
@@ -55,10 +55,10 @@ def state_jacobian_product(
     *,
     activation: ActivationName | Activation = "tanh",
 ) -> jax.Array:
-    """dh_t/dh_k = J_t J_{t-1} ... J_{k+1}, O((t - k) H^3).
+    """Compute dh_t/dh_k = J_t J_{t-1} ... J_{k+1}, in O((t - k) H^3).
 
     Args:
-        rnn_params: `w_hh [H, H]` and the rest.
+        rnn_params: `RNNParams` with `w_hh [H, H]`.
         hs: `[T, H]` states; `hs[0]` is h_1.
         t: 0, ..., T, as in the equations.
         k: 0, ..., t.
@@ -70,9 +70,9 @@ def state_jacobian_product(
     Raises:
         ValueError: t outside 0..T, k outside 0..t, or states that do not fit.
     """
-    limits.states("hs", hs, rnn_params)
-    limits.step_within("t", t, 0, len(hs), "T")
-    limits.step_within("k", k, 0, t, "t")
+    _checks.states("hs", hs, rnn_params)
+    _checks.step_within("t", t, 0, len(hs), "T")
+    _checks.step_within("k", k, 0, t, "t")
     product = jnp.eye(rnn_params.w_hh.shape[0], dtype=hs.dtype)
     for r in range(k + 1, t + 1):
         product = state_jacobian(rnn_params, hs, r, activation=activation) @ product

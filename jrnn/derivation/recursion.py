@@ -1,12 +1,12 @@
-"""The shortcut that Wolf (2016) "leaves to you": one reverse loop that carries the error along.
+"""The shortcut that Wolf (2016) "leaves to you": one reverse loop that carries the error.
 
     delta_t = phi'(h_t) * (dhs_t + delta_{t+1} w_hh^T)                              (9)
 
-What it carries has a name in each of the posts that Wolf cites: `dhnext` in Karpathy's min-char-rnn
-is delta_{t+1} w_hh^T; `delta_t` in WildML's tutorial is delta_t; the sum of the e's of "RNN Maths"
-(e^{t=2f3} + e^{t=2f2}, the errors of h_2 by the losses of steps 3 and 2) is dhs_t + dhnext.
-Chavan (2026), "Phase 1", steps 6 and 7, has the recursion for dL/dh_i with the loss at the last
-step alone; he breaks off before dW_hh, which is the line below that appends to it.
+The posts that Wolf cites name its carry: `dhnext` in Karpathy's min-char-rnn is delta_{t+1} w_hh^T;
+`delta_t` in WildML's tutorial is delta_t; the sum of the e's in "RNN Maths" (e^{t=2f3} + e^{t=2f2},
+the errors of h_2 from the losses of steps 3 and 2) is dhs_t + dhnext. Chavan (2026), "Phase 1",
+steps 6 and 7, has the recursion for dL/dh_i with a loss at the last step only; he stops before
+dW_hh, which is (11) below.
 """
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
-from jrnn.cell import Activation, ActivationName
+from jrnn.cells.elman import Activation, ActivationName
 from jrnn.derivation.forward import Gradients, Trajectory, trajectory
 from jrnn.types import ReadoutParams, RNNParams
 
@@ -29,7 +29,7 @@ def gradients_recursion(
     weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Gradients:
-    """The gradient by (9), as a loop that can be read: O(T H^2), what `jrnn.rnn` does by a scan.
+    """The gradient by (9) as a readable loop, O(T H^2); `jrnn.rnn` computes the same faster.
 
     Args:
         rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
@@ -44,7 +44,7 @@ def gradients_recursion(
         The `Gradients` of J = sum_t m_t J_t.
 
     Raises:
-        ValueError: a batch, or anything that `trajectory` refuses.
+        ValueError: a batch, or an error of `trajectory`.
     """
     checks.one_sequence(xs)
     f = trajectory(
@@ -67,11 +67,11 @@ def assemble(
     deltas: jax.Array,
     dh_0: jax.Array,
 ) -> Gradients:
-    """(10)-(13): the gradients from the deltas.
+    """Compute the gradients from the deltas, by (10)-(13).
 
     Args:
-        rnn_params: tells whether there is a bias.
-        readout_params: tells whether there is a bias.
+        rnn_params: `RNNParams`; `b_h` may be None.
+        readout_params: `ReadoutParams`; `b_o` may be None.
         f: the `Trajectory` of one sequence.
         deltas: `[T, H]` delta_t.
         dh_0: `[H]` the cotangent of h_0.

@@ -1,16 +1,16 @@
-"""Forward in time: how the state depends on every parameter, carried along with the state.
+"""Forward in time: carry the derivative of the state with respect to every parameter.
 
     S_t = dh_t/dtheta = diag(phi'(h_t)) (da_t/dtheta + w_hh^T S_{t-1})
 
-The first term is the immediate derivative (h_{t-1} held fixed), the second all that came before.
-It is what Brown (2017), (17), says when its arrow is read as a recursion, and it is real-time
-recurrent learning (Williams and Zipser, A learning algorithm for continually running fully
-recurrent neural networks, 1989). One pass forward, no step remembered: the memory is that of
-S_t, O(H^3) for w_hh, whatever T is, and the time O(H^4) per step.
+The first term is the immediate derivative (h_{t-1} held fixed), the second the part through earlier
+steps. This is Brown (2017), (17), read as a recursion, and real-time recurrent learning (Williams
+and Zipser, A learning algorithm for continually running fully recurrent neural networks, 1989). One
+forward pass stores no states: the memory is that of S_t, O(H^3) for w_hh, for any T, and the time
+is O(H^4) per step.
 
-Exact while theta is fixed. Whoever updates theta inside the sequence goes on with an S_t that
-belongs to the parameters before: it is stale, and the gradient approximate, the more so the larger
-the step.
+The result is exact while theta is fixed. If theta is updated within the sequence, S_t belongs to
+the earlier parameters, and the gradient is approximate; the error grows with the size of the
+update.
 """
 
 from functools import partial
@@ -21,17 +21,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks
+from jrnn._rnn import rnn_cell
 from jrnn.arrays import ArrayLike, are_ids
-from jrnn.cell import Activation, ActivationName, derivative
-from jrnn.derivation import limits
+from jrnn.cells.elman import Activation, ActivationName, derivative
+from jrnn.derivation import _checks
 from jrnn.derivation.forward import Gradients
-from jrnn.loss import readout, softmax_cross_entropy
-from jrnn.rnn import rnn_cell
+from jrnn.loss.softmax import readout, softmax_cross_entropy
 from jrnn.types import ReadoutParams, RNNParams
 
 
 class SensitivityCarry(NamedTuple):
-    """What real-time recurrent learning hands from step to step."""
+    """The carry of real-time recurrent learning."""
 
     h: jax.Array  # [H] h_t
     dh: RNNParams  # S_t: dh_t/dw_ih [H, I, H], dh_t/dw_hh [H, H, H], dh_t/db_h [H, H]
@@ -40,7 +40,7 @@ class SensitivityCarry(NamedTuple):
 
 
 class SensitivityOutput(NamedTuple):
-    """What one step adds."""
+    """The loss and the gradient of one step."""
 
     loss: jax.Array  # [] m_t J_t
     gradients: Gradients  # dJ_t/dtheta
@@ -49,7 +49,7 @@ class SensitivityOutput(NamedTuple):
 def sensitivity_init(
     rnn_params: RNNParams, readout_params: ReadoutParams, h0: ArrayLike | None = None
 ) -> SensitivityCarry:
-    """The carry before the first step: S_0 = 0 but for dh_0/dh_0.
+    """Make the carry before the first step: S_0 = 0, except dh_0/dh_0 = 1.
 
     Args:
         rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
@@ -62,11 +62,11 @@ def sensitivity_init(
     Raises:
         ValueError: parameters that do not fit, or sizes that need more than 4 GB.
     """
-    checks.rnn_params(rnn_params)
+    checks.input_weights(rnn_params)
     checks.readout_params(readout_params)
     I, H = rnn_params.w_ih.shape
     dtype = jnp.result_type(rnn_params.w_hh)
-    limits.affordable("sensitivities", H * H * (H + I) * dtype.itemsize)
+    _checks.affordable("sensitivities", H * H * (H + I) * dtype.itemsize)
     h = jnp.zeros(H, dtype) if h0 is None else jnp.asarray(h0)
     rnn_params, readout_params = jax.tree.map(jnp.asarray, (rnn_params, readout_params))
     return SensitivityCarry(
@@ -87,12 +87,12 @@ def sensitivity_step(
     *,
     activation: ActivationName | Activation = "tanh",
 ) -> tuple[SensitivityCarry, SensitivityOutput]:
-    """Read x_t, and know the gradient of J_t before x_{t+1} comes. See the top of this file.
+    """Process x_t and compute the gradient of J_t, without later inputs (see the top of this file).
 
     Args:
         rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
         readout_params: `w_ho [H, O]`, `b_o [O]` or None.
-        carry: of the step before; `sensitivity_init` makes the first.
+        carry: the carry of the previous step, or of `sensitivity_init`.
         x_t: `[I]` input or `[]` token id.
         y_t: `[]` id or `[O]` floats.
         weight: m_t, `[]` or None (1).
@@ -158,10 +158,11 @@ def gradients_sensitivity(
         The `Gradients` of J = sum_t m_t J_t.
 
     Raises:
-        ValueError: a batch, sizes that need more than 4 GB, or what `jrnn.rnn` and
-            `jrnn.softmax_cross_entropy` refuse.
+        ValueError: a batch, sizes that need more than 4 GB, or an error of `jrnn.rnn` or
+            `jrnn.softmax_cross_entropy`.
     """
     checks.one_sequence(xs)
+    checks.input_weights(rnn_params)
     checks.rnn_arguments(rnn_params, xs, h0)
     xs, labels = jnp.asarray(xs), jnp.asarray(labels)
     if weights is None:

@@ -1,4 +1,4 @@
-"""The error at the logits: the chain dJ/dp dp/do, and its collapse to p - y.
+"""The gradient with respect to the logits: dJ/dp dp/do, which simplifies to p - y.
 
     J = - sum_k y_k log p_k                      p = softmax(o)                 (4) (5)
 
@@ -7,9 +7,8 @@
     dJ/do_j = sum_i dJ/dp_i dp_i/do_j = p_j sum_k y_k - y_j                         (7)
 
 Chavan (2026), "Phase 1", steps 1-3, derives them case by case; Brown (2017), (8)-(11), by index
-notation. What the result says: over the classes it sums to 0 if the labels sum to 1; with one true
-class it is at most 0 there and at least 0 elsewhere; and it is the larger, the more confident the
-error.
+notation. The result sums to 0 over the classes if the labels sum to 1. With one true class it is at
+most 0 there and at least 0 elsewhere, and it grows with the confidence in a wrong class.
 """
 
 import jax
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 
 
 def cross_entropy_derivative(p: jax.Array, y: jax.Array) -> jax.Array:
-    """dJ/dp: the derivative of the loss by the probabilities.
+    """Compute dJ/dp, the derivative of the loss with respect to the probabilities.
 
     Args:
         p: `[O]` probabilities.
@@ -30,21 +29,21 @@ def cross_entropy_derivative(p: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def softmax_jacobian(p: jax.Array) -> jax.Array:
-    """dp/do: the Jacobian of the softmax, as a function of its output.
+    """Compute dp/do, the Jacobian of the softmax, from its output.
 
     Args:
         p: `[O]` probabilities.
 
     Returns:
-        `[O, O]`, entry (i, j) is dp_i/do_j: p_i (1 - p_i) on the diagonal, -p_i p_j beside it.
+        `[O, O]`, entry (i, j) is dp_i/do_j: p_i (1 - p_i) on the diagonal, -p_i p_j elsewhere.
     """
     diagonal = jnp.diag(p * (1 - p))
-    beside = -jnp.outer(p, p)
-    return jnp.where(jnp.eye(len(p), dtype=bool), diagonal, beside)
+    off_diagonal = -jnp.outer(p, p)
+    return jnp.where(jnp.eye(len(p), dtype=bool), diagonal, off_diagonal)
 
 
 def logits_derivative(p: jax.Array, y: jax.Array) -> jax.Array:
-    """dJ/do by the chain rule, the product that collapses to p sum(y) - y.
+    """Compute dJ/do by the chain rule; the product simplifies to p sum(y) - y.
 
     Args:
         p: `[O]` probabilities.

@@ -1,12 +1,12 @@
-"""Truncated BPTT, of two kinds, and how far each is from the exact gradient.
+"""Two kinds of truncated BPTT, and their distance from the exact gradient.
 
     window w   the gradient of each J_t goes back through steps t, t - 1, ..., t - w + 1
-    chunk C    the sequence is cut every C steps; the state crosses the cut, the gradient does not
+    chunk C    the sequence is cut every C steps; the state crosses a cut, the gradient does not
 
-They are different gradients: a window follows every loss equally far, a chunk follows the first
-losses after a cut hardly at all. WildML's `bptt_truncate` is w - 1; training (`jrnn.training`) uses
-chunks. Window 1 is Brown's (2017) equation (15) taken literally, "at first it seems": the immediate
-derivative at every step, which his (17) then completes. With w or C >= T both are exact.
+They are different gradients: a window goes back equally far from every loss; a chunk hardly goes
+back from the first losses after a cut. WildML's `bptt_truncate` is w - 1; `jrnn.training` uses
+chunks. Window 1 is Brown's (2017) equation (15), the immediate derivative at every step, which his
+(17) completes. With w >= T or C >= T both are exact.
 """
 
 from typing import NamedTuple
@@ -17,8 +17,8 @@ from jax import lax
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
-from jrnn.cell import Activation, ActivationName
-from jrnn.derivation import limits
+from jrnn.cells.elman import Activation, ActivationName
+from jrnn.derivation import _checks
 from jrnn.derivation.decompositions import deltas_by_loss
 from jrnn.derivation.forward import Gradients, Trajectory, trajectory
 from jrnn.derivation.recursion import assemble
@@ -37,7 +37,7 @@ def gradients_truncated(
     weights: ArrayLike | None = None,
     activation: ActivationName | Activation = "tanh",
 ) -> Gradients:
-    """The gradient of truncated BPTT, by `window` or by `chunk`.
+    """Compute the gradient of truncated BPTT, by `window` or by `chunk`.
 
     Args:
         rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
@@ -45,20 +45,20 @@ def gradients_truncated(
         xs: `[T, I]` inputs or `[T]` token ids, one sequence.
         labels: `[T]` ids or `[T, O]` floats.
         h0: None (zeros) or `[H]`.
-        window: steps that each loss goes back through, at least 1. O(T^2 H^2).
+        window: how many steps the gradient of each loss goes back, at least 1. O(T^2 H^2).
         chunk: steps between two cuts, at least 1. O(T H^2).
         weights: m, `[T]`, `[]` or None, as in `trajectory`.
         activation: as in `jrnn.rnn`.
 
     Returns:
-        The truncated `Gradients`; h_0's is of the losses that reach it.
+        The truncated `Gradients`; that of h_0 includes only the losses that reach it.
 
     Raises:
         ValueError: both or neither of window and chunk, one below 1, a batch, sizes that need more
-            than 4 GB, or what `trajectory` refuses.
+            than 4 GB, or an error of `trajectory`.
     """
     checks.one_sequence(xs)
-    limits.window_or_chunk(window, chunk)
+    _checks.window_or_chunk(window, chunk)
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )
@@ -81,7 +81,7 @@ def _by_chunk(f: Trajectory, w_hh: jax.Array, chunk: int) -> jax.Array:
         c: jax.Array, row: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         dhs_t, dphi_t, cut_after = row
-        delta_t = dphi_t * (dhs_t + jnp.where(cut_after, 0, c))  # (9), but for the cut
+        delta_t = dphi_t * (dhs_t + jnp.where(cut_after, 0, c))  # (9), except at a cut
         return delta_t @ w_hh.T, delta_t
 
     cut_after = (jnp.arange(len(f.hs)) + 1) % chunk == 0
@@ -97,7 +97,7 @@ class GradientDistance(NamedTuple):
 
 
 def gradient_distance(found: Gradients, exact: Gradients) -> GradientDistance:
-    """How far a gradient is from the exact one; (1, 1) if it is the same.
+    """Compare a gradient with the exact one; the result is (1, 1) if they are equal.
 
     Args:
         found: any pytree of arrays.

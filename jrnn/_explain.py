@@ -1,0 +1,73 @@
+"""Which program computes a call, and why."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from jrnn import checks
+from jrnn.kernel.dispatch import Direction, Shape, choose, shape_of
+from jrnn.kernel.transforms import PLATFORMS, calls_in
+from jrnn.kernel.types import Spec
+
+
+class Explanation(NamedTuple):
+    """How one pass of one recurrence is computed."""
+
+    cell: str
+    direction: str  # "forward" or "backward"
+    shape: Shape
+    platform: str
+    backend: str
+    reason: str
+
+    def __str__(self) -> str:
+        """One line."""
+        sizes = ", ".join(f"{axis} = {n}" for axis, n in self.shape._asdict().items())
+        call = f"{self.cell} {self.direction} on {self.platform}, {sizes}"
+        return f"{call}: {self.backend}; {self.reason}"
+
+
+def explain(
+    fn: Callable[..., Any], *args: Any, platform: str | None = None, **kwargs: Any
+) -> tuple[Explanation, ...]:
+    """Say which backend computes the recurrences of a call, and why. Nothing is run.
+
+        print(*jrnn.explain(jrnn.rnn, params, xs), sep="\\n")
+
+    Args:
+        fn: `jrnn.rnn`, or a function that calls it: a loss, its gradient, a training step.
+        args: its arguments, arrays or `jax.ShapeDtypeStruct`.
+        platform: "cpu", "cuda", "rocm" or "tpu"; None: the platform that JAX prefers here.
+        kwargs: its keyword arguments.
+
+    Returns:
+        One `Explanation` for each pass of each recurrence, in the order of the program. If `fn` is
+        not a gradient, the backward passes are those of its gradient.
+
+    Raises:
+        ValueError: an unknown platform, or `fn` refuses its arguments.
+    """
+    platform = jax.default_backend() if platform is None else platform
+    platform = {"gpu": "cuda"}.get(platform, platform)
+    if platform not in PLATFORMS:
+        checks.refuse(
+            "platform", f"one of {', '.join(PLATFORMS)}, or None", platform, "None: here."
+        )
+    directions: dict[str, tuple[Direction, ...]]
+    directions = {"rnn_forward": ("forward",), "rnn_backward": ("backward",)}
+    return tuple(
+        _explanation(spec, shape_of(inputs), platform, direction)
+        for name, spec, inputs in calls_in(jax.make_jaxpr(fn)(*args, **kwargs))
+        for direction in directions.get(name, ("forward", "backward"))
+    )
+
+
+def _explanation(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Explanation:
+    segments = ""
+    if spec.remat is not None:
+        S, _ = spec.remat.sizes(shape)
+        shape, segments = shape._replace(T=S), f"; one of the segments of {S} steps (remat)"
+    backend, reason = choose(spec, shape, platform, direction)
+    reason = f"{reason}{segments}"
+    return Explanation(spec.cell.name, direction, shape, platform, str(backend), reason)

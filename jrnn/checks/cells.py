@@ -1,0 +1,131 @@
+"""A cell of the user's own: its functions are elementwise, and its adjoint is that of its step."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jrnn.checks.basics import refuse
+
+if TYPE_CHECKING:
+    from jrnn.cells import UncheckedCell
+
+SHAPE = (2, 3)
+WRITE = "Write it with jnp; it gets and returns arrays [B, H]."
+
+
+def cell(cell: "UncheckedCell") -> None:
+    _blocks(cell)
+    try:
+        hash(cell)
+    except TypeError as error:
+        refuse("step, adjoint, output", "hashable functions", str(error), "Use plain functions.")
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        for dtype in (jnp.float32, jnp.float64):
+            arguments = _arguments(cell, dtype)
+            after = _keeps_shapes(cell, arguments, dtype)
+        _is_elementwise("step", cell.step, arguments)
+        if (output := cell.output) is not None:
+            _is_elementwise("output", lambda before: (output(before),), (after,))
+        if cell.adjoint is not None:
+            _has_its_adjoint(cell, cell.adjoint, arguments, after)
+
+
+def _blocks(cell: "UncheckedCell") -> None:
+    fed = sorted({*cell.x_blocks, *cell.h_blocks})
+    once = all(len(set(of)) == len(of) for of in (cell.x_blocks, cell.h_blocks))
+    if not cell.h_blocks or not once or fed != list(range(len(fed))):
+        expected = "block numbers 0, ..., G - 1, each fed by the input, the state or both"
+        came = f"x_blocks = {cell.x_blocks}, h_blocks = {cell.h_blocks}"
+        refuse("x_blocks, h_blocks", expected, came, "The state feeds at least one block.")
+    if cell.adjoint is None and not cell.adjoint_reads_blocks:
+        repair = "jax.vjp of the step, which adjoint=None means, reads them."
+        refuse("adjoint_reads_blocks", "True without an adjoint", "False", repair)
+    if cell.states < 1:
+        refuse("states", "at least 1", cell.states, "The first is the output, unless output says.")
+
+
+def _arguments(cell: "UncheckedCell", dtype: Any) -> tuple[Any, ...]:
+    """Random blocks, states, unit parameters in (0, 1) and data in (0, 1)."""
+    rng = np.random.default_rng(0)
+    G = 1 + max(*cell.x_blocks, *cell.h_blocks)
+    blocks, before = (
+        tuple(jnp.asarray(rng.normal(size=SHAPE), dtype) for _ in range(n))
+        for n in (G, cell.states)
+    )
+    unit, data = (
+        {name: jnp.asarray(rng.uniform(0.1, 0.9, SHAPE), dtype) for name in names}
+        for names in (cell.unit, cell.data)
+    )
+    return blocks, before, unit, data
+
+
+def _keeps_shapes(cell: "UncheckedCell", arguments: tuple[Any, ...], dtype: Any) -> Any:
+    expected = f"{cell.states} states [B, H] of the dtype of its arguments, {jnp.dtype(dtype)}"
+    after = _call("step", cell.step, arguments, expected)
+    _like("step", after, cell.states, dtype, expected)
+    if cell.output is not None:
+        expected = f"one array [B, H] of the dtype of its arguments, {jnp.dtype(dtype)}"
+        _like("output", (_call("output", cell.output, (after,), expected),), 1, dtype, expected)
+    return after
+
+
+def _call(argument: str, function: Callable[..., Any], arguments: Any, expected: str) -> Any:
+    try:
+        return function(*arguments)
+    except Exception as error:  # whatever a function of the user's makes of its arguments
+        came = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+        refuse(argument, expected, came, WRITE)
+
+
+def _like(argument: str, found: Any, number: int, dtype: Any, expected: str) -> None:
+    is_tuple = isinstance(found, tuple) and len(found) == number
+    shapes = [getattr(x, "shape", None) for x in found] if is_tuple else []
+    dtypes = [getattr(x, "dtype", None) for x in found] if is_tuple else []
+    if not is_tuple or set(shapes) != {SHAPE} or set(dtypes) != {jnp.dtype(dtype)}:
+        came = [f"{d}{list(s or ())}" for s, d in zip(shapes, dtypes, strict=True)]
+        came_as = ", ".join(came) if is_tuple else f"{type(found).__name__}"
+        refuse(argument, expected, f"{came_as}, for B, H = {SHAPE}", WRITE)
+
+
+def _is_elementwise(argument: str, function: Callable[..., Any], arguments: Any) -> None:
+    """Another first element of every argument changes no other element of a result."""
+    changed = jax.tree.map(lambda x: x.at[0, 0].multiply(0.5), arguments)
+    pairs = zip(function(*arguments), function(*changed), strict=True)
+    others = np.ones(SHAPE, bool)
+    others[0, 0] = False
+    if any(bool((np.asarray(a != b) & others).any()) for a, b in pairs):
+        expected = "a function of one element of each argument for each element of its results"
+        repair = "The matmuls are the kernel's; normalise outside of the recurrence."
+        refuse(argument, expected, "one that mixes elements", repair)
+
+
+def _has_its_adjoint(
+    cell: "UncheckedCell", adjoint: Callable[..., Any], arguments: tuple[Any, ...], after: Any
+) -> None:
+    names = ("blocks", "before", "unit", "data")
+    d_after = jax.tree.map(lambda x: jnp.cos(3 * x), after)
+    right = dict(zip(names, jax.vjp(cell.step, *arguments)[1](d_after), strict=True))
+    given = arguments if cell.adjoint_reads_blocks else _unread(arguments)
+    expected = "the cotangents of blocks, before, unit and data that jax.vjp of step finds"
+    found = _call("adjoint", adjoint, (d_after, *given, after), expected)
+    for name in names:
+        of = getattr(found, name, None)
+        came_by: dict[Any, Any] = dict(enumerate(of)) if isinstance(of, tuple) else of or {}
+        for path, true in jax.tree_util.tree_leaves_with_path(right[name]):
+            key = getattr(path[0], "key", getattr(path[0], "idx", None))
+            value = came_by.get(key)
+            value = jnp.zeros_like(true) if value is None else value
+            same = getattr(value, "shape", None) == true.shape
+            worst = float(jnp.abs(value - true).max()) if same else np.inf
+            if not worst <= 1e-6 * (1 + float(jnp.abs(true).max())):
+                came = f"another {name}[{key!r}], by up to {worst:.3g}"
+                refuse("adjoint", expected, came, "adjoint=None takes that of jax.vjp.")
+
+
+def _unread(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """No blocks, and states that spoil what reads them."""
+    _, before, unit, data = arguments
+    return (), jax.tree.map(lambda s: jnp.full_like(s, jnp.nan), before), unit, data

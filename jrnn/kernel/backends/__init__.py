@@ -1,0 +1,1 @@
+"""The backends of the kernel: one file each, chosen by `jrnn.kernel.dispatch`."""

@@ -1,0 +1,72 @@
+"""Which backend computes a call: chosen by its shape and by the platform it is lowered for.
+
+Today `XLA` runs everywhere, with a schedule for the platform, except the backward pass of one
+sequence: that is `Reference`. A new backend is one file in `backends/` and one line here.
+"""
+
+from typing import Literal, NamedTuple
+
+from jax.export import is_symbolic_dim
+
+from jrnn.arrays import are_ids, steps
+from jrnn.kernel.backends.xla import XLA, schedule_for
+from jrnn.kernel.reference import Reference
+from jrnn.kernel.types import Backend, Inputs, Spec
+
+OPEN = 32  # the B to plan by where `jax.export` leaves it open; no result depends on it
+
+
+Direction = Literal["forward", "backward"]
+
+
+class Shape(NamedTuple):
+    """The sizes of a call."""
+
+    T: int
+    B: int | None  # None where `jax.export` leaves it open
+    I: int  # 0 for ids
+    H: int
+
+
+class Choice(NamedTuple):
+    """A backend, and why it was chosen."""
+
+    backend: Backend
+    reason: str
+
+
+def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Choice:
+    """The backend of one pass of a call.
+
+    Args:
+        spec: the static part of the call.
+        shape: its sizes.
+        platform: "cpu", "cuda", "tpu", ...
+        direction: which pass.
+
+    Returns:
+        The `Choice`.
+    """
+    T, B, I, H = shape
+    if spec.backend is not None:
+        return Choice(spec.backend, "the call names it")
+    if direction == "backward" and B == 1:
+        # The chunks of XLA's loops would be written one number at a time, [G*H, K, 1].
+        return Choice(Reference(), "the gradient of one sequence is fastest as a plain scan")
+    schedule = schedule_for(platform, T, OPEN if B is None else max(B, 1), I, H)
+    return Choice(XLA(schedule), "a batch goes through time in chunks")
+
+
+def shape_of(inputs: Inputs) -> Shape:
+    """The sizes of a call.
+
+    Args:
+        inputs: arrays or their types, of a batch or of one sequence.
+
+    Returns:
+        The `Shape`; one sequence is a batch of one.
+    """
+    (T, *batch), h = steps(inputs.steps.xs), inputs.start[0]
+    B = batch[0] if batch else 1
+    I = 0 if are_ids(inputs.steps.xs) else inputs.steps.xs.shape[-1]
+    return Shape(T, None if is_symbolic_dim(B) else B, I, h.shape[-1])

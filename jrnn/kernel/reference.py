@@ -1,0 +1,139 @@
+"""Both passes as plain `lax.scan`s: the definition of what every backend computes.
+
+Forward: (23) and (15) step by step. Backward: (9) and (16) step by step, then (11)-(13) for all
+steps at once, which needs all delta_t as well as the states. JAX maps and differentiates these
+loops well. So they serve gradients of one sequence, gradients of gradients, and forward mode.
+
+    unroll_by_scan  JAX differentiates the scan: the baseline, and forward mode
+    unroll          the same with a custom rule: its gradient is `backward`
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jrnn.arrays import are_ids, bits, floats
+from jrnn.cells import Arrays
+from jrnn.kernel import step
+from jrnn.kernel.types import (
+    Backward,
+    BackwardCarry,
+    Cotangents,
+    Inputs,
+    Residuals,
+    Spec,
+    States,
+    Steps,
+    Weights,
+)
+
+
+def states(spec: Spec, weights: Weights, inputs: Inputs) -> States:
+    """The states, (23) and (15), by a scan that JAX can differentiate."""
+    H = weights.w_hh.shape[0]
+    steps, start, constants = inputs
+    projected = step.project_inputs(spec, weights.w_ih, step.inputs_inside(spec, steps))
+    weights = weights._replace(w_hh=step.rounded(spec, weights.w_hh))
+
+    def one_step(states: Arrays, at: Steps) -> tuple[Arrays, Any]:
+        at = at._replace(xs=step.blocks_of(at.xs, H))
+        states = step.step_forward(spec, weights, constants, at, states)
+        return states, step.stored(spec, at.valid, states)
+
+    last, (hs, kept) = lax.scan(one_step, start, steps._replace(xs=projected))
+    return States(last, hs, kept)
+
+
+def unroll_by_scan(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Array]:
+    """The last states and the outputs, which JAX differentiates in any mode."""
+    return states(spec, weights, inputs)[:2]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The backend of plain scans."""
+
+    def forward(self, spec: Spec, weights: Weights, inputs: Inputs) -> States:
+        """As `types.Backend`."""
+        return states(spec, weights, inputs)
+
+    def backward(
+        self, spec: Spec, residuals: Residuals, cotangents: Cotangents, sums: Weights
+    ) -> Backward:
+        """As `types.Backend`."""
+        return backward(spec, residuals, cotangents, sums, scan_in_bits)
+
+
+def backward(
+    spec: Spec,
+    residuals: Residuals,
+    cotangents: Cotangents,
+    sums: Weights,
+    scan: Callable[..., Any] = lax.scan,
+) -> Backward:
+    """(9)-(13), with (16) and (17)."""
+    weights, inputs = residuals.weights, residuals.inputs
+    steps, _, constants = inputs
+    given, last = step.backward_steps(spec, residuals, cotangents.hs), cotangents.last
+    entering = step.states_entering(spec, inputs, given.after, 0, len(residuals.hs))
+    blocks = step.recomputed_blocks(spec, weights, constants, steps, entering)
+    constant = step.rounded(spec, weights.w_hh.T), constants, last
+
+    def one_step(carry: BackwardCarry, at: Any) -> tuple[BackwardCarry, Any]:
+        carry, deltas, d_data = step.step_back(spec, *constant, carry, *at)
+        return carry, (step.rounded(spec, jnp.concatenate(deltas, -1)), d_data)
+
+    with jax.named_scope("rnn_backward"):
+        carry, each = step.first_carry(constants, last), (given, blocks, entering)
+        carry, (deltas, d_data) = scan(one_step, carry, each, reverse=True)
+        carry = step.at_the_start(spec, steps, carry, last)
+    with jax.named_scope("rnn_weight_gradients"):
+        # Without the barrier XLA transposes the deltas for each of their uses.
+        deltas = lax.optimization_barrier(deltas.reshape(-1, deltas.shape[-1]).T)
+        xs, h = step.inputs_inside(spec, steps), step.operand(spec, constants, entering)
+        sums = step.add_weight_gradients(spec, sums, deltas, xs, h)
+        dxs = None
+        if not are_ids(xs):
+            dxs = (
+                step.input_gradients(spec, weights.w_ih, deltas).reshape(xs.shape).astype(xs.dtype)
+            )
+    return Backward(carry, sums, dxs, d_data)
+
+
+def scan_in_bits(
+    body: Callable[..., Any], init: Any, xs: Any, reverse: bool = False
+) -> tuple[Any, Any]:
+    """`lax.scan` that stacks bfloat16 as its bits, see `arrays.bits`. It has no derivative."""
+
+    def body_in_bits(carry: Any, x: Any) -> Any:
+        carry, y = body(carry, x)
+        return carry, jax.tree.map(bits, y)
+
+    carry, ys = lax.scan(body_in_bits, init, xs, reverse=reverse)
+    return carry, jax.tree.map(floats, ys)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def unroll(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Array]:
+    """The last states and the outputs, with the gradient derived by hand."""
+    return unroll_by_scan(spec, weights, inputs)
+
+
+def _unroll_fwd(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Any, Residuals]:
+    last, hs, kept = states(spec, weights, inputs)
+    return (last, hs), Residuals(weights, inputs, hs, kept)
+
+
+def _unroll_bwd(spec: Spec, residuals: Residuals, cotangents: Any) -> tuple[Weights, Inputs]:
+    weights, inputs = residuals.weights, residuals.inputs
+    sums = step.no_sums(weights, inputs.steps.xs)
+    found = backward(spec, residuals, Cotangents(*cotangents), sums)
+    return step.gradients(weights, inputs, found)
+
+
+unroll.defvjp(_unroll_fwd, _unroll_bwd)

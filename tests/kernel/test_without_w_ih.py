@@ -1,0 +1,110 @@
+"""Without w_ih the inputs take the place of x_t w_ih, as projections that the user has computed."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import LAW_RTOL, B, H, T, assert_close, make_case
+from test_lengths import make_data, outputs_and_cotangents
+
+import jrnn
+
+
+def projected(f):
+    """A function like `rnn` whose inputs are projected outside, by JAX."""
+
+    def run(params, xs, *data, **options):
+        return f(params._replace(w_ih=None), xs @ params.w_ih, *data, **options)
+
+    return run
+
+
+def test_parameters_without():
+    params = jrnn.init_rnn(jax.random.key(0), None, H)
+    assert params.w_ih is None
+    assert params.w_hh.shape == (H, H)
+    whole = jrnn.init_rnn(jax.random.key(0), 3, H)
+    assert_close(params.w_hh, whole.w_hh, 0.0)
+
+
+@pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
+@pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
+def test_every_gradient_is_that_with_w_ih(batch, reverse, remat):
+    """dw_ih and dx among them, which JAX here finds from the cotangent of the projections."""
+    case, data = make_case(batch=batch), make_data(batch=batch, mask=True)
+    run = partial(outputs_and_cotangents, case, data, reverse=reverse, remat=remat)
+    assert_close(run(projected(jrnn.rnn)), run(jrnn.rnn), LAW_RTOL)
+
+
+def test_the_gradient_of_the_inputs_is_delta():
+    case = make_case(h0="None")
+    added = case.xs @ case.params.w_ih
+    params = case.params._replace(w_ih=None)
+    run = lambda xs, b: jrnn.rnn(params._replace(b_h=b), xs)
+    (_, hs), vjp = jax.vjp(run, added, params.b_h)
+    delta, db = vjp((jnp.asarray(case.dh_last), jnp.asarray(case.dhs)))
+    assert_close(delta.sum((0, 1)), db, LAW_RTOL)
+    last = (1 - hs[-1] ** 2) * (case.dh_last + case.dhs[-1])
+    assert_close(delta[-1], last, LAW_RTOL)
+
+
+def test_vmap_is_the_batch():
+    case = make_case()
+    params, added = case.params._replace(w_ih=None), case.xs @ case.params.w_ih
+    mapped = jax.vmap(jrnn.rnn, (None, 1, 0), (0, 1))(params, added, case.h0)
+    assert_close(mapped, jrnn.rnn(case.params, case.xs, case.h0), LAW_RTOL)
+
+
+def test_the_cell_and_the_scan():
+    case = make_case()
+    params, added = case.params._replace(w_ih=None), case.xs @ case.params.w_ih
+    found = jrnn.rnn_cell(params, case.h0, added[0])
+    assert_close(found, jrnn.rnn_cell(case.params, case.h0, case.xs[0]), LAW_RTOL)
+    scan = jrnn.derivation.rnn_scan(params, added, case.h0)
+    assert_close(scan, jrnn.rnn(params, added, case.h0), LAW_RTOL)
+
+
+def test_the_first_layer_of_a_stack():
+    case = make_case()
+    first = jrnn.LayerParams(case.params, None, None)
+    above = jrnn.LayerParams(jrnn.init_rnn(jax.random.key(0), H, 6), None, None)
+    bare = first._replace(forward=case.params._replace(w_ih=None))
+    found = jrnn.stack(jrnn.StackParams((bare, above)), case.xs @ case.params.w_ih)
+    assert_close(found, jrnn.stack(jrnn.StackParams((first, above)), case.xs), LAW_RTOL)
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+BARE = jrnn.init_rnn(jax.random.key(0), None, H)
+ADDED = np.zeros((T, B, H))
+LAYER = jrnn.LayerParams(make_case().params, None, None)
+REFUSED = {
+    "ids": (
+        lambda: jrnn.rnn(BARE, np.zeros((T, B), np.int32)),
+        "xs: expected floats to add to a_t, since w_ih is None; got int32",
+    ),
+    "an id": (
+        lambda: jrnn.rnn_cell(BARE, np.zeros((B, H)), np.zeros(B, np.int32)),
+        "x_t: expected floats to add to a_t, since w_ih is None; got int32",
+    ),
+    "inputs of another width": (
+        lambda: jrnn.rnn(BARE, np.zeros((T, B, H + 1))),
+        "xs: expected vectors .* Without w_ih they are added to a_t",
+    ),
+    "above the first layer": (
+        lambda: jrnn.stack(
+            jrnn.StackParams((LAYER, jrnn.LayerParams(BARE, None, None))), make_case().xs
+        ),
+        "w_ih",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", REFUSED)
+def test_refused(wrong):
+    call, message = REFUSED[wrong]
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,66 @@
+"""`jrnn.explain` names the backend that a call is lowered to, on every platform, and the reason."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import B, H, I, T, make_case
+
+import jrnn
+
+CASE = make_case()
+
+
+def gradient(params, xs):
+    return jax.grad(lambda params: jrnn.rnn(params, xs)[1].sum())(params)
+
+
+def lines(fn, *args, **kwargs):
+    return [(e.direction, tuple(e.shape), e.backend) for e in jrnn.explain(fn, *args, **kwargs)]
+
+
+def test_a_batch_goes_in_chunks_and_one_sequence_back_by_a_scan():
+    found = lines(jrnn.rnn, CASE.params, CASE.xs)
+    assert [line[:2] for line in found] == [("forward", (T, B, I, H)), ("backward", (T, B, I, H))]
+    assert all(backend.startswith("XLA(") for *_, backend in found)
+    forward, backward = lines(gradient, CASE.params, CASE.xs[:, 0])
+    assert forward[:2] == ("forward", (T, 1, I, H))
+    assert backward == ("backward", (T, 1, I, H), "Reference()")
+
+
+def test_vmap_is_one_batch_and_a_gradient_for_each_sequence_is_not():
+    of_batch = jax.vmap(jrnn.rnn, (None, 1))
+    assert lines(of_batch, CASE.params, CASE.xs)[0][:2] == ("forward", (T, B, I, H))
+    forward, backward = lines(jax.vmap(gradient, (None, 1)), CASE.params, CASE.xs)
+    assert forward[:2] == ("forward", (T, B, I, H))
+    assert backward == ("backward", (T, 1, I, H), "Reference()")
+
+
+def test_every_layer_and_every_platform():
+    stack = jrnn.init_stack(jax.random.key(0), I, (4, 6), bidirectional=True)
+    shapes = [shape for _, shape, _ in lines(jrnn.stack, stack, CASE.xs)]
+    assert shapes == 4 * [(T, B, I, 4)] + 4 * [(T, B, 8, 6)]
+    on_cpu, on_tpu = (lines(jrnn.rnn, *CASE[:2], platform=name)[0] for name in ("cpu", "tpu"))
+    assert on_cpu != on_tpu
+    assert lines(jrnn.rnn, *CASE[:2], platform="gpu") == lines(jrnn.rnn, *CASE[:2], platform="cuda")
+
+
+def test_ids_and_segments():
+    ids = make_case(ids=True)
+    loss = jrnn.rnn_cross_entropy
+    readout = jrnn.ReadoutParams(jnp.ones((H, 2)), None)
+    labels = np.zeros((T, B), int)
+    (first, *_) = jrnn.explain(loss, ids.params, readout, ids.xs, labels)
+    assert first.shape.I == 0
+    assert first.cell == "elman"
+    from_segments = jrnn.explain(lambda p: jrnn.rnn(p, CASE.xs, remat=True), CASE.params)
+    assert "segments" in str(from_segments[0])
+
+
+def test_it_prints_and_refuses():
+    first = jrnn.explain(jrnn.rnn, *CASE[:2], platform="cpu")[0]
+    assert str(first).startswith("elman forward on cpu, T = 7, B = 3, I = 5, H = 4: XLA(")
+    with pytest.raises(ValueError, match="platform: expected one of cpu, cuda, rocm, tpu"):
+        jrnn.explain(jrnn.rnn, *CASE[:2], platform="abacus")
+    with pytest.raises(ValueError, match="xs: expected vectors"):
+        jrnn.explain(jrnn.rnn, CASE.params, CASE.xs[..., 1:])
