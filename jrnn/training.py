@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -127,7 +126,8 @@ def make_train_step(
     """
     checks.nonfinite(nonfinite)
 
-    import optax  # here, to keep `import jrnn` fast
+    import chex  # here, to keep `import jrnn` fast
+    import optax
 
     update = optax.with_extra_args_support(optimizer).update  # some optimisers read the loss
 

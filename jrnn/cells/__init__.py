@@ -18,10 +18,13 @@ blocks; for example:
     cell = Cell("gated", step, x_blocks=(0, 1), h_blocks=(0, 1))    # w_ih [I, 2H], w_hh [H, 2H]
     kernel.unroll(kernel.Spec(cell), kernel.Weights(w_ih, w_hh, b), xs)
 
+`Cell` checks the functions when it is made; the cells of the package, which tests check, are
+`UncheckedCell`s, so that importing them is fast.
+
 The operand of w_hh is always the output m * h_{t-1}: a GRU resets after the matmul, by a block that
 only the state feeds (`h_blocks`). To offer a cell to users, add its parameters to `jrnn/types.py`
-(and to `KINDS`, for files and export) and a module such as `jrnn/_rnn.py`, and test it by a line in
-`tests/kernel/cells.py`.
+(and to `KINDS`, for files and export), a module such as `jrnn/_rnn.py` with its checks in
+`jrnn/checks/`, its names to `jrnn/__init__.py`, and a line to `CELLS` in `tests/kernel/cells.py`.
 """
 
 from collections.abc import Callable

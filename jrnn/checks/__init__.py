@@ -4,8 +4,8 @@ Shapes and dtypes are static, so these checks run once per trace and cost nothin
 program. Values (token ids, labels) are checked only if they are concrete. Every error is a
 ValueError that names the argument, the expected value, the given value, and the repair.
 
-Only this folder imports chex, and only for static assertions. It does so at the first check,
-because importing chex takes longer than importing the rest of this package.
+chex states the contract between the parts inside the package. It is imported where it is used,
+because importing chex takes as long as importing the rest of this package.
 """
 
 from jrnn.checks.basics import array as array

@@ -20,14 +20,14 @@ nothing of the forward pass but the states; (11)-(13) are matmuls over many step
 |---|---|
 | a cell: blocks, states, step, adjoint (23); one file for each cell | `jrnn/cells/` |
 | one step and its adjoint: projection, recurrent mask, clipping, rounding | `step.py` |
-| dw_hh, dw_ih, db, dx of many steps, and why they are transposed (11)-(13) | `step.py` |
-| the residuals, and the parts that the backward pass recomputes | `step.py`; `remat.py` |
+| dw_hh, dw_ih, db, dx of many steps, and why dw is transposed (11)-(13) | `step.py` |
+| the residuals (`Residuals`), and the blocks that are recomputed | `types.py`, `step.py` |
 | lengths, resets, h_0, reverse, `mask` (15)-(17) | `masking.py` |
-| both passes as plain scans: the definition | `reference.py` |
+| both passes as plain scans: the definition; runs the gradient of one sequence | `reference.py` |
 | both passes as XLA computes them fast: chunks, schedule, buffers | `backends/xla.py` |
 | which backend computes a call | `dispatch.py` |
 | the custom rule, `vmap`, second derivatives | `transforms.py` |
-| `remat`: sqrt(T) states | `remat.py` |
+| `remat`: only sqrt(T) states are kept | `remat.py` |
 | the arrays and options that these parts hand to each other | `types.py` |
 
 Axes as in `jrnn/types.py`; also K the steps of a chunk, G the blocks of a_t, X and Y the blocks

@@ -1,7 +1,8 @@
 """Which backend computes a call: chosen by its shape and by the platform it is lowered for.
 
 Today `XLA` runs everywhere, with a schedule for the platform, except the backward pass of one
-sequence: that is `Reference`. A new backend is one file in `backends/` and one line here.
+sequence: that is `Reference`, also in `vmap(grad)`. Second derivatives are those of the plain scans
+(`transforms`). A new backend is one file in `backends/` and one line here.
 """
 
 from typing import Literal, NamedTuple
@@ -54,7 +55,7 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
         # The chunks of XLA's loops would be written one number at a time, [G*H, K, 1].
         return Choice(Reference(), "the gradient of one sequence is fastest as a plain scan")
     schedule = schedule_for(platform, T, OPEN if B is None else max(B, 1), I, H)
-    return Choice(XLA(schedule), "a batch goes through time in chunks")
+    return Choice(XLA(schedule), "it goes through time in chunks")
 
 
 def shape_of(inputs: Inputs) -> Shape:

@@ -79,7 +79,7 @@ class Masking:
         )
 
     def inside(self, valid: Flags, x: jax.Array) -> jax.Array:
-        """x, and 0 in the padding: of hs in (15), and of the cotangents that enter a step.
+        """x with its padding set to 0; for hs in (15), and for the cotangents that enter a step.
 
         Args:
             valid: v_t; or of several steps.

@@ -1,10 +1,10 @@
 """The recurrence in the memory of sqrt(T) states: only those at the starts of segments are kept.
 
 The backward pass computes the others once more (Chen et al., Training deep nets with sublinear
-memory cost, 2016), not one segment after the other: the first state of every segment is known, so G
-segments are computed side by side, as a batch of G*B sequences. On a CPU a step of four sequences
+memory cost, 2016), not one segment after the other: the first state of every segment is known, so N
+segments are computed side by side, as a batch of N*B sequences. On a CPU a step of four sequences
 takes 1.7 times as long as a step of one, and more than four take time in proportion. With T / S
-states kept, and G*S computed at a time, S = sqrt(T / G) makes both sqrt(T*G).
+states kept, and N*S computed at a time, S = sqrt(T / N) makes both sqrt(T*N).
 """
 
 import math
@@ -44,18 +44,18 @@ class Remat:
     """Both passes, segment by segment, around those of a backend."""
 
     def sizes(self, shape: Shape) -> tuple[int, int]:
-        """S steps in a segment, and G segments side by side.
+        """S steps in a segment, and N segments side by side.
 
         Args:
             shape: of the call.
 
         Returns:
-            S and G.
+            S and N.
         """
         T, B, *_ = shape
-        G = max(SIDE_BY_SIDE // max(OPEN if B is None else B, 1), 1)
-        S = divisor_near(T, math.isqrt(T // G))
-        return S, min(G, T // S)
+        N = max(SIDE_BY_SIDE // max(OPEN if B is None else B, 1), 1)
+        S = divisor_near(T, math.isqrt(T // N))
+        return S, min(N, T // S)
 
     def forward(self, passes: Passes, spec: Spec, weights: Weights, inputs: Inputs) -> States:
         """The states; those before the segments are kept, `[T / S, B, H]` each.
@@ -93,7 +93,7 @@ class Remat:
         cotangents: Cotangents,
         sums: Weights,
     ) -> Backward:
-        """The gradients, G segments at a time, from the last to the first.
+        """The gradients, N segments at a time, from the last to the first.
 
         Args:
             passes: of a backend.
@@ -107,7 +107,7 @@ class Remat:
         """
         weights, inputs, _, starts = residuals
         (d_last, dhs), constants, take = cotangents, inputs.constants, slices_of(inputs.steps)
-        S, G = self.sizes(shape_of(inputs))
+        S, N = self.sizes(shape_of(inputs))
         segments, rest = divmod(len(inputs.steps.xs), S)
         carry: Carry = (step.first_carry(constants, d_last), sums)
         behind: list[Any] = []
@@ -131,14 +131,14 @@ class Remat:
         if rest:
             carry, gradients = group(rest, 1, carry, segments)
             behind = [gradients]
-        if few := segments % G:
+        if few := segments % N:
             carry, gradients = group(S, few, carry, segments - few)
             behind = [gradients, *behind]
 
         def nth(carry: Carry, n: jax.Array) -> Any:
-            return group(S, G, carry, n * G)
+            return group(S, N, carry, n * N)
 
-        carry, gradients = passes.scan(nth, carry, jnp.arange(segments // G), reverse=True)
+        carry, gradients = passes.scan(nth, carry, jnp.arange(segments // N), reverse=True)
         gradients = jax.tree.map(lambda x: lax.collapse(x, 0, 2), gradients)
         dxs, ddata = jax.tree.map(lambda *x: jnp.concatenate(x), gradients, *behind)
         return Backward(*carry, dxs, ddata)
@@ -194,17 +194,17 @@ class Remat:
             take: the steps of the call, see `slices_of`.
             start: the first step of the first segment.
             steps: in each segment.
-            starts: `[G, B, H]` for each state, those before the segments.
+            starts: `[N, B, H]` for each state, those before the segments.
 
         Returns:
-            The `States` of each, with G in front.
+            The `States` of each, with N in front.
         """
-        G, B = starts[0].shape[:2]
-        some = take(start, G * steps)
-        some = jax.tree.map(lambda x: x.reshape(G, steps, *x.shape[1:]), some)
-        constants = jax.tree.map(lambda x: jnp.broadcast_to(x, (G, *x.shape)), constants)
+        N, B = starts[0].shape[:2]
+        some = take(start, N * steps)
+        some = jax.tree.map(lambda x: x.reshape(N, steps, *x.shape[1:]), some)
+        constants = jax.tree.map(lambda x: jnp.broadcast_to(x, (N, *x.shape)), constants)
         folded = spec.batching.fold(Inputs(some, starts, constants))
-        last, hs, kept = spec.batching.unfold(passes.forward(spec, weights, folded), (G, B))
+        last, hs, kept = spec.batching.unfold(passes.forward(spec, weights, folded), (N, B))
         return States(last, *jax.tree.map(lambda x: x.swapaxes(0, 1), (hs, kept)))
 
 

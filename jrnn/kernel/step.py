@@ -4,7 +4,8 @@
     a_t     = [x_t w_ih] + [(m * h_e) w_hh] + b                                    (23)
     s_t     = step(a_t, e_{t-1}) if v_t else s_{t-1}
 
-    delta_t, d_t = adjoint(c_t of (16) + the cotangent of hs_t)          0 in the padding
+    delta_t, d_t = adjoint(c_t of (16) + the cotangent of hs_t)          0 in the padding; delta_t
+                                                                         is clipped, if asked
     d_t    += the pullback of m * (delta_t w_hh^T) through output
     dm      = sum_t h_e * (delta_t w_hh^T)                                         (17)
 
@@ -23,7 +24,6 @@ states unrounded as well.
 from functools import partial
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -81,7 +81,7 @@ def inputs_inside(spec: Spec, steps: Steps) -> Any:
 
 
 def operand(spec: Spec, constants: Constants, states: Arrays) -> jax.Array:
-    """m * h_e, of a state rounded as it is stored, so that (11) multiplies by the same."""
+    """m * h_e. With a mask, h_e is rounded first, as it is stored: (23) and (11) use the same."""
     h = output(spec.cell, states)
     if constants.recurrent_mask is None:
         return h
@@ -137,6 +137,8 @@ def step_forward(
     spec: Spec, weights: Weights, constants: Constants, at: Steps, states: Arrays
 ) -> Arrays:
     """s_t from s_{t-1}; `at.xs` holds the blocks of x_t w_ih."""
+    import chex  # here, to keep `import jrnn` fast
+
     before = spec.masking.enter(constants.reset_state, at.reset, states)
     h = matmul(spec, operand(spec, constants, before), weights.w_hh)
     blocks = pre_activation(spec.cell, weights.b, at.xs, blocks_of(h, before[0].shape[-1]))
@@ -154,7 +156,7 @@ def _data_inside(spec: Spec, constants: Constants, at: Steps) -> Named:
 
 
 def hs_is_first_state(spec: Spec) -> bool:
-    """Whether hs serves as the kept first state; the other states are kept as well."""
+    """Whether hs is the first state as the backward pass needs it, so that it is not kept twice."""
     rounds = spec.compute_dtype is not None and spec.cell.adjoint_reads_blocks
     return spec.cell.output is None and not rounds
 
@@ -263,6 +265,8 @@ def _pull_back(
 
 def _assert_cotangents(cell: UncheckedCell, found: StepCotangents, like: jax.Array) -> None:
     """One array for each block and state, all `[B, H]` and of one dtype."""
+    import chex  # here, to keep `import jrnn` fast
+
     chex.assert_equal(len(found.blocks), number_of_blocks(cell))
     for cotangent in jax.tree.leaves(found):
         chex.assert_shape(cotangent, like.shape)

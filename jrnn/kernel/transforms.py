@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -63,6 +62,8 @@ def unroll(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Ar
 
 def _assert_fit(spec: Spec, weights: Weights, inputs: Inputs) -> None:
     """The shapes and dtypes that `types.py` gives."""
+    import chex  # here, to keep `import jrnn` fast
+
     cell, (w_ih, w_hh, b), given = spec.cell, weights, inputs.steps
     H, dtype, lead = w_hh.shape[0], w_hh.dtype, steps(given.xs)
     X, Y = len(cell.x_blocks) * H, len(cell.h_blocks) * H
@@ -189,6 +190,7 @@ def _run_backward(
 
 def _chosen(platform: str) -> Passes:
     """The passes of the backends that `dispatch` chooses."""
+    import chex  # here, to keep `import jrnn` fast
 
     def forward(spec: Spec, weights: Weights, inputs: Inputs) -> States:
         backend = choose(spec, shape_of(inputs), platform, "forward").backend

@@ -31,8 +31,8 @@ class Steps(NamedTuple):
     """The arrays given for every step, `[T, B, ...]`; or those of one step, `[B, ...]`."""
 
     xs: Any  # [T, B, I]; ids [T, B]; without w_ih [T, B, X*H]. In a step: X blocks [B, H]
-    valid: jax.Array | None = None  # [T, B] bool, v_t: the step is no padding; None: none is
-    reset: jax.Array | None = None  # [T, B] bool, r_t: a segment begins; None: none does
+    valid: jax.Array | None = None  # [T, B] bool, v_t: True at real steps; None: all are real
+    reset: jax.Array | None = None  # [T, B] bool, r_t: a segment begins; None: no resets
     data: Named = {}  # noqa: RUF012  [T, B, H] the data of the cell for each step
 
 
@@ -71,9 +71,10 @@ class Cotangents(NamedTuple):
 class Residuals(NamedTuple):
     """The arrays of the forward pass that the backward pass needs.
 
-    Weights and inputs; hs; of a cell with several states also the others (see `step.stored`). The
-    pre-activation is not kept: cells that read it compute it again. Under `remat` hs is not kept,
-    and `kept` is every state at the starts of the segments (see `remat.py`).
+    Weights and inputs; hs; the states that hs does not replace: further states, and all of them if
+    the cell has an `output` or hs is rounded (see `step.stored`). The pre-activation is not kept:
+    cells that read it compute it again. Under `remat` hs is not kept, and `kept` is every state at
+    the starts of the segments (see `remat.py`).
     """
 
     weights: Weights

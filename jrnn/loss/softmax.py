@@ -17,7 +17,6 @@ and the rest of (14). Under `vmap` JAX batches these transposes as well as hand-
 
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -64,6 +63,8 @@ def init_readout(
 
 def assert_states_fit(params: ReadoutParams, hs: jax.Array) -> None:
     """The contract of every readout: states [..., H] in the dtype of w_ho [H, O] and b_o [O]."""
+    import chex  # here, to keep `import jrnn` fast
+
     H, O = params.w_ho.shape
     chex.assert_axis_dimension(hs, -1, H)
     chex.assert_type([hs, *jax.tree.leaves(params)], params.w_ho.dtype)
@@ -73,6 +74,8 @@ def assert_states_fit(params: ReadoutParams, hs: jax.Array) -> None:
 
 def assert_labels_fit(logits: tuple[int, ...], labels: jax.Array) -> None:
     """The contract of every loss: ids [...] or floats [..., O] for logits of this shape."""
+    import chex  # here, to keep `import jrnn` fast
+
     chex.assert_shape(labels, logits[:-1] if are_ids(labels) else logits)
     if not are_ids(labels):
         chex.assert_type(labels, float)

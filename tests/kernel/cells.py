@@ -1,4 +1,4 @@
-"""Cells that exist only here, each for something that the Elman cell does not do.
+"""The cells that the kernel is tested with; most do something that the Elman cell does not do.
 
 leaky     a learned parameter for each unit; an adjoint that reads the recomputed blocks
 rate      an output that is not the state

@@ -1,7 +1,8 @@
 """The backend that XLA compiles: loops over chunks of time that write into preallocated buffers.
 
 Forward: project the inputs of K steps by one matmul, then step through them and write each output
-straight into hs. Nothing else of size T*B*H exists, except further states that are kept.
+straight into hs. With several chunks nothing else of size T*B*H exists, except further states that
+are kept.
 
 Backward, from the last chunk of K steps to the first: step back through the chunk, reading h_t and
 dhs_t where they stand, then add the chunk's part of (11) and (12). The buffers of a chunk stay in
@@ -181,11 +182,11 @@ def _forward_in_place(spec: Spec, weights: Weights, inputs: Inputs) -> States:
 def schedule_for(platform: str, T: int, B: int, I: int, H: int) -> Schedule:
     """The schedule for a platform and a shape.
 
-    The cost of a step differs. A GPU launches a kernel for every operation: steps written out in
-    one block share those that read and write. A TPU wants the rows of a block in one piece, which
-    costs a GPU next to nothing. XLA:CPU gains nothing from blocks. Its matmuls are at full speed
-    from about 512 rows on; in a small batch a chunk of that many steps would make the columns of
-    [H, K, B] too long to write one by one.
+    XLA:CPU gains nothing from unrolled steps. Its matmuls are at full speed from about 512 rows on;
+    in a small batch a chunk of that many steps would make the columns of [G*H, K, B] too long to
+    write one by one. A GPU launches a kernel for every operation: unrolled steps share those that
+    load and store. A TPU wants their rows in one piece, which costs a GPU next to nothing. Of GPU
+    and TPU only compiled programs were counted (`benchmarks.accelerators`); none was timed.
 
     Args:
         platform: "cpu", or any other.
