@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import parameters
 
 import jrnn
 
@@ -40,9 +41,8 @@ def test_the_data(T):
 
 
 def a_model(H=5, **options):
-    keys = jax.random.split(jax.random.key(3))
-    rnn = jrnn.init_rnn(keys[0], 2, H, **options)
-    return adding_problem.Model(rnn, jrnn.init_readout(keys[1], H, 1))
+    rnn = parameters(jrnn.init_rnn, 2, H)
+    return adding_problem.Model(rnn._replace(**options), parameters(jrnn.init_readout, H, 1))
 
 
 def test_the_error_is_that_of_the_last_output():
@@ -59,7 +59,7 @@ def test_the_error_is_that_of_the_last_output():
 
 def test_the_sensitivity_of_a_linear_network_is_a_power():
     H, T = 5, 8
-    model = a_model(H, w_hh_init=lambda key, shape, dtype: 0.9 * jnp.eye(H, dtype=dtype))
+    model = a_model(H, w_hh=0.9 * np.eye(H, dtype=np.float32))
     found = adding_problem.sensitivity(model, jax.random.key(0), T, "identity")
     np.testing.assert_allclose(found, 0.9 ** np.arange(T), rtol=1e-5)
 
@@ -71,13 +71,16 @@ def test_the_sensitivity_against_autodiff():
 
     def output(h, xs):  # of one sequence, from the state before the rest of it
         for x in xs:
-            h = jnp.tanh(x @ model.rnn.w_ih + h @ model.rnn.w_hh)
+            h = jnp.tanh(x @ model.rnn.w_ih + h @ model.rnn.w_hh + model.rnn.b_h)
         return (h @ model.readout.w_ho)[0]
 
-    _, hs = jrnn.rnn(model.rnn, xs)
-    slope = jax.vmap(jax.grad(output), (0, 1))
-    norms = [jnp.linalg.norm(slope(hs[T - 1 - l], xs[T - l :]), axis=1) for l in range(T)]
-    median = np.median(np.array(norms), axis=1)
+    @jax.jit
+    def norms(xs):
+        _, hs = jrnn.rnn(model.rnn, xs)
+        slope = jax.vmap(jax.grad(output), (0, 1))
+        return [jnp.linalg.norm(slope(hs[T - 1 - l], xs[T - l :]), axis=1) for l in range(T)]
+
+    median = np.median(np.array(norms(xs)), axis=1)
     found = adding_problem.sensitivity(model, key, T, "tanh")
     np.testing.assert_allclose(found, median / median[0], rtol=1e-4)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import parameters, together
 from jaxprs import named
 
 import jrnn
@@ -256,9 +257,9 @@ def test_the_page_shows_the_tables_of_the_model(make):
 def scaling_case(shape):
     T, B, I, H, O, inputs = shape
     keys = jax.random.split(jax.random.key(0), 3)
-    params = jrnn.init_rnn(keys[0], I, H, dtype=np.float32)
+    params = parameters(jrnn.init_rnn, I, H, dtype=np.float32)
     if O:
-        params = params, jrnn.init_readout(keys[1], H, O, dtype=np.float32)
+        params = params, parameters(jrnn.init_readout, H, O, dtype=np.float32)
     xs = jax.random.normal(keys[2], (T, B, I), np.float32) if inputs else jnp.zeros((T, B), int)
     return params, xs, jnp.zeros((B, H), np.float32)
 
@@ -327,14 +328,13 @@ def test_the_hidden_split():
     params, xs, _ = scaling_case(Shape(T, B, I, H))
     mesh = hidden_mesh(2)
 
-    def cost(params, states):
-        return jnp.sum(states(params, xs) ** 2)
-
-    gradient = jax.grad(lambda p: cost(p, lambda p, xs: hidden_split(p, xs, mesh)))
-    expected = jax.grad(lambda p: cost(p, lambda p, xs: jrnn.rnn(p, xs)[1]))(params)
-    np.testing.assert_allclose(hidden_split(params, xs, mesh), jrnn.rnn(params, xs)[1], atol=1e-6)
-    for found, right in zip(gradient(params), expected, strict=True):
-        np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-5)
+    split = lambda params: hidden_split(params, xs, mesh)
+    whole = lambda params: jrnn.rnn(params, xs)[1]
+    gradient, expected = (jax.grad(lambda p, f=f: jnp.sum(f(p) ** 2)) for f in (split, whole))
+    states, right_states, found, right = together(split, whole, gradient, expected)(params)
+    np.testing.assert_allclose(states, right_states, atol=1e-6)
+    for d, right_d in zip(found, right, strict=True):
+        np.testing.assert_allclose(d, right_d, rtol=1e-5, atol=1e-5)
 
     loops = named(jax.make_jaxpr(gradient)(params), "scan")
     assert [loop.params["length"] for loop in loops] == [T, T]
