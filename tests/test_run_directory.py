@@ -129,6 +129,16 @@ def test_a_finished_run_that_is_extended_stays_until_that_has_finished(run, out,
     assert [int(row["step"]) for row in rows(out)] == [4, 8, 10, 12, 16, 20]
 
 
+def test_the_end_of_a_run_is_a_checkpoint_too_and_then_a_new_run_takes_its_place(
+    run, out, finished
+):
+    status, printed, _ = run("--resume")
+    assert (status, "after step 10 of 10" in printed) == (0, True)
+    assert names(out / CHECKPOINTS) == ["10"]
+    assert run("--steps=4")[0] == 0
+    assert names(out / CHECKPOINTS) == ["4"]
+
+
 def test_overwrite_gives_up_both(run, out, finished):
     unfinished = out / "unfinished"
     assert run("--seed=1", "--overwrite", stop=5)[0] == 0
