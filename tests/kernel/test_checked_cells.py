@@ -1,0 +1,140 @@
+"""A cell of the user's own is checked when it is made: each wrong function is refused by name."""
+
+import jax.numpy as jnp
+import pytest
+
+from jrnn.cells import Cell, StepCotangents
+
+
+def tanh(blocks, before, unit, data):
+    return (jnp.tanh(blocks[0]),)
+
+
+def leak(blocks, before, unit, data):
+    alpha = unit["alpha"]
+    return ((1 - alpha) * before[0] + alpha * jnp.tanh(blocks[0]),)
+
+
+def leak_adjoint(d_after, blocks, before, unit, data, after):
+    (d,), alpha, h = d_after, unit["alpha"], jnp.tanh(blocks[0])
+    d_alpha = d * (h - before[0])
+    return StepCotangents((d * alpha * (1 - h * h),), (d * (1 - alpha),), {"alpha": d_alpha})
+
+
+def spoiled(**changes):
+    """The leaky cell with another part of its adjoint."""
+
+    def adjoint(*arguments):
+        found = leak_adjoint(*arguments)
+        return found._replace(**{k: change(getattr(found, k)) for k, change in changes.items()})
+
+    return adjoint
+
+
+def test_cells_that_are_right():
+    Cell("tanh", tanh)
+    Cell("leaky", leak, leak_adjoint, unit=("alpha",))
+    Cell("leaky", leak, unit=("alpha",))
+    from_output = lambda d, blocks, before, unit, data, after: StepCotangents(
+        (d[0] * (1 - after[0] ** 2),)
+    )
+    Cell("tanh", tanh, from_output, adjoint_reads_blocks=False)
+    Cell("two", lambda a, s, unit, data: (s[1] + a[1], jnp.sin(a[0])), None, (0, 1), (1,), 2)
+    Cell("rate", lambda a, s, unit, data: (s[0] + a[0],), output=lambda s: jnp.tanh(s[0]))
+    Cell(
+        "kept",
+        lambda a, s, unit, data: (jnp.where(data["keep"] > 0.5, s[0], a[0]),),
+        data=("keep",),
+    )
+
+
+def test_two_cells_of_the_same_functions_are_one():
+    assert Cell("tanh", tanh) == Cell("tanh", tanh)
+    assert hash(Cell("tanh", tanh)) == hash(Cell("tanh", tanh))
+
+
+WRONG = {
+    "another shape": (
+        {"step": lambda a, s, unit, data: (a[0].sum(0),)},
+        "step: expected 1 states [B, H] of the dtype of its arguments, float32; got float32[3]",
+    ),
+    "another dtype": (
+        {"step": lambda a, s, unit, data: (jnp.tanh(a[0]).astype(jnp.float32),)},
+        "step: expected 1 states [B, H] of the dtype of its arguments, float64; got float32[2, 3]",
+    ),
+    "an array for a tuple": (
+        {"step": lambda a, s, unit, data: a[0]},
+        "step: expected 1 states [B, H] of the dtype of its arguments, float32; got ArrayImpl",
+    ),
+    "a state too few": (
+        {"step": tanh, "states": 2},
+        "step: expected 2 states [B, H] of the dtype of its arguments, float32; got tuple",
+    ),
+    "a mean over the units": (
+        {"step": lambda a, s, unit, data: (a[0] - a[0].mean(-1, keepdims=True),)},
+        "step: expected a function of one element of each argument",
+    ),
+    "a sum over the batch": (
+        {"step": lambda a, s, unit, data: (a[0] + s[0].sum(0, keepdims=True),)},
+        "step: expected a function of one element of each argument",
+    ),
+    "an output that mixes": (
+        {"step": tanh, "output": lambda s: s[0][:, ::-1]},
+        "output: expected a function of one element of each argument",
+    ),
+    "an output of another shape": (
+        {"step": tanh, "output": lambda s: s[0].sum()},
+        "output: expected one array [B, H] of the dtype of its arguments, float32; got float32[]",
+    ),
+    "a name that is not declared": (
+        {"step": leak},
+        "step: expected 1 states [B, H] of the dtype of its arguments, float32; got KeyError",
+    ),
+    "delta without phi'": (
+        {"step": tanh, "adjoint": lambda d, *_: StepCotangents((d[0],))},
+        "adjoint: expected the cotangents of blocks, before, unit and data that jax.vjp of step "
+        "finds; got another blocks[0]",
+    ),
+    "nothing to the state": (
+        {"step": leak, "adjoint": spoiled(before=lambda d: None), "unit": ("alpha",)},
+        "got another before[0]",
+    ),
+    "0.1 % too much for alpha": (
+        {
+            "step": leak,
+            "adjoint": spoiled(unit=lambda d: {"alpha": 1.001 * d["alpha"]}),
+            "unit": ("alpha",),
+        },
+        "got another unit['alpha']",
+    ),
+    "an adjoint that reads blocks it is not given": (
+        {"step": leak, "adjoint": leak_adjoint, "unit": ("alpha",), "adjoint_reads_blocks": False},
+        "adjoint: expected the cotangents of blocks, before, unit and data that jax.vjp of step "
+        "finds; got IndexError",
+    ),
+    "no adjoint, and blocks unread": (
+        {"step": tanh, "adjoint_reads_blocks": False},
+        "adjoint_reads_blocks: expected True without an adjoint; got False.",
+    ),
+    "a block that nothing feeds": (
+        {"step": tanh, "x_blocks": (0, 2)},
+        "x_blocks, h_blocks: expected block numbers 0, ..., G - 1",
+    ),
+    "no block for the state": (
+        {"step": tanh, "h_blocks": ()},
+        "x_blocks, h_blocks: expected block numbers 0, ..., G - 1",
+    ),
+    "no state": ({"step": tanh, "states": 0}, "states: expected at least 1; got 0."),
+    "what is not hashable": (
+        {"step": tanh, "unit": ["alpha"]},
+        "step, adjoint, output: expected hashable functions",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_refused(name):
+    arguments, message = WRONG[name]
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        Cell("wrong", **arguments)
+    assert message in str(error.value)
