@@ -94,7 +94,7 @@ def backward(
         carry = step.at_the_start(spec, steps, carry, last)
     with jax.named_scope("rnn_weight_gradients"):
         # Without the barrier XLA transposes the deltas for each of their uses.
-        deltas = lax.optimization_barrier(deltas.reshape(-1, deltas.shape[-1]).T)
+        deltas = lax.optimization_barrier(jnp.moveaxis(deltas, -1, 0).reshape(deltas.shape[-1], -1))
         xs, h = step.inputs_inside(spec, steps), step.operand(spec, constants, entering)
         sums = step.add_weight_gradients(spec, sums, deltas, xs, h)
         dxs = None
