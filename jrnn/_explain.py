@@ -64,10 +64,10 @@ def explain(
 
 
 def _explanation(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Explanation:
-    segments = ""
     if spec.remat is not None:
         S, _ = spec.remat.sizes(shape)
-        shape, segments = shape._replace(T=S), f"; one of the segments of {S} steps (remat)"
+        shape = shape._replace(T=S)
     backend, reason = choose(spec, shape, platform, direction)
-    reason = f"{reason}{segments}"
+    if spec.remat is not None:
+        reason += f"; one of the segments of {shape.T} steps (remat)"
     return Explanation(spec.cell.name, direction, shape, platform, str(backend), reason)

@@ -249,8 +249,7 @@ def unroll_elman(
     Returns:
         `(h_last, hs)`.
     """
-    again = None if reset_state is None else (reset_state,)
-    data = ((h0,), lengths, resets, again, recurrent_mask, mask)
+    data = ((h0,), lengths, resets, (reset_state,), recurrent_mask, mask)
     (h_last,), hs = kernel.unroll(spec, kernel.Weights(*params), xs, *data, **options)
     return h_last, hs
 

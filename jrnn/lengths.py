@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike, at_least_float32
-from jrnn.kernel.masking import steps_inside
+from jrnn.kernel.masking import per_step, steps_inside
 
 
 def sequence_mask(lengths: ArrayLike | int, T: int) -> jax.Array:
@@ -48,8 +48,7 @@ def counted_steps(
     """
     if mask is None:
         mask = steps_inside(jnp.broadcast_to(jnp.asarray(lengths), lead[1:]), lead[0])
-    mask = jnp.asarray(mask)
-    return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(lead) - mask.ndim)), lead)
+    return per_step(mask, lead)
 
 
 def mean_over_time(

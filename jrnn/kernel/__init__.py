@@ -47,7 +47,7 @@ from jrnn.arrays import ArrayLike, at_least_float32, steps, varying_alike
 from jrnn.cells import Arrays, Named
 from jrnn.kernel import step
 from jrnn.kernel import transforms as transforms
-from jrnn.kernel.masking import Move, counted_first, reverse_steps, step_flags
+from jrnn.kernel.masking import Move, counted_first, per_step, reverse_steps, step_flags
 from jrnn.kernel.remat import Remat as Remat
 from jrnn.kernel.types import Constants, Inputs, Steps
 from jrnn.kernel.types import Spec as Spec
@@ -147,25 +147,14 @@ def in_reading_order(
     """The arguments of `unroll` as the kernel takes them.
 
     Args:
-        spec: as in `unroll`, and so the rest.
-        weights: the parameters.
-        xs: the inputs.
-        start: the first states.
-        lengths: steps of each sequence.
-        resets: where segments begin.
-        reset_state: the states that resets go back to.
-        recurrent_mask: m of (23).
-        mask: the steps that count.
-        unit: parameters for each unit.
-        data: further arrays that the cell reads.
-        reverse: the direction.
+        spec: as in `unroll`, like all the others.
 
     Returns:
         The `Inputs`; the move of an array `[T, ...]` or `[T, B, ...]` into the order in which the
         kernel reads, and the move back.
     """
     lead, H, dtype = steps(xs), weights.w_hh.shape[0], weights.w_hh.dtype
-    resets, mask = (None if x is None else _per_step(x, lead) for x in (resets, mask))
+    resets, mask = (None if x is None else per_step(x, lead) for x in (resets, mask))
     forth: Move = _stay
     back: Move = _stay
     if mask is not None:
@@ -183,22 +172,17 @@ def in_reading_order(
     def states(given: GivenStates) -> Arrays:
         return tuple(map(per_sequence, given or (None,) * spec.cell.states))
 
-    per_step = {k: x for k, x in (data or {}).items() if x.ndim == len(lead) + 1}
+    of_steps = {k: x for k, x in (data or {}).items() if x.ndim == len(lead) + 1}
     constants = Constants(
-        None if reset_state is None else states(reset_state),
+        None if all(h is None for h in reset_state or ()) else states(reset_state),
         None if recurrent_mask is None else per_sequence(recurrent_mask),
         {k: per_sequence(x) for k, x in (unit or {}).items()},
-        {k: per_sequence(x) for k, x in (data or {}).items() if k not in per_step},
+        {k: per_sequence(x) for k, x in (data or {}).items() if k not in of_steps},
     )
     flags = step_flags(lead, ends, resets, reverse)
-    given = Steps(forth(jnp.asarray(xs)), *flags, jax.tree.map(forth, per_step))
+    given = Steps(forth(jnp.asarray(xs)), *flags, jax.tree.map(forth, of_steps))
     _, inputs = varying_alike((weights, Inputs(given, states(start), constants)))
     return inputs, forth, back
-
-
-def _per_step(flags: ArrayLike, lead: tuple[int, ...]) -> jax.Array:
-    flags = jnp.asarray(flags)
-    return jnp.broadcast_to(flags.reshape(flags.shape + (1,) * (len(lead) - flags.ndim)), lead)
 
 
 def _stay(x: jax.Array) -> jax.Array:

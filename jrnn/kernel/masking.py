@@ -144,6 +144,20 @@ def steps_inside(lengths: ArrayLike | int, T: int) -> jax.Array:
     return steps.reshape(-1, *(1,) * lengths.ndim) < lengths.astype(steps.dtype)[None]
 
 
+def per_step(flags: ArrayLike, lead: tuple[int, ...]) -> jax.Array:
+    """Flags that the batch may share, for every step of every sequence.
+
+    Args:
+        flags: `[T]` or `[T, B]`.
+        lead: (T,) or (T, B).
+
+    Returns:
+        An array of the shape `lead`.
+    """
+    flags = jnp.asarray(flags)
+    return jnp.broadcast_to(flags.reshape(flags.shape + (1,) * (len(lead) - flags.ndim)), lead)
+
+
 def step_flags(
     lead: tuple[int, ...], lengths: jax.Array | None, resets: jax.Array | None, reverse: bool
 ) -> tuple[Flags, Flags]:

@@ -99,9 +99,8 @@ def backward(
         sums = step.add_weight_gradients(spec, sums, deltas, xs, h)
         dxs = None
         if not are_ids(xs):
-            dxs = (
-                step.input_gradients(spec, weights.w_ih, deltas).reshape(xs.shape).astype(xs.dtype)
-            )
+            dxs = step.input_gradients(spec, weights.w_ih, deltas)
+            dxs = dxs.reshape(xs.shape).astype(xs.dtype)
     return Backward(carry, sums, dxs, d_data)
 
 

@@ -229,7 +229,7 @@ def step_back(
     deltas = found.blocks
     if spec.clip_delta is not None:
         deltas = tuple(jnp.clip(d, -spec.clip_delta, spec.clip_delta) for d in deltas)
-    back = matmul(spec, _together([deltas[g] for g in cell.h_blocks]), w_hh_transposed)
+    back = matmul(spec, jnp.concatenate([deltas[g] for g in cell.h_blocks], -1), w_hh_transposed)
     d_before = _add_output_cotangent(
         cell, found.before or (None,) * cell.states, before, mask_state(constants, back)
     )
@@ -310,10 +310,6 @@ def _add_output_cotangent(
     else:
         (more,) = jax.vjp(cell.output, states)[1](dh)
     return tuple(m if x is None else x + m for x, m in zip(d, more, strict=True))
-
-
-def _together(blocks: list[jax.Array]) -> jax.Array:
-    return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, -1)
 
 
 def _add(sums: Constants, more: Constants) -> Constants:
@@ -412,9 +408,9 @@ def of_parameters(weights: Weights, xs: jax.Array, sums: Weights) -> Weights:
 
 def gradients(weights: Weights, inputs: Inputs, found: Backward) -> tuple[Weights, Inputs]:
     """The gradients of a whole call, in the layouts and dtypes of its arguments."""
-    d_steps = Steps(found.dxs, data=_with_none(found.ddata, inputs.steps.data))
+    d_steps = Steps(found.dxs, data=_for_each(inputs.steps.data, found.ddata))
     constants = found.carry.constants
-    constants = constants._replace(data=_with_none(constants.data, inputs.constants.data))
+    constants = constants._replace(data=_for_each(inputs.constants.data, constants.data))
     d_inputs = Inputs(d_steps, found.carry.states, constants)
     d_inputs = jax.tree.map(
         lambda d, x: None if d is None else d.astype(x.dtype),
@@ -425,7 +421,6 @@ def gradients(weights: Weights, inputs: Inputs, found: Backward) -> tuple[Weight
     return of_parameters(weights, inputs.steps.xs, found.sums), d_inputs
 
 
-def _with_none(found: Named, data: Named) -> Any:
-    """A gradient for each floating array, None for the others."""
-    floats, _ = split_floats(data)
-    return {k: found.get(k, jnp.zeros_like(x)) if k in floats else None for k, x in data.items()}
+def _for_each(data: Named, found: Named) -> Any:
+    """A gradient for each array; None for those that are not floating."""
+    return {name: found.get(name) for name in data}

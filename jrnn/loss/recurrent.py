@@ -105,8 +105,7 @@ def _rnn_cross_entropy(
 ) -> tuple[jax.Array, jax.Array]:
     remat, spec = spec.remat is not None, spec._replace(remat=None)
     network = kernel.Weights(*rnn_params)
-    again = None if reset_state is None else (reset_state,)
-    data = ((h0,), lengths, resets, again, None, mask)
+    data = ((h0,), lengths, resets, (reset_state,), None, mask)
     inputs, forth, _ = kernel.in_reading_order(spec, network, xs, *data)
     labels, m = forth(labels), _counted(inputs.steps.valid, weights, forth)
 

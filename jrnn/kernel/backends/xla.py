@@ -109,8 +109,7 @@ class XLA:
             def some_steps(k: Any, u: int, state: Any) -> Any:
                 """(9) from step t + k + u - 1 to step t + k."""
                 carry, deltas, ddata = state
-                before = step.states_entering(spec, inputs, given.after, t + k, u)
-                read = self._read((rows(given, t + k, u), rows(blocks, k, u), before))
+                read = self._read((rows(given, t + k, u), *rows((blocks, entering), k, u)))
                 columns: list[jax.Array] = []
                 d_data: list[Any] = []
                 for j in reversed(range(u)):
