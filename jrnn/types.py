@@ -21,11 +21,45 @@ from jrnn.arrays import named_leaves
 
 
 class RNNParams(NamedTuple):
-    """Parameters of a recurrent layer; `b_h` is None if the layer has no bias."""
+    """Parameters of an Elman network; `b_h` is None if it has no bias."""
 
     w_ih: jax.Array  # [I, H]; or None, see `init_rnn`
     w_hh: jax.Array  # [H, H]
     b_h: jax.Array | None  # [H]
+
+
+class LSTMParams(NamedTuple):
+    """Parameters of an LSTM, in the order of the gates i f g o; `b_h` is None without a bias."""
+
+    w_ih: jax.Array  # [I, 4H]; or None, see `init_rnn`
+    w_hh: jax.Array  # [H, 4H]
+    b_h: jax.Array | None  # [4H]
+
+
+class LSTMState(NamedTuple):
+    """The state of an LSTM, or None in the place of zeros."""
+
+    h: jax.Array | None  # [H] or [B, H] the output
+    c: jax.Array | None  # [H] or [B, H] the memory
+
+
+class GRUParams(NamedTuple):
+    """Parameters of a GRU, in the order of the gates r z n; None for a bias that it lacks."""
+
+    w_ih: jax.Array  # [I, 3H]; or None, see `init_rnn`
+    w_hh: jax.Array  # [H, 3H]
+    b_h: jax.Array | None  # [3H]
+    b_hn: jax.Array | None  # [H] of the state's part of n, which the reset gate multiplies
+
+
+class LeakyParams(NamedTuple):
+    """Parameters of a leaky network, with a fixed leak `alpha` or a learned one `log_tau`."""
+
+    w_ih: jax.Array  # [I, H]; or None, see `init_rnn`
+    w_hh: jax.Array  # [H, H]
+    b_h: jax.Array | None  # [H]
+    alpha: jax.Array | None  # [H] in (0, 1]; its gradient is 0
+    log_tau: jax.Array | None  # [H] log of the time constant, in steps: alpha = 1 - exp(-1 / tau)
 
 
 class ReadoutParams(NamedTuple):
@@ -45,8 +79,8 @@ class LayerNormParams(NamedTuple):
 class LayerParams(NamedTuple):
     """Parameters of one layer of a stack; None for a part that the layer does not have."""
 
-    forward: RNNParams  # reads from the start to the end
-    backward: RNNParams | None  # reads from the end to the start
+    forward: Any  # the parameters of a network, such as RNNParams; reads from start to end
+    backward: Any  # of the same type, or None; reads from end to start
     norm: LayerNormParams | None
 
 
@@ -58,7 +92,17 @@ class StackParams(NamedTuple):
 
 # Model files and programs saved by `jax.export` contain the names of these classes. Add a new class
 # here.
-KINDS = (RNNParams, ReadoutParams, LayerNormParams, LayerParams, StackParams)
+KINDS = (
+    RNNParams,
+    LSTMParams,
+    LSTMState,
+    GRUParams,
+    LeakyParams,
+    ReadoutParams,
+    LayerNormParams,
+    LayerParams,
+    StackParams,
+)
 for _kind in KINDS:
     register_namedtuple_serialization(_kind, serialized_name=f"jrnn.{_kind.__name__}")
 

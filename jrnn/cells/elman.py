@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from jrnn import checks
 from jrnn.cells import StepCotangents, UncheckedCell
+from jrnn.types import RNNParams
 
 ActivationName = Literal["tanh", "relu", "sigmoid", "identity"]
 Elementwise = Callable[[jax.Array], jax.Array]
@@ -74,7 +75,7 @@ def elman(activation: ActivationName | Activation) -> UncheckedCell:
     Raises:
         ValueError: an unknown activation.
     """
-    return _elman(_find(activation))
+    return _elman(find_activation(activation))
 
 
 def derivative(activation: ActivationName | Activation) -> Elementwise:
@@ -89,10 +90,21 @@ def derivative(activation: ActivationName | Activation) -> Elementwise:
     Raises:
         ValueError: an unknown activation.
     """
-    return _find(activation).derivative_from_output
+    return find_activation(activation).derivative_from_output
 
 
-def _find(activation: ActivationName | Activation) -> UncheckedActivation:
+def find_activation(activation: ActivationName | Activation) -> UncheckedActivation:
+    """The functions of an activation.
+
+    Args:
+        activation: as in `jrnn.rnn`.
+
+    Returns:
+        phi and phi'.
+
+    Raises:
+        ValueError: an unknown activation.
+    """
     checks.activation(activation, Activation, ACTIVATIONS)
     return activation if isinstance(activation, Activation) else ACTIVATIONS[activation]
 
@@ -106,4 +118,5 @@ def _elman(phi: UncheckedActivation) -> UncheckedCell:
             (phi.derivative_from_output(after[0]) * d_after[0],)
         ),
         adjoint_reads_blocks=False,
+        params=RNNParams,
     )

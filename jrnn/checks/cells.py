@@ -18,19 +18,24 @@ WRITE = "Write it with jnp; it gets and returns arrays [B, H]."
 
 def cell(cell: "UncheckedCell") -> None:
     _blocks(cell)
+    _classes(cell)
     try:
         hash(cell)
     except TypeError as error:
-        refuse("step, adjoint, output", "hashable functions", str(error), "Use plain functions.")
+        expected = "hashable functions, and tuples of names"
+        refuse("step, adjoint, gates, output, ...", expected, str(error), "Use plain functions.")
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         for dtype in (jnp.float32, jnp.float64):
-            arguments = _arguments(cell, dtype)
+            blocks, *rest = _arguments(cell, dtype)
+            arguments = (_gates(cell, blocks, dtype), *rest)
             after = _keeps_shapes(cell, arguments, dtype)
+        if cell.gates is not None:
+            _is_elementwise("gates", cell.gates, (blocks,))
         _is_elementwise("step", cell.step, arguments)
         if (output := cell.output) is not None:
             _is_elementwise("output", lambda before: (output(before),), (after,))
         if cell.adjoint is not None:
-            _has_its_adjoint(cell, cell.adjoint, arguments, after)
+            _has_its_adjoint(cell, cell.adjoint, (blocks, *rest), arguments, after)
 
 
 def _blocks(cell: "UncheckedCell") -> None:
@@ -45,12 +50,31 @@ def _blocks(cell: "UncheckedCell") -> None:
         refuse("adjoint_reads_blocks", "True without an adjoint", "False", repair)
     if cell.states < 1:
         refuse("states", "at least 1", cell.states, "The first is the output, unless output says.")
+    if cell.biases is not None and sum(n for _, n in cell.biases) != len(fed):
+        expected = f"the parts of a bias of {len(fed)} blocks"
+        refuse("biases", expected, cell.biases, "None is one part, b_h.")
+
+
+def _classes(cell: "UncheckedCell") -> None:
+    biases = ("b_h",) if cell.biases is None else tuple(name for name, _ in cell.biases)
+    needed = ("w_ih", "w_hh", *biases, *cell.unit)
+    fields = getattr(cell.params, "_fields", ())
+    if not set(needed) <= set(fields):
+        expected = f"a NamedTuple class with the fields {', '.join(needed)}"
+        came = f"one with {', '.join(fields)}" if fields else repr(cell.params)
+        repair = "By its class jrnn tells the parameters of your cell from others."
+        refuse("params", expected, came, repair)
+    fields = getattr(cell.state, "_fields", ())
+    if cell.state is not None and len(fields) != cell.states:
+        expected = f"None, or a NamedTuple class of {cell.states} fields"
+        came = f"one of {len(fields)}" if fields else repr(cell.state)
+        refuse("state", expected, came, "It has one field for each state.")
 
 
 def _arguments(cell: "UncheckedCell", dtype: Any) -> tuple[Any, ...]:
     """Random blocks, states, unit parameters in (0, 1) and data in (0, 1)."""
     rng = np.random.default_rng(0)
-    G = 1 + max(*cell.x_blocks, *cell.h_blocks)
+    G = 1 + max((*cell.x_blocks, *cell.h_blocks))
     blocks, before = (
         tuple(jnp.asarray(rng.normal(size=SHAPE), dtype) for _ in range(n))
         for n in (G, cell.states)
@@ -60,6 +84,15 @@ def _arguments(cell: "UncheckedCell", dtype: Any) -> tuple[Any, ...]:
         for names in (cell.unit, cell.data)
     )
     return blocks, before, unit, data
+
+
+def _gates(cell: "UncheckedCell", blocks: Any, dtype: Any) -> Any:
+    if cell.gates is None:
+        return blocks
+    expected = f"a tuple of arrays [B, H] of the dtype of the blocks, {jnp.dtype(dtype)}"
+    found = _call("gates", cell.gates, (blocks,), expected)
+    _like("gates", found, len(found) if isinstance(found, tuple) else 1, dtype, expected)
+    return found
 
 
 def _keeps_shapes(cell: "UncheckedCell", arguments: tuple[Any, ...], dtype: Any) -> Any:
@@ -103,12 +136,19 @@ def _is_elementwise(argument: str, function: Callable[..., Any], arguments: Any)
 
 
 def _has_its_adjoint(
-    cell: "UncheckedCell", adjoint: Callable[..., Any], arguments: tuple[Any, ...], after: Any
+    cell: "UncheckedCell",
+    adjoint: Callable[..., Any],
+    from_blocks: tuple[Any, ...],
+    from_gates: tuple[Any, ...],
+    after: Any,
 ) -> None:
+    def step(blocks: Any, *rest: Any) -> Any:
+        return cell.step(blocks if cell.gates is None else cell.gates(blocks), *rest)
+
     names = ("blocks", "before", "unit", "data")
     d_after = jax.tree.map(lambda x: jnp.cos(3 * x), after)
-    right = dict(zip(names, jax.vjp(cell.step, *arguments)[1](d_after), strict=True))
-    given = arguments if cell.adjoint_reads_blocks else _unread(arguments)
+    right = dict(zip(names, jax.vjp(step, *from_blocks)[1](d_after), strict=True))
+    given = from_gates if cell.adjoint_reads_blocks else _unread(from_gates)
     expected = "the cotangents of blocks, before, unit and data that jax.vjp of step finds"
     found = _call("adjoint", adjoint, (d_after, *given, after), expected)
     for name in names:
@@ -126,6 +166,6 @@ def _has_its_adjoint(
 
 
 def _unread(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """No blocks, and states that spoil what reads them."""
+    """No gates, and states that spoil what reads them."""
     _, before, unit, data = arguments
     return (), jax.tree.map(lambda s: jnp.full_like(s, jnp.nan), before), unit, data

@@ -81,7 +81,7 @@ def backward(
     steps, _, constants = inputs
     given, last = step.backward_steps(spec, residuals, cotangents.hs), cotangents.last
     entering = step.states_entering(spec, inputs, given.after, 0, len(residuals.hs))
-    blocks = step.recomputed_blocks(spec, weights, constants, steps, entering)
+    gates = step.recomputed_gates(spec, weights, constants, steps, entering)
     constant = step.rounded(spec, weights.w_hh.T), constants, last
 
     def one_step(carry: BackwardCarry, at: Any) -> tuple[BackwardCarry, Any]:
@@ -89,7 +89,7 @@ def backward(
         return carry, (step.rounded(spec, jnp.concatenate(deltas, -1)), d_data)
 
     with jax.named_scope("rnn_backward"):
-        carry, each = step.first_carry(constants, last), (given, blocks, entering)
+        carry, each = step.first_carry(constants, last), (given, gates, entering)
         carry, (deltas, d_data) = scan(one_step, carry, each, reverse=True)
         carry = step.at_the_start(spec, steps, carry, last)
     with jax.named_scope("rnn_weight_gradients"):

@@ -111,7 +111,7 @@ def blocks_of(x: jax.Array, H: int) -> Arrays:
 
 def number_of_blocks(cell: UncheckedCell) -> int:
     """G."""
-    return 1 + max(*cell.x_blocks, *cell.h_blocks)
+    return 1 + max((*cell.x_blocks, *cell.h_blocks))
 
 
 def pre_activation(cell: UncheckedCell, b: jax.Array | None, x: Arrays, h: Arrays) -> Arrays:
@@ -132,6 +132,11 @@ def pre_activation(cell: UncheckedCell, b: jax.Array | None, x: Arrays, h: Array
     return tuple(blocks)
 
 
+def gates_of(cell: UncheckedCell, blocks: Arrays) -> Arrays:
+    """The arrays that the step reads of its blocks."""
+    return blocks if cell.gates is None else cell.gates(blocks)
+
+
 @partial(jax.jit, static_argnums=0, inline=True)  # the steps of a block are traced once
 def step_forward(
     spec: Spec, weights: Weights, constants: Constants, at: Steps, states: Arrays
@@ -142,7 +147,8 @@ def step_forward(
     before = spec.masking.enter(constants.reset_state, at.reset, states)
     h = matmul(spec, operand(spec, constants, before), weights.w_hh)
     blocks = pre_activation(spec.cell, weights.b, at.xs, blocks_of(h, before[0].shape[-1]))
-    after = spec.cell.step(blocks, before, constants.unit, _data_inside(spec, constants, at))
+    gates = gates_of(spec.cell, blocks)
+    after = spec.cell.step(gates, before, constants.unit, _data_inside(spec, constants, at))
     chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
     return spec.masking.hold(at.valid, after, states)
 
@@ -190,16 +196,20 @@ def states_entering(spec: Spec, inputs: Inputs, kept: Arrays, start: Any, K: int
     return spec.masking.enter(h_r, rows(reset, start, K), states)
 
 
-def recomputed_blocks(
+def recomputed_gates(
     spec: Spec, weights: Weights, constants: Constants, at: Steps, entering: Arrays
 ) -> Arrays:
-    """a_t of K steps (23), [K, B, H] each; by one matmul, since every e_{t-1} is known."""
+    """The gates of K steps, [K, B, H] each; by one matmul (23), since every e_{t-1} is known.
+
+    Without an adjoint they are the blocks, of which `jax.vjp` needs the derivative.
+    """
     if not spec.cell.adjoint_reads_blocks:
         return ()
     H = entering[0].shape[-1]
     x = project_inputs(spec, weights.w_ih, inputs_inside(spec, at))
     h = matmul(spec, operand(spec, constants, entering), weights.w_hh)
-    return pre_activation(spec.cell, weights.b, blocks_of(x, H), blocks_of(h, H))
+    blocks = pre_activation(spec.cell, weights.b, blocks_of(x, H), blocks_of(h, H))
+    return blocks if spec.cell.adjoint is None else gates_of(spec.cell, blocks)
 
 
 # --- backward -------------------------------------------------------------------------------------
@@ -213,7 +223,7 @@ def step_back(
     d_last: Arrays,
     carry: BackwardCarry,
     given: BackwardSteps,
-    blocks: Arrays,
+    gates: Arrays,
     before: Arrays,
 ) -> tuple[BackwardCarry, Arrays, Named]:
     """d_t, the blocks of delta_t, and the cotangents of the data of the step."""
@@ -224,7 +234,7 @@ def step_back(
     d_after = _add_output_cotangent(cell, c_t, after, dhs.astype(dtype))
     d_after = tuple(spec.masking.inside(at.valid, d) for d in d_after)
     data = _data_inside(spec, constants, at)
-    found = _pull_back(cell, d_after, blocks, before, constants.unit, data, after)
+    found = _pull_back(cell, d_after, gates, before, constants.unit, data, after)
     _assert_cotangents(cell, found, before[0])
     deltas = found.blocks
     if spec.clip_delta is not None:
@@ -245,7 +255,7 @@ def step_back(
 def _pull_back(
     cell: UncheckedCell,
     d_after: Arrays,
-    blocks: Arrays,
+    gates: Arrays,
     before: Arrays,
     unit: Named,
     data: Named,
@@ -253,13 +263,13 @@ def _pull_back(
 ) -> StepCotangents:
     """The adjoint of the step; that of `jax.vjp` if the cell has none."""
     if cell.adjoint is not None:
-        return cell.adjoint(d_after, blocks, before, unit, data, after)
+        return cell.adjoint(d_after, gates, before, unit, data, after)
     floats, others = split_floats(data)
 
     def step(blocks: Arrays, before: Arrays, unit: Named, floats: Named) -> Arrays:
-        return cell.step(blocks, before, unit, floats | others)
+        return cell.step(gates_of(cell, blocks), before, unit, floats | others)
 
-    _, vjp = jax.vjp(step, blocks, before, unit, floats)
+    _, vjp = jax.vjp(step, gates, before, unit, floats)
     return StepCotangents(*vjp(d_after))
 
 

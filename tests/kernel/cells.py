@@ -7,10 +7,20 @@ zoneout   data, for each step or each sequence, bool or with a gradient
 lstm      two states, four blocks
 """
 
+from functools import partial
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from jrnn.cells import Cell, StepCotangents
+
+
+class Params(NamedTuple):
+    w_ih: Any
+    w_hh: Any
+    b_h: Any
+    alpha: Any = None
 
 
 def _leaky(blocks, before, unit, data):
@@ -75,6 +85,7 @@ def _lstm_adjoint(d_after, blocks, before, unit, data, after):
     return StepCotangents(deltas, (None, q * f))
 
 
+Cell = partial(Cell, params=Params)
 CELLS = {
     "leaky": Cell("leaky", _leaky, _leaky_adjoint, unit=("alpha",)),
     "rate": Cell("rate", _rate, _rate_adjoint, unit=("alpha",), output=_rate_output),

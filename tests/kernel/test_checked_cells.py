@@ -1,9 +1,14 @@
 """A cell of the user's own is checked when it is made: each wrong function is refused by name."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import pytest
+from cells import Params
 
 from jrnn.cells import Cell, StepCotangents
+
+Cell = partial(Cell, params=Params)
 
 
 def tanh(blocks, before, unit, data):
@@ -127,7 +132,7 @@ WRONG = {
     "no state": ({"step": tanh, "states": 0}, "states: expected at least 1; got 0."),
     "what is not hashable": (
         {"step": tanh, "unit": ["alpha"]},
-        "step, adjoint, output: expected hashable functions",
+        "step, adjoint, gates, output, ...: expected hashable functions",
     ),
 }
 

@@ -104,12 +104,12 @@ class XLA:
         def chunk(t: Any, K: int, state: Backward) -> Backward:
             at = rows(steps, t, K)
             entering = step.states_entering(spec, inputs, given.after, t, K)
-            blocks = step.recomputed_blocks(spec, weights, constants, at, entering)
+            gates = step.recomputed_gates(spec, weights, constants, at, entering)
 
             def some_steps(k: Any, u: int, state: Any) -> Any:
                 """(9) from step t + k + u - 1 to step t + k."""
                 carry, deltas, ddata = state
-                read = self._read((rows(given, t + k, u), *rows((blocks, entering), k, u)))
+                read = self._read((rows(given, t + k, u), *rows((gates, entering), k, u)))
                 columns: list[jax.Array] = []
                 d_data: list[Any] = []
                 for j in reversed(range(u)):
