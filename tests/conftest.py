@@ -16,16 +16,20 @@ import pytest
 from programs import TEXT
 
 
+def quick_compilation():
+    """The environment of a process that compiles quickly."""
+    # One module of LLVM for each program, not many: 0.84 of the processor time.
+    flags = [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_parallel_codegen_split_count=1"]
+    if jax.__version_info__ < (0, 11):  # 0.45 of the time; newer ones know no such flag
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    return {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "XLA_FLAGS": " ".join(flags)}
+
+
 def pytest_configure(config):
     """Before anything is compiled, here and in the processes that tests start."""
     if "not optimized" in config.option.markexpr:
         jax.config.update("jax_disable_most_optimizations", True)
-        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # read by the children's JAX
-        # One module of LLVM for each program, not many: 0.84 of the processor time.
-        flags = [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_parallel_codegen_split_count=1"]
-        if jax.__version_info__ < (0, 11):  # 0.45 of the time; newer ones know no such flag
-            flags.append("--xla_cpu_use_fusion_emitters=false")
-        os.environ["XLA_FLAGS"] = " ".join(flags)
+        os.environ.update(quick_compilation())
     gc.set_threshold(50_000)  # tracing makes many objects and few cycles: 0.91 of the time
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -42,6 +46,15 @@ def text_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "table.txt"
     path.write_text(TEXT)
     return path
+
+
+@pytest.fixture(scope="module")
+def quick_children():
+    """Processes that slow tests start, whose claim is not what XLA makes of a program."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in quick_compilation().items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ def test_what_was_measured_on_is_printed_and_written(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_children")
 def test_kernel(tmp_path):
     result, text = run("kernel", tmp_path, "--rounds", "1", "--rows", "1")
     records = result["records"]
@@ -104,6 +105,7 @@ def test_kernel(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_children")
 def test_a_mesh_that_does_not_divide_the_batch_is_said(tmp_path, capfd):
     options = ["--rounds", "1", "--rows", "2", "--routes", "native", "mesh", "--dtypes", "float32"]
     command = [sys.executable, "-m", "benchmarks.kernel", "--toy", "--out", tmp_path, *options]
@@ -112,6 +114,7 @@ def test_a_mesh_that_does_not_divide_the_batch_is_said(tmp_path, capfd):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_children")
 def test_train_step(tmp_path):
     result, text = run("train_step", tmp_path, "--rounds", "5")
     scans = ["naive", "hoisted", "hoisted x4"]
@@ -124,6 +127,7 @@ def test_train_step(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_children")
 def test_scaling(tmp_path):
     result, text = run("scaling", tmp_path, "--rounds", "1")
     records = result["records"]

@@ -26,7 +26,7 @@ NOT_WRITTEN = "a checkpoint was not written to "
 
 
 @pytest.fixture(scope="module")
-def sizes(text_file, tmp_path_factory):
+def sizes(quick_children, text_file, tmp_path_factory):
     """What the files of a run need of a disk."""
     out = tmp_path_factory.mktemp("measured")
     command = [sys.executable, "examples/char_lm.py", *OPTIONS, f"--steps={STEPS}"]
@@ -96,7 +96,7 @@ def test_a_run_that_is_interrupted_says_what_is_not_saved(sizes, text_file, tmp_
     assert "out/unfinished/model.safetensors" in left
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_children")]
 
 
 def main(size, directory, *options):

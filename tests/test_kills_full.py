@@ -19,6 +19,7 @@ from programs import finish, start, start_two
 
 from jrnn.model_file import load_model
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_children")]
 KILLS = int(os.environ.get("JRNN_KILLS", "4"))
 SEED = int(os.environ.get("JRNN_SEED", str(time.time_ns() % 10**6)))
 # Checkpoints so often that a good part of the time is spent in writing them.
@@ -33,7 +34,7 @@ DEFAULT_HEARTBEAT_SECONDS = 100
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(text_file, tmp_path_factory):
+def uninterrupted(quick_children, text_file, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
     ((status, _, error),) = finish(start("--text", text_file, "--out", out, *OPTIONS))
     assert status == 0, error
@@ -87,7 +88,6 @@ def stop_within_a_write(process, out):
 # --- tests ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_if_it_had_not_been(
     text_file, uninterrupted, tmp_path, capfd
 ):
@@ -124,7 +124,6 @@ def assert_resumed(command):
     assert "resumed     checkpoint" in ended[0][1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_one_of_two_processes_is_killed_and_the_other_ends(killed, text_file, tmp_path):
     command = ("--text", text_file, "--out", tmp_path, *OF_TWO)
@@ -139,7 +138,6 @@ def test_one_of_two_processes_is_killed_and_the_other_ends(killed, text_file, tm
     assert_resumed(command)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)]
 )
