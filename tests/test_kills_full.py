@@ -1,10 +1,11 @@
 """A run that is killed loses nothing: SIGKILL at random moments, alone and of two processes.
 
-    python -m pytest -m slow -n 0 tests/test_kills_full.py              # four kills
-    JRNN_KILLS=20 python -m pytest -m slow -n 0 tests/test_kills_full.py
+    python -m pytest -m slow tests/test_kills_full.py              # four kills
+    JRNN_KILLS=20 python -m pytest -m slow tests/test_kills_full.py
 
 A moment is a step that has been saved, and half of the time a write that has begun: seconds would
-mean another thing on every machine. JRNN_SEED repeats those of an earlier run, which prints it.
+mean another thing on every machine. JRNN_SEED repeats those of an earlier run, which has printed
+it; pytest shows that of a run that fails.
 """
 
 import os
@@ -89,10 +90,11 @@ def stop_within_a_write(process, out):
 
 
 def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_if_it_had_not_been(
-    text_file, uninterrupted, tmp_path, capfd
+    text_file, uninterrupted, tmp_path
 ):
     chance, in_writes = random.Random(SEED), 0
     moments = sorted(chance.choices(range(STEPS - 300), k=KILLS))  # steps: the run goes on after
+    print(f"seed {SEED}: kills after the steps {moments}")  # which pytest shows of a failure
     for number, moment in enumerate(moments):
         process = start("--text", text_file, "--out", tmp_path, *OPTIONS)
         await_checkpoint(process, tmp_path, moment)
@@ -102,8 +104,6 @@ def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_if_it_had_not_been(
         assert process.finish()[0] == -signal.SIGKILL  # it had not ended
         in_writes += writing(tmp_path)
     ((status, _, error),) = finish(start("--text", text_file, "--out", tmp_path, *OPTIONS))
-    with capfd.disabled():
-        print(f"\nseed {SEED}: kills after the steps {moments}, {in_writes} within a write")
     assert status == 0, error
     assert "refused" not in error
     assert_same_end(tmp_path, uninterrupted)
