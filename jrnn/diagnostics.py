@@ -34,7 +34,7 @@ from jax import lax
 from jrnn import checks
 from jrnn._rnn import rnn
 from jrnn.arrays import ArrayLike, InputsAre
-from jrnn.cells.elman import Activation, ActivationName, derivative
+from jrnn.cells.elman import Activation, ActivationName, derivative, elman
 from jrnn.derivation.forward import Trajectory, trajectory
 from jrnn.types import ReadoutParams, RNNParams
 
@@ -197,7 +197,7 @@ def lyapunov_exponents(
         ValueError: as `jrnn.rnn`; a batch; n outside 1..H; warmup outside 0..T-1.
     """
     checks.one_sequence(xs)
-    checks.rnn_arguments(rnn_params, xs, h0)
+    checks.network_arguments(elman("tanh"), rnn_params, xs, h0)
     derivative(activation)
     H, T = rnn_params.w_hh.shape[0], xs.shape[0]
     _integer("n", n, 1, H, f"A state of size H = {H} has {H} exponents.")
@@ -283,8 +283,9 @@ def _loss_arguments(
 ) -> Any:
     """Check the arguments of a loss; return xs as ids or features."""
     batch = checks.of_a_batch(labels, weights)
-    checks.input_weights(rnn_params)
-    xs = checks.rnn_arguments(rnn_params, xs, h0, reading=inputs, of_a_batch=batch)
+    checks.network_of_inputs(elman("tanh"), rnn_params)
+    elman_arguments = elman("tanh"), rnn_params, xs, h0
+    xs = checks.network_arguments(*elman_arguments, reading=inputs, of_a_batch=batch)
     checks.objective_arguments(rnn_params, readout_params, xs, labels, weights)
     return xs
 

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 
 from jrnn import checks
+from jrnn.cells.elman import elman
 from jrnn.types import RNNParams
 
 MOST_BYTES = 4e9
 
 
 def states(argument: str, hs: Any, params: RNNParams) -> None:
-    checks.rnn_params(params)
+    checks.network(elman("tanh"), params)
     repair = "These are the states of one sequence, as jrnn.rnn returns them."
     checks.shape(argument, hs, (None, params.w_hh.shape[0]), "[T, H]", repair)
 

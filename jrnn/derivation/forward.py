@@ -8,15 +8,15 @@ In the sources, (1) and (2) are z_t, h_t (Wolf, 2016), z_t, s_t (Brown, 2017), a
 2026, "Chain Rule and Backpropagation"); (7) is p_t - labels_t, y^_t - y_t (Brown's (11)), Z - 1_m.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jrnn import checks
-from jrnn._rnn import elman_spec, unroll_elman
+from jrnn._unroll import run_network, spec_of
 from jrnn.arrays import ArrayLike, InputsAre, are_ids, reading
-from jrnn.cells.elman import Activation, ActivationName, derivative
+from jrnn.cells.elman import Activation, ActivationName, derivative, elman
 from jrnn.kernel.reference import unroll_by_scan
 from jrnn.loss.softmax import readout, softmax_cross_entropy
 from jrnn.types import ReadoutParams, RNNParams
@@ -60,11 +60,11 @@ def rnn_scan(
     Raises:
         ValueError: as `jrnn.rnn`.
     """
-    data = (h0, lengths, resets, reset_state, recurrent_mask, mask)
-    xs = checks.rnn_arguments(params, xs, *data, reading=inputs)
+    cell, data = elman(activation), (h0, lengths, resets, reset_state, recurrent_mask, mask)
+    xs = checks.network_arguments(cell, params, xs, *data, reading=inputs)
     checks.flag("reverse", reverse)
-    spec = elman_spec(params, activation)
-    return unroll_elman(spec, params, xs, *data, reverse=bool(reverse), run=unroll_by_scan)
+    spec = spec_of(cell, params)
+    return run_network(spec, params, xs, *data, reverse=bool(reverse), run=unroll_by_scan)
 
 
 class Gradients(NamedTuple):
@@ -118,8 +118,10 @@ def trajectory(
         ValueError: as `jrnn.rnn` and `jrnn.softmax_cross_entropy`.
     """
     batch = checks.of_a_batch(labels, weights)
-    checks.input_weights(rnn_params)
-    xs = checks.rnn_arguments(rnn_params, xs, h0, reading=inputs, of_a_batch=batch)
+    cell = elman(activation)
+    checks.network_of_inputs(cell, rnn_params)
+    read: dict[str, Any] = {"reading": inputs, "of_a_batch": batch}
+    xs = checks.network_arguments(cell, rnn_params, xs, h0, **read)
     _, hs = rnn_scan(rnn_params, xs, h0, activation=activation, inputs=reading(xs))
     first = jnp.zeros_like(hs[0]) if h0 is None else jnp.broadcast_to(h0, hs[0].shape)
     logits = readout(readout_params, hs)
