@@ -5,13 +5,13 @@ arguments and the kernel's.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import LAW_RTOL, B, H, I, O, T, assert_close, parameters
+from cells_of_users import GATED, GatedParams
 
 import jrnn
 from jrnn import kernel
@@ -27,31 +27,6 @@ def normal(*shape):
     return RNG.normal(size=shape)
 
 
-class GatedParams(NamedTuple):
-    w_ih: Any
-    w_hh: Any
-    b_h: Any
-    tau: Any
-
-
-def _gates(blocks):
-    return jax.nn.sigmoid(blocks[0]), jnp.tanh(blocks[1])
-
-
-def _step(gates, before, unit, data):
-    z, n = gates
-    return (n + z * unit["tau"] * (before[0] - n),)
-
-
-GATED = jrnn.Cell(
-    "gated",
-    _step,
-    gates=_gates,
-    x_blocks=(0, 1),
-    h_blocks=(1, 0),
-    unit=("tau",),
-    params=GatedParams,
-)
 XS, LABELS = normal(T, B, I), RNG.integers(0, O, (T, B))
 PARAMS = {
     "rnn": parameters(jrnn.init_rnn, I, H),
