@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cases import LAW_RTOL, B, H, I, O, T, assert_close, parameters
 from cells_of_users import GATED, GatedParams
+from jax.sharding import PartitionSpec as P
 
 import jrnn
 from jrnn import kernel
@@ -143,6 +144,28 @@ def test_every_option_reaches_the_kernel(name):
         return with_lengths, with_mask, vjp(with_lengths)
 
     assert_close(*(jax.jit(partial(all_of, run))() for run in (by_users, by_the_kernel)), 0.0)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "leaky", "gated"])
+def test_two_devices_are_one(name):
+    """Lengths, resets and states are split; the gradient of shared parameters is summed."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    B = 4
+    params, xs, resets = PARAMS[name], normal(T, B, I), RNG.random((T, B)) < 0.3
+    lengths, state = np.array([T, 0, 4, 5]), normal(B, H)
+    state = jrnn.LSTMState(state, normal(B, H)) if name == "lstm" else state
+
+    def cost(params, xs, state, lengths, resets):
+        _, hs = RUNS[name](params, xs, state, lengths, resets, state)
+        return (hs**2).sum()
+
+    def local(*args):
+        return jax.lax.psum(cost(*args), "data")
+
+    axes = (P(), P(None, "data"), P("data"), P("data"), P(None, "data"))
+    on_two = jax.grad(jax.shard_map(local, mesh=mesh, in_specs=axes, out_specs=P()), (0, 1, 2))
+    given = (params, xs, state, lengths, resets)
+    assert_close(jax.jit(on_two)(*given), jax.jit(jax.grad(cost, (0, 1, 2)))(*given), LAW_RTOL)
 
 
 # --- the parameters -------------------------------------------------------------------------------
