@@ -38,8 +38,9 @@ from char_signals import StopFlag
 from command import not_negative, on_devices, positive, positive_float, require_memory
 
 import jrnn
+from jrnn.cells.kinds import cell_of
 from jrnn.checkpoint import Checkpoints
-from jrnn.checks import readout_arguments, refuse, rnn_params, sampling_options
+from jrnn.checks import network, readout_arguments, refuse, sampling_options
 from jrnn.files import check_utf8
 from jrnn.model_file import load_model
 from jrnn.parallel import check_agreement, use_cpu_cores
@@ -163,7 +164,7 @@ def as_model(name: str, params: Any) -> Model:
     if found != expected:
         refuse(name, f"a character model, {expected}", found, "Train the model again.")
     model = Model(**params)
-    rnn_params(model.rnn)
+    network(cell_of(model.rnn), model.rnn)
     readout_arguments(model.readout, model.rnn.w_hh)
     return model
 

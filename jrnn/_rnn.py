@@ -1,18 +1,12 @@
-"""The Elman network as its users see it: parameters, one step, a sequence.
+"""The Elman network as its users see it: parameters, one step, a sequence."""
 
-Each function documents, checks and makes one call into the kernel. Each holds its own `jax.jit`, so
-that a second call outside a jitted function compiles nothing.
-"""
-
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, orthogonal
 
-from jrnn import checks, kernel
-from jrnn.arrays import ArrayLike, Initializer, InputsAre, draw, matmul_precision
+from jrnn._unroll import init_cell, run_checked, step_checked
+from jrnn.arrays import ArrayLike, Initializer, InputsAre
 from jrnn.cells.elman import Activation, ActivationName, elman
 from jrnn.types import RNNParams
 
@@ -50,19 +44,8 @@ def init_rnn(
     Raises:
         ValueError: a size below 1, or a dtype that is not floating.
     """
-    if input_size is not None:
-        checks.sizes(input_size=input_size)
-    checks.sizes(hidden_size=hidden_size)
-    dtype = checks.floating_dtype(dtype)
-    key_ih, key_hh = jax.random.split(key)
-    w_ih: Any = None
-    if input_size is not None:
-        w_ih = draw(w_ih_init, key_ih, (input_size, hidden_size), dtype)
-    return RNNParams(
-        w_ih=w_ih,
-        w_hh=draw(w_hh_init, key_hh, (hidden_size, hidden_size), dtype),
-        b_h=jnp.zeros((hidden_size,), dtype) if bias else None,
-    )
+    options = {"bias": bias, "w_ih_init": w_ih_init, "w_hh_init": w_hh_init, "dtype": dtype}
+    return init_cell(elman("tanh"), key, input_size, hidden_size, **options)
 
 
 def rnn_cell(
@@ -90,8 +73,7 @@ def rnn_cell(
     Raises:
         ValueError: as `rnn`.
     """
-    x_t = checks.cell_arguments(params, h_tm1, x_t, inputs)
-    return _rnn_cell(params, h_tm1, x_t, spec=elman_spec(params, activation))
+    return step_checked(elman(activation), params, h_tm1, x_t, named="h_tm1", inputs=inputs)
 
 
 def rnn(
@@ -180,88 +162,7 @@ def rnn(
             floating or not narrower than the parameters. Ids outside the range that only the
             compiled program sees give NaN; lengths, the nearest one. `mask` and `lengths` together.
     """
-    data = (h0, lengths, resets, reset_state, recurrent_mask, mask)
-    xs = checks.rnn_arguments(params, xs, *data, reading=inputs)
-    checks.known_steps(xs)
-    checks.flag("reverse", reverse)
-    spec = elman_spec(params, activation, compute_dtype, clip_delta, remat)
-    return _rnn(params, xs, *data, spec=spec, reverse=bool(reverse))
-
-
-def elman_spec(
-    params: RNNParams,
-    activation: ActivationName | Activation = "tanh",
-    compute_dtype: Any = None,
-    clip_delta: float | None = None,
-    remat: bool = False,
-) -> kernel.Spec:
-    """The static part of a call, from its options.
-
-    Args:
-        params: of which the dtype is read.
-        activation: as in `rnn`.
-        compute_dtype: as in `rnn`.
-        clip_delta: as in `rnn`.
-        remat: as in `rnn`.
-
-    Returns:
-        The `kernel.Spec`.
-
-    Raises:
-        ValueError: an option that `rnn` refuses.
-    """
-    checks.flag("remat", remat)
-    return kernel.Spec(
-        elman(activation),
-        matmul_precision(),
-        checks.compute_dtype(compute_dtype, params),
-        checks.positive_or_none("clip_delta", clip_delta),
-        kernel.Remat() if remat else None,
-    )
-
-
-def unroll_elman(
-    spec: kernel.Spec,
-    params: RNNParams,
-    xs: ArrayLike,
-    h0: ArrayLike | None = None,
-    lengths: ArrayLike | int | None = None,
-    resets: ArrayLike | None = None,
-    reset_state: ArrayLike | None = None,
-    recurrent_mask: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-    **options: Any,
-) -> tuple[jax.Array, jax.Array]:
-    """`kernel.unroll` of a cell with one state and no parameters but the weights.
-
-    Args:
-        spec: the static part of the call.
-        params: as in `rnn`, and so the rest, which has passed the checks.
-        xs: the inputs.
-        h0: the first state.
-        lengths: steps of each sequence.
-        resets: where segments begin.
-        reset_state: the state that resets go back to.
-        recurrent_mask: m of (23).
-        mask: the steps that count.
-        options: of `kernel.unroll`.
-
-    Returns:
-        `(h_last, hs)`.
-    """
-    data = ((h0,), lengths, resets, (reset_state,), recurrent_mask, mask)
-    (h_last,), hs = kernel.unroll(spec, kernel.Weights(*params), xs, *data, **options)
-    return h_last, hs
-
-
-_rnn = jax.jit(
-    lambda *arrays, spec, reverse: unroll_elman(spec, *arrays, reverse=reverse),
-    static_argnames=("spec", "reverse"),
-)
-
-
-@partial(jax.jit, static_argnames="spec")
-def _rnn_cell(
-    params: RNNParams, h_tm1: jax.Array, x_t: jax.Array, *, spec: kernel.Spec
-) -> jax.Array:
-    return kernel.one_step(spec, kernel.Weights(*params), x_t, (h_tm1,))[0]
+    arrays = (h0, lengths, resets, reset_state, recurrent_mask, mask)
+    options = {"clip_delta": clip_delta, "compute_dtype": compute_dtype, "remat": remat}
+    options |= {"reverse": reverse, "inputs": inputs}
+    return run_checked(elman(activation), params, xs, *arrays, named="h0", **options)

@@ -1,7 +1,7 @@
-"""Layers of Elman networks, read in one direction or in both.
+"""Layers of networks of any kind, read in one direction or in both.
 
-A layer reads x_t; its output y_t, after dropout, is the x_t of the layer above. Its states are
-those of (1) and (2), forwards h_t and backwards g_t:
+A layer reads x_t; its output y_t, after dropout, is the x_t of the layer above. Its networks have
+the outputs h_t, forwards, and g_t, backwards:
 
     u_t = [h_t, g_t]             or h_t alone                                      (18)
     n_t = scale * (u_t - mean(u_t)) / sqrt(var(u_t) + 1e-5) + offset     or u_t    (19)
@@ -18,23 +18,39 @@ dropout. JAX differentiates (18)-(21).
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import checks, kernel
-from jrnn._rnn import elman_spec, init_rnn, unroll_elman
+from jrnn._gru import init_gru
+from jrnn._leaky import init_leaky
+from jrnn._lstm import init_lstm
+from jrnn._rnn import init_rnn
+from jrnn._unroll import init_cell, run_network, spec_of
 from jrnn.arrays import ArrayLike, Initializer, InputsAre, add_bias, at_least_float32
+from jrnn.cells import UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
+from jrnn.cells.kinds import cell_of
 from jrnn.lengths import counted_steps
 from jrnn.types import LayerNormParams, LayerParams, StackParams
 
 EPSILON = 1e-5  # of (19)
 
-LayerStates = Sequence[ArrayLike | None]  # one per layer, each None, [D*H] or [B, D*H]
-Run = Callable[..., tuple[jax.Array, jax.Array]]  # a network in one direction, as `rnn`
+LayerStates = Sequence[Any]  # one for each layer, see `stack`
+# A network in one direction: (parameters, xs, state, lengths, resets, reset_state, recurrent_mask,
+# mask, reverse=...) -> (state, hs)
+Run = Callable[..., tuple[Any, jax.Array]]
+INITIALISERS: dict[str, Callable[..., Any]] = {
+    "rnn": init_rnn,
+    "lstm": init_lstm,
+    "gru": init_gru,
+    "leaky": init_leaky,
+}
+OneActivation = ActivationName | Activation | None
+CellName = Literal["rnn", "lstm", "gru", "leaky"]
 
 
 def init_stack(
@@ -42,40 +58,50 @@ def init_stack(
     input_size: int,
     hidden_sizes: Sequence[int],
     *,
+    cell: CellName | UncheckedCell = "rnn",
     bidirectional: bool = False,
     layer_norm: bool = False,
     bias: bool = True,
     w_ih_init: Initializer = lecun_normal(),  # noqa: B008
     w_hh_init: Initializer = orthogonal(),  # noqa: B008
     dtype: Any = None,
+    **options: Any,
 ) -> StackParams:
-    """Draw the parameters of a stack of Elman networks.
+    """Draw the parameters of a stack of networks of one kind.
+
+    For layers of several kinds, put a `StackParams` together from `LayerParams` of your own.
 
     Args:
         key: a JAX random key.
         input_size: I, features of an input vector or number of token ids.
         hidden_sizes: H of each layer, from the inputs up; read in both directions, a layer of
             size H has outputs of size 2H.
+        cell: the kind of every layer: "rnn", "lstm", "gru", "leaky", or a `jrnn.Cell`.
         bidirectional: whether each layer has a second network, which reads backwards.
         layer_norm: whether the output of each layer is normalised, with a scale (ones) and an
             offset (zeros) for every feature.
-        bias: False leaves every `b_h` out (None in its place).
+        bias: False leaves every bias out (None in its place).
         w_ih_init: as in `init_rnn`.
         w_hh_init: as in `init_rnn`.
         dtype: a floating dtype; None is JAX's default float.
+        options: further options of `init_lstm` (`forget_bias`), `init_leaky` (`alpha`, ...) or
+            `init_cell`, for every layer.
 
     Returns:
         `StackParams`, whose `layers` are one `LayerParams(forward, backward, norm)` per size.
 
     Raises:
-        ValueError: no layer, a size below 1, an option that is not True or False, or a dtype that
-            is not floating.
+        ValueError: no layer, a size below 1, an option that is not True or False, a dtype that is
+            not floating, or an unknown cell.
     """
     checks.stack_sizes(input_size, hidden_sizes)
     checks.flag("bidirectional", bidirectional)
     checks.flag("layer_norm", layer_norm)
     dtype = checks.floating_dtype(dtype)
-    draw = partial(init_rnn, bias=bias, w_ih_init=w_ih_init, w_hh_init=w_hh_init, dtype=dtype)
+    checks.cell_name("cell", cell, INITIALISERS)
+    init = INITIALISERS[cell] if isinstance(cell, str) else partial(init_cell, cell)
+    options |= {"bias": bias, "w_ih_init": w_ih_init, "w_hh_init": w_hh_init, "dtype": dtype}
+    draw = partial(init, **options)
     layers = []
     for layer_key, H in zip(jax.random.split(key, len(hidden_sizes)), hidden_sizes, strict=True):
         key_forward, key_backward = jax.random.split(layer_key)
@@ -101,78 +127,145 @@ def stack(
     reset_state: LayerStates | None = None,
     key: jax.Array | None = None,
     mask: ArrayLike | None = None,
+    recurrent_mask: Sequence[ArrayLike | None] | None = None,
     *,
-    activation: ActivationName | Activation = "tanh",
+    activation: OneActivation | Sequence[OneActivation] = None,
+    cell: UncheckedCell | Sequence[UncheckedCell | None] | None = None,
     dropout: float = 0.0,
     residual: bool = False,
+    reverse: bool = False,
+    clip_delta: float | Sequence[float | None] | None = None,
     compute_dtype: Any = None,
-    remat: bool = False,
+    remat: bool | Sequence[bool] = False,
     inputs: InputsAre | None = None,
-) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Run a stack of Elman networks over a sequence, or over a batch of sequences.
+) -> tuple[tuple[Any, ...], jax.Array]:
+    """Run a stack of networks over a sequence, or over a batch of sequences.
 
     Each layer reads the outputs of the one below, by (18)-(21), and every gradient of its
-    recurrence is that of `rnn`. Lengths and resets hold in every layer and direction. A readout
-    gives one answer for each step, or one for each sequence:
+    recurrence is that of its network alone (`rnn`, `lstm`, `gru`, `leaky`, `unroll`). Layers may be
+    of different kinds. Lengths and resets hold in every layer and direction. A readout gives one
+    answer for each step, or one for each sequence:
 
         h_last, hs = jrnn.stack(params, xs, None, lengths)
         jrnn.readout(readout, hs)  # [T, B, O]
-        jrnn.readout(readout, h_last[-1])  # [B, O], of the last states
+        jrnn.readout(readout, h_last[-1])  # [B, O], of the last states; of an LSTM h_last[-1].h
         jrnn.readout(readout, jrnn.mean_over_time(hs, lengths))  # [B, O]
+
+    `activation`, `cell`, `clip_delta`, `compute_dtype` and `remat` are one value for all layers, or
+    a tuple of one for each.
 
     Args:
         params: of `init_stack`, of one floating dtype; any layer may lack a backward network or
             the norm.
         xs: `[T, I]` or `[T, B, I]` inputs in the dtype of the parameters, or `[T]` or `[T, B]`
             integers: token ids, as in `rnn`.
-        h0: the states before the first step: None (zeros), or for each layer None, `[D*H]`
-            (shared by the batch) or `[B, D*H]`, forwards and then backwards, as in `h_last`.
+        h0: the states before the first step: None (zeros), or for each layer None or its state. A
+            network of one state has `[D*H]` (shared by the batch) or `[B, D*H]`, forwards and then
+            backwards. An LSTM has an `LSTMState` as in `lstm`, and in a layer of two directions a
+            pair of them, either None or an `LSTMState`. As in `h_last`.
         lengths: `[B]` or `[]` integers, as in `rnn`.
         resets: `[T, B]` or `[T]` bool, as in `rnn`.
         reset_state: the states that a reset goes back to, in the form of `h0`.
         key: a JAX random key for dropout; None is evaluation, without dropout. Under `vmap`, map
             it too, or every sequence gets the same dropout.
         mask: `[T, B]` or `[T]` bool, the steps that count, as in `rnn`, in every layer.
-        activation: as in `rnn`, in every layer.
+        recurrent_mask: None, or for each layer None, `[D*H]` or `[B, D*H]`, as in `rnn`.
+        activation: as in `rnn`, of Elman and leaky layers; None: "tanh".
+        cell: the `jrnn.Cell` of layers with parameters of your own, static; None: that of the
+            package.
         dropout: p of (21), the share of the outputs of every layer but the last that the layer
             above does not see; every step draws its own.
         residual: whether every layer adds its input to its output, (20). The inputs of every layer
             must then be vectors as wide as its output, D*H.
+        reverse: as in `rnn`, in every layer; for layers without a backward network.
+        clip_delta: as in `rnn`.
         compute_dtype: as in `rnn`; (19) and (20) are computed in the dtype of the parameters.
         remat: as in `rnn`, in each layer. The inputs of every layer are kept, so this saves the
             states of the last layer, and of both directions of every layer.
         inputs: as in `rnn`; `[B, D*H]` states of a layer are an argument with an axis B.
 
     Returns:
-        `(h_last, hs)`: for each layer `[D*H]` or `[B, D*H]`, the states of (1) and (2) after the
-        last step, and of the backward network after x_0, before norm and residual connection, as
-        `h0` takes them; and `[T, D*H]` or `[T, B, D*H]`, y of the last layer. Dtypes as in `rnn`.
+        `(h_last, hs)`: the states of each layer after the last step, and of its backward network
+        after x_0, before norm and residual connection, in the form of `h0`; and `[T, D*H]` or
+        `[T, B, D*H]`, y of the last layer. Dtypes as in `rnn`.
 
     Raises:
         ValueError: what `rnn` refuses, of any layer; parameters, states or a residual connection
             that do not fit, or a dropout outside [0, 1).
     """
-    states = (h0, lengths, resets, reset_state)
-    xs = checks.stack_arguments(params, xs, *states, mask, reading=inputs)
+    cells, specs = specs_of(params, activation, cell, clip_delta, compute_dtype, remat)
+    arrays = (h0, lengths, resets, reset_state)
+    xs = checks.stack_arguments(cells, params, xs, *arrays, mask, recurrent_mask, reading=inputs)
     checks.known_steps(xs)
     checks.dropout_rate("dropout", dropout)
-    checks.residual(residual, params, xs)
-    spec = elman_spec(params.layers[0].forward, activation, compute_dtype, remat=remat)
+    checks.residual(residual, cells, params, xs)
+    checks.one_direction(reverse, params)
     key = key if dropout > 0 else None
-    options = {"spec": spec, "dropout": float(dropout), "residual": bool(residual)}
-    return _stack(params, xs, *states, key, mask, **options)
+    options = {"dropout": float(dropout), "residual": bool(residual), "reverse": bool(reverse)}
+    return _stack(params, xs, *arrays, key, mask, recurrent_mask, specs=specs, **options)
 
 
-@partial(jax.jit, static_argnames=("spec", "dropout", "residual"))
+def specs_of(
+    params: StackParams,
+    activation: Any = None,
+    cell: Any = None,
+    clip_delta: Any = None,
+    compute_dtype: Any = None,
+    remat: Any = False,
+) -> tuple[tuple[UncheckedCell, ...], tuple[kernel.Spec, ...]]:
+    """The cell and the static part of the call of each layer.
+
+    Args:
+        params: as in `stack`, like all the others.
+        activation: one or one for each layer.
+        cell: one or one for each layer.
+        clip_delta: one or one for each layer.
+        compute_dtype: one or one for each layer.
+        remat: one or one for each layer.
+
+    Returns:
+        A tuple of cells, and one of `kernel.Spec`s.
+
+    Raises:
+        ValueError: parameters that are no stack, an option that a layer refuses, or a tuple of
+            another length.
+    """
+    checks.stack_of_layers(params)
+    n = len(params.layers)
+    given = {
+        "activation": activation,
+        "cell": cell,
+        "compute_dtype": compute_dtype,
+        "clip_delta": clip_delta,
+        "remat": remat,
+    }
+    activations, cells, *rest = (checks.for_each_layer(k, x, n) for k, x in given.items())
+    found, specs = [], []
+    for i, layer in enumerate(params.layers):
+        with checks.within(f"layers[{i}].forward"):
+            found.append(cell_of(layer.forward, activations[i], cells[i]))
+            checks.network(found[i], layer.forward)
+        specs.append(spec_of(found[i], layer.forward, *(options[i] for options in rest)))
+    return tuple(found), tuple(specs)
+
+
+@partial(jax.jit, static_argnames=("specs", "dropout", "residual", "reverse"))
 def _stack(
-    params: StackParams, xs: jax.Array, *data: Any, spec: kernel.Spec, **options: Any
-) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    h_lasts, ys = layer_by_layer(partial(unroll_elman, spec), params, xs, *data, **options)
-    return h_lasts, ys if spec.compute_dtype is None else ys.astype(spec.compute_dtype)
+    params: StackParams,
+    xs: jax.Array,
+    *data: Any,
+    specs: tuple[kernel.Spec, ...],
+    **options: Any,
+) -> tuple[tuple[Any, ...], jax.Array]:
+    runs = [partial(run_network, spec) for spec in specs]
+    h_lasts, ys = layer_by_layer(runs, specs, params, xs, *data, **options)
+    rounded = specs[-1].compute_dtype
+    return h_lasts, ys if rounded is None else ys.astype(rounded)
 
 
 def layer_by_layer(
-    run: Run,
+    runs: Sequence[Run],
+    specs: Sequence[kernel.Spec],
     params: StackParams,
     xs: jax.Array,
     h0: LayerStates | None = None,
@@ -181,14 +274,17 @@ def layer_by_layer(
     reset_state: LayerStates | None = None,
     key: jax.Array | None = None,
     mask: jax.Array | None = None,
+    recurrent_mask: Sequence[Any] | None = None,
     *,
     dropout: float = 0.0,
     residual: bool = False,
-) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """The `(h_last, hs)` of `stack` around `run`, which is `rnn` or an equal function.
+    reverse: bool = False,
+) -> tuple[tuple[Any, ...], jax.Array]:
+    """The `(h_last, hs)` of `stack` around functions that run one network.
 
     Args:
-        run: a network in one direction, called as `rnn`.
+        runs: for each layer `_unroll.run_network` or an equal function, without its spec.
+        specs: of each layer.
         params: as in `stack`, and so the rest, which has passed the checks.
         xs: the inputs.
         h0: the first states.
@@ -197,21 +293,25 @@ def layer_by_layer(
         reset_state: the states that resets go back to.
         key: for dropout.
         mask: the steps that count.
+        recurrent_mask: m of (23) of each layer.
         dropout: p of (21).
         residual: whether (20) adds x_t.
+        reverse: the direction of layers of one.
 
     Returns:
         The last states of each layer, and the outputs of the last layer.
     """
     ys, h_lasts, none = xs, [], (None,) * len(params.layers)
-    layers = zip(params.layers, h0 or none, reset_state or none, strict=True)
-    for index, (layer, start, again) in enumerate(layers):
+    of_layers = (h0 or none, reset_state or none, recurrent_mask or none)
+    layers = zip(params.layers, runs, specs, *of_layers, strict=True)
+    for index, (layer, run, spec, *states) in enumerate(layers):
         below, xs = ys, ys
         if index > 0 and key is not None:
             mask_key = jax.random.fold_in(key, index)
             xs = below * _dropout_mask(mask_key, dropout, below.shape, below.dtype)  # (21)
-        h_last, us = _read(run, layer, xs, start, lengths, resets, again, mask)
-        ys = us.astype(h_last.dtype)
+        ends = lengths, resets, mask
+        h_last, us = _read(run, spec.cell, layer, xs, *states, ends=ends, reverse=reverse)
+        ys = us.astype(layer.forward.w_hh.dtype)
         if residual or layer.norm is not None:
             ys = _outputs(layer.norm, ys, below if residual else None, lengths, mask)
         h_lasts.append(h_last)
@@ -220,23 +320,56 @@ def layer_by_layer(
 
 def _read(
     run: Run,
+    cell: UncheckedCell,
     layer: LayerParams,
     xs: jax.Array,
-    h0: ArrayLike | None,
-    lengths: jax.Array | None,
-    resets: jax.Array | None,
-    reset_state: ArrayLike | None,
-    mask: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
-    """The last states and (18), the states, of every direction."""
+    *states: Any,
+    ends: tuple[Any, ...],
+    reverse: bool,
+) -> tuple[Any, jax.Array]:
+    """The last states and (18), the outputs, of every direction."""
+    lengths, resets, mask = ends
     networks = [layer.forward] if layer.backward is None else [layer.forward, layer.backward]
-    D, runs = len(networks), []
-    starts, agains = ([None] * D if h is None else jnp.split(h, D, -1) for h in (h0, reset_state))
-    for i, network in enumerate(networks):
-        data = (xs, starts[i], lengths, resets, agains[i], None, mask)
-        runs.append(run(network, *data, reverse=i == 1))
-    h_lasts, states = zip(*runs, strict=True)
-    return jnp.concatenate(h_lasts, -1), jnp.concatenate(states, -1)
+    D, found = len(networks), []
+    pairs = [True, True, False] if is_pair(cell) else [False] * 3
+    each = (split_directions(h, D, pair) for h, pair in zip(states, pairs, strict=True))
+    for i, (network, start, again, m) in enumerate(zip(networks, *each, strict=True)):
+        data = (xs, start, lengths, resets, again, m, mask)
+        found.append(run(network, *data, reverse=i == 1 or reverse))
+    h_lasts, outputs = zip(*found, strict=True)
+    if is_pair(cell):
+        return h_lasts if D == 2 else h_lasts[0], jnp.concatenate(outputs, -1)
+    return jnp.concatenate(h_lasts, -1), jnp.concatenate(outputs, -1)
+
+
+def is_pair(cell: UncheckedCell) -> bool:
+    """Whether the states of two directions are a pair, and not one array.
+
+    Args:
+        cell: of the layer.
+
+    Returns:
+        True for cells of several states.
+    """
+    return cell.states > 1 or cell.state is not None
+
+
+def split_directions(h: Any, D: int, pair: bool) -> Sequence[Any]:
+    """The states of a layer, for each direction.
+
+    Args:
+        h: of the layer, or None.
+        D: directions.
+        pair: as `is_pair`.
+
+    Returns:
+        D states, each None or as one network takes it.
+    """
+    if h is None:
+        return [None] * D
+    if pair:
+        return h if D == 2 else [h]
+    return jnp.split(h, D, -1)
 
 
 @partial(jax.checkpoint, prevent_cse=False)  # keep us and nothing else of its size

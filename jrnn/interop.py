@@ -24,6 +24,7 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
+from jrnn.cells.elman import elman
 from jrnn.types import RNNParams
 
 Layer = tuple[RNNParams, RNNParams | None]  # (forward, backward or None)
@@ -90,7 +91,7 @@ def to_torch(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
     for n, layer in enumerate(layers):
         for params, suffix in zip(layer, (f"_l{n}", f"_l{n}_reverse"), strict=True):
             if params is not None:
-                checks.input_weights(params)
+                checks.network_of_inputs(elman("tanh"), params)
                 named = {"weight_ih": params.w_ih.T, "weight_hh": params.w_hh.T}
                 if params.b_h is not None:
                     named |= {"bias_ih": params.b_h, "bias_hh": jnp.zeros_like(params.b_h)}
@@ -235,7 +236,7 @@ def to_keras(params: RNNParams) -> list[jax.Array]:
     Raises:
         ValueError: parameters that do not fit together.
     """
-    checks.input_weights(params)
+    checks.network_of_inputs(elman("tanh"), params)
     return [w for w in params if w is not None]
 
 
@@ -299,6 +300,6 @@ def _params(
 
 def _checked(params: RNNParams) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Checked parameters, with zeros for a bias of None: the other library needs a bias."""
-    checks.input_weights(params)
+    checks.network_of_inputs(elman("tanh"), params)
     w_ih, w_hh, b_h = params
     return w_ih, w_hh, jnp.zeros_like(w_hh[0]) if b_h is None else b_h

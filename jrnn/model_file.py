@@ -29,7 +29,7 @@ import numpy as np
 from jrnn import checks
 from jrnn.extras import install
 from jrnn.files import naming, write_whole
-from jrnn.pytree_json import Kinds, check_json, from_json, known_kinds, to_json
+from jrnn.pytree_json import Cells, Kinds, check_json, from_json, known_kinds, to_json
 
 _DTYPES = {
     "BOOL": "bool",
@@ -58,6 +58,7 @@ def save_model(
     settings: dict[str, Any],
     *,
     kinds: Kinds | None = None,
+    cells: Cells | None = None,
 ) -> None:
     """Write parameters and settings to a file, which replaces an older one atomically.
 
@@ -68,6 +69,8 @@ def save_model(
         settings: a JSON object: dicts with string keys, lists, strings, finite numbers, booleans,
             None.
         kinds: your own NamedTuple classes by their names in the file.
+        cells: your own cells by their names in the file, which has the name of a cell with the
+            parameters of its class.
 
     Raises:
         ImportError: safetensors is missing.
@@ -78,7 +81,7 @@ def save_model(
     if not isinstance(settings, dict):
         checks.refuse("settings", "a dict", type(settings).__name__, "Give {} for no settings.")
     check_json("settings", settings)
-    known = known_kinds(kinds)
+    known = known_kinds(kinds, cells)
     structure, arrays = to_json(params, known, set(_DTYPES.values()))
     content = _to_bytes(arrays, {"params": structure, "settings": settings})
     _from_bytes(f"model file {path}", content, known)  # write nothing that cannot be read
@@ -86,13 +89,14 @@ def save_model(
 
 
 def load_model(
-    path: str | PathLike[str], *, kinds: Kinds | None = None
+    path: str | PathLike[str], *, kinds: Kinds | None = None, cells: Cells | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """Read what `save_model` wrote.
 
     Args:
         path: the file.
         kinds: your own NamedTuple classes, as in `save_model`.
+        cells: your own cells, as in `save_model`.
 
     Returns:
         `(params, settings)`, bit for bit. Arrays are JAX arrays on the default device, or NumPy
@@ -102,9 +106,9 @@ def load_model(
         ImportError: safetensors is missing.
         OSError: the file is missing or cannot be read.
         ValueError: it was modified, is not a model file or not a regular file, or it has
-            parameters of a class that is neither in this package nor in `kinds`.
+            parameters of a class or a cell that is neither in this package nor given.
     """
-    name, known = f"model file {path}", known_kinds(kinds)
+    name, known = f"model file {path}", known_kinds(kinds, cells)
     return _from_bytes(name, _content(name, path), known, _to_jax)
 
 

@@ -19,28 +19,39 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.arrays import path_key
+from jrnn.cells import UncheckedCell
 from jrnn.types import KINDS
 
 _CONTAINERS = {"dict": dict, "list": list, "tuple": tuple}
 _LEVELS = 100  # of nesting; JSON readers accept a few hundred
 
 Kinds = Mapping[str, Any]  # NamedTuple classes by their names in JSON
+Cells = Mapping[str, UncheckedCell]  # cells by their names in JSON
 
 
-def known_kinds(kinds: Kinds | None) -> dict[str, type]:
+def known_kinds(kinds: Kinds | None, cells: Cells | None = None) -> dict[str, type]:
     """Containers and the NamedTuple classes of this package and of the caller, by name.
 
     Args:
         kinds: the classes of the caller.
+        cells: the cells of the caller, whose names stand for the classes of their parameters.
 
     Returns:
         All classes by name.
 
     Raises:
-        ValueError: a class is not a NamedTuple, or its name is already used.
+        ValueError: a class is not a NamedTuple, or its name is already used; something that is no
+            cell, or two cells with parameters of one class.
     """
     own = _CONTAINERS | {kind.__name__: kind for kind in KINDS}
     given = {} if kinds is None else dict(kinds)
+    for name, cell in (cells or {}).items():
+        kind = getattr(cell, "params", None)
+        if kind is None or kind in given.values() or kind in own.values():
+            expected = "jrnn.Cells, each with a class of parameters of its own"
+            repair = "As in {'mgu': MGU}. A file tells cells by the class of their parameters."
+            checks.refuse("cells", expected, f"{name!r}: {getattr(cell, 'name', cell)!r}", repair)
+        given[name] = kind
     for name, kind in given.items():
         if not _is_named_tuple(kind) or own.get(name, kind) is not kind:
             expected = f"NamedTuples, by other names than {', '.join(own)}"
@@ -109,7 +120,9 @@ def from_json(name: str, structure: Any, arrays: Mapping[str, Any], kinds: Kinds
         _check_level(name, level)
         kind, content = _only_item(node)
         if kind not in kinds:
-            repair = "A class of your own is given as load_model(path, kinds={name: class})."
+            repair = (
+                "A class of your own is given as kinds={name: class}, a cell as cells={name: cell}."
+            )
             checks.refuse(name, f"kinds of parameters among {', '.join(kinds)}", repr(kind), repair)
         cls = kinds[kind]
         children = dict(enumerate(content)) if isinstance(content, list) else content

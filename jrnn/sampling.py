@@ -15,11 +15,13 @@ import numpy as np
 from jax import lax
 
 from jrnn import checks
-from jrnn._rnn import rnn_cell
+from jrnn._unroll import output_of, step_checked, zero_state
 from jrnn.arrays import ArrayLike, at_least_float32
+from jrnn.cells import UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
+from jrnn.cells.kinds import cell_of
 from jrnn.loss.softmax import readout
-from jrnn.types import ReadoutParams, RNNParams
+from jrnn.types import ReadoutParams
 
 BLOCK = 32  # steps per call of a compiled loop
 
@@ -106,7 +108,7 @@ def _over_temperature(logits: jax.Array, temperature: jax.Array) -> jax.Array:
 
 
 def generate(
-    rnn_params: RNNParams,
+    rnn_params: Any,
     readout_params: ReadoutParams,
     key: jax.Array,
     prompt: Any,
@@ -116,12 +118,14 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    activation: ActivationName | Activation = "tanh",
+    activation: ActivationName | Activation | None = None,
+    cell: UncheckedCell | None = None,
 ) -> Iterator[np.ndarray]:
     """Continue a prompt with one or several samples; tokens are yielded as they are drawn.
 
     Args:
-        rnn_params: parameters of a network over token ids: `w_ih [O, H]`.
+        rnn_params: parameters of a network over token ids, `w_ih [O, ...]`: `RNNParams`,
+            `LSTMParams`, `GRUParams`, `LeakyParams`, or those of `cell`.
         readout_params: `w_ho [H, O]`. A token with a bias of -inf is never drawn.
         key: a JAX random key. Equal keys give equal samples.
         prompt: `[P]` token ids, P >= 1, read from a state of zeros; not part of the output.
@@ -130,7 +134,8 @@ def generate(
         temperature: as in `sample_token`; at least 0.
         top_k: as in `sample_token`; at least 1.
         top_p: as in `sample_token`; above 0, at most 1.
-        activation: as in `jrnn.rnn`.
+        activation: as in `jrnn.rnn_cross_entropy`.
+        cell: as in `jrnn.rnn_cross_entropy`; one that reads no `data`.
 
     Returns:
         An iterator over `[num_samples, n]` int32 tokens, n <= 32; the n add up to `length`.
@@ -139,66 +144,63 @@ def generate(
         ValueError: an empty prompt, ids outside [0, O), an option outside its range, parameters
             that are not finite; from the iterator, a state that overflows.
     """
-    prompt = np.asarray(prompt)
-    checks.generate_arguments(rnn_params, readout_params, prompt, length, num_samples)
+    prompt, cell = np.asarray(prompt), cell_of(rnn_params, activation, cell)
+    checks.generate_arguments(cell, rnn_params, readout_params, prompt, length, num_samples)
     checks.finite_parameters(rnn_params=rnn_params, readout_params=readout_params)
     checks.sampling_options(temperature, top_k, top_p)
     options = _options(readout_params.w_ho.shape[1], temperature, top_k, top_p)
-    draw = partial(_draw_block, rnn_params, readout_params, options, activation=activation)
-    h = _read_prompt(rnn_params, prompt, activation)
-    return _generate_blocks(draw, jnp.broadcast_to(h, (num_samples, *h.shape)), key, length)
+    draw = partial(_draw_block, rnn_params, readout_params, options, cell=cell)
+    state = _read_prompt(cell, rnn_params, prompt)
+    state = jax.tree.map(lambda s: jnp.broadcast_to(s, (num_samples, *s.shape)), state)
+    return _generate_blocks(draw, state, key, length)
 
 
-def _read_prompt(
-    params: RNNParams, prompt: np.ndarray, activation: ActivationName | Activation
-) -> jax.Array:
-    """The state `[H]` after a prompt `[P]`."""
-    h = jnp.zeros((params.w_hh.shape[0],), params.w_hh.dtype)
+def _read_prompt(cell: UncheckedCell, params: Any, prompt: np.ndarray) -> Any:
+    """The state after a prompt `[P]`, arrays `[H]`."""
+    state = zero_state(cell, params)
     for start in range(0, len(prompt), BLOCK):
         ids = prompt[start : start + BLOCK]
         block = np.zeros(BLOCK, np.int32)
         block[: len(ids)] = ids
-        h = _read_block(params, h, block, len(ids), activation=activation)
-    return h
+        state = _read_block(params, state, block, len(ids), cell=cell)
+    return state
 
 
 def _generate_blocks(
-    draw: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
-    h: jax.Array,
+    draw: Callable[[Any, jax.Array], tuple[Any, jax.Array]],
+    state: Any,
     key: jax.Array,
     length: int,
 ) -> Iterator[np.ndarray]:
     for start in range(0, length, BLOCK):
-        h, tokens = draw(h, jax.random.fold_in(key, start))
+        state, tokens = draw(state, jax.random.fold_in(key, start))
         block = np.asarray(tokens).T[:, : length - start]
         checks.drawn(block, start)
         yield block
 
 
-@partial(jax.jit, static_argnames="activation")
+@partial(jax.jit, static_argnames="cell")
 def _read_block(
-    params: RNNParams, h: jax.Array, ids: jax.Array, count: jax.Array, *, activation: Any
-) -> jax.Array:
+    params: Any, state: Any, ids: jax.Array, count: jax.Array, *, cell: UncheckedCell
+) -> Any:
     """The state after the first `count` ids of a block."""
-    return lax.fori_loop(
-        0, count, lambda i, h: rnn_cell(params, h, ids[i], activation=activation), h
-    )
+    return lax.fori_loop(0, count, lambda i, s: step_checked(cell, params, s, ids[i]), state)
 
 
-@partial(jax.jit, static_argnames="activation")
+@partial(jax.jit, static_argnames="cell")
 def _draw_block(
-    rnn_params: RNNParams,
+    rnn_params: Any,
     readout_params: ReadoutParams,
     options: Options,
-    h: jax.Array,
+    state: Any,
     key: jax.Array,
     *,
-    activation: Any,
-) -> tuple[jax.Array, jax.Array]:
-    """Draw a block of tokens and read each: returns the state `[B, H]` and `[BLOCK, B]` tokens."""
+    cell: UncheckedCell,
+) -> tuple[Any, jax.Array]:
+    """Draw a block of tokens and read each: returns the state and `[BLOCK, B]` tokens."""
 
-    def step(h: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        tokens = _sample_token(key, readout(readout_params, h), *options)
-        return rnn_cell(rnn_params, h, tokens, activation=activation), tokens
+    def step(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        tokens = _sample_token(key, readout(readout_params, output_of(cell, state)), *options)
+        return step_checked(cell, rnn_params, state, tokens), tokens
 
-    return lax.scan(step, h, jax.random.split(key, BLOCK))
+    return lax.scan(step, state, jax.random.split(key, BLOCK))

@@ -8,35 +8,42 @@ import jax
 import numpy as np
 
 from jrnn import checks
-from jrnn._rnn import rnn
-from jrnn._stack import LayerStates, layer_by_layer, stack
+from jrnn._stack import layer_by_layer, specs_of, stack
+from jrnn._unroll import run_network, spec_of, unroll
 from jrnn.arrays import ArrayLike, InputsAre, are_ids, named_leaves, reading
+from jrnn.cells import Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
-from jrnn.derivation import rnn_scan
-from jrnn.types import RNNParams, StackParams
+from jrnn.cells.kinds import cell_of
+from jrnn.kernel.reference import unroll_by_scan
+from jrnn.types import StackParams
 
 
 def check_against_scan(
-    params: RNNParams | StackParams,
+    params: Any,
     xs: ArrayLike,
-    h0: ArrayLike | LayerStates | None = None,
+    h0: Any = None,
+    data: Named | None = None,
     *,
-    activation: ActivationName | Activation = "tanh",
+    activation: ActivationName | Activation | None = None,
+    cell: UncheckedCell | None = None,
     inputs: InputsAre | None = None,
     rtol: float | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Compare `jrnn.rnn` with the same scan differentiated by JAX: values and every gradient.
+    """Compare a network with the same scan differentiated by JAX: values and every gradient.
 
     `jrnn.stack` likewise, whose layers are then scans. All outputs get random cotangents, so that
     no path is left out, and matmuls run in full precision, so that the formulas are compared and
     not the rounding of a TPU or a TF32 unit.
 
     Args:
-        params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None; or those of a stack.
+        params: `RNNParams`, `LSTMParams`, `GRUParams`, `LeakyParams`, those of `cell`, or a
+            `StackParams`.
         xs: `[T, I]` or `[T, B, I]` inputs, or `[T]` or `[T, B]` token ids.
-        h0: None, `[H]` or `[B, H]`; of a stack None, or as in `jrnn.stack`.
-        activation: as in `jrnn.rnn`.
+        h0: the first state, as the network takes it: None, `[H]`, `[B, H]`, an `LSTMState`, ...
+        data: the arrays that `cell` names, as in `jrnn.unroll`.
+        activation: as in `jrnn.rnn_cross_entropy`, or in `jrnn.stack`.
+        cell: as in `jrnn.rnn_cross_entropy`, or in `jrnn.stack`.
         inputs: as in `jrnn.rnn`.
         rtol: the largest difference allowed in an array, as a share of its largest element; None
             is 1e-10 in float64, 1e-4 in float32, 0.05 below. States that grow without bound, or
@@ -48,12 +55,12 @@ def check_against_scan(
 
     Raises:
         AssertionError: a difference above `rtol`; the message lists them all.
-        ValueError: as `jrnn.rnn` or `jrnn.stack`.
+        ValueError: as `jrnn.unroll` or `jrnn.stack`.
     """
     stacked = isinstance(params, StackParams)
-    arguments: Callable[..., Any] = checks.stack_arguments if stacked else checks.rnn_arguments
-    xs = arguments(params, xs, h0, reading=inputs)
-    floats = {"params": params, "xs": xs, "h0": h0}
+    pair = _of_a_stack if stacked else _of_a_network
+    what, run, scan, xs = pair(params, xs, h0, data, activation, cell, inputs)
+    floats = {"params": params, "xs": xs, "h0": h0, "data": data}
     ids = {"xs": floats.pop("xs")} if are_ids(xs) else {}
 
     def outputs_and_gradients(f: Callable[..., Any]) -> dict[str, Any]:
@@ -65,9 +72,6 @@ def check_against_scan(
             (gradients,) = vjp(_normal_like((h_last, hs), jax.random.key(seed)))
         return {"h_last": h_last, "hs": hs, "gradient": gradients}
 
-    run = partial(stack if stacked else rnn, activation=activation, inputs=reading(xs))
-    scan = partial(_scan, activation=activation)
-    scan = partial(layer_by_layer, scan) if stacked else scan
     ours, scans = outputs_and_gradients(run), outputs_and_gradients(scan)
     if rtol is None:
         rtol = {8: 1e-10, 4: 1e-4}.get(ours["hs"].dtype.itemsize, 0.05)
@@ -76,13 +80,48 @@ def check_against_scan(
         differences[name] = _relative_difference(a, b)
     if not all(d <= rtol for d in differences.values()):
         table = "\n".join(f"  {name:24s} {d:.2e}" for name, d in differences.items())
-        what = "stack" if stacked else "rnn"
-        raise AssertionError(f"jrnn.{what} differs from the scan by more than {rtol:g}:\n{table}")
+        raise AssertionError(f"{what} differs from the scan by more than {rtol:g}:\n{table}")
     return differences
 
 
-def _scan(params: RNNParams, xs: jax.Array, *data: Any, **options: Any) -> Any:
-    return rnn_scan(params, xs, *data, inputs=reading(xs), **options)
+Pair = tuple[str, Callable[..., Any], Callable[..., Any], Any]
+
+
+def _of_a_network(
+    params: Any, xs: Any, h0: Any, data: Any, activation: Any, cell: Any, inputs: Any
+) -> Pair:
+    """A name, the network, the scan, and xs as ids or features."""
+    cell = cell_of(params, activation, cell)
+    none = (None,) * 5
+    xs = checks.network_arguments(cell, params, xs, h0, *none, data, reading=inputs)
+
+    def run(params: Any, xs: Any, h0: Any, data: Any) -> Any:
+        return unroll(cell, params, xs, h0, *none, data, inputs=reading(xs))
+
+    def scan(params: Any, xs: Any, h0: Any, data: Any) -> Any:
+        spec = spec_of(cell, params)
+        return run_network(spec, params, xs, h0, *none, data, run=unroll_by_scan)
+
+    return f"the network of {type(params).__name__}", run, scan, xs
+
+
+def _of_a_stack(
+    params: Any, xs: Any, h0: Any, data: Any, activation: Any, cell: Any, inputs: Any
+) -> Pair:
+    cells, _ = specs_of(params, activation, cell)
+    xs = checks.stack_arguments(cells, params, xs, h0, reading=inputs)
+    if data is not None:
+        checks.refuse("data", "None for a stack", "a dict", "Check the layer that reads it alone.")
+
+    def run(params: Any, xs: Any, h0: Any, data: Any) -> Any:
+        return stack(params, xs, h0, activation=activation, cell=cell, inputs=reading(xs))
+
+    def scan(params: Any, xs: Any, h0: Any, data: Any) -> Any:
+        _, specs = specs_of(params, activation, cell)
+        runs = [partial(run_network, spec, run=unroll_by_scan) for spec in specs]
+        return layer_by_layer(runs, specs, params, xs, h0)
+
+    return "jrnn.stack", run, scan, xs
 
 
 def _normal_like(tree: Any, key: jax.Array) -> Any:

@@ -37,7 +37,7 @@ class LSTMParams(NamedTuple):
 
 
 class LSTMState(NamedTuple):
-    """The state of an LSTM, or None in the place of zeros."""
+    """The state of an LSTM; None stands for zeros."""
 
     h: jax.Array | None  # [H] or [B, H] the output
     c: jax.Array | None  # [H] or [B, H] the memory

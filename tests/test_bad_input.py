@@ -289,7 +289,7 @@ REFUSED = {
     ),
     "a shape of w_hh": (
         lambda: jrnn.rnn(P._replace(w_hh=np.ones((H, H + 1))), CASE.xs),
-        "w_hh: expected shape [H, H] = [5, 5]; got float64[4, 5]. It maps a state to a state.",
+        "w_hh: expected shape [H, H] = [4, 4]; got float64[4, 5]. It maps a state to a state.",
     ),
     "a transposed w_ih": (
         lambda: jrnn.rnn(P._replace(w_ih=np.ones((H, I))), CASE.xs),
@@ -436,7 +436,7 @@ REFUSED = {
     ),
     "a bad weight in a layer": (
         lambda: jrnn.stack(layer(1, forward=P._replace(w_hh=np.ones((H, H + 1)))), CASE.xs),
-        "layers[1].forward.w_hh: expected shape [H, H] = [5, 5]; got float64[4, 5].",
+        "layers[1].forward.w_hh: expected shape [H, H] = [4, 4]; got float64[4, 5].",
     ),
     "a layer of another dtype": (
         lambda: jrnn.stack(

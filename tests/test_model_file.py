@@ -276,8 +276,8 @@ BROKEN = {
     "the format 1": (as_specified("params", ONE, format=1), "got another format"),
     "no settings": (as_specified("params", ONE, settings=[1]), "settings that are not a JSON"),
     "an unknown kind": (
-        as_specified({"LSTMParams": {"w": "params"}}, ONE),
-        r"expected kinds of parameters among .*RNNParams.*; got 'LSTMParams'\. A class of your own",
+        as_specified({"OtherParams": {"w": "params"}}, ONE),
+        r"expected kinds of parameters among .*RNNParams.*; got 'OtherParams'\. A class of",
     ),
     "other fields": (
         as_specified({"RNNParams": {"w_ih": "params", "w": None}}, ONE),

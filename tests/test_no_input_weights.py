@@ -75,7 +75,5 @@ NEED_THEM = {
 
 @pytest.mark.parametrize("name", NEED_THEM)
 def test_refused_by_name(name):
-    with pytest.raises(
-        ValueError, match=r"params: expected RNNParams with w_ih \[I, H\]; got w_ih"
-    ):
+    with pytest.raises(ValueError, match=r"params: expected RNNParams with w_ih; got w_ih"):
         NEED_THEM[name]()

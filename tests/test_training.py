@@ -10,6 +10,7 @@ from cases import RTOL, B, H, I, T, assert_close, make_case, parameters
 
 import jrnn
 from jrnn.arrays import named_leaves
+from jrnn.kernel import reference
 from jrnn.training import TrainState, init_train_state, make_train_step
 
 CASE = make_case(T=2 * T)
@@ -261,19 +262,17 @@ def test_check_against_scan_passes_for_a_stack():
 
 def test_check_against_scan_refuses_what_is_no_network():
     for params, name in ((STACK.layers[0], "LayerParams"), ({}, "dict")):
-        with pytest.raises(ValueError, match=f"params: expected RNNParams.* got {name}"):
+        with pytest.raises(ValueError, match=f"params: expected one of RNNParams.* got {name}"):
             jrnn.testing.check_against_scan(params, CASE.xs)
 
 
 @pytest.mark.parametrize("params", [CASE.params, STACK], ids=["rnn", "stack"])
 def test_check_against_scan_fails_where_the_gradient_is_wrong(monkeypatch, params):
-    right = jrnn.derivation.rnn_scan
+    def wrong(spec, weights, inputs):
+        last, hs = reference.unroll_by_scan(spec, weights, inputs)
+        return last, hs + 1e-6 * weights.b.sum()
 
-    def wrong(params, *args, **options):
-        h_last, hs = right(params, *args, **options)
-        return h_last, hs + 1e-6 * params.b_h.sum()
-
-    monkeypatch.setattr(jrnn.testing, "rnn_scan", wrong)
+    monkeypatch.setattr(jrnn.testing, "unroll_by_scan", wrong)
     with pytest.raises(AssertionError, match=r"more than 1e-10:\n(.*\n)*  gradient.params.*b_h"):
         jrnn.testing.check_against_scan(params, CASE.xs[:3])
 

@@ -22,7 +22,7 @@ from jrnn.checks.basics import (
 from jrnn.checks.sequences import steps_counted, steps_inside
 
 if TYPE_CHECKING:
-    from jrnn.types import ReadoutParams, RNNParams
+    from jrnn.types import ReadoutParams
 
 
 def readout_params(params: "ReadoutParams") -> None:
@@ -82,7 +82,7 @@ def _labels_of_positions(
 
 
 def objective_arguments(
-    rnn: "RNNParams",
+    rnn: Any,
     readout: "ReadoutParams",
     xs: Any,
     labels: Any,

@@ -10,10 +10,11 @@ import numpy as np
 from jrnn.arrays import are_ids
 from jrnn.checks.basics import describe, ids_within, is_number, refuse, shape, shown, sizes
 from jrnn.checks.losses import readout_params
-from jrnn.checks.sequences import input_weights
+from jrnn.checks.sequences import network_of_inputs
 
 if TYPE_CHECKING:
-    from jrnn.types import ReadoutParams, RNNParams
+    from jrnn.cells import UncheckedCell
+    from jrnn.types import ReadoutParams
 
 
 def activation(value: Any, activation_class: type, names: Collection[str]) -> None:
@@ -24,7 +25,7 @@ def activation(value: Any, activation_class: type, names: Collection[str]) -> No
     refuse("activation", expected, shown(value), repair)
 
 
-def compute_dtype(dtype: Any, params: "RNNParams") -> np.dtype | None:
+def compute_dtype(dtype: Any, params: Any) -> np.dtype | None:
     """The dtype of matmul operands; None if it is the dtype of the parameters."""
     own = jnp.result_type(params.w_hh)
     expected = f"a floating dtype narrower than that of the parameters, {own}, or None"
@@ -82,9 +83,14 @@ def activation_derivative(
 
 
 def generate_arguments(
-    rnn: "RNNParams", readout: "ReadoutParams", prompt: Any, length: int, num_samples: int
+    cell: "UncheckedCell",
+    rnn: Any,
+    readout: "ReadoutParams",
+    prompt: Any,
+    length: int,
+    num_samples: int,
 ) -> None:
-    input_weights(rnn)
+    network_of_inputs(cell, rnn)
     readout_params(readout)
     O = readout.w_ho.shape[1]
     if (rnn.w_ih.shape[0], rnn.w_hh.shape[0]) != (O, readout.w_ho.shape[0]):

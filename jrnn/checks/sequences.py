@@ -1,5 +1,6 @@
 """Checks of the arguments of a recurrence: parameters, inputs, states, lengths, resets."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -19,41 +20,78 @@ from jrnn.checks.basics import (
     same_dtype,
     shape,
 )
+from jrnn.types import GRUParams, LeakyParams, LSTMParams, RNNParams
 
 if TYPE_CHECKING:
-    from jrnn.types import RNNParams
+    from jrnn.cells import UncheckedCell
+
+FUNCTIONS = {RNNParams: "rnn", LSTMParams: "lstm", GRUParams: "gru", LeakyParams: "leaky"}
 
 
-def rnn_params(params: "RNNParams") -> None:
-    if not all(hasattr(params, name) for name in ("w_ih", "w_hh", "b_h")):
-        refuse("params", "RNNParams(w_ih, w_hh, b_h)", type(params).__name__, "See jrnn.init_rnn.")
-    shape("w_hh", params.w_hh, (None, None), "[H, H]", "See jrnn.init_rnn.")
+def of_kind(params: Any, kind: type | None) -> None:
+    """Refuse parameters of another class: a network never passes for another."""
+    if kind is None or not isinstance(params, kind):
+        expected = "those of a cell" if kind is None else _with_fields(kind)
+        repair = f"See jrnn.init_{FUNCTIONS.get(kind, 'cell')}."  # type: ignore[arg-type]
+        if isinstance(params, tuple):
+            repair = f"jrnn.{FUNCTIONS.get(type(params), 'unroll')} runs these."
+        refuse("params", expected, type(params).__name__, repair)
+
+
+def _with_fields(kind: Any) -> str:
+    return f"{kind.__name__}({', '.join(kind._fields)})"
+
+
+def network(cell: "UncheckedCell", params: Any) -> None:
+    """Check the class, the shapes and the dtype of the parameters of a network."""
+    of_kind(params, cell.params)
+    X, Y = len(cell.x_blocks), len(cell.h_blocks)
+    shape("w_hh", params.w_hh, (None, None), f"[H, {times(Y)}]", "It maps a state to a_t.")
     parameters("w_hh", params.w_hh)
-    H = params.w_hh.shape[1]
-    shape("w_hh", params.w_hh, (H, H), "[H, H]", "It maps a state to a state.")
+    H = params.w_hh.shape[0]
+    repair = "It maps a state to a state." if Y == 1 else "It maps a state to the blocks of a_t."
+    shape("w_hh", params.w_hh, (H, Y * H), f"[H, {times(Y)}]", repair)
     if params.w_ih is not None:
-        shape("w_ih", params.w_ih, (None, H), "[I, H]", "Use x @ w_ih: transpose an (H, I) weight.")
+        repair = f"Use x @ w_ih: transpose an ({times(X)}, I) weight."
+        shape("w_ih", params.w_ih, (None, X * H), f"[I, {times(X)}]", repair)
         same_dtype("w_ih", params.w_ih, "w_hh", params.w_hh)
-    if params.b_h is not None:
-        shape("b_h", params.b_h, (H,), "[H]", "Use None for no bias.")
-        same_dtype("b_h", params.b_h, "w_hh", params.w_hh)
+    for name, blocks in bias_parts(cell):
+        b = getattr(params, name)
+        if b is not None:
+            shape(name, b, (blocks * H,), f"[{times(blocks)}]", "Use None for no bias.")
+            same_dtype(name, b, "w_hh", params.w_hh)
+    for name in cell.unit:
+        shape(name, getattr(params, name), (H,), "[H]", "One for each unit.")
+        same_dtype(name, getattr(params, name), "w_hh", params.w_hh)
 
 
-def input_weights(params: "RNNParams") -> None:
+def bias_parts(cell: "UncheckedCell") -> tuple[tuple[str, int], ...]:
+    """The fields of the bias, and the number of blocks of each."""
+    G = 1 + max((*cell.x_blocks, *cell.h_blocks))
+    return (("b_h", G),) if cell.biases is None else cell.biases
+
+
+def times(blocks: int) -> str:
+    return "H" if blocks == 1 else f"{blocks}H"
+
+
+def network_of_inputs(cell: "UncheckedCell", params: Any) -> None:
     """For functions that need a w_ih."""
-    rnn_params(params)
+    network(cell, params)
     if params.w_ih is None:
         repair = "This function is for networks that map their inputs; see jrnn.init_rnn."
-        refuse("params", "RNNParams with w_ih [I, H]", "w_ih = None", repair)
+        refuse("params", f"{type(params).__name__} with w_ih", "w_ih = None", repair)
 
 
-def input_size(params: "RNNParams") -> int:
-    """I; without w_ih the inputs are as wide as a_t."""
-    return params.w_hh.shape[1] if params.w_ih is None else params.w_ih.shape[0]
+def input_size(cell: "UncheckedCell", params: Any) -> int:
+    """I; without w_ih the inputs are as wide as the blocks that they feed."""
+    if params.w_ih is None:
+        return len(cell.x_blocks) * int(params.w_hh.shape[0])
+    return int(params.w_ih.shape[0])
 
 
 def as_read(
-    argument: str, xs: Any, params: "RNNParams", time: str, reading: Any, of_a_batch: bool
+    argument: str, xs: Any, params: Any, I: int, time: str, reading: Any, of_a_batch: bool
 ) -> Any:
     """Return xs with leading axes `time` and maybe "B", as ids or as float features.
 
@@ -64,7 +102,6 @@ def as_read(
     if not (reading is None or (isinstance(reading, str) and reading in ("ids", "features"))):
         repair = "It says how integers are read; floats are features."
         refuse("inputs", '"ids", "features" or None', repr(reading), repair)
-    I = input_size(params)
     if reading == "ids" and not are_ids(xs):
         repair = "Cast ids by .astype(jnp.int32); of floats leave inputs out."
         refuse(argument, 'integers, as inputs="ids" says', describe(xs), repair)
@@ -84,7 +121,7 @@ def as_read(
     return xs
 
 
-def _as_features(params: "RNNParams") -> str:
+def _as_features(params: Any) -> str:
     dtype = jnp.result_type(params.w_hh)
     return f'inputs="features"; or cast features by .astype("{dtype}").'
 
@@ -92,12 +129,12 @@ def _as_features(params: "RNNParams") -> str:
 def inputs(
     argument: str,
     xs: Any,
-    params: "RNNParams",
+    params: Any,
+    I: int,
     leads: tuple[str, str],
     counted: np.ndarray | None = None,
 ) -> None:
     """Check vectors or ids with one of two groups of leading axes, such as "T" and "T, B"."""
-    I = input_size(params)
     vectors = " or ".join(f"[{lead}{', ' if lead else ''}I]" for lead in leads)
     ids = "integer token ids " + " or ".join(f"[{lead}]" for lead in leads)
     ranks = [lead.replace(",", "").split() for lead in leads]
@@ -122,12 +159,10 @@ def inputs(
     same_dtype(argument, xs, "params", params.w_hh)
 
 
-def state(
-    argument: str, h: Any, params: "RNNParams", batch: tuple[int, ...], directions: int = 1
-) -> None:
+def state(argument: str, h: Any, params: Any, batch: tuple[int, ...], directions: int = 1) -> None:
     """Check a state [H], or [B, H] for a batch; 2H for two directions."""
     array(argument, h)
-    H, size = params.w_hh.shape[0] * directions, "H" if directions == 1 else f"{directions}H"
+    H, size = params.w_hh.shape[0] * directions, times(directions)
     if h.shape not in ((H,), (*batch, H)):
         wanted = f"[{size}] = [{H}]" + (f" or [B, {size}] = {[*batch, H]}" if batch else "")
         repair = "[H] is shared by the batch." if batch else "One sequence has one state."
@@ -136,38 +171,71 @@ def state(
     same_dtype(argument, h, "params", params.w_hh)
 
 
-def cell_arguments(params: "RNNParams", h_tm1: Any, x_t: Any, reading: Any) -> Any:
-    """Check the arguments of a cell; return x_t as ids or features."""
-    rnn_params(params)
-    x_t = as_read("x_t", x_t, params, "", reading, np.ndim(h_tm1) > 1)
-    inputs("x_t", x_t, params, ("", "B"))
-    state("h_tm1", h_tm1, params, steps(x_t))
+def named_states(argument: str, given: Any, cell: "UncheckedCell") -> dict[str, Any]:
+    """The arrays of a state by the name of the argument; its class and number are checked."""
+    if given is None or (cell.states == 1 and cell.state is None):
+        if isinstance(given, tuple):
+            array(argument, given)  # refuses it
+        return {argument: given}
+    kind: Any = cell.state or tuple
+    if not isinstance(given, kind) or len(given) != cell.states:
+        expected = f"a tuple of {cell.states} states" if cell.state is None else None
+        expected = expected or f"{_with_fields(cell.state)} or None"
+        came = type(given).__name__ if isinstance(given, tuple) else _kind_of(given)
+        refuse(argument, expected, came, "None stands for zeros, of all states or of one.")
+    names: Iterable[Any] = getattr(cell.state, "_fields", range(cell.states))
+    return {f"{argument}.{name}": h for name, h in zip(names, given, strict=True)}
+
+
+def _kind_of(x: Any) -> str:
+    return describe(x) if hasattr(x, "dtype") else type(x).__name__
+
+
+def cell_arguments(
+    cell: "UncheckedCell", params: Any, before: Any, x_t: Any, data: Any, reading: Any, named: str
+) -> Any:
+    """Check the arguments of one step; return x_t as ids or features."""
+    network(cell, params)
+    states = named_states(named, before, cell)
+    I, batch = input_size(cell, params), any(np.ndim(h) > 1 for h in states.values())
+    x_t = as_read("x_t", x_t, params, I, "", reading, batch)
+    inputs("x_t", x_t, params, I, ("", "B"))
+    for argument, h in states.items():
+        if h is not None:
+            state(argument, h, params, steps(x_t))
+    cell_data(cell, params, data, (), steps(x_t))
     return x_t
 
 
-def rnn_arguments(
-    params: "RNNParams",
+def network_arguments(
+    cell: "UncheckedCell",
+    params: Any,
     xs: Any,
-    h0: Any = None,
+    start: Any = None,
     lengths_: Any = None,
     resets: Any = None,
     reset_state: Any = None,
     recurrent_mask: Any = None,
     mask: Any = None,
+    data: Any = None,
     *,
     reading: Any = None,
     of_a_batch: bool = False,
+    named: str = "h0",
 ) -> Any:
     """Check the arguments; return xs as ids or features.
 
-    `of_a_batch`: whether an argument that is not passed here has a batch axis.
+    `of_a_batch`: whether an argument that is not passed here has a batch axis. `named`: the name of
+    the argument `start`.
     """
-    rnn_params(params)
-    states = {"h0": h0, "reset_state": reset_state, "recurrent_mask": recurrent_mask}
+    network(cell, params)
+    states = named_states(named, start, cell) | named_states("reset_state", reset_state, cell)
+    states["recurrent_mask"] = recurrent_mask
     of_a_batch |= np.ndim(lengths_) > 0 or any(
         np.ndim(x) > 1 for x in (resets, mask, *states.values())
     )
-    xs = as_read("xs", xs, params, "T", reading, of_a_batch)
+    I = input_size(cell, params)
+    xs = as_read("xs", xs, params, I, "T", reading, of_a_batch)
     lead, inside = steps(xs), None
     if lengths_ is not None and lead:
         lengths(lengths_, lead[0], lead[1:])
@@ -175,7 +243,7 @@ def rnn_arguments(
     if mask is not None and lead:
         counted_steps(mask, lead, lengths_)
         inside = steps_counted(mask, lead)
-    inputs("xs", xs, params, ("T", "T, B"), inside)
+    inputs("xs", xs, params, I, ("T", "T, B"), inside)
     if xs.shape[0] == 0:
         refuse("xs", "at least one step (T >= 1)", describe(xs), "Leave empty sequences out.")
     if resets is not None:
@@ -183,7 +251,29 @@ def rnn_arguments(
     for argument, h in states.items():
         if h is not None:
             state(argument, h, params, lead[1:])
+    cell_data(cell, params, data, lead[:1], lead[1:])
     return xs
+
+
+def cell_data(
+    cell: "UncheckedCell", params: Any, data: Any, time: tuple[int, ...], batch: tuple[int, ...]
+) -> None:
+    """Check the arrays that a cell reads: [H], [B, H], [T, H] or [T, B, H] each."""
+    names = set(data) if isinstance(data, dict) else None
+    if data is None and not cell.data:
+        return
+    if names != set(cell.data):
+        expected = f"a dict of {', '.join(cell.data)}" if cell.data else "None"
+        came = ", ".join(sorted(map(str, names))) if names is not None else type(data).__name__
+        refuse("data", expected, came, f"They are what the cell {cell.name} reads.")
+    H = int(params.w_hh.shape[0])
+    for name, x in data.items():
+        array(name, x)
+        if x.shape not in ((H,), (*batch, H), (*time, *batch, H)):
+            wanted = f"[H], {[*batch, H]} or {[*time, *batch, H]}, with H = {H}"
+            refuse(name, wanted, describe(x), "For each unit, sequence, or step.")
+        if is_float(x):
+            same_dtype(name, x, "params", params.w_hh)
 
 
 def one_sequence(xs: Any) -> None:

@@ -1,6 +1,6 @@
 """Checks of the arguments of a stack of layers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +24,21 @@ from jrnn.checks.sequences import (
     counted_steps,
     input_size,
     lengths,
-    rnn_arguments,
-    rnn_params,
+    named_states,
+    network,
+    network_arguments,
     state,
 )
 
 if TYPE_CHECKING:
-    from jrnn.types import LayerParams, RNNParams, StackParams
+    from jrnn.cells import UncheckedCell
+    from jrnn.types import LayerParams, StackParams
+
+Cells = Sequence["UncheckedCell"]  # of each layer
 
 
 @contextmanager
-def _within(part: str) -> Iterator[None]:
+def within(part: str) -> Iterator[None]:
     """Prefix the name of the refused array with this part of the parameters."""
     try:
         yield
@@ -50,7 +54,30 @@ def stack_sizes(input_size: Any, hidden_sizes: Any) -> None:
     sizes(**{f"hidden_sizes[{i}]": n for i, n in enumerate(hidden_sizes)})
 
 
-def stack_params(params: "StackParams") -> None:
+def cell_name(argument: str, cell: Any, names: Collection[str]) -> None:
+    if not (cell in names if isinstance(cell, str) else hasattr(cell, "x_blocks")):
+        expected = "one of " + ", ".join(f'"{name}"' for name in names) + ", or a jrnn.Cell"
+        refuse(argument, expected, shown(cell), "Layers of several kinds are LayerParams.")
+
+
+def for_each_layer(argument: str, value: Any, layers: int) -> tuple[Any, ...]:
+    """One value for all layers, or one for each, as a tuple."""
+    if not isinstance(value, (tuple, list)):
+        return (value,) * layers
+    if len(value) != layers:
+        expected = f"one value, or a tuple of {layers}, one for each layer"
+        refuse(argument, expected, f"{len(value)} of them", "None is the default of a layer.")
+    return tuple(value)
+
+
+def one_direction(reverse: Any, params: "StackParams") -> None:
+    flag("reverse", reverse)
+    if reverse and any(layer.backward is not None for layer in params.layers):
+        repair = "A layer with a backward network reads both ways."
+        refuse("reverse", "False for layers of two directions", "True", repair)
+
+
+def stack_of_layers(params: "StackParams") -> None:
     layers = getattr(params, "layers", ())
     if not isinstance(layers, (tuple, list)) or not layers:
         came = f"{type(params).__name__} without any"
@@ -59,8 +86,14 @@ def stack_params(params: "StackParams") -> None:
         if not all(hasattr(layer, name) for name in ("forward", "backward", "norm")):
             expected, came = "LayerParams(forward, backward, norm)", type(layer).__name__
             refuse(f"layers[{i}]", expected, came, "See jrnn.init_stack.")
-        with _within(f"layers[{i}]"):
-            _layer_params(layer)
+
+
+def stack_params(cells: Cells, params: "StackParams") -> None:
+    """Check that networks, whose forward parameters fit their cells, fit together."""
+    layers = params.layers
+    for i, (cell, layer) in enumerate(zip(cells, layers, strict=True)):
+        with within(f"layers[{i}]"):
+            _layer_params(cell, layer)
             if i > 0:
                 below = _output_size(layers[i - 1])
                 repair = f"The outputs of layer {i - 1} are of size {below}."
@@ -70,24 +103,19 @@ def stack_params(params: "StackParams") -> None:
             same_dtype("forward.w_hh", layer.forward.w_hh, "layers[0].forward.w_hh", first)
 
 
-def _layer_params(layer: "LayerParams") -> None:
-    with _within("forward"):
-        rnn_params(layer.forward)
+def _layer_params(cell: "UncheckedCell", layer: "LayerParams") -> None:
     w_ih, w_hh = layer.forward.w_ih, layer.forward.w_hh
     if layer.backward is not None:
-        with _within("backward"):
-            rnn_params(layer.backward)
+        with within("backward"):
+            network(cell, layer.backward)
             if w_ih is not None:
                 _has_w_ih("w_ih", layer.backward)
                 repair = "Both directions have one shape."
                 shape("w_ih", layer.backward.w_ih, w_ih.shape, "[I, H]", repair)
             elif layer.backward.w_ih is not None:
-                refuse(
-                    "w_ih",
-                    "None, as forward.w_ih",
-                    describe(layer.backward.w_ih),
-                    "Both read the same.",
-                )
+                came = describe(layer.backward.w_ih)
+                refuse("w_ih", "None, as forward.w_ih", came, "Both read the same.")
+            shape("w_hh", layer.backward.w_hh, w_hh.shape, "[H, ..]", "Both have one shape.")
             same_dtype("w_hh", layer.backward.w_hh, "forward.w_hh", w_hh)
     if layer.norm is not None:
         repair = "One for every output, in both directions."
@@ -97,7 +125,7 @@ def _layer_params(layer: "LayerParams") -> None:
             same_dtype(f"norm.{name}", value, "forward.w_hh", w_hh)
 
 
-def _has_w_ih(argument: str, params: "RNNParams") -> None:
+def _has_w_ih(argument: str, params: Any) -> None:
     if params.w_ih is None:
         repair = "Only networks of the first layer can do without it."
         refuse(argument, "[I, H]", "None", repair)
@@ -112,6 +140,7 @@ def _output_size(layer: "LayerParams") -> int:
 
 
 def stack_arguments(
+    cells: Cells,
     params: "StackParams",
     xs: Any,
     h0: Any = None,
@@ -119,25 +148,32 @@ def stack_arguments(
     resets: Any = None,
     reset_state: Any = None,
     mask: Any = None,
+    recurrent_mask: Any = None,
     *,
     reading: Any = None,
 ) -> Any:
     """Check the arguments; return xs as ids or features."""
-    stack_params(params)
-    states = jax.tree.leaves((h0, reset_state))
+    stack_params(cells, params)
+    states = jax.tree.leaves((h0, reset_state, recurrent_mask))
     of_a_batch = any(np.ndim(h) > 1 for h in states)
-    first = params.layers[0].forward
     data = (None, lengths, resets, None, None, mask)
-    xs = rnn_arguments(first, xs, *data, reading=reading, of_a_batch=of_a_batch)
+    first = cells[0], params.layers[0].forward
+    xs = network_arguments(*first, xs, *data, reading=reading, of_a_batch=of_a_batch)
     batch = steps(xs)[1:]
-    _layer_states("h0", h0, params, batch)
-    _layer_states("reset_state", reset_state, params, batch)
+    _layer_states("h0", h0, cells, params, batch)
+    _layer_states("reset_state", reset_state, cells, params, batch)
+    _layer_states("recurrent_mask", recurrent_mask, None, params, batch)
     return xs
 
 
 def _layer_states(
-    argument: str, states: Any, params: "StackParams", batch: tuple[int, ...]
+    argument: str,
+    states: Any,
+    cells: Cells | None,
+    params: "StackParams",
+    batch: tuple[int, ...],
 ) -> None:
+    """Check the states of layers; without cells one array for each."""
     layers = params.layers
     if states is None:
         return
@@ -147,19 +183,39 @@ def _layer_states(
         came = f"{len(states)} of them" if is_tuple else type(states).__name__
         refuse(argument, expected, came, "None stands for a state of zeros.")
     for i, (h, layer) in enumerate(zip(states, layers, strict=True)):
-        if h is not None:
-            state(f"{argument}[{i}]", h, layer.forward, batch, _directions(layer))
+        name, D = f"{argument}[{i}]", _directions(layer)
+        several = cells is not None and (cells[i].states > 1 or cells[i].state is not None)
+        if h is None:
+            continue
+        if cells is None or not several:
+            state(name, h, layer.forward, batch, D)
+        elif D == 1:
+            _several(name, h, cells[i], layer, batch)
+        else:
+            if type(h) not in (tuple, list) or len(h) != 2:
+                expected = "a pair of states, forwards and backwards"
+                refuse(name, expected, type(h).__name__, "Either may be None: zeros.")
+            for j, own in enumerate(h):
+                _several(f"{name}[{j}]", own, cells[i], layer, batch)
 
 
-def residual(residual: Any, params: "StackParams", xs: Any) -> None:
+def _several(
+    argument: str, h: Any, cell: "UncheckedCell", layer: "LayerParams", batch: tuple[int, ...]
+) -> None:
+    for name, x in named_states(argument, h, cell).items():
+        if x is not None:
+            state(name, x, layer.forward, batch)
+
+
+def residual(residual: Any, cells: Cells, params: "StackParams", xs: Any) -> None:
     flag("residual", residual)
     if not residual:
         return
     if are_ids(xs):
         repair = "Run the first layer as a stack of its own: StackParams(params.layers[:1])."
         refuse("residual", "vectors to add to the outputs of layer 0, or False", "ids", repair)
-    for i, layer in enumerate(params.layers):
-        came, out = input_size(layer.forward), _output_size(layer)
+    for i, (cell, layer) in enumerate(zip(cells, params.layers, strict=True)):
+        came, out = input_size(cell, layer.forward), _output_size(layer)
         if came != out:
             expected = f"inputs of layer {i} as wide as its outputs, {out}, or False"
             repair = "Run layers of other widths as a stack of their own: StackParams(layers[:1])."

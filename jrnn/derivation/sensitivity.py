@@ -23,7 +23,7 @@ from jax import lax
 from jrnn import checks
 from jrnn._rnn import rnn_cell
 from jrnn.arrays import ArrayLike, are_ids
-from jrnn.cells.elman import Activation, ActivationName, derivative
+from jrnn.cells.elman import Activation, ActivationName, derivative, elman
 from jrnn.derivation import _checks
 from jrnn.derivation.forward import Gradients
 from jrnn.loss.softmax import readout, softmax_cross_entropy
@@ -62,7 +62,7 @@ def sensitivity_init(
     Raises:
         ValueError: parameters that do not fit, or sizes that need more than 4 GB.
     """
-    checks.input_weights(rnn_params)
+    checks.network_of_inputs(elman("tanh"), rnn_params)
     checks.readout_params(readout_params)
     I, H = rnn_params.w_ih.shape
     dtype = jnp.result_type(rnn_params.w_hh)
@@ -162,8 +162,8 @@ def gradients_sensitivity(
             `jrnn.softmax_cross_entropy`.
     """
     checks.one_sequence(xs)
-    checks.input_weights(rnn_params)
-    checks.rnn_arguments(rnn_params, xs, h0)
+    checks.network_of_inputs(elman("tanh"), rnn_params)
+    checks.network_arguments(elman("tanh"), rnn_params, xs, h0)
     xs, labels = jnp.asarray(xs), jnp.asarray(labels)
     if weights is None:
         weights = jnp.ones((), jnp.result_type(rnn_params.w_hh))

@@ -49,6 +49,7 @@ from jrnn.kernel import step
 from jrnn.kernel import transforms as transforms
 from jrnn.kernel.masking import Move, counted_first, per_step, reverse_steps, step_flags
 from jrnn.kernel.remat import Remat as Remat
+from jrnn.kernel.step import output as output
 from jrnn.kernel.types import Constants, Inputs, Steps
 from jrnn.kernel.types import Spec as Spec
 from jrnn.kernel.types import Weights as Weights

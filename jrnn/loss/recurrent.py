@@ -16,34 +16,39 @@ import jax
 import jax.numpy as jnp
 
 from jrnn import checks, kernel
-from jrnn._rnn import elman_spec
+from jrnn._unroll import spec_of, state_of, states_of, weights_of
 from jrnn.arrays import ArrayLike, InputsAre, rows
-from jrnn.cells import Arrays
+from jrnn.cells import Arrays, Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
+from jrnn.cells.kinds import cell_of
 from jrnn.kernel.masking import Move
 from jrnn.kernel.remat import over_segments
 from jrnn.kernel.types import Inputs
 from jrnn.loss.blockwise import cost
-from jrnn.types import ReadoutParams, RNNParams
+from jrnn.types import ReadoutParams
 
 
 def rnn_cross_entropy(
-    rnn_params: RNNParams,
+    rnn_params: Any,
     readout_params: ReadoutParams,
     xs: ArrayLike,
     labels: ArrayLike,
-    h0: ArrayLike | None = None,
+    h0: Any = None,
     lengths: ArrayLike | int | None = None,
     resets: ArrayLike | None = None,
-    reset_state: ArrayLike | None = None,
+    reset_state: Any = None,
     mask: ArrayLike | None = None,
+    recurrent_mask: ArrayLike | None = None,
+    data: Named | None = None,
     *,
     weights: ArrayLike | None = None,
-    activation: ActivationName | Activation = "tanh",
+    activation: ActivationName | Activation | None = None,
+    cell: UncheckedCell | None = None,
+    clip_delta: float | None = None,
     compute_dtype: Any = None,
     remat: bool = False,
     inputs: InputsAre | None = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, Any]:
     """J of (6) for a recurrent network with a loss at every step, and its last state.
 
     Equals `rnn` followed by `readout_cross_entropy`, gradients included. The logits are never in
@@ -51,62 +56,69 @@ def rnn_cross_entropy(
     forward pass is computed.
 
     Args:
-        rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
+        rnn_params: `RNNParams`, `LSTMParams`, `GRUParams`, `LeakyParams`, or those of `cell`.
         readout_params: `w_ho [H, O]`, `b_o [O]` or None, in the dtype of `rnn_params`.
         xs: `[T, I]` or `[T, B, I]`, or ids `[T]` or `[T, B]`, as in `rnn`.
         labels: `[T]` or `[T, B]` integers, the true classes; or `[T, O]` or `[T, B, O]` floats,
             each class's share, as in `readout_cross_entropy`.
-        h0: None (zeros), `[H]` or `[B, H]`, as in `rnn`.
+        h0: the first state, as in `rnn`; of an LSTM an `LSTMState`, as in `lstm`.
         lengths: `[B]`, `[]` or None, as in `rnn`; the loss of a step in the padding is 0, even if
             it is NaN.
         resets: `[T, B]`, `[T]` or None, as in `rnn`.
         reset_state: as `h0`.
         mask: `[T, B]`, `[T]` or None: the steps that count, as in `rnn`; the loss of the others is
             0, even if it is NaN.
+        recurrent_mask: `[H]`, `[B, H]` or None, as in `rnn`.
+        data: the arrays that `cell` names, as in `unroll`.
         weights: m, None (ones), `[]`, or `[T]` or `[T, B]`: a bool mask or floats. Where a weight
             is 0, the loss of that step and its gradients are 0; the state is computed all the same.
-        activation: as in `rnn`.
+        activation: as in `rnn`, of an Elman or leaky network; None: "tanh".
+        cell: the `jrnn.Cell` of parameters of your own, static; None: that of the package.
+        clip_delta: as in `rnn`.
         compute_dtype: as in `rnn`; the loss is computed in the dtype of the parameters from states
             that are rounded to it.
         remat: keep only about sqrt(T) states for the gradient and compute the rest once more.
         inputs: as in `rnn`; labels and weights say as well whether they are those of a batch.
 
     Returns:
-        `(J, h_last)`: `[]` the cost in nats, in at least float32, and `[H]` or `[B, H]`, the state
-        after the last step.
+        `(J, h_last)`: `[]` the cost in nats, in at least float32, and the state after the last
+        step, as the network returns it.
 
     Raises:
         ValueError: what `rnn` and `readout_cross_entropy` refuse, or a readout of another size or
             dtype than the states.
     """
-    batch, states = checks.of_a_batch(labels, weights), (h0, lengths, resets, reset_state)
-    data = (*states, None, mask)
-    xs = checks.rnn_arguments(rnn_params, xs, *data, reading=inputs, of_a_batch=batch)
+    cell, batch = cell_of(rnn_params, activation, cell), checks.of_a_batch(labels, weights)
+    arrays = (h0, lengths, resets, reset_state, recurrent_mask, mask, data)
+    read: dict[str, Any] = {"reading": inputs, "of_a_batch": batch}
+    xs = checks.network_arguments(cell, rnn_params, xs, *arrays, **read)
     checks.known_steps(xs)
     checks.objective_arguments(rnn_params, readout_params, xs, labels, weights, lengths, mask)
-    spec = elman_spec(rnn_params, activation, compute_dtype, remat=remat)
-    arguments = (xs, labels, weights, *states, mask)
-    return _rnn_cross_entropy(spec, rnn_params, readout_params, *arguments)
+    spec = spec_of(cell, rnn_params, compute_dtype, clip_delta, remat)
+    return _rnn_cross_entropy(spec, rnn_params, readout_params, xs, labels, weights, *arrays)
 
 
 @partial(jax.jit, static_argnums=0)
 def _rnn_cross_entropy(
     spec: kernel.Spec,
-    rnn_params: RNNParams,
+    rnn_params: Any,
     readout_params: ReadoutParams,
     xs: jax.Array,
     labels: jax.Array,
     weights: jax.Array | None,
-    h0: jax.Array | None,
+    h0: Any,
     lengths: jax.Array | None,
     resets: jax.Array | None,
-    reset_state: jax.Array | None,
+    reset_state: Any,
+    recurrent_mask: jax.Array | None,
     mask: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
+    data: Named | None,
+) -> tuple[jax.Array, Any]:
     remat, spec = spec.remat is not None, spec._replace(remat=None)
-    network = kernel.Weights(*rnn_params)
-    data = ((h0,), lengths, resets, (reset_state,), None, mask)
-    inputs, forth, _ = kernel.in_reading_order(spec, network, xs, *data)
+    network, unit = weights_of(spec.cell, rnn_params)
+    start, again = (states_of(spec.cell, h) for h in (h0, reset_state))
+    given = (start, lengths, resets, again, recurrent_mask, mask, unit, data)
+    inputs, forth, _ = kernel.in_reading_order(spec, network, xs, *given)
     labels, m = forth(labels), _counted(inputs.steps.valid, weights, forth)
 
     def segment(start: Any, S: int, states: Arrays) -> tuple[Arrays, jax.Array]:
@@ -117,10 +129,11 @@ def _rnn_cross_entropy(
         return states, cost(spec.precision, readout_params, hs, y, m_t)
 
     if remat:
-        (h_last,), totals, rest = over_segments(segment, len(labels), inputs.start)
-        return totals.sum() if rest is None else totals.sum() + rest, h_last
-    (h_last,), total = segment(0, len(labels), inputs.start)
-    return total, h_last
+        last, totals, rest = over_segments(segment, len(labels), inputs.start)
+        total = totals.sum() if rest is None else totals.sum() + rest
+    else:
+        last, total = segment(0, len(labels), inputs.start)
+    return total, state_of(spec.cell, last)
 
 
 def _counted(valid: jax.Array | None, weights: jax.Array | None, forth: Move) -> jax.Array | None:

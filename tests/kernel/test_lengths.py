@@ -12,7 +12,8 @@ from cases import LAW_RTOL, B, H, O, T, assert_close, make_case
 from cover import pairwise
 
 import jrnn
-from jrnn._rnn import elman_spec, unroll_elman
+from jrnn._unroll import run_network, spec_of
+from jrnn.cells.elman import elman
 from jrnn.kernel.backends.xla import XLA, Schedule
 
 DATA = ("xs", "h0", "lengths", "resets", "reset_state", "recurrent_mask")
@@ -140,8 +141,8 @@ def test_a_schedule_of_chunks_and_blocks(reverse):
     """Two chunks of 3 steps and a rest, in blocks of 2: the way of a GPU and a TPU."""
 
     def run(params, *arguments, **options):
-        spec = elman_spec(params)._replace(backend=XLA(Schedule(3, 3, unroll=2)))
-        return unroll_elman(spec, params, *arguments, **options)
+        spec = spec_of(elman("tanh"), params)._replace(backend=XLA(Schedule(3, 3, unroll=2)))
+        return run_network(spec, params, *arguments, **options)
 
     assert_exact(make_case(), make_data(mask=True), run, reverse=reverse)
 

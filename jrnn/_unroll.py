@@ -1,0 +1,412 @@
+"""A network of any cell: its parameters, one step, a sequence.
+
+Each function documents, checks and makes one call into the kernel. Each holds its own `jax.jit`, so
+that a second call outside a jitted function compiles nothing. `jrnn.rnn`, `jrnn.lstm`, `jrnn.gru`
+and `jrnn.leaky` are these functions for one kind of cell.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import lecun_normal, orthogonal
+
+from jrnn import checks, kernel
+from jrnn.arrays import ArrayLike, Initializer, InputsAre, draw, matmul_precision
+from jrnn.cells import Arrays, Named, UncheckedCell
+
+
+def init_cell(
+    cell: UncheckedCell,
+    key: jax.Array,
+    input_size: int | None,
+    hidden_size: int,
+    *,
+    bias: bool = True,
+    w_ih_init: Initializer = lecun_normal(),  # noqa: B008
+    w_hh_init: Initializer = orthogonal(),  # noqa: B008
+    dtype: Any = None,
+    **unit: Any,
+) -> Any:
+    """Draw the parameters of a network of a cell of your own.
+
+    Args:
+        cell: a `jrnn.Cell`, with X blocks that the input feeds, Y that the state feeds, G in all.
+        key: a JAX random key.
+        input_size: I, or None, as in `jrnn.init_rnn`.
+        hidden_size: H, features of the state.
+        bias: False leaves the biases out (None in their place).
+        w_ih_init: as in `jrnn.init_rnn`; it draws all of `w_ih` at once.
+        w_hh_init: as in `jrnn.init_rnn`; it draws each block `[H, H]` by itself.
+        dtype: a floating dtype; None is JAX's default float.
+        unit: the parameters for each unit that the cell names, each a number or an array `[H]`.
+
+    Returns:
+        `cell.params` of `w_ih [I, X*H]` or None, `w_hh [H, Y*H]`, biases of zeros `[G*H]` or None,
+        and `[H]` for each name in `cell.unit`; None for any other field.
+
+    Raises:
+        ValueError: a size below 1, a dtype that is not floating, or other names than `cell.unit`.
+    """
+    dtype = sizes_and_dtype(input_size, hidden_size, dtype)
+    if set(unit) != set(cell.unit):
+        expected = f"the parameters {', '.join(cell.unit)}" if cell.unit else "no more parameters"
+        came = ", ".join(unit) or "none"
+        checks.refuse("unit", expected, came, f"The cell {cell.name} reads them for each unit.")
+    H = hidden_size
+    weights = draw_weights(cell, key, input_size, H, w_ih_init, w_hh_init, dtype)
+    kind: Any = cell.params
+    found: dict[str, Any] = dict.fromkeys(kind._fields)
+    found |= dict(zip(("w_ih", "w_hh"), weights, strict=True))
+    if bias:
+        found |= {name: jnp.zeros(n * H, dtype) for name, n in checks.bias_parts(cell)}
+    found |= {name: jnp.broadcast_to(jnp.asarray(x, dtype), (H,)) for name, x in unit.items()}
+    return kind(**found)
+
+
+def sizes_and_dtype(input_size: int | None, hidden_size: int, dtype: Any) -> Any:
+    """Check the sizes of new parameters.
+
+    Args:
+        input_size: I or None.
+        hidden_size: H.
+        dtype: a floating dtype or None.
+
+    Returns:
+        The dtype of the parameters.
+
+    Raises:
+        ValueError: a size below 1, or a dtype that is not floating.
+    """
+    if input_size is not None:
+        checks.sizes(input_size=input_size)
+    checks.sizes(hidden_size=hidden_size)
+    return checks.floating_dtype(dtype)
+
+
+def unroll(
+    cell: UncheckedCell,
+    params: Any,
+    xs: ArrayLike,
+    state: Any = None,
+    lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
+    reset_state: Any = None,
+    recurrent_mask: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    data: Named | None = None,
+    *,
+    reverse: bool = False,
+    clip_delta: float | None = None,
+    compute_dtype: Any = None,
+    remat: bool = False,
+    inputs: InputsAre | None = None,
+) -> tuple[Any, jax.Array]:
+    """Run a network of any cell over a sequence, or over a batch of sequences.
+
+        a_t = [x_t w_ih] + [(m * h_{t-1}) w_hh] + b                                (23)
+        s_t = step(a_t, s_{t-1})         h_t is the first state, or output(s_t)
+
+    The gradient is backpropagation through time with the adjoint of the cell, or with `jax.vjp` of
+    its step. Only the states are kept for it; a_t is computed again, many steps at once.
+    Derivatives and `jax.vmap` are as in `jrnn.rnn`.
+
+    Args:
+        cell: a `jrnn.Cell`, static: under `jax.vmap` or `jax.jit` bind it by `functools.partial`.
+        params: an instance of `cell.params`: `w_ih [I, X*H]` or None, `w_hh [H, Y*H]`, biases and
+            parameters `[H]` of the cell, of one floating dtype.
+        xs: as in `jrnn.rnn`; without `w_ih` `[T, X*H]` or `[T, B, X*H]`, for X blocks that the
+            input feeds.
+        state: before the first step: of one state None (zeros), `[H]` or `[B, H]`; of several
+            None, or a `cell.state` (or a tuple) of these.
+        lengths: as in `jrnn.rnn`.
+        resets: as in `jrnn.rnn`.
+        reset_state: the state that resets go back to, as `state`.
+        recurrent_mask: as in `jrnn.rnn`; it multiplies the operand of w_hh, and no other use of
+            the state.
+        mask: as in `jrnn.rnn`.
+        data: the arrays that the cell names, a dict: `[H]` or `[B, H]` for each sequence,
+            `[T, H]` or `[T, B, H]` for each step. Floating ones have gradients.
+        reverse: as in `jrnn.rnn`.
+        clip_delta: as in `jrnn.rnn`, of all blocks of delta_t, after the whole adjoint of the
+            cell. A part that does not pass through a_t is not
+            clipped.
+        compute_dtype: as in `jrnn.rnn`.
+        remat: as in `jrnn.rnn`.
+        inputs: as in `jrnn.rnn`.
+
+    Returns:
+        The state after the last step, in the form of `state`, and the outputs h_t, `[T, H]` or
+        `[T, B, H]`; dtypes as in `jrnn.rnn`.
+
+    Raises:
+        ValueError: what `jrnn.rnn` refuses; parameters or states of another class; `data` of other
+            names than the cell's.
+    """
+    arrays = (state, lengths, resets, reset_state, recurrent_mask, mask, data)
+    options = {"clip_delta": clip_delta, "compute_dtype": compute_dtype, "remat": remat}
+    return run_checked(cell, params, xs, *arrays, reverse=reverse, inputs=inputs, **options)
+
+
+def run_checked(
+    cell: UncheckedCell,
+    params: Any,
+    xs: ArrayLike,
+    *arrays: Any,
+    named: str = "state",
+    reverse: bool = False,
+    inputs: InputsAre | None = None,
+    **options: Any,
+) -> tuple[Any, jax.Array]:
+    """`unroll`, with the name that messages give to its argument `state`.
+
+    Args:
+        cell: as in `unroll`, like all the others.
+        params: the parameters.
+        xs: the inputs.
+        arrays: from `state` to `data`.
+        named: the name of `state`.
+        reverse: the direction.
+        inputs: how integers are read.
+        options: of `spec_of`.
+
+    Returns:
+        The last state and the outputs.
+
+    Raises:
+        ValueError: as `unroll`.
+    """
+    xs = checks.network_arguments(cell, params, xs, *arrays, reading=inputs, named=named)
+    checks.known_steps(xs)
+    checks.flag("reverse", reverse)
+    spec = spec_of(cell, params, **options)
+    return _unroll(params, xs, *arrays, spec=spec, reverse=bool(reverse))
+
+
+def step_checked(
+    cell: UncheckedCell,
+    params: Any,
+    state: Any,
+    x_t: ArrayLike,
+    data: Named | None = None,
+    *,
+    named: str = "state",
+    inputs: InputsAre | None = None,
+) -> Any:
+    """One step of a network, differentiated by JAX in forward and reverse mode.
+
+    Args:
+        cell: as in `unroll`.
+        params: the parameters.
+        state: before the step, as in `unroll`.
+        x_t: `[I]` or `[B, I]`, ids `[]` or `[B]`.
+        data: `[H]` or `[B, H]` for each name.
+        named: the name of `state`, for messages.
+        inputs: how integers are read.
+
+    Returns:
+        The state after the step.
+
+    Raises:
+        ValueError: as `unroll`.
+    """
+    x_t = checks.cell_arguments(cell, params, state, x_t, data, inputs, named)
+    return _step(params, state, x_t, data, spec=spec_of(cell, params))
+
+
+# --- between the users' arrays and the kernel's ---------------------------------------------------
+
+
+def spec_of(
+    cell: UncheckedCell,
+    params: Any,
+    compute_dtype: Any = None,
+    clip_delta: float | None = None,
+    remat: bool = False,
+) -> kernel.Spec:
+    """The static part of a call, from its options.
+
+    Args:
+        cell: the cell.
+        params: of which the dtype is read.
+        compute_dtype: as in `unroll`.
+        clip_delta: as in `unroll`.
+        remat: as in `unroll`.
+
+    Returns:
+        The `kernel.Spec`.
+
+    Raises:
+        ValueError: an option that `unroll` refuses.
+    """
+    checks.flag("remat", remat)
+    return kernel.Spec(
+        cell,
+        matmul_precision(),
+        checks.compute_dtype(compute_dtype, params),
+        checks.positive_or_none("clip_delta", clip_delta),
+        kernel.Remat() if remat else None,
+    )
+
+
+def run_network(
+    spec: kernel.Spec,
+    params: Any,
+    xs: ArrayLike,
+    state: Any = None,
+    lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
+    reset_state: Any = None,
+    recurrent_mask: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    data: Named | None = None,
+    **options: Any,
+) -> tuple[Any, jax.Array]:
+    """`kernel.unroll` of a network.
+
+    Args:
+        spec: the static part of the call.
+        params: as in `unroll`, and so the rest, which has passed the checks.
+        xs: the inputs.
+        state: the first state.
+        lengths: steps of each sequence.
+        resets: where segments begin.
+        reset_state: the state that resets go back to.
+        recurrent_mask: m of (23).
+        mask: the steps that count.
+        data: what the cell reads.
+        options: of `kernel.unroll`.
+
+    Returns:
+        The last state and the outputs.
+    """
+    weights, unit = weights_of(spec.cell, params)
+    start, again = states_of(spec.cell, state), states_of(spec.cell, reset_state)
+    given = (start, lengths, resets, again, recurrent_mask, mask, unit, data)
+    last, hs = kernel.unroll(spec, weights, xs, *given, **options)
+    return state_of(spec.cell, last), hs
+
+
+def weights_of(cell: UncheckedCell, params: Any) -> tuple[kernel.Weights, Named]:
+    """The parameters as the kernel takes them.
+
+    Args:
+        cell: the cell.
+        params: of the class of the cell.
+
+    Returns:
+        The weights, of which the parts of the bias are one array; and the unit parameters.
+    """
+    H, dtype = params.w_hh.shape[0], params.w_hh.dtype
+    given = {name: getattr(params, name) for name, _ in checks.bias_parts(cell)}
+    if all(b is None for b in given.values()):
+        bias = None
+    elif len(given) == 1:
+        (bias,) = given.values()
+    else:
+        zeros = {name: jnp.zeros(n * H, dtype) for name, n in checks.bias_parts(cell)}
+        bias = jnp.concatenate([zeros[k] if b is None else b for k, b in given.items()])
+    weights = kernel.Weights(params.w_ih, params.w_hh, bias)
+    return weights, {name: getattr(params, name) for name in cell.unit}
+
+
+def states_of(cell: UncheckedCell, state: Any) -> tuple[Any, ...]:
+    """A state as the kernel takes it.
+
+    Args:
+        cell: the cell.
+        state: as in `unroll`.
+
+    Returns:
+        One array or None for each state.
+    """
+    if state is None:
+        return (None,) * cell.states
+    return (state,) if cell.states == 1 and cell.state is None else tuple(state)
+
+
+def state_of(cell: UncheckedCell, states: Arrays) -> Any:
+    """The inverse of `states_of`.
+
+    Args:
+        cell: the cell.
+        states: of the kernel.
+
+    Returns:
+        As `unroll` returns it.
+    """
+    if cell.state is not None:
+        return cell.state(*states)
+    return states[0] if cell.states == 1 else states
+
+
+def output_of(cell: UncheckedCell, state: Any) -> jax.Array:
+    """h_t of a state.
+
+    Args:
+        cell: the cell.
+        state: as `unroll` returns it.
+
+    Returns:
+        `[H]` or `[B, H]`.
+    """
+    return kernel.output(cell, states_of(cell, state))
+
+
+def zero_state(cell: UncheckedCell, params: Any) -> Any:
+    """The state that None stands for, of one sequence.
+
+    Args:
+        cell: the cell.
+        params: as in `unroll`.
+
+    Returns:
+        Zeros `[H]` in the form of the states of `unroll`.
+    """
+    H = params.w_hh.shape[0]
+    return state_of(cell, tuple(jnp.zeros(H, params.w_hh.dtype) for _ in range(cell.states)))
+
+
+_unroll = jax.jit(
+    lambda *arrays, spec, reverse: run_network(spec, *arrays, reverse=reverse),
+    static_argnames=("spec", "reverse"),
+)
+
+
+@partial(jax.jit, static_argnames="spec")
+def _step(params: Any, state: Any, x_t: jax.Array, data: Named | None, *, spec: kernel.Spec) -> Any:
+    weights, unit = weights_of(spec.cell, params)
+    return state_of(
+        spec.cell, kernel.one_step(spec, weights, x_t, states_of(spec.cell, state), unit, data)
+    )
+
+
+def draw_weights(
+    cell: UncheckedCell,
+    key: jax.Array,
+    input_size: int | None,
+    hidden_size: int,
+    w_ih_init: Initializer,
+    w_hh_init: Initializer,
+    dtype: Any,
+) -> tuple[Any, jax.Array]:
+    """Random weights; each block of w_hh is drawn by itself.
+
+    Args:
+        cell: the cell.
+        key: a JAX random key.
+        input_size: I or None.
+        hidden_size: H.
+        w_ih_init: draws w_ih.
+        w_hh_init: draws a block of w_hh.
+        dtype: of the weights.
+
+    Returns:
+        w_ih `[I, X*H]` or None, and w_hh `[H, Y*H]`.
+    """
+    H, X, Y = hidden_size, len(cell.x_blocks), len(cell.h_blocks)
+    key_ih, key_hh = jax.random.split(key)
+    w_ih = None if input_size is None else draw(w_ih_init, key_ih, (input_size, X * H), dtype)
+    keys = [key_hh] if Y == 1 else jax.random.split(key_hh, Y)
+    return w_ih, jnp.concatenate([draw(w_hh_init, k, (H, H), dtype) for k in keys], -1)

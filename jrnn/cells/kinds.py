@@ -1,0 +1,52 @@
+"""The kinds of networks that the package knows by the class of their parameters."""
+
+from typing import Any
+
+from jrnn import checks
+from jrnn.cells import UncheckedCell
+from jrnn.cells.elman import Activation, ActivationName, elman
+from jrnn.cells.gru import GRU
+from jrnn.cells.leaky import leaky_cell
+from jrnn.cells.lstm import LSTM
+from jrnn.types import GRUParams, LeakyParams, LSTMParams, RNNParams
+
+
+def cell_of(
+    params: Any,
+    activation: ActivationName | Activation | None = None,
+    cell: UncheckedCell | None = None,
+) -> UncheckedCell:
+    """The cell of a network.
+
+    Args:
+        params: its parameters. `RNNParams` mean an Elman network, `LeakyParams` (28).
+        activation: of an Elman or leaky network, as in `jrnn.rnn`; None: "tanh".
+        cell: for parameters of another class, or for another cell with the parameters of the
+            package, such as the rate network (29).
+
+    Returns:
+        The cell, `cell` if it is given.
+
+    Raises:
+        ValueError: parameters of an unknown class without `cell`; an activation for a cell that has
+            its own.
+    """
+    if cell is not None:
+        checks.of_kind(params, cell.params)
+    elif isinstance(params, RNNParams):
+        return elman(activation or "tanh")
+    elif isinstance(params, LeakyParams):
+        checks.leaky_params(params, "state")
+        return leaky_cell(activation or "tanh", "state", learned=params.log_tau is not None)
+    elif isinstance(params, LSTMParams):
+        cell = LSTM
+    elif isinstance(params, GRUParams):
+        cell = GRU
+    else:
+        known = "RNNParams, LSTMParams, GRUParams, LeakyParams"
+        repair = "For a cell of your own give cell=, the jrnn.Cell."
+        checks.refuse("params", f"one of {known}", type(params).__name__, repair)
+    if activation is not None:
+        expected = f"None, since the cell {cell.name} has its own"
+        checks.refuse("activation", expected, activation, "It is for Elman and leaky networks.")
+    return cell

@@ -1,0 +1,67 @@
+"""Checks of leaky networks: the leak and the time steps."""
+
+from typing import Any
+
+import numpy as np
+
+from jrnn.checks.basics import array, concrete, describe, is_float, refuse, shown
+from jrnn.checks.sequences import of_kind
+from jrnn.types import LeakyParams
+
+
+def leak(alpha: Any, dt_over_tau: Any, learned: bool, H: int) -> tuple[np.ndarray, np.ndarray]:
+    """Check the leak of new parameters; return alpha and dt / tau, `[H]` in float64."""
+    if (alpha is None) == (dt_over_tau is None):
+        came = "neither" if alpha is None else "both"
+        repair = "alpha = 0.1, for example, is a tenth of the new in each step."
+        refuse("alpha, dt_over_tau", "one of the two", came, repair)
+    name, given = ("dt_over_tau", dt_over_tau) if alpha is None else ("alpha", alpha)
+    try:
+        value = np.broadcast_to(np.asarray(given, np.float64), (H,))
+    except (TypeError, ValueError):
+        refuse(name, f"a number or an array [H] = [{H}]", shown(given), "One for each unit.")
+    if name == "alpha":
+        _share(value, learned)
+        with np.errstate(divide="ignore"):
+            return value, -np.log1p(-value)
+    if not ((value > 0) & (value < np.inf)).all():
+        refuse(name, "finite numbers above 0", shown(given), "dt / tau, such as 0.1.")
+    return -np.expm1(-value), value
+
+
+def _share(alpha: np.ndarray, learned: bool) -> None:
+    top = "1)" if learned else "1]"
+    if not ((alpha > 0) & ((alpha < 1) if learned else (alpha <= 1))).all():
+        wrong = alpha[~((alpha > 0) & (alpha < 1))][0]
+        repair = "It is the share of the new state in a step: dt / tau, for example."
+        refuse("alpha", f"numbers in (0, {top}", float(wrong), repair)
+
+
+def leaky_params(params: Any, leak: Any) -> None:
+    """Check the class, which of its leaks is there, and the values of a concrete alpha."""
+    of_kind(params, LeakyParams)
+    if leak not in ("state", "input"):
+        repair = '"state" is h = (1 - alpha) h + alpha phi(a); "input" is the rate network.'
+        refuse("leak", '"state" or "input"', shown(leak), repair)
+    if (params.alpha is None) == (params.log_tau is None):
+        came = "neither" if params.alpha is None else "both"
+        repair = "alpha is a fixed leak, log_tau a learned one; see jrnn.init_leaky."
+        refuse("alpha, log_tau", "one of the two", came, repair)
+    if params.alpha is not None:
+        array("alpha", params.alpha)
+        values = concrete(params.alpha)
+        if values is not None:
+            _share(values.astype(np.float64), learned=False)
+
+
+def time_steps(dt: Any, lead: tuple[int, ...]) -> None:
+    array("dt", dt)
+    if dt.shape not in (lead, lead[:1]):
+        wanted = f"[T] = {list(lead[:1])}" + (f" or [T, B] = {list(lead)}" if lead[1:] else "")
+        refuse("dt", f"shape {wanted}", describe(dt), "The length of each step.")
+    if not is_float(dt):
+        refuse("dt", "a floating dtype", describe(dt), "Cast it by .astype.")
+    values = concrete(dt)
+    if values is not None and (values < 0).any():
+        wrong = values[values < 0][0]
+        refuse("dt", "numbers of at least 0", float(wrong), "Time does not run backwards.")
