@@ -257,7 +257,9 @@ def test_what_there_is_no_time_for_is_said():
 @pytest.mark.usefixtures("float32")
 def test_recurrences_without_rivals_that_are_missing_or_wrong(monkeypatch):
     monkeypatch.setitem(sys.modules, "flax", None)
-    monkeypatch.setitem(autodiff.SCANS, "hoisted", partial(autodiff.naive, phi=jnp.sin))
+    sine = autodiff.elman(jnp.sin)
+    wrong = {"hoisted": lambda params, xs, cell: autodiff.naive(params, xs, cell=sine)}
+    monkeypatch.setattr(autodiff, "SCANS", autodiff.SCANS | wrong)
     records, lines = by_kind(recurrences.recurrences(context(rivals=["autodiff", "flax"])))
     assert {r["program"] for r in records} == {"jrnn", "naive", "hoisted x4"}
     missing, wrong = lines
