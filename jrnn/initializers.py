@@ -3,6 +3,7 @@
     identity            w_hh = s 1                                  Le, Jaitly & Hinton 2015
     spectral_radius     w_hh = r G / rho(G),    G_ij ~ N(0, 1)      Jaeger 2001
     hidden_uniform      w_ij ~ U(-1/sqrt(H), 1/sqrt(H))             torch.nn.RNN
+    chrono              b_f = log u, b_i = -log u, u ~ U(1, n - 1)  Tallec & Ollivier 2018
 
 rho(G) is the largest absolute value of an eigenvalue of G. Gelfand's formula gives it,
 
@@ -12,7 +13,7 @@ It needs only matmuls, so it runs on every device, under `jit` and under `vmap`.
 compute eigenvalues of non-symmetric matrices.)
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,46 @@ def hidden_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = None) ->
         checks.refuse("shape", "[..., H]", list(shape), "The last axis is the state.")
     bound = shape[-1] ** -0.5
     return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def chrono(longest: float, cell: Literal["lstm", "gru"] = "lstm") -> Initializer:
+    """Biases of gates with which the units remember for 1 to `longest` steps.
+
+    Tallec and Ollivier, Can recurrent neural networks warp time?, 2018 (arXiv 1804.11188). A gate
+    that keeps a share f of the memory in each step forgets in 1 / (1 - f) steps. With f =
+    sigmoid(b), and b = log u, these are 1 + u steps.
+
+        params = jrnn.init_lstm(key, I, H)
+        params = params._replace(b_h=jrnn.initializers.chrono(400)(key, (4 * H,)))
+
+    Args:
+        longest: the longest memory in steps, above 2: about T, or the longest dependency.
+        cell: "lstm": b_f = log u and b_i = -log u. "gru": b_z = log u. All others are 0.
+
+    Returns:
+        `(key, shape, dtype) -> array` for `b_h`: a `shape` of [4H] or, for a GRU, [3H].
+
+    Raises:
+        ValueError: `longest` is not a finite number above 2, or another cell; from the returned
+            function, another shape or a dtype that is not floating.
+    """
+    checks.number("longest", longest, above=2)
+    if cell not in ("lstm", "gru"):
+        checks.refuse("cell", '"lstm" or "gru"', repr(cell), "An Elman network has no gates.")
+    gates = 4 if cell == "lstm" else 3
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Any = None) -> jax.Array:
+        dtype = checks.floating_dtype(dtype)
+        if len(shape) != 1 or shape[0] % gates:
+            repair = "It is made for b_h, of all gates."
+            checks.refuse("shape", f"[{gates}H]", list(shape), repair)
+        H = shape[0] // gates
+        u = jax.random.uniform(key, (H,), wide(dtype), 1, longest - 1)
+        zero, b = jnp.zeros_like(u), jnp.log(u)
+        blocks = [-b, b, zero, zero] if cell == "lstm" else [zero, b, zero]
+        return jnp.concatenate(blocks).astype(dtype)
+
+    return init
 
 
 def _spectral_radius(g: jax.Array) -> jax.Array:
