@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from char_model import CELLS, Model, zero_state
+from char_model import Model
+from networks import CELLS, output_of, zero_state
 
 import jrnn
 from jrnn import ActivationName, initializers
@@ -89,12 +90,6 @@ def mean_squared_error(
     state, _ = jrnn.unroll(cell_of(model.rnn, activation), model.rnn, xs)
     outputs = jrnn.readout(model.readout, output_of(state))[:, 0]
     return optax.squared_error(outputs, targets).mean()
-
-
-def output_of(state: Any) -> jax.Array:
-    """h of a state: `[B, H]`, or the h of an `LSTMState`."""
-    h: jax.Array = getattr(state, "h", state)
-    return h
 
 
 def sensitivity(

@@ -43,9 +43,10 @@ from adding_networks import (
     mean_squared_error,
     sensitivity,
 )
-from char_model import CELLS, Model
+from char_model import Model
 from command import not_negative, on_devices, positive, positive_float, require_memory
 from matplotlib.figure import Figure
+from networks import CELLS
 from tqdm import tqdm
 
 import jrnn

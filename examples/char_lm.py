@@ -31,21 +31,14 @@ import jax.numpy as jnp
 import numpy as np
 from char_data import baselines, load_data, quote
 from char_devices import choose_devices, describe_devices, join
-from char_model import (
-    ACTIVATIONS,
-    CELLS,
-    W_HH_INITS,
-    Model,
-    activations_of,
-    cell_name,
-    check_memory,
-)
+from char_model import ACTIVATIONS, W_HH_INITS, Model, activations_of, check_memory
 from char_out import BEST, MODEL, UNFINISHED, RunDirectory, find_model
 from char_record import Row
 from char_results import place_results, settings_of, write_model, write_results
 from char_run import find_checkpoint, manifest_of, train
 from char_signals import StopFlag
 from command import not_negative, on_devices, positive, positive_float, require_memory
+from networks import CELLS, cell_name
 
 import jrnn
 from jrnn.cells.kinds import cell_of

@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from command import require_memory
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from networks import CELLS, zero_state
 
 import jrnn
 from jrnn import ActivationName
@@ -25,22 +25,6 @@ ACTIVATIONS = ["tanh", "relu", "sigmoid", "identity"]  # of --cell rnn; the othe
 W_HH_INITS = {
     "orthogonal": jax.nn.initializers.orthogonal(),
     "gaussian": jax.nn.initializers.normal(0.01),
-}
-
-
-class Kind(NamedTuple):
-    """What a choice of --cell stands for."""
-
-    params: type
-    init: Callable[..., Any]
-    blocks: int  # of the pre-activation: w_hh is [H, blocks * H]
-    states: int
-
-
-CELLS = {
-    "rnn": Kind(jrnn.RNNParams, jrnn.init_rnn, blocks=1, states=1),
-    "gru": Kind(jrnn.GRUParams, jrnn.init_gru, blocks=3, states=1),
-    "lstm": Kind(jrnn.LSTMParams, jrnn.init_lstm, blocks=4, states=2),
 }
 
 
@@ -64,21 +48,9 @@ def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Mod
     )
 
 
-def zero_state(params: Any, batch_size: int, sharding: NamedSharding | None = None) -> Any:
-    """The state before the first character, `[B, H]`, or an `LSTMState` of two of these."""
-    states = CELLS[cell_name(params)].states
-    h = [jnp.zeros((batch_size, len(params.w_hh)), device=sharding) for _ in range(states)]
-    return h[0] if states == 1 else jrnn.LSTMState(*h)
-
-
 def activations_of(cell: str) -> list[str] | list[None]:
     """The activations that go with a choice of --cell, the default first."""
     return ACTIVATIONS if cell == "rnn" else [None]
-
-
-def cell_name(params: Any) -> str:
-    """The choice of --cell that has parameters of this class."""
-    return next(name for name, kind in CELLS.items() if isinstance(params, kind.params))
 
 
 def check_memory(args: argparse.Namespace, vocabulary: int, mesh: Mesh, options: str) -> None:

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from char_data import Data, training_chunks
 from char_devices import describe_devices
-from char_model import Model, init_model, make_evaluate, make_loss, make_optimizer, zero_state
+from char_model import Model, init_model, make_evaluate, make_loss, make_optimizer
 from char_record import Record, Row
 from char_signals import StopFlag
 from jax.sharding import Mesh
+from networks import zero_state
 from tqdm import tqdm
 
 import jrnn

@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint
 import programs
 import pytest
+from networks import CELLS, zero_state
 from ngram import witten_bell
 from programs import ROOT, TEXT
 
@@ -324,14 +325,14 @@ def test_a_gated_network_does_what_an_elman_network_does(
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("cell", char_model.CELLS)
+@pytest.mark.parametrize("cell", CELLS)
 def test_the_state_that_is_carried_is_the_whole_state(cell):
     """The losses of two chunks are those of one that is as long as both."""
     args = char_lm.parse([f"--cell={cell}", "--hidden-size=8"])
     model = char_model.init_model(jax.random.key(0), args, 5)
     ids = jax.random.randint(jax.random.key(1), (17, 3), 0, 5)
     loss = jax.jit(char_model.make_loss(args.activation))
-    state = char_model.zero_state(model.rnn, 3)
+    state = zero_state(model.rnn, 3)
 
     def of_chunk(start, end, state):
         return loss(model, state, (ids[start:end], ids[start + 1 : end + 1]), jax.random.key(0))
