@@ -199,12 +199,12 @@ def test_a_rival_that_is_missing(monkeypatch):
 
 def test_japanese_vowels_beside_torch():
     own, torch = [0.96, 0.98, 0.97], [0.94, 0.95, 0.96]
-    record = {"model": "mean-both", "jrnn": own, "torch": torch}
+    record = {"cell": "gru", "model": "mean-both", "jrnn": own, "torch": torch}
     text = japanese_vowels.table([record | {"jrnn_seconds": 1.25, "torch_seconds": 100.0}])
     errors = [np.std(a, ddof=1) / 3**0.5 for a in (own, torch)]
     ratio = 0.02 / np.hypot(*errors)
     assert text.splitlines()[2] == (
-        f"| mean-both | 97.0 ({100 * errors[0]:.1f}) | 95.0 ({100 * errors[1]:.1f}) "
+        f"| gru | mean-both | 97.0 ({100 * errors[0]:.1f}) | 95.0 ({100 * errors[1]:.1f}) "
         f"| {ratio:+.1f} | 1.25 | 100 |"
     )
 

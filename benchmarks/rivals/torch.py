@@ -136,17 +136,21 @@ class Trainer:
 class Classifier(torch.nn.Module):
     """One label per sequence, from the last state or the mean of all; packed sequences."""
 
-    def __init__(self, sizes: tuple[int, int, int], both: bool, last: bool, seed: int) -> None:
+    def __init__(
+        self, cell: str, sizes: tuple[int, int, int], both: bool, last: bool, seed: int
+    ) -> None:
         super().__init__()
         torch.manual_seed(seed)
         I, H, O = sizes
-        self.rnn = torch.nn.RNN(I, H, bidirectional=both)
+        kind = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
+        self.rnn = kind(I, H, bidirectional=both)
         self.readout = torch.nn.Linear(2 * H if both else H, O)
         self.last = last
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         packed = torch.nn.utils.rnn.pack_padded_sequence(xs, lengths, enforce_sorted=False)
-        hs, h_last = self.rnn(packed)
+        hs, state = self.rnn(packed)
+        h_last = state[0] if isinstance(state, tuple) else state  # (h, c) of an LSTM
         if self.last:
             return self.readout(h_last.transpose(0, 1).flatten(1))  # [D, B, H] -> [B, D * H]
         hs, _ = torch.nn.utils.rnn.pad_packed_sequence(hs)
