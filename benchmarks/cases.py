@@ -1,11 +1,14 @@
 """The measured shapes, their data, and their minimal FLOP."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import jrnn
+from jrnn.types import GRUParams, LSTMParams
 
 
 class Case(NamedTuple):
@@ -19,10 +22,25 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         return ", ".join(map(str, self))
 
-    def flops(self, gradient: bool) -> int:
+    def flops(self, gradient: bool, cell: str = "rnn") -> int:
         """FLOP of the matmuls of (1), and for the gradient also of (9), (11), (12)."""
         recurrent, inputs = (3, 2) if gradient else (1, 1)
-        return 2 * self.T * self.B * (recurrent * self.H**2 + inputs * self.I * self.H)
+        of_a_gate = 2 * self.T * self.B * (recurrent * self.H**2 + inputs * self.I * self.H)
+        return CELLS[cell].gates * of_a_gate
+
+
+class Cell(NamedTuple):
+    """One of the compared recurrences."""
+
+    gates: int  # blocks of H columns in w_ih and w_hh
+    params: Callable[..., Any]  # of (w_ih, w_hh, b_h): the common form of the parameters
+
+
+CELLS = {
+    "rnn": Cell(1, jrnn.RNNParams),
+    "lstm": Cell(4, LSTMParams),
+    "gru": Cell(3, partial(GRUParams, b_hn=None)),  # flax's GRUCell has no b_hn
+}
 
 
 CASES = {
@@ -39,18 +57,21 @@ TOY_CASES = {1: Case(7, 4, 3, 5), 2: Case(5, 1, 2, 6)}
 class Data(NamedTuple):
     """Parameters, inputs and the weights of the cost sum(hs * y), as float32 NumPy arrays."""
 
-    params: jrnn.RNNParams
+    params: Any  # RNNParams, LSTMParams or GRUParams
     xs: np.ndarray  # [T, B, I]
     y: np.ndarray  # [T, B, H]
 
 
-def data(case: Case) -> Data:
-    """Data for every rival: jrnn's initialiser, normal inputs, normal y."""
+def data(case: Case, cell: str = "rnn") -> Data:
+    """Data for every rival: jrnn's initialiser for each gate, normal inputs, normal y."""
     T, B, I, H = case
     random = np.random.default_rng(0)
-    params = jrnn.init_rnn(jax.random.key(0), I, H)
-    bias = 0.1 * random.standard_normal(H)  # zeros would hide a missing bias
-    params = jax.tree.map(np.asarray, params)._replace(b_h=bias.astype(np.float32))
+    keys = jax.random.split(jax.random.key(0), CELLS[cell].gates)
+    gates = [jrnn.init_rnn(key, I, H) for key in keys]
+    w_ih = np.concatenate([gate.w_ih for gate in gates], -1)
+    w_hh = np.concatenate([gate.w_hh for gate in gates], -1)
+    bias = 0.1 * random.standard_normal(w_hh.shape[1:])  # zeros would hide a missing bias
+    params = CELLS[cell].params(w_ih, w_hh, bias.astype(np.float32))
     xs, y = random.standard_normal((T, B, I)), random.standard_normal((T, B, H))
     return Data(params, xs.astype(np.float32), y.astype(np.float32))
 

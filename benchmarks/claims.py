@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SCANS = ["naive", "hoisted", "hoisted x4"]
-JAX_LIBRARIES = ["flax", "haiku relu", "haiku own tanh", "keras"]
+JAX_LIBRARIES = ["flax", "flax LSTMCell", "haiku", "haiku relu", "haiku own tanh", "keras"]
+USERS = "jrnn, a user's cell"
 
 
 class Claim(NamedTuple):
@@ -135,7 +136,14 @@ def _native(group: Group, what: str) -> list[Claim]:
             partial(_share_of_autodiff, group, quantity=quantity),
             wins=False,
         )
+    for quantity, text in (("minimum_ms", "time"), ("temporary_bytes", "temporary bytes")):
+        share = partial(_share_of_a_user, group, quantity=quantity)
+        found += _claim(f"{what}: {USERS}, {text} / jrnn's", group, share, wins=False)
     return found
+
+
+def _share_of_a_user(group: Group, row: Any, quantity: str) -> float | None:
+    return _quotient(group.best(row, [USERS], quantity), group.best(row, ["jrnn"], quantity))
 
 
 def _share_of_autodiff(group: Group, row: Any, quantity: str) -> float | None:

@@ -1,6 +1,7 @@
-"""Compare the accuracy of `examples/japanese_vowels.py` with torch's `nn.RNN`, same recipe.
+"""Compare the accuracy of `examples/japanese_vowels.py` with torch's networks, same recipe.
 
     python -m benchmarks.japanese_vowels                        # the options are the example's
+    python -m benchmarks.japanese_vowels --cell lstm            # nn.LSTM; gru, nn.GRU
 
 Both train every model with the same seeds, batches, optimiser and number of epochs. Each library
 uses its default initialisation (torch with two biases), and stops after the last epoch.
@@ -27,14 +28,14 @@ from ts_data import Sequences
 def torch_accuracies(
     name: str, args: argparse.Namespace, train: Sequences, test: Sequences
 ) -> list[float]:
-    """The accuracy of `nn.RNN` for each seed."""
+    """The accuracy of torch's network for each seed."""
     rival = load("torch")
     sizes = train.xs.shape[2], args.hidden_size, len(train.classes)
     accuracies = []
     for seed in range(args.seeds):
         orders = example.epoch_orders(seed, args.epochs, len(train.labels), args.batch_size)
         both, last = name.endswith("-both"), name.startswith("last-")
-        model = rival.Classifier(sizes, both, last, seed)
+        model = rival.Classifier(args.cell, sizes, both, last, seed)
         accuracies.append(rival.accuracy_of_classifier(model, orders, args, train, test))
     return accuracies
 
@@ -45,6 +46,7 @@ def measure(name: str, args: argparse.Namespace, train: Sequences, test: Sequenc
     began = time.perf_counter()
     other = torch_accuracies(name, args, train, test)
     return {
+        "cell": args.cell,
         "model": name,
         "jrnn": own["accuracies"][-1],
         "torch": other,
@@ -64,8 +66,8 @@ def table(records: list[dict[str, Any]]) -> str:
         accuracies = [f"{100 * own:.1f} ({100 * own_error:.1f})"]
         accuracies += [f"{100 * other:.1f} ({100 * other_error:.1f})"]
         seconds = [report.number(r["jrnn_seconds"]), report.number(r["torch_seconds"])]
-        rows.append([r["model"], *accuracies, f"{ratio:+.1f}", *seconds])
-    header = ["model", "jrnn, % (standard error)", "torch, % (standard error)"]
+        rows.append([r["cell"], r["model"], *accuracies, f"{ratio:+.1f}", *seconds])
+    header = ["cell", "model", "jrnn, % (standard error)", "torch, % (standard error)"]
     return report.table([*header, "difference / its error", "jrnn s", "torch s"], rows)
 
 

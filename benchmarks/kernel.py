@@ -2,6 +2,7 @@
 
     python -m benchmarks.kernel                                  # everything
     python -m benchmarks.kernel --rows 2 4 --routes native --dtypes float32 --rivals autodiff
+    python -m benchmarks.kernel --cell lstm --out out/lstm       # or gru
 
 native  a batch [T, B, I], on one device
 vmap    `jax.vmap` of one sequence over [B, T, I], and jrnn's own batch with the axes swapped
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import claims, report
-from benchmarks.cases import CASES, TOY_CASES, Case, Data, data, ends
+from benchmarks.cases import CASES, CELLS, TOY_CASES, Case, Data, data, ends
 from benchmarks.measuring import (
     Program,
     Times,
@@ -44,21 +45,25 @@ DTYPES = ["float32", "bfloat16"]
 # --- the compared programs -----------------------------------------------------------------------
 
 
-def recurrences(case: Case, route: str, dtype: str, rivals: list[str]) -> list[Recurrence]:
+def recurrences(
+    case: Case, route: str, dtype: str, rivals: list[str], cell: str = "rnn"
+) -> list[Recurrence]:
     """The programs of jrnn and the rivals for one route; libraries only in `native`."""
     plain = "autodiff" in rivals
     if route == "ends":
-        others = autodiff.recurrences_with_ends(case) if plain else []
-        return jrnn_itself.recurrences_with_ends(case) + others
+        others = autodiff.recurrences_with_ends(case, cell) if plain else []
+        return jrnn_itself.recurrences_with_ends(case, cell) + others
     if dtype == "bfloat16":
-        own = jrnn_itself.recurrences_bfloat16(case)
-        others = autodiff.recurrences_bfloat16(case) if plain else []
+        own = jrnn_itself.recurrences_bfloat16(case, cell)
+        others = autodiff.recurrences_bfloat16(case, cell) if plain else []
     else:
-        own = jrnn_itself.recurrences(case, relu=route == "native" and "haiku" in rivals)
-        others = autodiff.recurrences(case) if plain else []
-    if route == "native" and dtype == "float32":
-        libraries = [name for name in rivals if name not in ("autodiff", "torch")]
-        others += [r for name in libraries for r in load(name).recurrences(case)]
+        others = autodiff.recurrences(case, cell) if plain else []
+        if route == "native":
+            libraries = [name for name in rivals if name not in ("autodiff", "torch")]
+            others += [r for name in libraries for r in load(name).recurrences(case, cell)]
+            others += jrnn_itself.recurrences_of_a_user(case, cell)
+        relu = any(r.activation == "relu" for r in others)
+        own = jrnn_itself.recurrences(case, relu, cell)
     if route == "vmap":
         return [with_swapped_axes(own[0]), *map(under_vmap, own + others)]
     return own + others
@@ -121,16 +126,19 @@ def _states(recurrence: Recurrence, hs: Any) -> dict[str, Any]:
 
 def gradient_arrays(recurrence: Recurrence, result: Any) -> dict[str, Any]:
     """The gradient, with the common names of the parameters."""
-    return recurrence.common(result[1])._asdict()
+    found = recurrence.common(result[1])._asdict()
+    return {name: array for name, array in found.items() if array is not None}
 
 
-def references(case: Case, given: Data, gradient: bool) -> dict[str, dict[str, np.ndarray]]:
+def references(
+    case: Case, given: Data, gradient: bool, cell: str = "rnn"
+) -> dict[str, dict[str, np.ndarray]]:
     """References for all results: plain scans in full float32."""
+    kinds = autodiff.CELLS[cell]
     scans: dict[str, Callable[..., Any]] = {
-        "tanh": autodiff.naive,
-        "relu": partial(autodiff.naive, phi=jax.nn.relu),
-        "ends": partial(autodiff.masked, ends(case), hoist=False),
+        name: partial(autodiff.naive, cell=kind) for name, kind in kinds.items()
     }
+    scans["ends"] = partial(autodiff.masked, ends(case), cell=kinds["tanh"], hoist=False)
     return {name: reference(given, scan, gradient) for name, scan in scans.items()}
 
 
@@ -151,8 +159,8 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for number in args.rows:
         case = cases[number]
         for gradient in (False, True):
-            given = data(case)
-            expected = references(case, given, gradient)
+            given = data(case, args.cell)
+            expected = references(case, given, gradient, args.cell)
             for dtype in args.dtypes:
                 for route in args.routes:
                     if route == "mesh" and left_out(number, case):
@@ -178,12 +186,12 @@ def measure_group(
     """Compare the programs of one table row, then time them in turn."""
     gradient, dtype = key["gradient"], key["dtype"]
     devices = jax.device_count() if key["route"] == "mesh" else 1
-    found = recurrences(case, key["route"], dtype, args.rivals)
+    found = recurrences(case, key["route"], dtype, args.rivals, args.cell)
     activations = {r.name: r.activation for r in found}
     kinds = {r.name: "ends" if r.ends else r.activation for r in found}
     programs = [program(r, given, gradient, devices) for r in found]
     if "torch" in args.rivals and (key["route"], dtype) == ("native", "float32"):
-        programs += load("torch").programs(case, given, gradient)
+        programs += load("torch").programs(case, given, gradient, cell=args.cell)
     errors = {
         p.name: compare(p, expected[kinds.get(p.name, "tanh")], tolerance(dtype)) for p in programs
     }
@@ -195,7 +203,7 @@ def measure_group(
             "program": p.name,
             "activation": activations.get(p.name, "tanh"),
             **figures(p, times[p.name]),
-            "floor_ms": 1e3 * case.flops(gradient) / flops_per_second,
+            "floor_ms": 1e3 * case.flops(gradient, args.cell) / flops_per_second,
             "matmul_gflops": flops_per_second / 1e9,
             "error": max(errors[p.name].values()),
         }
@@ -221,6 +229,7 @@ def time_beside_matmul(
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = report.parser(__doc__, "kernel", RIVALS, rounds=9)
+    parser.add_argument("--cell", choices=CELLS, default="rnn")
     parser.add_argument("--routes", nargs="+", choices=ROUTES, default=ROUTES)
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     return report.parse(parser, argv, list(CASES), list(TOY_CASES))

@@ -1,7 +1,8 @@
-"""The adding problem: which initial weights learn dependencies over hundreds of steps?
+"""The adding problem: which networks and initial weights learn over hundreds of steps?
 
     python examples/adding_problem.py                          # T = 100, four starts: four minutes
     python examples/adding_problem.py --lengths 200 --starts relu-identity --learning-rate 1e-4
+    python examples/adding_problem.py --cell lstm              # T = 200, 400; or --cell gru
 
 Each step has two inputs: a number u, uniform in [0, 1], and a marker m, which is 1 at one step of
 the first half and at one step of the second half, else 0. The target, after the last step, is
@@ -14,6 +15,11 @@ training error is the error on new sequences. Training stops when the mean error
 steps is below --goal. The plots show the learning curves and how far back the output depends on the
 state, before and after training. Each run adds a row to the table in --out, or replaces the row
 with the same length, start and learning rate. Ctrl-C loses only the current run.
+
+Each cell has its own starts and defaults. The start of an Elman network is an activation and a
+w_hh, that of a GRU or an LSTM the biases of its gates: `default`, those of `jrnn.init_gru` and
+`jrnn.init_lstm`, or `chrono`, with which the units remember for 1 to T steps (Tallec & Ollivier,
+Can recurrent neural networks warp time?, 2018).
 """
 
 import argparse
@@ -21,7 +27,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,87 +34,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from adding_networks import (
+    BIASES,
+    STARTS,
+    W_HH_INITS,
+    draw_batch,
+    init_model,
+    mean_squared_error,
+    sensitivity,
+)
 from char_model import Model
 from command import not_negative, on_devices, positive, positive_float, require_memory
 from matplotlib.figure import Figure
+from networks import CELLS
 from tqdm import tqdm
 
 import jrnn
-from jrnn import ActivationName, diagnostics, initializers
+from jrnn import ActivationName
 from jrnn.checks import refuse
 
 GUESSING = 2 / 12
-W_HH_INITS = {
-    "identity": initializers.identity(),
-    "orthogonal": jax.nn.initializers.orthogonal(),
-    "spectral": initializers.spectral_radius(1.0),
-    "uniform": initializers.hidden_uniform,
-}
-ACTIVATIONS: tuple[ActivationName, ...] = ("relu", "tanh")
-STARTS = {f"{phi}-{init}": (phi, init) for phi in ACTIVATIONS for init in W_HH_INITS}
 OPTIONS_OF_SIZE = "--hidden-size, --batch-size, --lengths or --block"
-MEASURED = 16  # sequences per curve by lag
+LINES = {"relu": "-", "tanh": "--", "gru": "-.", "lstm": (0, (4, 1, 1, 1, 1, 1))}
+FOUR = ["relu-identity", "relu-orthogonal", "relu-spectral", "tanh-orthogonal"]
+ELMAN = {"lengths": [100], "starts": FOUR, "hidden_size": 128, "learning_rate": 1e-3}
+GATED = {"lengths": [200, 400], "hidden_size": 64, "learning_rate": 5e-3}
+RECIPES: dict[str, dict[str, Any]] = {
+    "rnn": ELMAN,
+    "gru": GATED | {"starts": ["gru-chrono"]},
+    "lstm": GATED | {"starts": ["lstm-chrono"]},
+}
 
 Row = dict[str, Any]  # the results of a run
-
-
-# --- the problem and the network -----------------------------------------------------------------
-
-
-@partial(jax.jit, static_argnums=(1, 2))
-def draw_batch(key: jax.Array, T: int, B: int) -> tuple[jax.Array, jax.Array]:
-    """Sequences `[T, B, 2]` of numbers and markers, and the sums `[B]` of the marked numbers."""
-    key_u, key_first, key_second = jax.random.split(key, 3)
-    u = jax.random.uniform(key_u, (T, B))
-    first = jax.random.randint(key_first, (B,), 0, T // 2)
-    second = jax.random.randint(key_second, (B,), T // 2, T)
-    t = jnp.arange(T)[:, None]
-    m = ((t == first) | (t == second)).astype(u.dtype)
-    return jnp.stack([u, m], axis=-1), jnp.sum(m * u, axis=0)
-
-
-def init_model(key: jax.Array, init: str, hidden_size: int) -> Model:
-    """Initialise `w_hh` by name, `w_ih` small enough for sums over many steps, biases 0."""
-    key_rnn, key_readout = jax.random.split(key)
-    w_ih_init, w_hh_init = initializers.hidden_uniform, W_HH_INITS[init]
-    return Model(
-        jrnn.init_rnn(key_rnn, 2, hidden_size, w_ih_init=w_ih_init, w_hh_init=w_hh_init),
-        jrnn.init_readout(key_readout, hidden_size, 1),
-    )
-
-
-def mean_squared_error(
-    model: Model, xs: jax.Array, targets: jax.Array, activation: ActivationName
-) -> Any:
-    """The mean squared error of the output after the last step."""
-    h_last, _ = jrnn.rnn(model.rnn, xs, activation=activation)
-    outputs = jrnn.readout(model.readout, h_last)[:, 0]
-    return optax.squared_error(outputs, targets).mean()
-
-
-def sensitivity(model: Model, key: jax.Array, T: int, activation: ActivationName) -> np.ndarray:
-    """`[T]`: the median of ||do_T / dh_{T-l}|| over sequences, relative to lag 0.
-
-    The diagnostics need a cross-entropy. With logits (o, 0) and labels (-1, 1), whose sum is 0, the
-    cross-entropy of the last step is o itself.
-    """
-    xs, _ = draw_batch(key, T, MEASURED)
-    w_ho = model.readout.w_ho
-    logits = jrnn.ReadoutParams(jnp.concatenate([w_ho, jnp.zeros_like(w_ho)], axis=1), None)
-    labels = jnp.broadcast_to(jnp.asarray([-1, 1], xs.dtype), xs.shape)
-    last = jnp.broadcast_to(jnp.arange(T)[:, None] == T - 1, xs.shape[:2])
-    flow = diagnostics.gradient_flow(
-        model.rnn, logits, xs, labels, weights=last, activation=activation, max_lag=T - 1
-    )
-    median = np.asarray(flow.percentiles[1], np.float64)
-    return median / median[0]
 
 
 # --- the training --------------------------------------------------------------------------------
 
 
 def make_train_block(
-    args: argparse.Namespace, T: int, activation: ActivationName, key: jax.Array
+    args: argparse.Namespace, T: int, activation: ActivationName | None, key: jax.Array
 ) -> tuple[Callable[[Model], Any], Callable[[Any, int], Any]]:
     """Make the initial training state, and a compiled loop of `--block` steps."""
     optimizer = optax.chain(optax.clip_by_global_norm(args.clip), optax.adam(args.learning_rate))
@@ -131,9 +94,9 @@ def make_train_block(
 
 def run(args: argparse.Namespace, T: int, start: str) -> Row:
     """Train one network until its error is below the goal or not finite, or until --steps."""
-    activation, init = STARTS[start]
+    activation = STARTS[start].activation
     key_model, key_data, key_measured = jax.random.split(jax.random.key(args.seed), 3)
-    model = init_model(key_model, init, args.hidden_size)
+    model = init_model(key_model, start, T, args.hidden_size)
     before = sensitivity(model, key_measured, T, activation)
     begin, train_block = make_train_block(args, T, activation, key_data)
     state, errors, began = begin(model), [], time.perf_counter()
@@ -171,13 +134,15 @@ def finite(values: Any) -> list[float | None]:
 
 def table(rows: list[Row]) -> str:
     """Make a Markdown table with a row per run."""
-    header = ["T", "start", "rate", "learned", "steps", "mean squared error", "seconds"]
+    header = ["T", "start", "H", "batch", "rate", "clip"]
+    header += ["learned", "steps", "mean squared error", "seconds"]
     header += ["left at the first step: before", "after"]
     lines = [header, ["---"] * len(header)]
     for row in rows:
         error = "no number" if row["error"] is None else f"{row['error']:.4f}"
         left = [f"{row[k][-1]:.0e}" if row[k][-1] is not None else "-" for k in ("before", "after")]
-        cells = [row["length"], row["start"], f"{row['options']['learning_rate']:g}"]
+        cells = [row["length"], row["start"], row["options"]["hidden_size"]]
+        cells += [f"{row['options'][k]:g}" for k in ("batch_size", "learning_rate", "clip")]
         cells += ["yes" if row["learned"] else "no", f"{row['steps']:,}", error]
         lines.append([*cells, f"{row['seconds']:.0f}", *left])
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
@@ -200,7 +165,7 @@ def draw(rows: list[Row], path: Path) -> None:
         curve.set_title(f"T = {T}: error on new sequences")
         for panel, when in ((before, "before"), (after, "after")):
             panel.set(yscale="log", ylim=(1e-12, 1e2), xlabel="lag l (steps)")
-            panel.set(ylabel=r"$\|do_T/dh_{T-l}\|$ over that at lag 0")
+            panel.set(ylabel=r"$\|do_T/ds_{T-l}\|$ over that at lag 0")
             panel.set_title(f"T = {T}: what the output depends on, {when}")
     named = {label: line for panel in grid[:, 0] for line, label in legend_of(panel)}
     figure.legend(named.values(), named.keys(), loc="outside right center")
@@ -208,11 +173,11 @@ def draw(rows: list[Row], path: Path) -> None:
 
 
 def style(row: Row) -> dict[str, Any]:
-    """One colour per w_hh, one line style per activation."""
-    activation, init = STARTS[row["start"]]
+    """One colour per initialisation, one line style per kind of network."""
+    kind, init = row["start"].split("-")
     label = f"{row['start']}, {row['options']['learning_rate']:g}"
-    colour, line = f"C{list(W_HH_INITS).index(init)}", "-" if activation == "relu" else "--"
-    return {"color": colour, "linestyle": line, "label": label}
+    colour = f"C{[*W_HH_INITS, *BIASES].index(init)}"
+    return {"color": colour, "linestyle": LINES[kind], "label": label}
 
 
 def above_zero(values: list[float | None]) -> np.ndarray:
@@ -245,22 +210,33 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[0],  # None with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    defaults = ["relu-identity", "relu-orthogonal", "relu-spectral", "tanh-orthogonal"]
+    parser.add_argument("--cell", choices=RECIPES, default="rnn", help="rnn: an Elman network")
     parser.add_argument("--out", type=Path, default=Path("out/adding_problem"), help="directory")
-    parser.add_argument("--lengths", nargs="+", type=positive, default=[100], help="T")
-    parser.add_argument(
-        "--starts", nargs="+", choices=[*STARTS, "all"], default=defaults, help="activation-w_hh"
-    )
+
+    def add_argument_of_recipe(name: str, help: str, **options: Any) -> None:
+        by_cell = (f"{cell} {recipe[name]}" for cell, recipe in RECIPES.items())
+        help = f"{help} (default: {', '.join(by_cell)})"
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, default=argparse.SUPPRESS, help=help, **options)
+
+    add_argument_of_recipe("lengths", "T", nargs="+", type=positive)
+    starts = [*STARTS, "all"]
+    add_argument_of_recipe("starts", "activation-w_hh, or cell-biases", nargs="+", choices=starts)
     parser.add_argument("--steps", type=positive, default=3000, help="of each training, at most")
     parser.add_argument("--block", type=positive, default=100, help="steps whose error is averaged")
     parser.add_argument("--goal", type=positive_float, default=0.01, help="learned below it")
-    parser.add_argument("--hidden-size", type=positive, default=128)
+    add_argument_of_recipe("hidden_size", "H", type=positive)
     parser.add_argument("--batch-size", type=positive, default=64)
-    parser.add_argument("--learning-rate", type=positive_float, default=1e-3, help="of Adam")
+    add_argument_of_recipe("learning_rate", "of Adam", type=positive_float)
     parser.add_argument("--clip", type=positive_float, default=1.0, help="gradient norm")
     parser.add_argument("--seed", type=not_negative, default=0)
     args = parser.parse_args(argv)
-    args.starts = list(STARTS) if "all" in args.starts else args.starts
+    args = argparse.Namespace(**(RECIPES[args.cell] | vars(args)))
+    own = [name for name, start in STARTS.items() if start.cell == args.cell]
+    args.starts = own if "all" in args.starts else args.starts
+    if not set(args.starts) <= set(own):
+        known = f"all, or some of {', '.join(own)}, with --cell {args.cell}"
+        parser.error(f"argument --starts: expected {known}; got {' '.join(args.starts)}")
     if min(args.lengths) < 2:
         parser.error("argument --lengths: at least 2: two steps are marked")
     if args.steps % args.block:
@@ -271,8 +247,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def check_memory(args: argparse.Namespace) -> None:
     """Refuse a training that does not fit on the device."""
     T, B, H = max(args.lengths), args.batch_size, args.hidden_size
+    _, _, blocks, states = CELLS[args.cell]
     what = "the parameters, their gradient, its two moments, and the states of a batch"
-    require_memory(4 * (H * H + 5 * H + 1) + T * B * H, what, OPTIONS_OF_SIZE)
+    parameters = blocks * (2 * H + H * H + H) + H + 1
+    require_memory(4 * parameters + T * B * states * H, what, OPTIONS_OF_SIZE)
 
 
 def run_all(args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Train a character-level language model on real text, and sample from it.
 
     python examples/char_lm.py                                  # CPython's language reference
+    python examples/char_lm.py --cell lstm                      # an LSTM; gru, a GRU
     python examples/char_lm.py --text book.txt notes.txt        # your own
     python examples/char_lm.py --sample 500 --prompt "The "     # from the model in --out
 
@@ -21,6 +22,7 @@ import io
 import logging
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,14 @@ import jax.numpy as jnp
 import numpy as np
 from char_data import baselines, load_data, quote
 from char_devices import choose_devices, describe_devices, join
-from char_model import ACTIVATIONS, W_HH_INITS, Model, check_memory
+from char_model import ACTIVATIONS, W_HH_INITS, Model, activations_of, check_memory
 from char_out import BEST, MODEL, UNFINISHED, RunDirectory, find_model
 from char_record import Row
 from char_results import place_results, settings_of, write_model, write_results
 from char_run import find_checkpoint, manifest_of, train
 from char_signals import StopFlag
 from command import not_negative, on_devices, positive, positive_float, require_memory
+from networks import CELLS, cell_name
 
 import jrnn
 from jrnn.cells.kinds import cell_of
@@ -58,7 +61,7 @@ def run_training(args: argparse.Namespace, stop: StopFlag) -> int:
     mesh, speaks = choose_devices(args.devices, args.batch_size), jax.process_index() == 0
     with RunDirectory(args.out, resume=args.resume, overwrite=args.overwrite) as directory:
         data = load_data(args.text, args.batch_size, args.length, args.out)
-        check_sampling(args, data.alphabet, args.hidden_size)
+        check_sampling(args, data.alphabet, CELLS[args.cell].states * args.hidden_size)
         check_memory(args, len(data.alphabet.characters), mesh, OPTIONS_OF_SIZE)
         if jax.process_count() > 1:
             options = {f"--{k}": v for k, v in manifest_of(args, data, mesh)["options"].items()}
@@ -87,7 +90,7 @@ def run_training(args: argparse.Namespace, stop: StopFlag) -> int:
     return 0
 
 
-def check_sampling(args: argparse.Namespace, alphabet: Alphabet, hidden_size: int) -> None:
+def check_sampling(args: argparse.Namespace, alphabet: Alphabet, state_size: int) -> None:
     """Refuse a prompt with unknown characters, and samples that do not fit into memory."""
     unknown = alphabet.unknown(args.prompt)
     if unknown:
@@ -96,7 +99,7 @@ def check_sampling(args: argparse.Namespace, alphabet: Alphabet, hidden_size: in
         expected = "characters of the training text"
         refuse("--prompt", expected, quote(unknown), f"The model knows {known}.")
     held = args.sample or 0 if args.num_samples > 1 else 0  # a single sample is printed as it grows
-    numbers = args.num_samples * (hidden_size + 2 * len(alphabet.characters) + held)
+    numbers = args.num_samples * (state_size + 2 * len(alphabet.characters) + held)
     require_memory(numbers, f"{args.num_samples:,} samples", "--num-samples or --sample")
 
 
@@ -141,15 +144,15 @@ def run_sampling(args: argparse.Namespace) -> int:
     """Sample from a model in `--out`."""
     path = find_model(args.out, BEST if args.best else MODEL)
     params, settings = load_model(path)
-    model = as_model(f"model file {path}", params)
-    characters, activation = settings.get("characters"), settings.get("activation")
-    I = max(2, len(model.rnn.w_ih))  # U+FFFD and at least one other character
-    if not isinstance(characters, str) or len(characters) != I or activation not in ACTIVATIONS:
-        alphabet = f"{len(characters)} characters" if isinstance(characters, str) else "no alphabet"
-        expected = f"a character model, its activation and an alphabet of {I} characters"
-        came = f"{alphabet}, activation {activation!r}"
-        refuse(f"model file {path}", expected, came, "Train the model again.")
-    check_sampling(args, Alphabet(characters), len(model.rnn.w_hh))
+    name = f"model file {path}"
+    model = as_model(name, params)
+    settings = check_settings(name, model, settings)
+    for option in ("cell", "activation"):
+        if (asked := getattr(args, option)) not in (None, settings[option]):
+            repair = "Leave it out, or train such a model."
+            refuse(f"--{option}", f"{settings[option]}, the one of {name}", asked, repair)
+    states = CELLS[settings["cell"]].states
+    check_sampling(args, Alphabet(settings["characters"]), states * len(model.rnn.w_hh))
     if path.resolve().parent.name == UNFINISHED:
         note = f"{path} is read: step {settings.get('step')} of a run that has not finished"
         print(note, file=sys.stderr)
@@ -159,14 +162,30 @@ def run_sampling(args: argparse.Namespace) -> int:
 
 def as_model(name: str, params: Any) -> Model:
     """Check the parameters of a model file, which may belong to any network."""
-    expected, came = {"rnn": "RNNParams", "readout": "ReadoutParams"}, type(params).__name__
+    kinds, came = [kind.params.__name__ for kind in CELLS.values()], type(params).__name__
     found = {part: type(x).__name__ for part, x in params.items()} if came == "dict" else came
-    if found != expected:
-        refuse(name, f"a character model, {expected}", found, "Train the model again.")
+    if found not in [{"rnn": kind, "readout": "ReadoutParams"} for kind in kinds]:
+        expected = f"a character model, rnn of {', '.join(kinds)} and readout of ReadoutParams"
+        refuse(name, expected, found, "Train the model again.")
     model = Model(**params)
     network(cell_of(model.rnn), model.rnn)
-    readout_arguments(model.readout, model.rnn.w_hh)
+    readout_arguments(model.readout, model.rnn.w_hh.T)  # [..., H], like states
     return model
+
+
+def check_settings(name: str, model: Model, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse settings of another model; return them with the cell, which old ones do not have."""
+    cell = cell_name(model.rnn)
+    settings = {"cell": cell, "activation": None} | dict(settings)
+    characters, activation = settings.get("characters"), settings["activation"]
+    I = max(2, len(model.rnn.w_ih))  # U+FFFD and at least one other character
+    known = isinstance(characters, str) and len(characters) == I
+    if not known or settings["cell"] != cell or activation not in activations_of(cell):
+        alphabet = f"{len(characters)} characters" if isinstance(characters, str) else "no alphabet"
+        expected = f"a character model, cell {cell!r}, its activation and an alphabet of {I} "
+        came = f"{alphabet}, cell {settings['cell']!r}, activation {activation!r}"
+        refuse(name, f"{expected}characters", came, "Train the model again.")
+    return settings
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -180,6 +199,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     training = parser.add_argument_group("training")
     training.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
     training.add_argument("--steps", type=positive, default=3000)
+    training.add_argument("--cell", choices=CELLS, help="network; None: rnn, an Elman network")
     training.add_argument("--hidden-size", type=positive, default=256)
     training.add_argument(
         "--w-hh-init", choices=W_HH_INITS, default="orthogonal", help="gaussian: deviation 0.01"
@@ -195,7 +215,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     training.add_argument("--learning-rate", type=positive_float, default=8e-3)
     training.add_argument("--schedule", choices=["cosine", "constant"], default="cosine")
     training.add_argument("--clip", type=positive_float, default=1.0, help="gradient norm")
-    training.add_argument("--activation", choices=ACTIVATIONS, default="tanh")
+    training.add_argument("--activation", choices=ACTIVATIONS, help="of an rnn; None: tanh")
     training.add_argument("--eval-every", type=positive, default=100, help="steps")
     training.add_argument(
         "--nonfinite",
@@ -247,7 +267,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="text to continue; without one, a newline, which is not shown; in a text without any, "
         "a space, or else its first character by code point",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not args.sample:  # a model file says its own
+        args.cell = args.cell or "rnn"
+        known = activations_of(args.cell)
+        args.activation = args.activation or known[0]
+        if args.activation not in known:
+            expected = f"none with --cell {args.cell}, which has its own"
+            parser.error(f"argument --activation: expected {expected}; got {args.activation!r}")
+    return args
 
 
 def number_or_all(text: str) -> int | str:

@@ -6,21 +6,22 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from command import require_memory
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from networks import CELLS, zero_state
 
 import jrnn
 from jrnn import ActivationName
+from jrnn.cells.kinds import cell_of
 from jrnn.parallel import BATCH, mean, whole_batch
 from jrnn.text import chunks
 
 EVALUATION_CHUNK = 256
-ACTIVATIONS = ["tanh", "relu", "sigmoid", "identity"]
+ACTIVATIONS = ["tanh", "relu", "sigmoid", "identity"]  # of --cell rnn; the others have their own
 W_HH_INITS = {
     "orthogonal": jax.nn.initializers.orthogonal(),
     "gaussian": jax.nn.initializers.normal(0.01),
@@ -30,44 +31,53 @@ W_HH_INITS = {
 class Model(NamedTuple):
     """The trainable parameters."""
 
-    rnn: jrnn.RNNParams
+    rnn: Any  # of a class in `CELLS`
     readout: jrnn.ReadoutParams
 
 
 def init_model(key: jax.Array, args: argparse.Namespace, vocabulary: int) -> Model:
-    """Initialise `w_hh` by --w-hh-init (orthogonal), the rest with LeCun normal, biases 0."""
+    """Initialise each block of `w_hh` by --w-hh-init, the rest with LeCun normal, biases 0.
+
+    The bias of the forget gate of an LSTM is 1.
+    """
     key_rnn, key_readout = jax.random.split(key)
     w_hh_init = W_HH_INITS[args.w_hh_init]
     return Model(
-        jrnn.init_rnn(key_rnn, vocabulary, args.hidden_size, w_hh_init=w_hh_init),
+        CELLS[args.cell].init(key_rnn, vocabulary, args.hidden_size, w_hh_init=w_hh_init),
         jrnn.init_readout(key_readout, args.hidden_size, vocabulary),
     )
+
+
+def activations_of(cell: str) -> list[str] | list[None]:
+    """The activations that go with a choice of --cell, the default first."""
+    return ACTIVATIONS if cell == "rnn" else [None]
 
 
 def check_memory(args: argparse.Namespace, vocabulary: int, mesh: Mesh, options: str) -> None:
     """Refuse a training that does not fit on the devices; `options` determine its size."""
     O, H, B = vocabulary, args.hidden_size, args.batch_size // mesh.size
-    parameters = O * H + H * H + H + H * O + O
+    _, _, blocks, states = CELLS[args.cell]
+    parameters = blocks * (O * H + H * H + H) + H * O + O
     what = "the parameters, their gradient, its two moments, and the states of a chunk"
-    numbers = 4 * parameters + args.length * B * H
+    numbers = 4 * parameters + args.length * B * states * H
     require_memory(numbers, what, options, len(mesh.local_devices))
 
 
-def make_loss(activation: ActivationName) -> Any:
+def make_loss(activation: ActivationName | None) -> Any:
     """The mean cross-entropy of a chunk in nats, and the state for the next chunk."""
 
-    def loss(model: Model, h0: jax.Array, batch: Any, key: jax.Array) -> Any:
+    def loss(model: Model, state: Any, batch: Any, key: jax.Array) -> Any:
         del key  # the loss is not random
         xs, labels = batch
-        h_last, hs = jrnn.rnn(model.rnn, xs, h0, activation=activation)
+        state, hs = jrnn.unroll(cell_of(model.rnn, activation), model.rnn, xs, state)
         losses = jrnn.softmax_cross_entropy(jrnn.readout(model.readout, hs), labels)
-        return mean(losses.sum(), labels.size), h_last
+        return mean(losses.sum(), labels.size), state
 
     return loss
 
 
 def make_evaluate(
-    activation: ActivationName, streams: np.ndarray, mesh: Mesh
+    activation: ActivationName | None, streams: np.ndarray, mesh: Mesh
 ) -> Callable[[Model], float]:
     """Bits per character over streams, from a state of zeros, without unknown characters.
 
@@ -77,22 +87,22 @@ def make_evaluate(
 
     @jax.jit
     @partial(jax.shard_map, mesh=mesh, in_specs=(P(), states, ids, ids), out_specs=(P(), states))
-    def chunk_nats(model: Model, h0: jax.Array, xs: jax.Array, labels: jax.Array) -> Any:
-        h_last, hs = jrnn.rnn(model.rnn, xs, h0, activation=activation)
+    def chunk_nats(model: Model, state: Any, xs: jax.Array, labels: jax.Array) -> Any:
+        state, hs = jrnn.unroll(cell_of(model.rnn, activation), model.rnn, xs, state)
         logits = jrnn.readout(model.readout, hs)
         losses = jrnn.softmax_cross_entropy(logits, labels, labels != 0)
-        return jax.lax.psum(losses.sum(), BATCH), h_last
+        return jax.lax.psum(losses.sum(), BATCH), state
 
     judged = int(np.sum(multihost_utils.process_allgather(np.count_nonzero(streams[1:]))))
 
     def evaluate(model: Model) -> float:
-        shape = streams.shape[1] * jax.process_count(), model.rnn.w_hh.shape[0]
-        h = jnp.zeros(shape, device=NamedSharding(mesh, states))
+        batch_size = streams.shape[1] * jax.process_count()
+        state = zero_state(model.rnn, batch_size, NamedSharding(mesh, states))
         nats = 0.0
         for batch in chunks(streams, EVALUATION_CHUNK):
             padding = ((0, EVALUATION_CHUNK - len(batch[0])), (0, 0))
             padded = [np.pad(ids, padding) for ids in batch]  # one shape, so only one compilation
-            chunk, h = chunk_nats(model, h, *whole_batch(padded, mesh))
+            chunk, state = chunk_nats(model, state, *whole_batch(padded, mesh))
             nats += float(chunk)
         return nats / judged / np.log(2)
 

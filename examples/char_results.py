@@ -20,8 +20,9 @@ from jrnn.training import TrainState
 
 def settings_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, Any]:
     """The settings in every model file of a run."""
-    alphabet = {"characters": data.alphabet.characters, "activation": args.activation}
-    return alphabet | manifest_of(args, data, mesh)
+    model = {"characters": data.alphabet.characters}
+    model |= {"cell": args.cell, "activation": args.activation}
+    return model | manifest_of(args, data, mesh)
 
 
 def write_model(path: Path, model: Model, settings: dict[str, Any], row: Row) -> None:

@@ -15,6 +15,7 @@ from char_model import Model, init_model, make_evaluate, make_loss, make_optimiz
 from char_record import Record, Row
 from char_signals import StopFlag
 from jax.sharding import Mesh
+from networks import zero_state
 from tqdm import tqdm
 
 import jrnn
@@ -25,7 +26,9 @@ from jrnn.training import TrainState, init_train_state, make_train_step
 
 READ_EVERY = 10  # steps; reading blocks
 # Options that a resumed run cannot change.
-FIXED = ["hidden_size", "batch_size", "length", "activation", "w_hh_init", "schedule", "seed"]
+FIXED = ["cell", "hidden_size", "batch_size", "length", "activation", "w_hh_init", "schedule"]
+FIXED += ["seed"]
+BEFORE = {"cell": "rnn"}  # options that runs of earlier versions did not record
 OF_THE_PROCESS = ["out", "resume", "overwrite", "coordinator", "processes", "process", "cluster"]
 
 
@@ -88,7 +91,7 @@ def train(
             batch, first = next(source)
             if first:
                 read(step - 1)  # a stopped run keeps its last carry
-                state = state._replace(carry=jnp.zeros_like(state.carry))
+                state = state._replace(carry=jax.tree.map(jnp.zeros_like, state.carry))
             state, metrics = train_step(state, whole_batch(batch, mesh))
             record.add(metrics)
             bar.update(step_characters)
@@ -155,7 +158,7 @@ def make_training(args: argparse.Namespace, data: Data, mesh: Mesh) -> tuple[Tra
     model = init_model(key_model, args, len(data.alphabet.characters))
     print(jrnn.summary(model), end="\n\n", flush=True)
     optimizer = make_optimizer(args)
-    zeros = jnp.zeros((args.batch_size, args.hidden_size))
+    zeros = zero_state(model.rnn, args.batch_size)
     state = init_train_state(model, optimizer, zeros, key_state, mesh=mesh)
     loss = make_loss(args.activation)
     return state, make_train_step(loss, optimizer, mesh=mesh, nonfinite=args.nonfinite)
@@ -188,7 +191,8 @@ def find_checkpoint(
     if found is None:
         print(f"no checkpoint in {directory}: the run starts from its beginning")
         return None
-    name, old, new = f"checkpoint {found.path}", found.manifest, manifest_of(args, data, mesh)
+    name, new = f"checkpoint {found.path}", manifest_of(args, data, mesh)
+    old = found.manifest | {"options": BEFORE | found.manifest["options"]}
     was, now = (
         {f"--{k.replace('_', '-')}": m["options"][k] for k in FIXED}
         | {"text of SHA-256": m["text_sha256"]}

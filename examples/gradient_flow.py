@@ -1,16 +1,19 @@
 """Plot how gradients of the character model vanish or explode, before and after training.
 
-    python examples/gradient_flow.py                    # about two minutes on two cores
+    python examples/gradient_flow.py                    # some minutes on two cores
     python examples/gradient_flow.py --steps 100        # a quick look
 
 The model of `char_lm.py` is trained twice, from an orthogonal w_hh and from a small Gaussian one.
 The plots show, on the validation text, before and after training: the norm of one step's gradient
 by lag, the contribution of each step to the gradient of w_hh, the states on which each loss
-depends, and the Lyapunov exponents along one stream of the text.
+depends, and the Lyapunov exponents along one stream of the text. One more plot compares kinds of
+networks before training: Elman, GRU, and LSTM with two biases of the forget gate.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +27,22 @@ from char_data import Data, load_data
 from command import not_negative, on_devices, positive
 from matplotlib.figure import Figure
 
+import jrnn
 from jrnn import diagnostics, plot
 from jrnn.parallel import batch_mesh
 
-LAGS = (1, 10, 50)  # in the printed table
+KINDS: dict[str, Callable[..., Any]] = {  # next to the Elman network that is trained
+    "GRU": jrnn.init_gru,
+    "LSTM, forget bias 0": partial(jrnn.init_lstm, forget_bias=0.0),
+    "LSTM, forget bias 1": jrnn.init_lstm,
+}
+LAGS = (1, 10, 50, 100)  # in the printed table
 OPTION_OF_SIZE = "--hidden-size"  # the rest is as in `char_lm.py`
 STREAMS = 8  # measured in parallel
 TABLE_STEPS = 100  # in an influence table
+
+
+Model = tuple[Any, jrnn.ReadoutParams]  # the parameters of a network, and of its readout
 
 
 class Measured(NamedTuple):
@@ -42,20 +54,21 @@ class Measured(NamedTuple):
     influence: np.ndarray  # [TABLE_STEPS, TABLE_STEPS]
 
 
-def measure(name: str, model: char_model.Model, streams: np.ndarray, args: Any) -> Measured:
+def measure(name: str, model: Model, streams: np.ndarray, args: Any, exponents: int) -> Measured:
     """Compute all diagnostics of a model at the start of the validation streams `[T, B]`."""
+    rnn, readout = model
     xs, labels = streams[:-1][: args.length], streams[1:][: args.length]
-    flow = diagnostics.gradient_flow(*model, xs, labels, max_lag=args.max_lag)
+    flow = diagnostics.gradient_flow(rnn, readout, xs, labels, max_lag=args.max_lag)
     start = slice(TABLE_STEPS)
     return Measured(
         name,
         jax.device_get(flow),
         np.asarray(
             diagnostics.lyapunov_exponents(
-                model.rnn, xs[:, 0], n=min(args.exponents, args.hidden_size), warmup=len(xs) // 10
+                rnn, xs[:, 0], n=min(exponents, args.hidden_size), warmup=len(xs) // 10
             )
         ),
-        np.asarray(diagnostics.influence(*model, xs[start, 0], labels[start, 0])),
+        np.asarray(diagnostics.influence(rnn, readout, xs[start, 0], labels[start, 0])),
     )
 
 
@@ -75,18 +88,31 @@ def train_and_measure(w_hh_init: str, data: Data, args: Any) -> list[Measured]:
     trained = f"{w_hh_init}, after {args.steps:,} steps ({bits:.2f} bits per character)"
     streams = data.validation_streams[:, :STREAMS]
     return [
-        measure(f"{w_hh_init}, at the start", first, streams, args),
-        measure(trained, state.params, streams, args),
+        measure(f"{w_hh_init}, at the start", first, streams, args, args.exponents),
+        measure(trained, state.params, streams, args, args.exponents),
     ]
 
 
-def measure_all(args: argparse.Namespace) -> list[Measured]:
-    """Run and measure both trainings."""
+def measure_kinds(data: Data, args: Any) -> list[Measured]:
+    """Measure new networks of other kinds."""
+    O, streams = len(data.alphabet.characters), data.validation_streams[:, :STREAMS]
+    key_rnn, key_readout = jax.random.split(jax.random.key(args.seed))
+    readout = jrnn.init_readout(key_readout, args.hidden_size, O)
+    return [
+        measure(name, (init(key_rnn, O, args.hidden_size), readout), streams, args, exponents=1)
+        for name, init in KINDS.items()
+    ]
+
+
+def measure_all(args: argparse.Namespace) -> tuple[list[Measured], list[Measured]]:
+    """Run and measure both trainings; and measure the kinds of networks."""
     args.out.mkdir(parents=True, exist_ok=True)
     options = char_lm.parse([f"--hidden-size={args.hidden_size}"])
     data = load_data(args.text, options.batch_size, options.length, args.out)
     char_model.check_memory(options, len(data.alphabet.characters), batch_mesh(1), OPTION_OF_SIZE)
-    return [m for init in char_model.W_HH_INITS for m in train_and_measure(init, data, args)]
+    kinds = measure_kinds(data, args)
+    trained = [m for init in char_model.W_HH_INITS for m in train_and_measure(init, data, args)]
+    return trained, kinds
 
 
 # --- results -------------------------------------------------------------------------------------
@@ -121,6 +147,24 @@ def draw_flows(measured: list[Measured], path: Path) -> None:
         panel.set_yscale("log")
     top = max(np.nanmax(m.flow.percentiles) for m in measured)
     rows[0, 0].set_ylim(top * 1e-12, top * 3)  # a Gaussian start falls far below
+    figure.savefig(path, dpi=110)
+
+
+def draw_kinds(flows: dict[str, diagnostics.GradientFlow], path: Path) -> None:
+    """Plot the norms by lag of all kinds in one panel."""
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    panel = figure.subplots()
+    for name, flow in flows.items():
+        low, median, high = np.where(flow.percentiles > 0, flow.percentiles, np.nan)
+        (line,) = panel.plot(flow.lags, median, label=name)
+        panel.fill_between(flow.lags, low, high, alpha=0.15, color=line.get_color())
+    panel.set(
+        xlabel="lag l (steps)",
+        ylabel=r"$\|dJ_t / ds_{t-l}\|$ (nats per unit of state)",
+        yscale="log",
+        title="Loss of one step, by lag, before training\nmedian and 10th to 90th percentile",
+    )
+    panel.legend()
     figure.savefig(path, dpi=110)
 
 
@@ -166,7 +210,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         with on_devices(f"{OPTION_OF_SIZE}, --length or --max-lag"):
-            measured = measure_all(args)
+            measured, kinds = measure_all(args)
+        flows = {"Elman, orthogonal w_hh": measured[0].flow, **{m.name: m.flow for m in kinds}}
+        draw_kinds(flows, args.out / "kinds.png")
         draw_flows(measured, args.out / "gradient_flow.png")
         draw_influences(measured, args.out / "influence.png")
         draw_exponents(measured, args.out / "lyapunov_exponents.png")
@@ -176,8 +222,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: not all pictures are drawn", file=sys.stderr)
         return 130
-    print(f"\n{table(measured)}\n")
-    print(f"gradient_flow.png, influence.png and lyapunov_exponents.png are in {args.out}")
+    print(f"\n{table([*measured, *kinds])}\n")
+    names = "kinds.png, gradient_flow.png, influence.png and lyapunov_exponents.png"
+    print(f"{names} are in {args.out}")
     return 0
 
 

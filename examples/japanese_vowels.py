@@ -2,6 +2,7 @@
 
     pip install --no-deps aeon==1.6.0           # contains the data, 6 MB; not imported
     python examples/japanese_vowels.py          # four models, five seeds each: under two minutes
+    python examples/japanese_vowels.py --cell lstm
     python examples/japanese_vowels.py --validate
 
 Nine men say /ae/; each utterance is 7 to 29 steps of 12 LPC cepstrum coefficients (Kudo, Toyama &
@@ -27,6 +28,7 @@ import numpy as np
 import optax
 from command import on_devices, positive, positive_float, require_memory
 from matplotlib.figure import Figure
+from networks import CELLS, output_of
 from tqdm import tqdm
 from ts_data import Sequences, installed_data, read_ts
 
@@ -48,22 +50,23 @@ class Model(NamedTuple):
 # --- the network ---------------------------------------------------------------------------------
 
 
-def init_model(key: jax.Array, name: str, sizes: tuple[int, int, int]) -> Model:
-    """One layer, in one direction or both, `w_hh` orthogonal; `sizes` are I, H and O."""
+def init_model(key: jax.Array, name: str, cell: Any, sizes: tuple[int, int, int]) -> Model:
+    """One layer of a cell, in one direction or both, as jrnn draws it; `sizes` are I, H and O."""
     I, H, O = sizes
     both = name.endswith("-both")
     key_stack, key_readout = jax.random.split(key)
     return Model(
-        jrnn.init_stack(key_stack, I, [H], bidirectional=both),
+        jrnn.init_stack(key_stack, I, [H], cell=cell, bidirectional=both),
         jrnn.init_readout(key_readout, 2 * H if both else H, O),
     )
 
 
 def logits(name: str, model: Model, xs: jax.Array, lengths: jax.Array) -> jax.Array:
     """Logits `[N, O]` from the last state or from the mean of all states."""
-    (h_last,), hs = jrnn.stack(model.stack, xs, None, lengths)
+    (state,), hs = jrnn.stack(model.stack, xs, None, lengths)
     last = name.startswith("last-")
-    return jrnn.readout(model.readout, h_last if last else jrnn.mean_over_time(hs, lengths))
+    h = output_of(state) if last else jrnn.mean_over_time(hs, lengths)
+    return jrnn.readout(model.readout, h)
 
 
 # --- the data ------------------------------------------------------------------------------------
@@ -150,7 +153,8 @@ def make_predict(name: str, data: Sequences) -> Any:
 def check_memory(args: argparse.Namespace, train: Sequences) -> None:
     """Refuse a training of all seeds that does not fit on the device."""
     (T, N, I), H = train.xs.shape, args.hidden_size
-    network = 4 * (I * H + H * H) + T * args.batch_size * H
+    _, _, blocks, states = CELLS[args.cell]
+    network = 4 * blocks * (I * H + H * H) + T * args.batch_size * states * H
     order = 2 * args.epochs * N  # 64-bit integers
     what = "each seed's parameters, their gradient, its two moments, states and order of sequences"
     require_memory(args.seeds * (network + order), what, OPTIONS_OF_SIZE)
@@ -161,7 +165,7 @@ def run(name: str, args: argparse.Namespace, train: Sequences, test: Sequences) 
     sizes = train.xs.shape[2], args.hidden_size, len(train.classes)
     optimizer = make_optimizer(args, len(train.labels) // args.batch_size)
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seeds))
-    models = jax.vmap(partial(init_model, name=name, sizes=sizes))(keys)
+    models = jax.vmap(partial(init_model, name=name, cell=args.cell, sizes=sizes))(keys)
     state = models, jax.vmap(optimizer.init)(models)
     count = len(train.labels)
     orders = np.stack(
@@ -177,6 +181,7 @@ def run(name: str, args: argparse.Namespace, train: Sequences, test: Sequences) 
             accuracies.append((predicted == test.labels).mean(1))
             bar.set_postfix_str(f"loss {losses[-1].mean():.4f}")
     return {
+        "cell": args.cell,
         "model": name,
         "seconds": time.perf_counter() - began,
         "losses": np.array(losses).tolist(),  # [epochs, seeds]
@@ -204,13 +209,19 @@ def mean_and_error(accuracies: Any) -> tuple[float, float]:
 
 def table(records: list[dict[str, Any]], part: str) -> str:
     """Make a Markdown table with a row per model."""
-    header = ["model", f"accuracy, {part} part", "standard error", "seeds", "seconds"]
+    header = ["cell", "model", f"accuracy, {part} part", "standard error", "seeds", "seconds"]
     lines = [header, ["---"] * len(header)]
     for record in records:
         last = record["accuracies"][-1]
         mean, error = mean_and_error(last)
         seeds = ", ".join(f"{100 * a:.1f}" for a in last)
-        cells = [record["model"], f"{100 * mean:.1f} %", f"{100 * error:.1f}", seeds]
+        cells = [
+            record["cell"],
+            record["model"],
+            f"{100 * mean:.1f} %",
+            f"{100 * error:.1f}",
+            seeds,
+        ]
         lines.append([*cells, f"{record['seconds']:.0f}"])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -252,7 +263,7 @@ def draw(records: list[dict[str, Any]], classes: list[str], part: str, path: Pat
     right.set_xticks(**ticks)
     right.set_yticks(**ticks)
     right.set(xlabel="told", ylabel="speaker")
-    right.set_title(f"Who is told as whom, {part} part:\n{best['model']}, all seeds")
+    right.set_title(f"Who is told as whom, {part} part:\n{best['cell']} {best['model']}, all seeds")
     figure.savefig(path, dpi=100)
 
 
@@ -281,6 +292,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--validate", action="store_true", help="judge by a fifth of the training part"
     )
+    parser.add_argument("--cell", choices=CELLS, default="rnn", help="rnn: an Elman network")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--seeds", type=positive, default=5, help="how many: 0, 1, ...")
     parser.add_argument("--epochs", type=positive, default=60)

@@ -36,7 +36,8 @@ def explain(
         print(*jrnn.explain(jrnn.rnn, params, xs), sep="\\n")
 
     Args:
-        fn: `jrnn.rnn`, or a function that calls it: a loss, its gradient, a training step.
+        fn: a network such as `jrnn.rnn`, or a function that calls one: a loss, its gradient, a
+            training step.
         args: its arguments, arrays or `jax.ShapeDtypeStruct`.
         platform: "cpu", "cuda", "rocm" or "tpu"; None: the platform that JAX prefers here.
         kwargs: its keyword arguments.

@@ -2,6 +2,7 @@
 
 import json
 
+import adding_networks
 import adding_problem
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def run(capsys, *argv):
 @pytest.mark.parametrize("T", [2, 9])
 def test_the_data(T):
     B = 4000
-    xs, targets = map(np.asarray, adding_problem.draw_batch(jax.random.key(0), T, B))
+    xs, targets = map(np.asarray, adding_networks.draw_batch(jax.random.key(0), T, B))
     assert (xs.shape, targets.shape) == ((T, B, 2), (B,))
     u, m = xs[..., 0], xs[..., 1]
     assert 0 <= u.min() < 0.01 < 0.99 < u.max() < 1
@@ -36,19 +37,19 @@ def test_the_data(T):
     expected = [u[m[:, b] == 1, b].sum() for b in range(B)]
     np.testing.assert_allclose(targets, expected, rtol=1e-6)
     assert np.square(targets - 1).mean() == pytest.approx(adding_problem.GUESSING, rel=0.05)
-    again, _ = adding_problem.draw_batch(jax.random.key(1), T, B)
+    again, _ = adding_networks.draw_batch(jax.random.key(1), T, B)
     assert (np.asarray(again) != xs).any()
 
 
-def a_model(H=5, **options):
-    rnn = parameters(jrnn.init_rnn, 2, H)
+def a_model(H=5, init=jrnn.init_rnn, **options):
+    rnn = parameters(init, 2, H)
     return adding_problem.Model(rnn._replace(**options), parameters(jrnn.init_readout, H, 1))
 
 
 def test_the_error_is_that_of_the_last_output():
     model = a_model()
-    xs, targets = adding_problem.draw_batch(jax.random.key(1), 7, 3)
-    found = adding_problem.mean_squared_error(model, xs, targets, "tanh")
+    xs, targets = adding_networks.draw_batch(jax.random.key(1), 7, 3)
+    found = adding_networks.mean_squared_error(model, xs, targets, "tanh")
     w_ih, w_hh, b_h, w_ho, b_o = (np.asarray(x, np.float64) for x in jax.tree.leaves(model))
     h = np.zeros((3, 5))
     for x in np.asarray(xs, np.float64):
@@ -60,29 +61,61 @@ def test_the_error_is_that_of_the_last_output():
 def test_the_sensitivity_of_a_linear_network_is_a_power():
     H, T = 5, 8
     model = a_model(H, w_hh=0.9 * np.eye(H, dtype=np.float32))
-    found = adding_problem.sensitivity(model, jax.random.key(0), T, "identity")
+    found = adding_networks.sensitivity(model, jax.random.key(0), T, "identity")
     np.testing.assert_allclose(found, 0.9 ** np.arange(T), rtol=1e-5)
 
 
-def test_the_sensitivity_against_autodiff():
-    T = 4
-    model, key = a_model(), jax.random.key(4)
-    xs, _ = adding_problem.draw_batch(key, T, adding_problem.MEASURED)
+CELLS = {  # init, one step, what is added to a state to make another one
+    "tanh": (jrnn.init_rnn, jrnn.rnn_cell, lambda s: s),
+    "gru": (jrnn.init_gru, jrnn.gru_cell, lambda s: s),
+    "lstm": (jrnn.init_lstm, jrnn.lstm_cell, lambda s: jrnn.LSTMState(*jnp.split(s, 2))),
+}
 
-    def output(h, xs):  # of one sequence, from the state before the rest of it
-        for x in xs:
-            h = jnp.tanh(x @ model.rnn.w_ih + h @ model.rnn.w_hh + model.rnn.b_h)
-        return (h @ model.readout.w_ho)[0]
 
-    @jax.jit
-    def norms(xs):
-        _, hs = jrnn.rnn(model.rnn, xs)
-        slope = jax.vmap(jax.grad(output), (0, 1))
-        return [jnp.linalg.norm(slope(hs[T - 1 - l], xs[T - l :]), axis=1) for l in range(T)]
+@pytest.mark.parametrize("name", CELLS)
+def test_the_sensitivity_against_autodiff(name):
+    """Of the output in every number of the state, h and c of an LSTM."""
+    T, H = 4, 5
+    init, cell, state_of = CELLS[name]
+    model, key = a_model(H, init), jax.random.key(4)
+    xs, _ = adding_networks.draw_batch(key, T, adding_networks.MEASURED)
+    size = 2 * H if name == "lstm" else H
 
-    median = np.median(np.array(norms(xs)), axis=1)
-    found = adding_problem.sensitivity(model, key, T, "tanh")
+    def output(state, rest):  # of one sequence, from the state before the rest of it
+        state = state_of(state)
+        for x in rest:
+            state = cell(model.rnn, state, x)
+        return (getattr(state, "h", state) @ model.readout.w_ho)[0]
+
+    def state_after(before):
+        state = state_of(jnp.zeros(size))
+        for x in before:
+            state = cell(model.rnn, state, x)
+        return jnp.concatenate(jax.tree.leaves(state))
+
+    def norm(one, t):
+        return jnp.linalg.norm(jax.grad(output)(state_after(one[:t]), one[t:]))
+
+    norms = jax.jit(lambda xs: [jax.vmap(lambda x: norm(x, T - l), 1)(xs) for l in range(T)])(xs)
+    median = np.median(np.array(norms), axis=1)
+    activation = "tanh" if name == "tanh" else None
+    found = adding_networks.sensitivity(model, key, T, activation)
     np.testing.assert_allclose(found, median / median[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("start", [s for s in adding_problem.STARTS if "chrono" in s])
+def test_chrono_biases_are_those_of_the_length(start):
+    """A share f is kept in each step: a memory of 1 / (1 - f) = 1 + exp(b) steps."""
+    T, H = 50, 100
+    model = adding_networks.init_model(jax.random.key(0), start, T, H)
+    b = np.asarray(model.rnn.b_h).reshape(-1, H)
+    steps = 1 + np.exp(b[1])
+    assert 2 <= steps.min() < 4 < T - 2 < steps.max() <= T + 1
+    if start.startswith("lstm"):
+        np.testing.assert_array_equal(b[0], -b[1])
+    plain = adding_networks.init_model(jax.random.key(0), start.replace("chrono", "default"), T, H)
+    same = model._replace(rnn=model.rnn._replace(b_h=plain.rnn.b_h))
+    jax.tree.map(np.testing.assert_array_equal, same, plain)
 
 
 def rows_of(out):
@@ -98,8 +131,9 @@ def test_a_toy_run(tmp_path, capsys):
     table = (tmp_path / "adding_problem.md").read_text()
     assert table in text
     assert [line.split(" | ")[1:4] for line in table.splitlines()[2:]] == [
-        [start, "0.001", "no"] for start in starts
+        [start, "5", "4"] for start in starts
     ]
+    assert "| 5 | 4 | 0.001 | 1 | no | 20 | " in table
     assert (tmp_path / "adding_problem.png").read_bytes().startswith(b"\x89PNG")
     for row in rows_of(tmp_path):
         assert (row["steps"], len(row["errors"]), row["learned"]) == (20, 2, False)
@@ -111,7 +145,10 @@ def test_a_toy_run(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("option", "said"),
-    [("--goal=1e30", "| 0.001 | yes | 10 | "), ("--learning-rate=1e30", "| no | 10 | no number |")],
+    [
+        ("--goal=1e30", "| 0.001 | 1 | yes | 10 | "),
+        ("--learning-rate=1e30", "| no | 10 | no number |"),
+    ],
 )
 def test_a_run_ends_when_it_has_learned_or_is_lost(option, said, tmp_path, capsys):
     status, text, _ = run(capsys, "--out", tmp_path, *TOY, "--starts=relu-identity", option)
@@ -139,7 +176,7 @@ def test_rows_are_added_or_replaced(tmp_path, capsys, monkeypatch):
     found = [(*adding_problem.order(row)[::2], row["options"]["seed"]) for row in rows_of(tmp_path)]
     assert found == [(6, 1e-3, 7), (6, 0.1, 0), (6, 1e-3, 0), (9, 1e-3, 0), (9, 1e-3, 0)]
     assert (
-        "| 9 | tanh-uniform | 0.001 | no | 10 | 0.2000 | 2 | 5e-01 | - |"
+        "| 9 | tanh-uniform | 5 | 4 | 0.001 | 1 | no | 10 | 0.2000 | 2 | 5e-01 | - |"
         in (tmp_path / "adding_problem.md").read_text()
     )
 
@@ -168,6 +205,8 @@ def test_an_out_that_is_another_programs(tmp_path, capsys):
 
 BAD = {
     "--starts=gru-identity": "invalid choice: 'gru-identity'",
+    "--starts=gru-chrono": "argument --starts: expected all, or some of relu-identity, relu-ortho",
+    "--cell=leaky": "argument --cell: invalid choice: 'leaky'",
     "--lengths=1": "argument --lengths: at least 2: two steps are marked",
     "--lengths=0": "argument --lengths: expected an integer from 1 to",
     "--steps=25": "argument --steps: a multiple of --block, 10",
@@ -192,5 +231,27 @@ def test_sizes_that_cannot_fit(option, tmp_path, capsys, monkeypatch):
 
 
 def test_all_starts():
-    assert adding_problem.parse(["--starts", "all"]).starts == list(adding_problem.STARTS)
-    assert len(adding_problem.STARTS) == 8
+    assert len(adding_problem.STARTS) == 12
+    for cell, count in (("rnn", 8), ("gru", 2), ("lstm", 2)):
+        starts = adding_problem.parse(["--starts", "all", "--cell", cell]).starts
+        assert starts == [s for s in adding_problem.STARTS if adding_problem.STARTS[s].cell == cell]
+        assert len(starts) == count
+
+
+def test_each_cell_has_its_recipe():
+    sizes = {}
+    for cell in adding_problem.RECIPES:
+        args = adding_problem.parse(["--cell", cell, "--learning-rate=0.5"])
+        assert vars(args) == vars(args) | adding_problem.RECIPES[cell] | {"learning_rate": 0.5}
+        sizes[cell] = args.hidden_size
+    assert sizes == {"rnn": 128, "gru": 64, "lstm": 64}
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_networks_with_gates_learn(cell, tmp_path, capsys):
+    """At a length for which a few seconds are enough."""
+    options = ["--lengths=20", "--hidden-size=32", "--steps=1500", "--learning-rate=2e-2"]
+    status, text, _ = run(capsys, "--out", tmp_path, f"--cell={cell}", *options)
+    (row,) = rows_of(tmp_path)
+    assert (status, row["learned"], f"{cell}-chrono" in text) == (0, True, True)
+    assert row["error"] < 0.01

@@ -6,12 +6,26 @@ import pytest
 from programs import run_example
 
 
-@pytest.mark.slow
-def test_a_network_of_relus_that_starts_from_the_identity_learns(tmp_path):
-    _, seconds = run_example("adding_problem", "--out", tmp_path, "--starts", "relu-identity")
-    (row,) = json.loads((tmp_path / "adding_problem.json").read_text())
+def learn(out, *options):
+    """The row of a run, which must learn, and the seconds of processor time of all of it."""
+    _, seconds = run_example("adding_problem", "--out", out, *options)
+    (row,) = json.loads((out / "adding_problem.json").read_text())
     print(f"{row['error']:.4f} after {row['steps']} steps, {seconds:.0f} s of processor time")
     assert row["error"] < 0.01
+    return row, seconds
+
+
+@pytest.mark.slow
+def test_a_network_of_relus_that_starts_from_the_identity_learns(tmp_path):
+    row, seconds = learn(tmp_path, "--starts", "relu-identity")
     assert seconds < 2 * 300
     # The state of the first step counts before and after.
     assert min(row["before"][-1], row["after"][-1]) > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cell", "T"), [("gru", 200), ("gru", 400), ("lstm", 200)])
+def test_a_network_with_gates_learns(cell, T, tmp_path):
+    """LSTM at T = 400 takes more than a minute; examples/README.md has it."""
+    _, seconds = learn(tmp_path, "--cell", cell, "--lengths", T)
+    assert seconds < 2 * 300

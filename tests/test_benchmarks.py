@@ -15,7 +15,7 @@ from cases import parameters, together
 from jaxprs import named
 
 import jrnn
-from benchmarks import claims, japanese_vowels, machine, report, rivals, scaling_model
+from benchmarks import cases, claims, japanese_vowels, machine, report, rivals, scaling_model
 from benchmarks.measuring import FLOAT32_TOLERANCE, Program, compare, time_in_turn
 from benchmarks.rivals.autodiff import matmul_of_rounded
 from benchmarks.scaling_measured import HIDDEN, hidden_mesh, hidden_split
@@ -106,6 +106,32 @@ def test_kernel(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_children")
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_kernel_of_a_gated_cell(tmp_path, cell):
+    """Every program is compared with the naive scan of the cell before it is timed."""
+    options = ["--rounds", "1", "--rows", "1", "--dtypes", "float32", "--cell", cell]
+    result, _ = run("kernel", tmp_path, *options)
+    found = {(r["route"], r["program"]) for r in result["records"]}
+    assert {("native", "jrnn, a user's cell"), ("mesh", "jrnn"), ("ends", "naive")} <= found
+    assert all(r["error"] < FLOAT32_TOLERANCE for r in result["records"])
+    said = {claim["claim"] for claim in result["claims"]}
+    assert "forward + backward: jrnn, a user's cell, time / jrnn's" in said
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_the_floor_counts_the_matmuls_of_every_gate(cell):
+    case, gates = cases.TOY_CASES[1], {"rnn": 1, "lstm": 4, "gru": 3}[cell]
+    T, B, I, H = case
+    assert case.flops(False, cell) == gates * 2 * T * B * (H * H + I * H)
+    assert case.flops(True, cell) == gates * 2 * T * B * (3 * H * H + 2 * I * H)
+    w_ih, w_hh, b_h, *rest = cases.data(case, cell).params
+    assert (w_ih.shape, w_hh.shape) == ((I, gates * H), (H, gates * H))
+    assert b_h.shape == (gates * H,)
+    assert rest == [None] * (cell == "gru")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_children")
 def test_a_mesh_that_does_not_divide_the_batch_is_said(tmp_path, capfd):
     options = ["--rounds", "1", "--rows", "2", "--routes", "native", "mesh", "--dtypes", "float32"]
     command = [sys.executable, "-m", "benchmarks.kernel", "--toy", "--out", tmp_path, *options]
@@ -173,12 +199,12 @@ def test_a_rival_that_is_missing(monkeypatch):
 
 def test_japanese_vowels_beside_torch():
     own, torch = [0.96, 0.98, 0.97], [0.94, 0.95, 0.96]
-    record = {"model": "mean-both", "jrnn": own, "torch": torch}
+    record = {"cell": "gru", "model": "mean-both", "jrnn": own, "torch": torch}
     text = japanese_vowels.table([record | {"jrnn_seconds": 1.25, "torch_seconds": 100.0}])
     errors = [np.std(a, ddof=1) / 3**0.5 for a in (own, torch)]
     ratio = 0.02 / np.hypot(*errors)
     assert text.splitlines()[2] == (
-        f"| mean-both | 97.0 ({100 * errors[0]:.1f}) | 95.0 ({100 * errors[1]:.1f}) "
+        f"| gru | mean-both | 97.0 ({100 * errors[0]:.1f}) | 95.0 ({100 * errors[1]:.1f}) "
         f"| {ratio:+.1f} | 1.25 | 100 |"
     )
 

@@ -11,6 +11,7 @@ from itertools import count, islice, product
 
 import char_data
 import char_lm
+import char_model
 import char_run
 import char_signals
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 import orbax.checkpoint
 import programs
 import pytest
+from networks import CELLS, zero_state
 from ngram import witten_bell
 from programs import ROOT, TEXT
 
@@ -243,14 +245,22 @@ def test_a_model_file_that_is_missing_cut_or_another_programs(trained, tmp_path,
     params, settings = load_model(trained[0] / "model.safetensors")
     save_model(path, params, settings | {"characters": "abc"})
     error = run(capsys, *ask)[2]
-    assert "expected a character model, its activation and an alphabet of 19 characters" in error
-    assert "got 3 characters, activation 'tanh'. Train the model again." in error
-    for changed in ({"characters": None}, {"activation": ["tanh"]}, {"activation": "gelu"}):
+    expected = "a character model, cell 'rnn', its activation and an alphabet of 19 characters; got"
+    assert f"{expected} 3 characters, cell 'rnn', activation 'tanh'. Train the model" in error
+    wrong = {"activation": ["tanh"]}, {"activation": "gelu"}, {"activation": None}, {"cell": "lstm"}
+    for changed in ({"characters": None}, *wrong):
         save_model(path, params, settings | changed)
-        assert "expected a character model" in run(capsys, *ask)[2]
+        assert f"expected {expected}" in run(capsys, *ask)[2]
+    leaky = {
+        "rnn": jrnn.init_leaky(jax.random.key(0), 19, 16, alpha=0.1),
+        "readout": params["readout"],
+    }
+    save_model(path, leaky, settings)
+    assert "got {'rnn': 'LeakyParams', 'readout': 'ReadoutParams'}. Train" in run(capsys, *ask)[2]
     for other in (params["rnn"], {"rnn": params["rnn"]}, {"rnn": params["readout"]}):
         save_model(path, other, settings)
-        assert "expected a character model, {'rnn': 'RNNParams', 'reado" in run(capsys, *ask)[2]
+        error = run(capsys, *ask)[2]
+        assert "expected a character model, rnn of RNNParams, GRUParams, LSTMParams and" in error
     one = params | {"rnn": params["rnn"]._replace(w_ih=params["rnn"].w_ih[:1])}  # can write nothing
     save_model(path, one, settings | {"characters": "\ufffd"})
     assert "an alphabet of 2 characters; got 1 characters" in run(capsys, *ask)[2]
@@ -276,6 +286,81 @@ def test_a_model_that_is_not_finite_is_not_sampled_from(trained, tmp_path, capsy
     status, text, error = run(capsys, "--out", tmp_path, "--sample", 5)
     assert (status, text) == (1, "")
     assert "error: rnn_params.w_hh: expected finite numbers; got nan at [2, 1], 1 of 256" in error
+
+
+GATED = {"gru": jrnn.GRUParams, "lstm": jrnn.LSTMParams}
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("cell", GATED)
+def test_a_gated_network_does_what_an_elman_network_does(
+    cell, text_file, tmp_path, capsys, monkeypatch
+):
+    """On two devices, stopped and resumed, and at once on one; then it is sampled from."""
+    command = ("--text", text_file, *TOY, "--cell", cell, "--out")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    status, text, error = run(capsys, *command, whole, "--devices=1")
+    assert (status, "rnn.w_hh" in text) == (0, True), error
+    with monkeypatch.context() as patch:
+        patch.setattr(char_signals.StopFlag, "is_set", lambda self, step: step == 17)
+        assert run(capsys, *command, parts)[0] == 0
+    status, _, error = run(capsys, *command, parts, "--resume", "--cell=rnn")
+    assert (status, f"expected the run of --cell rnn; got {cell}. Resume" in error) == (1, True)
+    status, text, _ = run(capsys, *command, parts, "--resume")
+    assert (status, "after step 17 of 30" in text) == (0, True)
+    for one, two in zip(rows_of(whole), rows_of(parts), strict=True):
+        for name in ("train_bits", "validation_bits"):
+            assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-4), name
+    assert float(one["validation_bits"]) < float(rows_of(whole)[0]["validation_bits"])
+    params, settings = load_model(parts / "model.safetensors")
+    assert isinstance(params["rnn"], GATED[cell])
+    assert (settings["cell"], settings["activation"]) == (cell, None)
+    ask = ("--out", parts, "--sample", 20)
+    assert len(run(capsys, *ask)[1]) == 21
+    assert run(capsys, *ask, "--cell", cell) == run(capsys, *ask)
+    for option, value, own in (("cell", "rnn", cell), ("activation", "relu", None)):
+        error = run(capsys, *ask, f"--{option}={value}")[2]
+        assert f"--{option}: expected {own}, the one of model file {parts}" in error
+        assert f"; got {value}. Leave it out, or train such a model." in error
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_state_that_is_carried_is_the_whole_state(cell):
+    """The losses of two chunks are those of one that is as long as both."""
+    args = char_lm.parse([f"--cell={cell}", "--hidden-size=8"])
+    model = char_model.init_model(jax.random.key(0), args, 5)
+    ids = jax.random.randint(jax.random.key(1), (17, 3), 0, 5)
+    loss = jax.jit(char_model.make_loss(args.activation))
+    state = zero_state(model.rnn, 3)
+
+    def of_chunk(start, end, state):
+        return loss(model, state, (ids[start:end], ids[start + 1 : end + 1]), jax.random.key(0))
+
+    expected, at_end = of_chunk(0, 16, state)
+    first, state = of_chunk(0, 8, state)
+    second, state = of_chunk(8, 16, state)
+    assert float(first + second) / 2 == pytest.approx(float(expected), rel=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state, at_end)
+
+
+def test_the_memory_of_a_gated_network_is_that_of_its_gates(capsys, tmp_path, text_file):
+    ask = ("--text", text_file, "--out", tmp_path, *TOY, "--hidden-size=2000000")
+    errors = [run(capsys, *ask, f"--cell={cell}")[2] for cell in ("rnn", "gru", "lstm")]
+    need = [float(re.search(r"at least ([\d,]+)", e)[1].replace(",", "")) for e in errors]
+    assert need == pytest.approx(need[0] * np.array([1, 3, 4]), rel=1e-3)
+
+
+def test_an_activation_is_for_an_elman_network(capsys):
+    for cell in GATED:
+        with pytest.raises(SystemExit):
+            char_lm.main([f"--cell={cell}", "--activation=tanh"])
+        error = capsys.readouterr().err
+        expected = f"expected none with --cell {cell}, which has its own; got 'tanh'"
+        assert f"error: argument --activation: {expected}" in error
+    with pytest.raises(SystemExit):
+        char_lm.main(["--cell=leaky"])
+    assert "argument --cell: invalid choice: 'leaky'" in capsys.readouterr().err
 
 
 @pytest.fixture

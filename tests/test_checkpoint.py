@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 
+import jrnn
 from jrnn import checkpoint, orbax_manager
 from jrnn.checkpoint import Checkpoints, restore
 from jrnn.parallel import batch_mesh
@@ -24,13 +26,14 @@ B, H = 4, 6
 MANIFEST = {"rows": [{"step": 1, "bits": 0.1 + 0.2}], "text": "é", "none": None}
 
 
-def make_state(seed=0, hidden=H, mesh=None):
+def make_state(seed=0, hidden=H, mesh=None, states=1):
     keys = jax.random.split(jax.random.key(seed), 3)
     params = {
         "w": jax.random.normal(keys[0], (hidden, hidden)),
         "b": jax.random.normal(keys[1], (hidden,), jnp.bfloat16),
     }
     carry = jax.random.normal(keys[2], (B, hidden))
+    carry = carry if states == 1 else jrnn.LSTMState(carry, 2 * carry)
     return init_train_state(params, optax.adam(1e-3), carry, jax.random.key(seed), mesh=mesh)
 
 
@@ -48,16 +51,18 @@ def steps_in(directory):
     return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
 
 
+@pytest.mark.parametrize("states", [1, 2], ids=["h", "LSTMState"])
 @pytest.mark.parametrize("devices", [None, 2])
-def test_a_state_comes_back_bit_for_bit_on_other_devices_too(devices, tmp_path):
+def test_a_state_comes_back_bit_for_bit_on_other_devices_too(devices, states, tmp_path):
     mesh = devices and batch_mesh(devices)
-    state = make_state(mesh=mesh)
+    make = partial(make_state, states=states)
+    state = make(mesh=mesh)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(7, state, MANIFEST)
     with Checkpoints(tmp_path) as checkpoints:
         found = checkpoints.latest()
     assert (found.step, found.manifest) == (7, MANIFEST)
-    for like in (make_state(1, mesh=mesh), make_state(1), make_state(1, mesh=batch_mesh(2))):
+    for like in (make(1, mesh=mesh), make(1), make(1, mesh=batch_mesh(2))):
         back = restore(found, like)
         assert_same(back, state)
         for x, y in zip(jax.tree.leaves(back), jax.tree.leaves(like), strict=True):
@@ -167,6 +172,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         restore(found, make_state(hidden=3))
     with pytest.raises(ValueError, match=r"opt_state.0.count: expected no such array; got int"):
         restore(found, make_state()._replace(opt_state=()))
+    with pytest.raises(ValueError, match=r"1, carry: expected no such array; got float"):
+        restore(found, make_state(states=2))
 
 
 def test_the_parameters_alone_take_no_optimiser(tmp_path):

@@ -1,6 +1,7 @@
 """`python -m benchmarks.device` at toy size: what is wrong is said, and a page comes out always."""
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -15,15 +16,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle as oracle_of_elements
 import pytest
 from cases import parameters, together
+from device_elements import expected_results
 from jax import lax
 
 import jrnn
 from benchmarks.device import __main__ as command
 from benchmarks.device import (
     facts,
+    formulas,
     gradients,
     growth,
     oracle,
@@ -39,6 +41,7 @@ from benchmarks.h100 import check, network, one_block, plain, split
 from benchmarks.measuring import Program, time_in_turn
 from benchmarks.rivals import autodiff
 from jrnn.cells.elman import ActivationName
+from jrnn.cells.leaky import Leak
 
 ROOT = Path(__file__).parents[1]
 TOY_OPTIONS = {"toy": True, "rivals": ["autodiff"], "memory_share": None}
@@ -67,49 +70,89 @@ def by_kind(found):
 def test_the_oracle_of_arrays_is_the_oracle_of_elements(cell, form, reverse):
     given = arrays(Check(cell, form, TOY, "highest"))
     given = {k: x.astype(float) if x.dtype.kind == "f" else x for k, x in given.items()}
-    found = oracle.results(cell.right, given, reverse)
-    activation = cell.run.keywords["activation"] if isinstance(cell.run, partial) else "tanh"
-    (h_last, hs), gradients_ = oracle_of_elements.rnn(
-        (given["w_ih"], given["w_hh"], given.get("b_h")),
-        *(given["xs"], given["h0"], activation, given["dh_last"], given["dhs"]),
-        **{k: given[k] for k in ("lengths", "resets", "reset_state", "recurrent_mask")},
-        reverse=reverse,
+    found, expected = (
+        oracle.results(cell.right, given, reverse),
+        expected_results(cell, given, reverse),
     )
-    expected = {"h_last": h_last, "hs": hs, **gradients_}
     assert found.keys() == expected.keys()
     for name, x in expected.items():
         np.testing.assert_allclose(found[name], x, rtol=0, atol=1e-12 * (abs(x).max() or 1))
 
 
 def test_the_oracle_shares_no_code_with_the_package():
-    tree = ast.parse(Path(oracle.__file__).read_text())
-    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
-    modules = {n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in imports}
-    assert modules == {"collections.abc", "typing", "numpy"}
+    for module in (oracle, formulas):
+        tree = ast.parse(Path(module.__file__).read_text())
+        imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+        names = {n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in imports}
+        known = {"collections.abc", "typing", "numpy", "benchmarks.device.formulas"}
+        assert names <= known
 
 
 # --- gradients -----------------------------------------------------------------------------------
 
 
 def test_every_cell_and_activation_of_the_package_is_compared():
-    cells = [n.removeprefix("init_") for n in dir(jrnn) if n.startswith("init_")]
+    cells = {n.removeprefix("init_") for n in dir(jrnn) if n.startswith("init_")}
     cells = {n for n in cells if hasattr(jrnn, f"{n}_cell")}
-    compared_cells = {getattr(cell.run, "func", cell.run).__name__ for cell in CELLS}
-    assert cells == compared_cells
-    names = {cell.name.removeprefix("rnn").removeprefix(", ") or "tanh" for cell in CELLS}
-    assert names == set(typing.get_args(ActivationName))
+    runs = [cell.run if isinstance(cell.run, partial) else partial(cell.run) for cell in CELLS]
+    assert {run.func.__name__ for run in runs} == cells
+    names = [run.keywords.get("activation", "tanh") for run in runs if run.func is jrnn.rnn]
+    assert sorted(names) == sorted(typing.get_args(ActivationName))
+    leaks = [
+        (run.keywords.get("leak", "state"), cell.init.keywords.get("learned", False))
+        for cell, run in zip(CELLS, runs, strict=True)
+        if run.func is jrnn.leaky
+    ]
+    assert sorted(leaks) == sorted(itertools.product(typing.get_args(Leak), (False, True)))
+
+
+EVERY = list(gradients.checks(CELLS, toy=False))
+OTHERS = Form("ends, mask", ends=True, mask=True)
+OF_OTHER_CELLS = {  # in what they differ from an Elman cell
+    "lstm": ["vmap, lengths, resets", "remat, lengths, resets", "bfloat16, ids"],
+    "gru": ["bfloat16, ids", "no bias"],
+}
+
+
+def test_each_cell_comes_in_the_forms_that_it_has_and_all_of_them_before_the_rest():
+    made = [(check.cell.name, check.form.name, *check[2:]) for check in EVERY]
+    assert len(made) == len(set(made))
+    forms = {c.name: {form for name, form, *_ in made if name == c.name} for c in CELLS}
+    for cell in CELLS:
+        every = cell.name in ("rnn", "lstm", "gru")
+        assert forms[cell.name] == {form.name for form in (FORMS if every else FORMS[:2])}
+    assert {c.precision for c in EVERY if c.form.bits} == {"default"}
+    first = EVERY[: 2 * len(CELLS)]
+    assert {c.cell.name for c in first} == {cell.name for cell in CELLS}
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_every_form_of_the_package_passes(form):
-    found = compared(Check(CELLS[0], form, TOY, "default" if form.bits else "highest"))
+@pytest.mark.parametrize(
+    ("cell", "form"),
+    [
+        *((CELLS[0], form) for form in FORMS),
+        *(
+            (c, form)
+            for c in CELLS
+            for form in FORMS
+            if form.name in OF_OTHER_CELLS.get(c.name, [])
+        ),
+        *((cell, OTHERS) for cell in CELLS[1:]),
+    ],
+    ids=lambda x: x.name,
+)
+def test_every_form_of_the_package_passes(cell, form):
+    found = compared(Check(cell, form, TOY, "default" if form.bits else "highest"))
     assert found["passed"], found
-    outputs = {"h_last", "hs", "w_ih", "w_hh", "h0"}
-    assert outputs <= found["errors"].keys()
-    assert ("xs" in found["errors"]) != form.ids
-    assert ("b_h" in found["errors"]) == form.bias
-    assert ("reset_state" in found["errors"]) == form.ends
+    params, right = cell.init(jax.random.key(0), 3, 4)._asdict(), cell.right
+    biases = {name for name, _ in right.biases}
+    outputs = {"hs", *right.named("{}_last"), *right.named("{}0")}
+    outputs |= {name for name, p in params.items() if p is not None} - biases
+    outputs |= biases if form.bias else set()
+    outputs |= set() if form.ids else {"xs"}
+    outputs |= set(right.named("reset_{}")) if form.ends else set()
+    outputs |= {"recurrent_mask"} if form.mask else set()
+    assert found["errors"].keys() == outputs
     assert any(e["error"] > 0 for e in found["errors"].values())
 
 
@@ -135,9 +178,9 @@ def leaky_bias_outside(params, x, s):
     return (1 - ALPHA) * s + ALPHA * jnp.tanh(a) + params.b_h
 
 
-RIGHT_LEAKY = oracle.Cell(
-    lambda a, e: (1 - ALPHA) * e + ALPHA * np.tanh(a),
-    lambda ds, a, e: (ALPHA * ds / np.cosh(a) ** 2, (1 - ALPHA) * ds),
+RIGHT_LEAKY = formulas.Cell(
+    lambda a, e, unit: (1 - ALPHA) * e + ALPHA * np.tanh(a),
+    lambda d, a, e, unit: (ALPHA * d / np.cosh(a) ** 2, (1 - ALPHA) * d, {}),
 )
 
 
@@ -153,16 +196,25 @@ def off_by_a_thousandth(params, *data, **options):
     return jrnn.rnn(params._replace(w_hh=slightly_more(params.w_hh)), *data, **options)
 
 
+def b_hn_outside_of_the_reset(params, *data, **options):
+    H = len(params.b_hn)
+    b_h = params.b_h.at[2 * H :].add(params.b_hn)
+    return jrnn.gru(params._replace(b_h=b_h, b_hn=None), *data, **options)
+
+
 CASES = [
     (Cell("leaky", jrnn.init_rnn, partial(scanned, leaky), RIGHT_LEAKY), None),
     (Cell("leaky", jrnn.init_rnn, partial(scanned, leaky_bias_outside), RIGHT_LEAKY), "hs"),
-    (Cell("rnn", jrnn.init_rnn, off_by_a_thousandth, oracle.TANH), "w_hh"),
-    (Cell("rnn", jrnn.init_rnn, jrnn.rnn, oracle.RELU), "hs"),
+    (Cell("rnn", jrnn.init_rnn, off_by_a_thousandth, formulas.TANH), "w_hh"),
+    (Cell("rnn", jrnn.init_rnn, jrnn.rnn, formulas.RELU), "hs"),
+    (Cell("gru", jrnn.init_gru, b_hn_outside_of_the_reset, formulas.GRU), "b_hn"),
 ]
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize(("cell", "wrong"), CASES, ids=["right", "bias", "0.1 %", "activation"])
+@pytest.mark.parametrize(
+    ("cell", "wrong"), CASES, ids=["right", "bias", "0.1 %", "activation", "b_hn"]
+)
 def test_a_line_in_the_table_is_a_cell_and_a_wrong_one_is_found(cell, wrong):
     found = compared(Check(cell, FORMS[0], TOY, "highest"))
     assert found["passed"] == (wrong is None)
@@ -177,7 +229,7 @@ def test_a_form_that_fails_does_not_hide_the_others_and_the_page_says_it():
     def fails(*arguments, **options):
         raise RuntimeError("INTERNAL: a compiler's error")
 
-    cells = [Cell("fails", jrnn.init_rnn, fails, oracle.TANH), CELLS[0]]
+    cells = [Cell("fails", jrnn.init_rnn, fails, formulas.TANH), CELLS[0]]
     records, _ = by_kind(gradients.gradients(context(), cells))
     assert {r["cell"] for r in records if r["passed"]} == {"rnn"}
     assert {r["cell"] for r in records if not r["passed"]} == {"fails"}
@@ -205,7 +257,9 @@ def test_what_there_is_no_time_for_is_said():
 @pytest.mark.usefixtures("float32")
 def test_recurrences_without_rivals_that_are_missing_or_wrong(monkeypatch):
     monkeypatch.setitem(sys.modules, "flax", None)
-    monkeypatch.setitem(autodiff.SCANS, "hoisted", partial(autodiff.naive, phi=jnp.sin))
+    sine = autodiff.elman(jnp.sin)
+    wrong = {"hoisted": lambda params, xs, cell: autodiff.naive(params, xs, cell=sine)}
+    monkeypatch.setattr(autodiff, "SCANS", autodiff.SCANS | wrong)
     records, lines = by_kind(recurrences.recurrences(context(rivals=["autodiff", "flax"])))
     assert {r["program"] for r in records} == {"jrnn", "naive", "hoisted x4"}
     missing, wrong = lines

@@ -200,7 +200,7 @@ REFUSED = {
     "an unhashable activation": (lambda: flow(activation=["tanh"]), "activation: expected one of"),
     "a negative lag": (
         lambda: flow(max_lag=-1),
-        "max_lag: expected an integer >= 0; got -1. Lag 0 is dJ_t/dh_t itself.",
+        "max_lag: expected an integer >= 0; got -1. Lag 0 is dJ_t/ds_t itself.",
     ),
     "half a lag": (lambda: flow(max_lag=2.5), "max_lag: expected an integer >= 0; got 2.5."),
     "a table of a batch": (
@@ -237,8 +237,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name, monkeypatch):
     """By its text, and before anything runs."""
-    for inside in ("_gradient_flow", "_influence", "_lyapunov_exponents"):
-        monkeypatch.setattr(diagnostics, inside, None)
+    for inside in ("flow._gradient_flow", "flow._influence", "exponents._lyapunov_exponents"):
+        monkeypatch.setattr(f"jrnn.diagnostics.{inside}", None)
     call, text = REFUSED[name]
     with pytest.raises(ValueError) as error:  # noqa: PT011
         call()
@@ -362,11 +362,12 @@ def test_the_example_draws_what_it_promises(tmp_path, capsys, monkeypatch):
     toy = ["--steps=3", "--hidden-size=8", "--length=120", "--max-lag=20", "--exponents=4"]
     out = tmp_path / "out"
     assert gradient_flow.main(["--text", str(text), "--out", str(out), *toy]) == 0
-    names = ["gradient_flow.png", "influence.png", "lyapunov_exponents.png"]
+    names = ["gradient_flow.png", "influence.png", "kinds.png", "lyapunov_exponents.png"]
     assert sorted(p.name for p in out.iterdir()) == names
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in out.iterdir())
     printed = capsys.readouterr().out
     for row in (
+        "LSTM, forget bias 1 ",
         "orthogonal, at the start ",
         "gaussian, at the start ",
         "gaussian, after 3 steps (",

@@ -1,5 +1,8 @@
 """`jrnn.explain` names the backend that a call is lowered to, on every platform, and the reason."""
 
+from functools import partial
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +58,54 @@ def test_ids_and_segments():
     assert first.cell == "elman"
     from_segments = jrnn.explain(lambda p: jrnn.rnn(p, CASE.xs, remat=True), CASE.params)
     assert "segments" in str(from_segments[0])
+
+
+NETWORKS = {
+    "lstm": (jrnn.init_lstm, jrnn.lstm),
+    "gru": (jrnn.init_gru, jrnn.gru),
+    "leaky": (partial(jrnn.init_leaky, alpha=0.5, learned=True), jrnn.leaky),
+}
+
+
+def shapes_of(init, I, H):
+    return jax.eval_shape(lambda: init(jax.random.key(0), I, H))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_network_by_the_name_of_its_cell(name):
+    init, run = NETWORKS[name]
+    params, xs = shapes_of(init, I, H), CASE.xs
+    of_batch = [(e.cell, e.direction, tuple(e.shape)) for e in jrnn.explain(run, params, xs)]
+    assert of_batch == [(name, direction, (T, B, I, H)) for direction in ("forward", "backward")]
+
+    def gradients(params, xs):
+        return jax.vmap(jax.grad(lambda p, x: run(p, x)[1].sum()), (None, 1))(params, xs)
+
+    forward, backward = jrnn.explain(gradients, params, xs, platform="tpu")
+    assert (forward.cell, backward.cell) == (name, name)
+    assert (forward.shape.B, backward.shape.B) == (B, 1)
+
+
+class Own(NamedTuple):
+    w_ih: Any
+    w_hh: Any
+    b_h: Any
+
+
+def test_a_stack_of_several_kinds_and_a_cell_of_a_users_own():
+    step = lambda blocks, before, unit, data: (jnp.sin(blocks[0]),)
+    own = jrnn.Cell("sine", step, params=Own)
+    kinds = {
+        **{name: init for name, (init, _) in NETWORKS.items()},
+        "sine": partial(jrnn.init_cell, own),
+    }
+    sizes, inputs = (4, 6, 3, 5), (I, 4, 6, 3)
+    networks = [shapes_of(*given) for given in zip(kinds.values(), inputs, sizes, strict=True)]
+    layers = tuple(jrnn.LayerParams(network, None, None) for network in networks)
+    cells = [None, None, None, own]
+    found = jrnn.explain(partial(jrnn.stack, cell=cells), jrnn.StackParams(layers), CASE.xs)
+    forward = [(e.cell, e.shape.I, e.shape.H) for e in found if e.direction == "forward"]
+    assert forward == list(zip(kinds, inputs, sizes, strict=True))
 
 
 def test_it_prints_and_refuses():

@@ -19,13 +19,10 @@ import jrnn
 from jrnn.loss import blockwise
 
 B = 3
-IN_FRONT = {
-    "lengths",
-    "h0",
-    "reset_state",
-    "recurrent_mask",
-    "answer",
-}  # [B, ...]; else [T, B, ...]
+IN_FRONT = {  # [B, ...]; else [T, B, ...]
+    *("lengths", "answer", "recurrent_mask"),
+    *("h0", "c0", "reset_state", "reset_c"),
+}
 
 
 def axis(name):
@@ -45,19 +42,18 @@ def data(*names, lead=(T, B)):
         "weights": lambda: rng.random(lead),
         "resets": lambda: rng.random(lead) < 1 / 3,
         "lengths": lambda: rng.integers(0, lead[0] + 1, lead[1:]),
-        "h0": state,
-        "reset_state": state,
-        "recurrent_mask": state,
+        **dict.fromkeys(["h0", "c0", "reset_state", "reset_c", "recurrent_mask"], state),
     }
     return {name: make[name]() for name in names}
 
 
 def models():
-    """An Elman network, a readout and a stack."""
+    """A network of each kind, a readout and a stack."""
     rng = np.random.default_rng(2)
     readout = jrnn.ReadoutParams(rng.normal(size=(H, O)), rng.normal(size=O))
     stack = parameters(jrnn.init_stack, I, (H, H), bidirectional=True, layer_norm=True)
-    return {"rnn": make_case().params, "readout": readout, "stack": stack}
+    gates = {"lstm": parameters(jrnn.init_lstm, I, H), "gru": parameters(jrnn.init_gru, I, H)}
+    return {"rnn": make_case().params, "readout": readout, "stack": stack, **gates}
 
 
 def value_and_cotangents(f):
@@ -106,6 +102,19 @@ def ids_and_what_is_shared(models, ids):
     return squares(jrnn.rnn(*given, clip_delta=1.0, compute_dtype=jnp.float32))
 
 
+def every_option_of_lstm(models, h0, c0, reset_state, reset_c, recurrent_mask, **data):
+    state, again = jrnn.LSTMState(h0, c0), jrnn.LSTMState(reset_state, reset_c)
+    given = data["lengths"], data["resets"], again, recurrent_mask
+    return squares(jrnn.lstm(models["lstm"], data["xs"], state, *given, reverse=True, remat=True))
+
+
+def ids_of_gru(models, ids, h0, lengths, resets, reset_state):
+    """And each sequence by itself, of which a length is no array of the batch."""
+    given = ids, h0, lengths, resets, reset_state
+    mapped = jax.vmap(jrnn.gru, (None, 1, 0, 0, 1, 0))
+    return squares(jrnn.gru(models["gru"], *given)) + 2 * squares(mapped(models["gru"], *given))
+
+
 def layers(models, xs, lengths, resets):
     return squares(jrnn.stack(models["stack"], xs, None, lengths, resets))
 
@@ -142,6 +151,11 @@ def mapped_sequences(models, xs, lengths):
 CASES = {
     every_option_of_rnn: ("xs", "lengths", "resets", "h0", "reset_state", "recurrent_mask"),
     ids_and_what_is_shared: ("ids",),
+    every_option_of_lstm: (
+        *("xs", "lengths", "resets", "recurrent_mask"),
+        *("h0", "c0", "reset_state", "reset_c"),
+    ),
+    ids_of_gru: ("ids", "h0", "lengths", "resets", "reset_state"),
     layers: ("xs", "lengths", "resets"),
     losses: ("hs", "labels", "answer", "weights"),
     objective: ("xs", "labels", "weights", "lengths", "resets"),
@@ -179,6 +193,23 @@ def test_every_platform_and_a_larger_batch():
     assert found.platforms == platforms
     given = data("xs", "lengths", lead=(T, 7)).values()
     assert_close(found.call(params, *given), jax.jit(run)(params, *given), 1e-11)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_networks_and_their_gradients_are_lowered_for_every_platform(name):
+    init, run = getattr(jrnn, f"init_{name}"), getattr(jrnn, name)
+    params, xs = parameters(init, I, H), data("xs")["xs"]
+
+    def cost(params, xs):
+        return squares(run(params, xs)[1])
+
+    gradient = jax.jit(jax.grad(cost))
+    (b,) = export.symbolic_shape("b")
+    platforms = ("cpu", "cuda", "tpu")
+    specs = jax.eval_shape(lambda: params), jax.ShapeDtypeStruct((T, b, I), float)
+    found = export.export(gradient, platforms=platforms)(*specs)
+    assert found.platforms == platforms
+    assert_close(found.call(params, xs), gradient(params, xs), 1e-11)
 
 
 def test_diagnostics_of_a_batch_of_any_size():
@@ -219,8 +250,7 @@ def test_the_parameters_of_a_saved_program_keep_their_types():
         params, readout = models["stack"], models["readout"]
         return jrnn.readout_cross_entropy(readout, jrnn.stack(params, xs)[1][..., :H], labels)
 
-    of = models()
-    of.pop("rnn")
+    of = {name: model for name, model in models().items() if name in ("stack", "readout")}
     (b,) = export.symbolic_shape("b")
     specs = jax.ShapeDtypeStruct((T, b, I), float), jax.ShapeDtypeStruct((T, b), int)
     saved = export.export(jax.jit(cost))(of, *specs).serialize(vjp_order=1)
@@ -229,6 +259,36 @@ def test_the_parameters_of_a_saved_program_keep_their_types():
     found = jax.grad(call)(of, *given)
     assert isinstance(found["readout"], jrnn.ReadoutParams)
     assert_close(found, jax.grad(cost)(of, *given), 1e-11)
+
+
+def test_a_saved_program_takes_and_returns_the_state_of_an_lstm():
+    """Chunk after chunk, as a server does, is the whole sequence; so are the cotangents."""
+
+    def both(models, state, xs):
+        (h, c), hs = jrnn.lstm(models["lstm"], xs, state)
+        last, ys = jrnn.gru(models["gru"], xs, h)
+        return jrnn.LSTMState(h, c), (hs, last, ys)
+
+    of, xs = {k: models()[k] for k in ("lstm", "gru")}, data("xs", lead=(2 * T, B))["xs"]
+    state = jrnn.LSTMState(*data("h0", "c0").values())
+    (b,) = export.symbolic_shape("b")
+    a_state = jax.ShapeDtypeStruct((b, H), float)
+    chunk = jax.ShapeDtypeStruct((T, b, I), float)
+    specs = jax.eval_shape(lambda: of), jrnn.LSTMState(a_state, a_state), chunk
+    saved = export.export(jax.jit(both))(*specs).serialize(vjp_order=1)
+    call = export.deserialize(saved).call
+
+    between, (first, *_) = call(of, state, xs[:T])
+    last, (second, *_) = call(of, between, xs[T:])
+    assert isinstance(last, jrnn.LSTMState)
+    assert_close((last, jnp.concatenate([first, second])), jrnn.lstm(of["lstm"], xs, state), 1e-11)
+
+    found, expected = (
+        jax.grad(lambda *given: squares(f(*given)), (0, 1))(of, state, xs[:T]) for f in (call, both)
+    )
+    kinds = jrnn.LSTMParams, jrnn.GRUParams, jrnn.LSTMState
+    assert tuple(map(type, (found[0]["lstm"], found[0]["gru"], found[1]))) == kinds
+    assert_close(found, expected, 1e-11)
 
 
 LOAD = """

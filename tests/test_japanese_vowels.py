@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import ts_data
 
+import jrnn
+
 pytestmark = pytest.mark.usefixtures("float32")
 TOY = ["--epochs=2", "--hidden-size=4", "--batch-size=5", "--seeds=2"]
 HEAD = """#A comment: with a colon
@@ -151,7 +153,7 @@ def test_every_epoch_reads_every_sequence_once():
 @pytest.mark.parametrize("name", japanese_vowels.MODELS)
 def test_the_logits_of_each_model(name):
     H, lengths = 3, [4, 2]
-    model = japanese_vowels.init_model(jax.random.key(0), name, (2, H, 5))
+    model = japanese_vowels.init_model(jax.random.key(0), name, "rnn", (2, H, 5))
     xs = np.random.default_rng(0).normal(size=(4, 2, 2)).astype(np.float32)
     found = japanese_vowels.logits(name, model, xs, np.array(lengths))
     (layer,) = model.stack.layers
@@ -169,6 +171,19 @@ def test_the_logits_of_each_model(name):
         np.testing.assert_allclose(found[b], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_logits_of_networks_with_gates(cell):
+    """From the last h of both directions, not from the c of an LSTM."""
+    H, n = 3, 4
+    model = japanese_vowels.init_model(jax.random.key(0), "last-both", cell, (2, H, 5))
+    xs = np.random.default_rng(0).normal(size=(n, 1, 2)).astype(np.float32)
+    (layer,), network = model.stack.layers, {"gru": jrnn.gru, "lstm": jrnn.lstm}[cell]
+    states = [network(layer.forward, xs[:, 0])[1][-1], network(layer.backward, xs[::-1, 0])[1][-1]]
+    expected = np.concatenate(states) @ np.asarray(model.readout.w_ho)
+    found = japanese_vowels.logits("last-both", model, xs, np.array([n]))
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+
+
 def test_means_errors_and_confusions():
     mean, error = japanese_vowels.mean_and_error([0.9, 0.92, 0.97])
     assert mean == pytest.approx(0.93)
@@ -182,10 +197,11 @@ def test_means_errors_and_confusions():
 
 
 @pytest.mark.slow
-def test_a_toy_run(folder, tmp_path, capsys):
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_a_toy_run(cell, folder, tmp_path, capsys):
     out = tmp_path / "out"
     models = ["mean-both", "last-forwards"]
-    options = ["--epochs=30", "--learning-rate=0.03", "--models", *models]
+    options = ["--epochs=30", "--learning-rate=0.03", "--cell", cell, "--models", *models]
     status, text, bar = run(capsys, "--data", folder, "--out", out, *TOY, *options)
     assert status == 0
     for shown in (*models, "epoch/s", "loss 0."):
@@ -195,6 +211,7 @@ def test_a_toy_run(folder, tmp_path, capsys):
     result = json.loads((out / "japanese_vowels.json").read_text())
     assert (result["part"], result["options"]["hidden_size"]) == ("test", 4)
     assert [record["model"] for record in result["records"]] == models
+    assert {record["cell"] for record in result["records"]} == {cell}
     for record in result["records"]:
         assert np.shape(record["losses"]) == np.shape(record["accuracies"]) == (30, 2)
         assert record["losses"][0][0] != record["losses"][0][1]  # two seeds
@@ -231,7 +248,9 @@ def test_a_batch_that_is_too_large(folder, tmp_path, capsys):
     assert "--batch-size: expected at most the 30 sequences of training; got 31." in error
 
 
-@pytest.mark.parametrize("option", ["--seeds=0", "--learning-rate=nan", "--models=last"])
+@pytest.mark.parametrize(
+    "option", ["--seeds=0", "--learning-rate=nan", "--models=last", "--cell=leaky"]
+)
 def test_options_that_are_none(option, capsys):
     with pytest.raises(SystemExit):
         japanese_vowels.main([option])

@@ -38,19 +38,19 @@ def batches(count, dtype=np.float64, ids=False):
         yield xs, rng.integers(0, O, (T, B)), mask, rng.integers(0, O, B)
 
 
-def make_model(dtype=np.float64):
-    rnn = parameters(jrnn.init_rnn, I, H, dtype=dtype)
+def make_model(dtype=np.float64, init=jrnn.init_rnn):
+    rnn = parameters(init, I, H, dtype=dtype)
     return rnn, parameters(jrnn.init_readout, H, O, seed=1, dtype=dtype)
 
 
-def make_loss(cost):
+def make_loss(cost, network=jrnn.rnn):
     """A loss that hands `cost(losses, mask, model)` over, and the last state."""
 
-    def loss(model, h0, batch, key):
+    def loss(model, carry, batch, key):
         xs, labels, mask, _ = batch
-        h_last, hs = jrnn.rnn(model[0], xs, h0)
+        carry, hs = network(model[0], xs, carry)
         losses = jrnn.softmax_cross_entropy(jrnn.readout(model[1], hs), labels, mask)
-        return cost(losses, mask, model), h_last
+        return cost(losses, mask, model), carry
 
     return loss
 
@@ -83,10 +83,10 @@ COSTS = {  # on two devices, on one
 SPEC = (P(None, "batch"), P(None, "batch"), P(None, "batch"), P("batch"))
 
 
-def run(loss, mesh, steps=8, dtype=np.float64, **data):
+def run(loss, mesh, steps=8, dtype=np.float64, init=jrnn.init_rnn, carry=lambda h: h, **data):
     """The state after some steps, and losses and norms of all of them."""
-    h0 = jnp.zeros((B, H), dtype)
-    state = init_train_state(make_model(dtype), OPTIMIZER, h0, jax.random.key(1), mesh=mesh)
+    model, start = make_model(dtype, init), carry(jnp.zeros((B, H), dtype))
+    state = init_train_state(model, OPTIMIZER, start, jax.random.key(1), mesh=mesh)
     step = make_train_step(loss, OPTIMIZER, mesh=mesh, batch_spec=SPEC)
     metrics = []
     for batch in batches(steps, dtype, **data):
@@ -114,6 +114,18 @@ def test_two_devices_are_one_to_float32_rounding():
     expected = run(whole, None, dtype=np.float32)
     # Eight steps of sums in another order, of about a hundred terms of eps = 1.2e-7 each.
     assert_close(run(split, parallel.batch_mesh(2), dtype=np.float32), expected, 1e-5)
+
+
+def test_two_states_are_carried_from_chunk_to_chunk_on_two_devices_as_on_one():
+    """h and c begin as one array, whose buffer a step that donates may take once only."""
+    split, whole = (make_loss(cost, jrnn.lstm) for cost in COSTS["masked mean"])
+    lstm = {"init": jrnn.init_lstm, "carry": lambda zeros: jrnn.LSTMState(zeros, zeros)}
+    state, metrics = run(whole, None, **lstm)
+    assert isinstance(state.carry, jrnn.LSTMState)
+    assert not np.allclose(state.carry.h, state.carry.c)
+    assert len(set(metrics.loss.tolist())) == 8
+    found = run(split, parallel.batch_mesh(2), **lstm)
+    assert_close(found, (state, metrics), RTOL)
 
 
 def test_the_same_again_bit_for_bit():

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jrnn import plot
+from jrnn.derivation import LSTMGates
 from jrnn.diagnostics import GradientFlow
 
 
@@ -117,7 +118,7 @@ def test_influence():
     axes = plot.plot_influence(norms)
     title, x, y, legend = words(axes)
     assert title == (
-        "Influence of h_k on the loss of step t\n"
+        "Influence of step k on the loss of step t\n"
         "half-life 3 steps: vanishing, 0.01 of lag 0 is left at lag 19"
     )
     assert (x, y) == ("step k of the state", "step t of the loss")
@@ -141,6 +142,59 @@ def test_influence_of_a_broken_network():
     norms[20:] = np.nan
     norms[10, :5] = np.inf
     assert drawn(plot.plot_influence(norms))
+
+
+def gate(T=50, B=3, taus=(1.0, 2.0, 4.0, 100.0)):
+    """A constant gate for each unit, of which the time constants are known."""
+    return np.broadcast_to(np.exp(-1 / np.array(taus)), (T, B, len(taus))).copy()
+
+
+def test_forget_gate():
+    f = gate()
+    f[:, 0] **= 0.5  # of one sequence every time constant is twice as long
+    f[:, 1] **= 1.5
+    panels = plot.plot_forget_gate(f)
+    assert panels.shape == (3,)
+    title, x, y, legend = words(panels[0])
+    medians = np.median(f[0]), np.median(f[-1])
+    assert title == "Forget gate over time\nmedian {:.2g} at first, {:.2g} at last".format(*medians)
+    assert (x, y) == ("step t", "forget gate f (1: nothing is forgotten)")
+    assert legend == ["10th to 90th percentile", "median over units and batch"]
+    np.testing.assert_array_equal(panels[0].lines[0].get_xdata(), np.arange(1, 51))
+    np.testing.assert_allclose(panels[0].lines[0].get_ydata(), medians[0])
+    title, x, y, legend = words(panels[1])
+    assert title == f"Forget gate by unit\nfrom {f[..., 0].mean():.2g} to {f[..., 3].mean():.2g}"
+    assert legend == ["4 units", "median"]
+    assert sum(bar.get_height() for bar in panels[1].patches) == 4
+    title, x, y, legend = words(panels[2])
+    assert title == "Memory of the units\ntime constant 3 steps (median), 100 at most"
+    assert (x.endswith("(steps)"), y, legend) == (True, "units", ["4 units", "median"])
+    assert sum(bar.get_height() for bar in panels[2].patches) == 4
+    assert (panels[2].get_xscale(), panels[2].lines[0].get_xdata()[0]) == ("log", pytest.approx(3))
+    assert drawn(panels[0])
+
+
+def test_forget_gate_of_one_sequence_with_padding():
+    f = gate(B=1)[:, 0]
+    f[40:] = np.nan
+    panels = plot.plot_forget_gate(f)
+    assert panels[0].lines[0].get_xdata()[-1] == 40
+    assert "3 steps (median), 100 at most" in panels[2].get_title()
+    batch = gate()
+    batch[40:, 1] = np.nan
+    assert "3 steps (median), 100 at most" in plot.plot_forget_gate(batch)[2].get_title()
+
+
+def test_forget_gate_that_is_closed_or_open():
+    f = gate(taus=(2.0, 3.0, 1.0))
+    f[..., 0], f[..., 1] = 0, 1
+    panels = plot.plot_forget_gate(f)
+    assert panels[2].get_title().endswith("time constant 1 steps (median), inf at most")
+    assert words(panels[2])[3] == ["1 unit (2 more at 0 or infinity)", "median"]
+    assert panels[2].get_xscale() == "linear"
+    assert drawn(panels[0])
+    assert drawn(plot.plot_forget_gate(np.ones((2, 3)))[0])
+    assert drawn(plot.plot_forget_gate(np.zeros((1, 1)))[0])
 
 
 def test_axes_of_the_user():
@@ -167,6 +221,24 @@ REFUSED = {
         "Call jrnn.diagnostics.lyapunov_exponents.",
     ),
     "no exponent": (lambda: plot.plot_lyapunov_exponents([]), "exponents: expected an array [n]"),
+    "a gate of one step": (
+        lambda: plot.plot_forget_gate(np.ones(3)),
+        "f: expected an array [T, H] or [T, B, H]; got shape [3]. "
+        "Call jrnn.diagnostics.gates(...).f, or .z.",
+    ),
+    "all gates": (
+        lambda: plot.plot_forget_gate(LSTMGates(*[gate()[:, 0]] * 4)),
+        "f: expected an array [T, H] or [T, B, H]; got LSTMGates. "
+        "Call jrnn.diagnostics.gates(...).f, or .z.",
+    ),
+    "a gate of tanh": (
+        lambda: plot.plot_forget_gate(np.full((2, 3), -0.5)),
+        "f: expected numbers from 0 to 1; got -0.5. ",
+    ),
+    "padding alone": (
+        lambda: plot.plot_forget_gate(np.full((2, 3), np.nan)),
+        "f: expected numbers from 0 to 1; got NaN alone. ",
+    ),
     "half a table": (
         lambda: plot.plot_influence(np.ones((2, 3))),
         "table: expected an array [T, T]; got shape [2, 3]. Call jrnn.diagnostics.influence.",
@@ -195,6 +267,7 @@ def test_without_matplotlib(monkeypatch):
         lambda: plot.plot_gradient_flow(flow(DECAY)),
         lambda: plot.plot_lyapunov_exponents(np.ones(3)),
         lambda: plot.plot_influence(table()),
+        lambda: plot.plot_forget_gate(gate()),
     ):
         with pytest.raises(
             ImportError, match=r"need matplotlib: pip install -e '\.\[plot\]', in the clone of jrnn"
@@ -207,6 +280,7 @@ def test_matplotlib_comes_late_and_keeps_its_settings():
 import sys
 import numpy as np
 from jrnn import plot
+from jrnn.derivation import LSTMGates
 assert "matplotlib" not in sys.modules
 axes = plot.plot_lyapunov_exponents(np.ones(3))
 assert "matplotlib.pyplot" not in sys.modules

@@ -15,11 +15,15 @@ def bits(out):
 
 
 # Ten losses in a row; in float32 rounding in another order, grown over 200 steps of Adam.
-@pytest.mark.parametrize(("x64", "rtol"), [(True, 1e-10), (False, 1e-4)])
+@pytest.mark.parametrize(
+    ("cell", "x64", "rtol"), [("rnn", True, 1e-10), ("rnn", False, 1e-4), ("lstm", True, 1e-10)]
+)
 @pytest.mark.slow
-def test_one_device_two_devices_and_two_processes_learn_the_same(x64, rtol, text_file, tmp_path):
+def test_one_device_two_devices_and_two_processes_learn_the_same(
+    cell, x64, rtol, text_file, tmp_path
+):
     outs = [tmp_path / name for name in ("one", "two", "processes")]
-    options = ("--text", text_file, *TOY, "--steps=200")
+    options = ("--text", text_file, *TOY, "--steps=200", "--cell", cell)
     runs = [start(*options, "--out", outs[i], f"--devices={i + 1}", x64=x64) for i in (0, 1)]
     runs += start_two(*options, "--out", outs[2], x64=x64)
     found = finish(*runs)

@@ -103,14 +103,14 @@ def test_code_in_the_docs_runs(name, capsys):
 
 
 def test_code_in_the_docs_that_does_not_run_here():
-    """It needs another library, which it names: `python -m benchmarks.peers` runs that page."""
+    """It needs another library, which it names; `tests/interop/record_peers.py` runs that page."""
     tagged = {}
     for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         blocks = re.findall(r"^```python (\w+)\n(.*?)^```", path.read_text(), re.S | re.M)
         assert not blocks or path.name == "coming_from.md"
         for library, code in blocks:
             tagged[library] = tagged.get(library, "") + code
-    assert tagged.keys() == {"torch", "flax", "equinox", "haiku", "keras"}
+    assert tagged.keys() == {"torch", "flax", "equinox", "haiku", "keras", "onnx"}
     for library, code in tagged.items():
         assert re.search(rf"^(import|from) {library}", code, re.M), library
 

@@ -367,7 +367,10 @@ def test_a_run_of_version_0_1_goes_on(out, capsys, float32):
     text = out / "table.txt"
     text.write_text(table(9))
     options = "--hidden-size=4 --length=8 --batch-size=2 --devices=1 --eval-every=10 --steps=30"
-    status = char_lm.main([*options.split(), "--text", str(text), "--out", str(out), "--resume"])
+    command = [*options.split(), "--text", str(text), "--out", str(out), "--resume"]
+    assert char_lm.main([*command, "--cell=gru"]) == 1  # it has no such option: an Elman network
+    assert "expected the run of --cell gru; got rnn. Resume" in capsys.readouterr().err
+    status = char_lm.main(command)
     printed, error = capsys.readouterr()
     assert status == 0, error
     assert "after step 15 of 30" in printed

@@ -15,27 +15,19 @@ import numpy as np
 
 import jrnn
 from benchmarks.cases import Case
-from benchmarks.device import oracle
+from benchmarks.device import formulas, oracle
 from benchmarks.device.runner import Context, words
 
 # Bits of the operands of a float32 matmul by default: TF32 on a GPU, bfloat16 on a TPU.
 DEFAULT_BITS = {"cpu": 24, "gpu": 11, "tpu": 8}
 BFLOAT16_BITS = 8
-FULL, SMALL = (
-    Case(70, 16, 40, 128),
-    Case(21, 3, 5, 7),
-)  # with full tiles of a device, and with partial ones
+FULL = Case(70, 16, 40, 128)  # with full tiles of a device
+SMALL = Case(21, 3, 5, 7)  # with partial ones
 TOY = Case(6, 2, 3, 4)
 TINY = 1e-30  # a divisor for a bound of 0
-ORDER = (
-    "xs",
-    "h0",
-    "lengths",
-    "resets",
-    "reset_state",
-    "recurrent_mask",
-)  # of the arguments of a cell
-BATCH_AXIS = {"xs": 1, "resets": 1}  # for the others it is 0
+LEAK = partial(jrnn.init_leaky, alpha=0.5)
+LEARNED = partial(jrnn.init_leaky, alpha=0.5, learned=True)
+RATE = partial(jrnn.leaky, leak="input")
 
 
 class Cell(NamedTuple):
@@ -43,16 +35,27 @@ class Cell(NamedTuple):
 
     name: str
     init: Callable[..., Any]  # (key, I, H) -> parameters
-    run: Callable[..., Any]  # (parameters, *ORDER, **options) -> (h_last, hs)
-    right: oracle.Cell
+    # (parameters, xs, state, lengths, resets, reset_state, recurrent_mask, **options)
+    run: Callable[..., Any]  # -> (last state, hs)
+    right: formulas.Cell
+    state: Callable[..., Any] = lambda h: h  # of its arrays
 
 
 CELLS = [
-    Cell("rnn", jrnn.init_rnn, jrnn.rnn, oracle.TANH),
-    Cell("rnn, relu", jrnn.init_rnn, partial(jrnn.rnn, activation="relu"), oracle.RELU),
-    Cell("rnn, sigmoid", jrnn.init_rnn, partial(jrnn.rnn, activation="sigmoid"), oracle.SIGMOID),
-    Cell("rnn, identity", jrnn.init_rnn, partial(jrnn.rnn, activation="identity"), oracle.IDENTITY),
+    Cell("rnn", jrnn.init_rnn, jrnn.rnn, formulas.TANH),
+    Cell("lstm", jrnn.init_lstm, jrnn.lstm, formulas.LSTM, jrnn.LSTMState),
+    Cell("gru", jrnn.init_gru, jrnn.gru, formulas.GRU),
+    Cell("rnn, relu", jrnn.init_rnn, partial(jrnn.rnn, activation="relu"), formulas.RELU),
+    Cell("rnn, sigmoid", jrnn.init_rnn, partial(jrnn.rnn, activation="sigmoid"), formulas.SIGMOID),
+    Cell(
+        "rnn, identity", jrnn.init_rnn, partial(jrnn.rnn, activation="identity"), formulas.IDENTITY
+    ),
+    Cell("leaky", LEAK, jrnn.leaky, formulas.leaky()),
+    Cell("leaky, learned", LEARNED, jrnn.leaky, formulas.leaky(learned=True)),
+    Cell("rate", LEAK, RATE, formulas.leaky(of_input=True)),
+    Cell("rate, learned", LEARNED, RATE, formulas.leaky(of_input=True, learned=True)),
 ]
+IN_EVERY_FORM = 3  # of these, the first; the others are compared in two forms
 
 
 class Form(NamedTuple):
@@ -68,7 +71,7 @@ class Form(NamedTuple):
     bits: int | None = None  # of the operands of matmuls, if the options set it
 
 
-FORMS = [  # the first two apply to every cell
+FORMS = [  # every cell is compared in the first two
     Form("vectors"),
     Form("lengths, resets", ends=True),
     Form("ids", ids=True),
@@ -98,17 +101,21 @@ def checks(cells: list[Cell], toy: bool) -> Iterator[Check]:
     if toy:
         yield from (Check(cell, FORMS[0], TOY, "highest") for cell in cells)
         return
-    for precision in ("highest", "default"):
-        for form in FORMS:
-            if (
-                form.bits is None or precision == "highest"
-            ):  # otherwise both precisions are the same program
-                yield Check(cells[0], form, FULL, "default" if form.bits else precision)
-        for cell in cells[1:]:
-            for form in FORMS[:2]:
-                yield Check(cell, form, FULL, precision)
-    for form in FORMS[:3]:
-        yield Check(cells[0], form, SMALL, "highest")
+    often, others = cells[:IN_EVERY_FORM], cells[IN_EVERY_FORM:]
+    always, rest = FORMS[:2], FORMS[2:]
+    yield from each(cells, always, FULL, "highest")
+    yield from each(often, always, FULL, "default")
+    yield from each(often, rest, FULL, "highest")
+    yield from each(cells[:1], [form for form in rest if not form.bits], FULL, "default")
+    yield from each(others, always[1:], FULL, "default")
+    yield from each(often, always, SMALL, "highest")
+
+
+def each(cells: list[Cell], forms: list[Form], case: Case, precision: str) -> Iterator[Check]:
+    """Yield the checks of some cells in some forms."""
+    for cell in cells:
+        for form in forms:  # one that sets the bits itself is the same at both precisions
+            yield Check(cell, form, case, "default" if form.bits else precision)
 
 
 def gradients(context: Context, cells: list[Cell] = CELLS) -> Iterator[dict[str, Any] | str]:
@@ -179,44 +186,54 @@ def arrays(check: Check) -> dict[str, np.ndarray]:
         return random.normal(size=shape).astype(np.float32)
 
     params = cell.init(jax.random.key(0), I, H)._asdict()
-    given = {name: np.asarray(p) for name, p in params.items()}
-    given["b_h"] = normal(H) / 10  # zeros would hide a missing bias
+    given = {name: np.asarray(p) for name, p in params.items() if p is not None}
+    for name in ("b_h", "b_hn", "log_tau"):  # zeros would hide a missing bias
+        if name in given:
+            given[name] = normal(*given[name].shape) / 10
+    if "alpha" in given:
+        given["alpha"] = random.uniform(0.1, 0.9, H).astype(np.float32)
     if not form.bias:
-        del given["b_h"]
+        for name, _ in cell.right.biases:
+            del given[name]
     given["xs"] = random.integers(0, I, (T, B)).astype(np.int32) if form.ids else normal(T, B, I)
-    given |= {"h0": normal(B, H), "dh_last": normal(B, H), "dhs": normal(T, B, H)}
+    given["dhs"] = normal(T, B, H)
+    for state in ("{}0", "reset_{}", "d{}_last"):
+        given |= {name: normal(B, H) for name in cell.right.named(state)}
     keep = random.integers(0, 2, (B, H)).astype(np.float32) * 2
     given["recurrent_mask"] = keep if form.mask else np.ones((B, H), np.float32)
     lengths, resets = random.integers(0, T + 1, B), random.random((T, B)) < 1 / 10
     given["lengths"] = lengths if form.ends else np.full(B, T)
     given["resets"] = resets if form.ends else np.zeros((T, B), bool)
-    given["reset_state"] = normal(B, H)
     return given
 
 
 def on_device(check: Check, given: dict[str, np.ndarray]) -> dict[str, Any]:
     """Outputs and cotangents by name, with all arguments traced."""
     cell, form, _, _ = check
-    left_out = set() if form.ends else {"lengths", "resets", "reset_state"}
-    left_out |= set() if form.mask else {"recurrent_mask"}
+    again, cotangents = (cell.right.named(name) for name in ("reset_{}", "d{}_last"))
+    left_out = {"dhs", *cotangents} | (set() if form.mask else {"recurrent_mask"})
+    left_out |= set() if form.ends else {"lengths", "resets", *again}
     data = {name: jnp.asarray(x) for name, x in given.items() if name not in left_out}
-    cotangents = data.pop("dh_last"), data.pop("dhs")
     floats = {name: x for name, x in data.items() if jnp.issubdtype(x.dtype, jnp.floating)}
-    params = cell.init(jax.random.key(0), *given["w_ih"].shape)  # for its structure
+    kind = type(cell.init(jax.random.key(0), 1, 1))
     run = partial(cell.run, **form.options)
     if form.mapped:
-        axes = [BATCH_AXIS.get(name, 0) if name in data else None for name in ORDER]
-        run = jax.vmap(run, (None, *axes), (0, 1))
+        run = jax.vmap(run, (None, 1, 0, 0, 1, 0, 0), (0, 1))
+
+    def of_state(a: dict[str, Any], name: str) -> Any:
+        return cell.state(*(a.get(n) for n in cell.right.named(name)))
 
     @jax.jit
-    def outputs_and_gradients(floats: Any, data: Any, cotangents: Any) -> dict[str, Any]:
+    def outputs_and_gradients(floats: Any, data: Any, d_last: Any, dhs: Any) -> dict[str, Any]:
         def call(floats: dict[str, Any]) -> Any:
             a = data | floats
-            own = type(params)(**{name: a.get(name) for name in params._fields})
-            return run(own, *(a.get(name) for name in ORDER))
+            params = kind(**{name: a.get(name) for name in kind._fields})
+            ends = a.get("lengths"), a.get("resets"), of_state(a, "reset_{}")
+            return run(params, a["xs"], of_state(a, "{}0"), *ends, a.get("recurrent_mask"))
 
-        (h_last, hs), vjp = jax.vjp(call, floats)
-        dh_last, dhs = cotangents
-        return {"h_last": h_last, "hs": hs, **vjp((dh_last, dhs.astype(hs.dtype)))[0]}
+        (last, hs), vjp = jax.vjp(call, floats)
+        lasts = zip(cell.right.named("{}_last"), jax.tree.leaves(last), strict=True)
+        (gradients,) = vjp((d_last, dhs.astype(hs.dtype)))
+        return {"hs": hs, **dict(lasts), **gradients}
 
-    return outputs_and_gradients(floats, data, cotangents)
+    return outputs_and_gradients(floats, data, of_state(given, "d{}_last"), given["dhs"])

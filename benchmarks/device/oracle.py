@@ -2,41 +2,18 @@
 
 In float64 it is the reference for the device. In float32, with rounded operands of matmuls, it
 shows the size of ordinary rounding errors. It loops over steps with a whole batch, so it can fill a
-device. Tests compare it with `tests/oracle.py`, which computes element by element.
+device; the cells are in `formulas.py`. Tests compare it with `tests/kernel/oracle.py`, which
+computes element by element.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-Array = np.ndarray
+from benchmarks.device.formulas import Array, Cell
+
 Matmul = Callable[[Any, Any], Any]
-
-
-class Cell(NamedTuple):
-    """Two formulas of a cell with a_t = x_t w_ih + (m * e) w_hh + b_h and previous state e."""
-
-    step: Callable[[Array, Array], Array]  # (a, e) -> s
-    adjoint: Callable[
-        [Array, Array, Array], tuple[Any, Any]
-    ]  # (ds, a, e) -> da, and de except through a
-
-
-def elman(phi: Callable[[Array], Array], dphi: Callable[[Array], Array]) -> Cell:
-    """s = phi(a); here phi' is a function of a, in the package of the state."""
-    return Cell(lambda a, e: phi(a), lambda ds, a, e: (ds * dphi(a), 0 * e))
-
-
-def logistic(a: Array) -> Array:
-    """1 / (1 + exp(-a))."""
-    return 1 / (1 + np.exp(-a))
-
-
-TANH = elman(np.tanh, lambda a: 1 / np.cosh(a) ** 2)
-RELU = elman(lambda a: np.maximum(a, 0), lambda a: (a > 0).astype(a.dtype))
-SIGMOID = elman(logistic, lambda a: logistic(a) * logistic(-a))
-IDENTITY = elman(lambda a: a, np.ones_like)
 
 
 def results(
@@ -46,53 +23,88 @@ def results(
 
     Args:
         cell: the formulas.
-        given: `w_ih [I, H]`, `w_hh [H, H]`, optionally `b_h [H]`; `xs [T, B, I]` or ids `[T, B]`;
-            `h0`, `reset_state`, `recurrent_mask` `[B, H]`; `lengths [B]`; `resets [T, B]`; and the
-            cotangents `dh_last [B, H]` and `dhs [T, B, H]`.
+        given: `w_ih [I, X*H]`, `w_hh [H, Y*H]`, optionally the biases; the parameters for each
+            unit `[H]`; `xs [T, B, I]` or ids `[T, B]`; `recurrent_mask [B, H]`; `lengths [B]`;
+            `resets [T, B]`; the cotangent `dhs [T, B, H]`; and for each state, here h, `h0`,
+            `reset_h` and the cotangent `dh_last`, `[B, H]`.
         reverse: read each sequence from its own end to its start.
         matmul: the function for every product.
 
     Returns:
-        `h_last`, `hs`, and the cotangent of every float array in `given` under its name.
+        `hs`, `h_last` of each state, and the cotangent of every float array in `given` under its
+        name.
     """
     w_ih, w_hh, xs = given["w_ih"], given["w_hh"], given["xs"]
-    T, B = xs.shape[:2]
+    (T, B), H = xs.shape[:2], len(w_hh)
+    x, h, (phi, dphi) = list(cell.x), list(cell.h), cell.output
+    unit = {name: given[name] for name in cell.unit}
     order, begins = _reading(given["lengths"], given["resets"], reverse)
     ids = np.issubdtype(xs.dtype, np.integer)
     xs, dhs = (np.take_along_axis(x, _like(order, x), 0) for x in (xs, given["dhs"]))
     projected = w_ih[xs] if ids else matmul(xs.reshape(T * B, -1), w_ih).reshape(T, B, -1)
-    projected = projected + given["b_h"] if "b_h" in given else projected
+    a = np.zeros((T, 1 + max(x + h), B, H), w_hh.dtype)
+    a[:, x] += _blocks(projected, H)
+    for name, of in cell.biases:
+        if name in given:
+            a[:, list(of)] += given[name].reshape(-1, 1, H)
     valid = np.arange(T)[:, None] < given["lengths"]
-    mask, held = given["recurrent_mask"], given["h0"]
-    before, a, s = (np.zeros_like(dhs) for _ in range(3))
+    mask, start, again, c = (
+        given["recurrent_mask"],
+        *(
+            np.stack([given[name] for name in cell.named(form)])
+            for form in ("{}0", "reset_{}", "d{}_last")
+        ),
+    )
+    before, after = (np.zeros((T, *start.shape), w_hh.dtype) for _ in range(2))
+    held = start
     for t in range(T):
-        before[t] = np.where(begins[t][:, None], given["reset_state"], held)
-        a[t] = projected[t] + matmul(mask * before[t], w_hh)
-        held = s[t] = np.where(valid[t][:, None], cell.step(a[t], before[t]), held)
-    hs = np.where(valid[..., None], s, 0)
+        before[t] = np.where(begins[t][:, None], again, held)
+        a[t, h] += _blocks(matmul(mask * phi(before[t, 0]), w_hh), H)
+        held = after[t] = np.where(valid[t][:, None], cell.step(a[t], before[t], unit), held)
+    hs = np.where(valid[..., None], phi(after[:, 0]), 0)
 
-    da, c = np.zeros_like(dhs), given["dh_last"]
-    d = {name: np.zeros_like(given["h0"]) for name in ("reset_state", "recurrent_mask")}
+    da, d_again = np.zeros_like(a), np.zeros_like(again)
+    d = {name: np.zeros_like(given[name]) for name in ("recurrent_mask", *cell.unit)}
     for t in reversed(range(T)):
         at, new = valid[t][:, None], (valid[t] & begins[t])[:, None]
-        da_t, de = cell.adjoint(dhs[t] + c, a[t], before[t])
+        ds = c.copy()
+        ds[0] += dphi(after[t, 0]) * dhs[t]
+        da_t, de, d_unit = cell.adjoint(ds, a[t], before[t], unit)
         da[t] = np.where(at, da_t, 0)
-        back = matmul(da[t], w_hh.T)
-        d["recurrent_mask"] += back * before[t]
-        de = np.where(at, de, 0) + back * mask
-        d["reset_state"] += np.where(new, de, 0)
+        back = matmul(_joined(da[t, h]), w_hh.T)
+        d["recurrent_mask"] += back * phi(before[t, 0])
+        de = np.where(at, de, 0)
+        de[0] += dphi(before[t, 0]) * mask * back
+        d_again += np.where(new, de, 0)
         c = np.where(new, 0, np.where(at, de, c))
-    flat = da.reshape(T * B, -1)
-    d["w_hh"] = matmul((mask * before).reshape(T * B, -1).T, flat)
+        for name in cell.unit:
+            d[name] += np.where(at, d_unit[name], 0).sum(0)
+    to_x, to_h = (_joined(da[:, of]).reshape(T * B, -1) for of in (x, h))
+    d["w_hh"] = matmul((mask * phi(before[:, 0])).reshape(T * B, -1).T, to_h)
     if ids:
         d["w_ih"] = np.zeros_like(w_ih)
-        np.add.at(d["w_ih"], xs.reshape(-1), flat)
+        np.add.at(d["w_ih"], xs.reshape(-1), to_x)
     else:
-        d["w_ih"] = matmul(xs.reshape(T * B, -1).T, flat)
-        d["xs"] = _back(order, matmul(flat, w_ih.T).reshape(xs.shape))
-    if "b_h" in given:
-        d["b_h"] = flat.sum(0)
-    return {"h_last": held, "hs": _back(order, hs), "h0": c, **d}
+        d["w_ih"] = matmul(xs.reshape(T * B, -1).T, to_x)
+        d["xs"] = _back(order, matmul(to_x, w_ih.T).reshape(xs.shape))
+    for name, of in cell.biases:
+        if name in given:
+            d[name] = da[:, list(of)].sum((0, 2)).reshape(-1)
+    of_states = {"{}_last": held, "{}0": c, "reset_{}": d_again}
+    for form, arrays in of_states.items():
+        d |= dict(zip(cell.named(form), arrays, strict=True))
+    return {"hs": _back(order, hs), **d}
+
+
+def _blocks(x: Array, H: int) -> Array:
+    """[..., B, G*H] as [..., G, B, H]."""
+    return np.moveaxis(x.reshape(*x.shape[:-1], -1, H), -2, -3)
+
+
+def _joined(blocks: Array) -> Array:
+    """The inverse of `_blocks`."""
+    x = np.moveaxis(blocks, -3, -2)
+    return x.reshape(*x.shape[:-2], -1)
 
 
 def _reading(lengths: Array, resets: Array, reverse: bool) -> tuple[Array, Array]:
@@ -137,7 +149,8 @@ def bounds(
     """
     worst = dict.fromkeys(right, 0.0)
     for n in range(SCANS):
-        found = results(cell, _moved(given, n, bits), reverse, _rounding_matmul(bits))
+        moved = _moved(cell, given, n, bits)
+        found = results(cell, moved, reverse, _rounding_matmul(bits))
         for name, x in found.items():
             worst[name] = max(worst[name], float(np.abs(x - right[name]).max()))
     largest = {name: float(np.abs(x).max()) for name, x in right.items()}
@@ -145,14 +158,15 @@ def bounds(
     return {name: (3 * worst[name] + slack * m) if m else 0.0 for name, m in largest.items()}
 
 
-def _moved(given: Mapping[str, Array], n: int, bits: int) -> dict[str, Array]:
+def _moved(cell: Cell, given: Mapping[str, Array], n: int, bits: int) -> dict[str, Array]:
     """The arrays in float32; weights and inputs are changed, except for n = 0."""
     random = np.random.default_rng(n)
+    names = ["w_ih", "w_hh", "xs", *(name for name, _ in cell.biases)]
     found = {}
     for name, x in given.items():
         if x.dtype.kind == "f":
             x = x.astype(np.float32)
-        if n and name in ("w_ih", "w_hh", "b_h", "xs") and x.dtype.kind == "f":
+        if n and name in names and x.dtype.kind == "f":
             unit = np.ldexp(np.float32(1), np.frexp(x)[1] - bits)
             x = x + random.integers(-1, 2, x.shape).astype(np.float32) * unit
         found[name] = x

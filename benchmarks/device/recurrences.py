@@ -56,8 +56,7 @@ class Row:
 
     def expected(self, activation: str, gradient: bool) -> Any:
         if (activation, gradient) not in self.known:
-            phi = partial(autodiff.naive, phi=jax.nn.relu)
-            scan = phi if activation == "relu" else autodiff.naive
+            scan = partial(autodiff.naive, cell=autodiff.CELLS["rnn"][activation])
             self.known[activation, gradient] = kernel.reference(self.given, scan, gradient)
         return self.known[activation, gradient]
 

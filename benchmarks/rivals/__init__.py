@@ -3,6 +3,9 @@
 All start from the same parameters, in the form of the library, with axes in the order of the
 library. They use only techniques from their documentation. The plain scans use those of JAX's
 documentation: the projection before the loop, and `unroll`.
+
+A rival is one file: `recurrences(case, cell)` gives its programs for a cell of `cases.CELLS`, none
+for a cell that it lacks. Its package is named in `PACKAGES`.
 """
 
 import importlib
@@ -12,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-import jrnn
 from jrnn.checks import refuse
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # keras reads it at import
@@ -33,10 +35,8 @@ class Recurrence(NamedTuple):
 
     name: str
     states: Callable[[Any, Any], Any]  # own parameters, xs -> hs
-    own: Callable[[jrnn.RNNParams], Any] = lambda params: params
-    common: Callable[[Any], jrnn.RNNParams] = lambda own: (
-        own
-    )  # converts gradients to the common form
+    own: Callable[[Any], Any] = lambda params: params  # from the common form of the parameters
+    common: Callable[[Any], Any] = lambda own: own  # converts gradients to the common form
     activation: str = "tanh"
     ends: bool = False  # with the lengths and resets of the case
     batch_first: bool = False  # xs [B, T, I] instead of [T, B, I], hs and y likewise

@@ -9,7 +9,7 @@ hoisted x4      the same, four steps in one iteration (`unroll=4`)
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,50 +20,104 @@ from benchmarks.cases import Case, Ends, ends
 from benchmarks.rivals import CharacterModel, Recurrence
 
 Matmul = Callable[[Any, Any], Any]
-Phi = Callable[[Any], Any]
+
+
+class Cell(NamedTuple):
+    """A recurrence, as a step from x_t w_ih + b_h, h_{t-1} w_hh and the states before it."""
+
+    step: Callable[[Any, Any, tuple[Any, ...]], tuple[Any, ...]]
+    states: int = 1  # the first is h
+
+
+def elman(phi: Callable[[Any], Any]) -> Cell:
+    """h = phi(x + h)."""
+    return Cell(lambda x, h, states: (phi(x + h),))
+
+
+def _lstm(x: Any, h: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
+    i, f, g, o = jnp.split(x + h, 4, -1)
+    c = jax.nn.sigmoid(f) * states[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def _gru(x: Any, h: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
+    (x_r, x_z, x_n), (h_r, h_z, h_n) = jnp.split(x, 3, -1), jnp.split(h, 3, -1)
+    r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
+    n = jnp.tanh(x_n + r * h_n)
+    return ((1 - z) * n + z * states[0],)
+
+
+TANH = elman(jnp.tanh)
+# The recurrences by cell and activation; every program of a cell is compared with one of them.
+CELLS: dict[str, dict[str, Cell]] = {
+    "rnn": {"tanh": TANH, "relu": elman(jax.nn.relu)},
+    "lstm": {"tanh": Cell(_lstm, states=2)},
+    "gru": {"tanh": Cell(_gru)},
+}
 
 
 def naive(
-    params: Any, xs: Any, h0: Any = None, *, phi: Phi = jnp.tanh, matmul: Matmul = jnp.matmul
+    params: Any, xs: Any, h0: Any = None, *, cell: Cell = TANH, matmul: Matmul = jnp.matmul
 ) -> Any:
     """hs of xs [T, ..., I] or of ids [T, ...]."""
 
-    def step(h: Any, x: Any) -> Any:
-        h = phi(_project(params, x, matmul) + matmul(h, params.w_hh))
-        return h, h
+    def step(states: Any, x: Any) -> Any:
+        projected = _project(params, x, matmul)
+        states = cell.step(projected, matmul(states[0], params.w_hh), states)
+        return states, states[0]
 
     first = _project(params, xs[0], matmul)  # for its shape and mesh axes; XLA removes it
-    return lax.scan(step, jnp.zeros_like(first) if h0 is None else h0, xs)[1]
+    return lax.scan(step, _start(cell, params, first, h0), xs)[1]
 
 
 def hoisted(
-    params: Any, xs: Any, h0: Any = None, *, unroll: int = 1, matmul: Matmul = jnp.matmul
+    params: Any,
+    xs: Any,
+    h0: Any = None,
+    *,
+    cell: Cell = TANH,
+    unroll: int = 1,
+    matmul: Matmul = jnp.matmul,
 ) -> Any:
     """The same, with the inputs projected before the loop."""
 
-    def step(h: Any, projected: Any) -> Any:
-        h = jnp.tanh(projected + matmul(h, params.w_hh))
-        return h, h
+    def step(states: Any, projected: Any) -> Any:
+        states = cell.step(projected, matmul(states[0], params.w_hh), states)
+        return states, states[0]
 
     projected = _project(params, xs, matmul)
-    h0 = jnp.zeros_like(projected[0]) if h0 is None else h0
-    return lax.scan(step, h0, projected, unroll=unroll)[1]
+    return lax.scan(step, _start(cell, params, projected[0], h0), projected, unroll=unroll)[1]
 
 
-def masked(given: Ends, params: Any, xs: Any, *, hoist: bool = True, unroll: int = 1) -> Any:
-    """hs with lengths and resets: the state is kept after the end, and 0 at a reset."""
+def _start(cell: Cell, params: Any, projected: Any, h0: Any = None) -> tuple[Any, ...]:
+    """The states before the first step, of the mesh axes of the projection."""
+    zeros = jnp.zeros_like(projected[..., : len(params.w_hh)])
+    return (zeros if h0 is None else h0, *(zeros,) * (cell.states - 1))
+
+
+def masked(
+    given: Ends,
+    params: Any,
+    xs: Any,
+    *,
+    cell: Cell = TANH,
+    hoist: bool = True,
+    unroll: int = 1,
+) -> Any:
+    """hs with lengths and resets: the states are kept after the end, and 0 at a reset."""
 
     def step(held: Any, given_t: Any) -> Any:
         x, valid, reset = given_t
-        before = jnp.where(reset[:, None], 0.0, held)
+        before = jax.tree.map(lambda s: jnp.where(reset[:, None], 0.0, s), held)
         projected = x if hoist else _project(params, x, jnp.matmul)
-        h = jnp.where(valid[:, None], jnp.tanh(projected + before @ params.w_hh), held)
-        return h, jnp.where(valid[:, None], h, 0.0)
+        after = cell.step(projected, before[0] @ params.w_hh, before)
+        states = jax.tree.map(lambda a, s: jnp.where(valid[:, None], a, s), after, held)
+        return states, jnp.where(valid[:, None], states[0], 0.0)
 
     valid = jnp.arange(len(xs))[:, None] < given.lengths
     inputs = _project(params, xs, jnp.matmul) if hoist else xs
-    h0 = jnp.zeros((xs.shape[1], len(params.w_hh)), xs.dtype)
-    return lax.scan(step, h0, (inputs, valid, given.resets), unroll=unroll)[1]
+    start = (jnp.zeros((xs.shape[1], len(params.w_hh)), xs.dtype),) * cell.states
+    return lax.scan(step, start, (inputs, valid, given.resets), unroll=unroll)[1]
 
 
 def _project(params: Any, xs: Any, matmul: Matmul) -> Any:
@@ -79,16 +133,21 @@ SCANS: dict[str, Callable[..., Any]] = {
 }
 
 
-def recurrences(case: Case) -> list[Recurrence]:
+def scans(cell: str) -> dict[str, Callable[..., Any]]:
+    """The three scans of a cell."""
+    return {name: partial(scan, cell=CELLS[cell]["tanh"]) for name, scan in SCANS.items()}
+
+
+def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
     """The three scans in float32."""
-    return [Recurrence(name, scan) for name, scan in SCANS.items()]
+    return [Recurrence(name, scan) for name, scan in scans(cell).items()]
 
 
-def recurrences_with_ends(case: Case) -> list[Recurrence]:
+def recurrences_with_ends(case: Case, cell: str = "rnn") -> list[Recurrence]:
     """The three scans, masked."""
-    scan = partial(masked, ends(case))
-    scans = [partial(scan, hoist=False), scan, partial(scan, unroll=4)]
-    return [Recurrence(n, f, ends=True) for n, f in zip(SCANS, scans, strict=True)]
+    scan = partial(masked, ends(case), cell=CELLS[cell]["tanh"])
+    three = [partial(scan, hoist=False), scan, partial(scan, unroll=4)]
+    return [Recurrence(n, f, ends=True) for n, f in zip(SCANS, three, strict=True)]
 
 
 @jax.custom_vjp
@@ -115,13 +174,13 @@ def _matmul_bwd(residuals: Any, g: Any) -> Any:
 matmul_of_rounded.defvjp(_matmul_fwd, _matmul_bwd)
 
 
-def recurrences_bfloat16(case: Case) -> list[Recurrence]:
+def recurrences_bfloat16(case: Case, cell: str = "rnn") -> list[Recurrence]:
     """Scans all in bfloat16, and with jrnn's mixed precision: only operands in bfloat16."""
     found = []
-    for name, scan in SCANS.items():
+    for name, scan in scans(cell).items():
         half = Recurrence(f"{name} bfloat16", scan)
         found.append(half._replace(input_dtype=jnp.bfloat16, state_dtype=jnp.bfloat16))
-    for name, scan in SCANS.items():
+    for name, scan in scans(cell).items():
         # Rounded at the end, because jaxlib 0.10.2 takes time quadratic in T to stack bfloat16.
         states = partial(_mixed, partial(scan, matmul=matmul_of_rounded))
         found.append(Recurrence(f"{name} mixed", states, state_dtype=jnp.bfloat16))

@@ -29,7 +29,7 @@ class _Model(eqx.Module):
         return jax.vmap(self.readout)(hs), h_last
 
 
-def recurrences(case: Case) -> list[Recurrence]:
+def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
     """No programs: a recurrence over vectors would be the scan "hoisted"."""
     return []
 

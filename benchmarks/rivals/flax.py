@@ -1,50 +1,83 @@
-"""flax: `nnx.RNN` of `nnx.SimpleCell`, time-major, split into a pure function.
+"""flax: `nnx.RNN` of its cells, time-major, split into a pure function.
 
 flax's performance guide uses `jax.jit` on the split state, to do less in Python at every call.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 import jrnn
-from benchmarks.cases import Case
+from benchmarks.cases import CELLS, Case
 from benchmarks.rivals import CharacterModel, Recurrence
 
 
-def _rnn(I: int, H: int, return_carry: bool = False) -> nnx.RNN:
-    cell = nnx.SimpleCell(I, H, rngs=nnx.Rngs(0))
+class Kind(NamedTuple):
+    """One of flax's cells, and its modules that hold the weights; several: one for each gate."""
+
+    name: str
+    make: Callable[..., nnx.RNNCellBase]
+    inputs: tuple[str, ...] = ("dense_i",)  # the kernels of w_ih
+    state: tuple[str, ...] = ("dense_h",)  # the kernels of w_hh
+    biases: tuple[str, ...] = ("dense_i",)
+    states: int = 1
+
+    def leaves(self, state: Any) -> list[list[Any]]:
+        """The variables of w_ih, w_hh and b_h in the state of an `nnx.RNN`."""
+        kinds = (self.inputs, "kernel"), (self.state, "kernel"), (self.biases, "bias")
+        return [[state["cell"][module][kind] for module in modules] for modules, kind in kinds]
+
+
+GATES = ("hi", "hf", "hg", "ho")
+KINDS = {
+    "rnn": [Kind("flax", nnx.SimpleCell)],
+    "lstm": [
+        Kind("flax", nnx.OptimizedLSTMCell, biases=("dense_h",), states=2),
+        Kind("flax LSTMCell", nnx.LSTMCell, ("ii", "if_", "ig", "io"), GATES, GATES, 2),
+    ],
+    "gru": [Kind("flax", nnx.GRUCell)],
+}
+SIMPLE = KINDS["rnn"][0]
+
+
+def _rnn(I: int, H: int, kind: Kind = SIMPLE, return_carry: bool = False) -> nnx.RNN:
+    cell = kind.make(I, H, rngs=nnx.Rngs(0))
     return nnx.RNN(cell, time_major=True, return_carry=return_carry, rngs=False)
 
 
-def _set_rnn(state: Any, params: jrnn.RNNParams) -> None:
-    state["cell"]["dense_i"]["kernel"].set_value(jnp.asarray(params.w_ih))
-    state["cell"]["dense_h"]["kernel"].set_value(jnp.asarray(params.w_hh))
-    state["cell"]["dense_i"]["bias"].set_value(jnp.asarray(params.b_h))
+def _set_rnn(state: Any, params: Any, kind: Kind = SIMPLE) -> None:
+    for leaves, array in zip(kind.leaves(state), params[:3], strict=True):
+        for leaf, part in zip(leaves, jnp.split(jnp.asarray(array), len(leaves), -1), strict=True):
+            leaf.set_value(part)
 
 
-def _get_rnn(state: Any) -> jrnn.RNNParams:
-    cell = state["cell"]
-    kernels = (cell["dense_i"]["kernel"], cell["dense_h"]["kernel"], cell["dense_i"]["bias"])
-    return jrnn.RNNParams(*(kernel.get_value() for kernel in kernels))
+def _get_rnn(state: Any, kind: Kind = SIMPLE, cell: str = "rnn") -> Any:
+    parts = ([leaf.get_value() for leaf in leaves] for leaves in kind.leaves(state))
+    return CELLS[cell].params(*(jnp.concatenate(part, -1) for part in parts))
 
 
-def recurrences(case: Case) -> list[Recurrence]:
-    """The recurrence in float32."""
-    graph, empty = nnx.split(_rnn(case.I, case.H))
+def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
+    """The recurrence in float32, by each of flax's cells that compute it."""
+    return [_recurrence(case, cell, kind) for kind in KINDS[cell]]
+
+
+def _recurrence(case: Case, cell: str, kind: Kind) -> Recurrence:
+    graph, empty = nnx.split(_rnn(case.I, case.H, kind))
 
     def states(state: Any, xs: Any) -> Any:
-        h0 = jnp.zeros((*xs.shape[1:-1], case.H), xs.dtype)
-        return nnx.merge(graph, state)(xs, initial_carry=h0)
+        zeros = jnp.zeros((*xs.shape[1:-1], case.H), xs.dtype)
+        carry = zeros if kind.states == 1 else (zeros,) * kind.states
+        return nnx.merge(graph, state)(xs, initial_carry=carry)
 
-    def own(params: jrnn.RNNParams) -> Any:
+    def own(params: Any) -> Any:
         state = jax.tree.map(jnp.copy, empty)
-        _set_rnn(state, params)
+        _set_rnn(state, params, kind)
         return state
 
-    return [Recurrence("flax", states, own, _get_rnn)]
+    return Recurrence(kind.name, states, own, lambda state: _get_rnn(state, kind, cell))
 
 
 class _Model(nnx.Module):

@@ -1,9 +1,12 @@
-"""dm-haiku: `dynamic_unroll` of `VanillaRNN`, which has ReLU only.
+"""dm-haiku: `dynamic_unroll` of `LSTM` and of `VanillaRNN`, which has ReLU only.
 
-It is compared with jrnn with `activation="relu"`. A tanh core, as a user of haiku would write it,
-is measured too.
+`VanillaRNN` is compared with jrnn with `activation="relu"`. A tanh core, as a user of haiku would
+write it, is measured too. haiku's GRU resets before the matmul, so it is another function, and left
+out.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import haiku as hk
@@ -11,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 import jrnn
-from benchmarks.cases import Case
+from benchmarks.cases import CELLS, Case
 from benchmarks.rivals import CharacterModel, Recurrence
 
 
@@ -48,33 +51,65 @@ def _common_rnn(core: str, own: Any) -> jrnn.RNNParams:
     return jrnn.RNNParams(own[inputs]["w"], own[state]["w"], own[inputs]["b"])
 
 
-def _recurrence(case: Case, name: str, make_core: Any, core: str, activation: str) -> Recurrence:
+def _own_lstm(params: Any) -> dict[str, Any]:
+    w = jnp.concatenate([jnp.asarray(params.w_ih), jnp.asarray(params.w_hh)])
+    own = {"w": _swapped(w), "b": _swapped(jnp.asarray(params.b_h)) - _forget_bias(params.b_h)}
+    return {"lstm/linear": own}
+
+
+def _common_lstm(I: int, own: Any) -> Any:
+    """Of a gradient: the 1 that haiku adds to b_f changes none."""
+    w, b = _swapped(own["lstm/linear"]["w"]), _swapped(own["lstm/linear"]["b"])
+    return CELLS["lstm"].params(w[:I], w[I:], b)
+
+
+def _swapped(x: jax.Array) -> jax.Array:
+    """The gates i f g o in haiku's order i g f o, or back."""
+    i, f, g, o = jnp.split(x, 4, -1)
+    return jnp.concatenate([i, g, f, o], -1)
+
+
+def _forget_bias(b: Any) -> jax.Array:
+    """The 1 that haiku adds to the bias of f, its third gate."""
+    return jnp.repeat(jnp.array([0.0, 0.0, 1.0, 0.0]), len(b) // 4)
+
+
+def _recurrence(
+    name: str, make_core: Any, own: Any, common: Any, activation: str = "tanh"
+) -> Recurrence:
     def unroll(xs: Any) -> Any:
         module = make_core()
         batch = xs.shape[1] if xs.ndim == 3 else None  # None for one sequence
         return hk.dynamic_unroll(module, xs, module.initial_state(batch))[0]
 
-    return Recurrence(
-        name,
-        hk.without_apply_rng(hk.transform(unroll)).apply,
-        lambda params: _own_rnn(core, params),
-        lambda own: _common_rnn(core, own),
-        activation,
-    )
+    states = hk.without_apply_rng(hk.transform(unroll)).apply
+    return Recurrence(name, states, own, common, activation)
 
 
-def recurrences(case: Case) -> list[Recurrence]:
-    """The recurrences in float32."""
+def _elman(case: Case) -> list[Recurrence]:
+    def of(name: str, make_core: Any, core: str, activation: str) -> Recurrence:
+        maps = partial(_own_rnn, core), partial(_common_rnn, core)
+        return _recurrence(name, make_core, *maps, activation)
+
+    vanilla = partial(hk.VanillaRNN, case.H, double_bias=False)
     return [
-        _recurrence(
-            case,
-            "haiku relu",
-            lambda: hk.VanillaRNN(case.H, double_bias=False),
-            "vanilla_rnn",
-            "relu",
-        ),
-        _recurrence(case, "haiku own tanh", lambda: TanhRNN(case.H), "tanh_rnn", "tanh"),
+        of("haiku relu", vanilla, "vanilla_rnn", "relu"),
+        of("haiku own tanh", partial(TanhRNN, case.H), "tanh_rnn", "tanh"),
     ]
+
+
+def _lstm(case: Case) -> list[Recurrence]:
+    make_core = partial(hk.LSTM, case.H)
+    return [_recurrence("haiku", make_core, _own_lstm, partial(_common_lstm, case.I))]
+
+
+KINDS: dict[str, Callable[[Case], list[Recurrence]]]
+KINDS = {"rnn": _elman, "lstm": _lstm, "gru": lambda case: []}
+
+
+def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
+    """The recurrences in float32."""
+    return KINDS[cell](case)
 
 
 def character_models(model: Any) -> dict[str, CharacterModel]:

@@ -1,13 +1,19 @@
-"""keras on JAX: `SimpleRNN` through `stateless_call`, batch-first like its layers."""
+"""keras on JAX: its layers through `stateless_call`, batch-first as they are.
 
-from typing import Any
+The gates of keras' GRU are z r h. Its bias has a second row, for the state, which is 0 here and not
+learned: the common form has no b_hn.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import keras
 
 import jrnn
-from benchmarks.cases import Case
+from benchmarks.cases import CELLS, Case
 from benchmarks.rivals import CharacterModel, Recurrence
 from jrnn.checks import refuse
 
@@ -16,22 +22,41 @@ if keras.backend.backend() != "jax":
     refuse("--rivals", "keras on JAX", came, "Set KERAS_BACKEND=jax, or leave keras out.")
 
 
-def _own_rnn(params: jrnn.RNNParams) -> list[Any]:
-    return [jnp.asarray(params.w_ih), jnp.asarray(params.w_hh), jnp.asarray(params.b_h)]
+class Kind(NamedTuple):
+    """One of keras' layers, its gates and its bias."""
+
+    layer: Callable[..., Any]
+    order: tuple[int, ...]  # the gates of the common form in the order of keras, or back
+    bias: Callable[[jax.Array], jax.Array] = lambda b: b  # b_h in the form of keras
 
 
-def recurrences(case: Case) -> list[Recurrence]:
+KINDS = {
+    "rnn": Kind(keras.layers.SimpleRNN, (0,)),
+    "lstm": Kind(keras.layers.LSTM, (0, 1, 2, 3)),
+    "gru": Kind(keras.layers.GRU, (1, 0, 2), lambda b: jnp.stack([b, jnp.zeros_like(b)])),
+}
+
+
+def _own_rnn(params: Any, order: tuple[int, ...] = (0,)) -> list[Any]:
+    parts = (jnp.split(jnp.asarray(p), len(order), -1) for p in params[:3])
+    return [jnp.concatenate([part[n] for n in order], -1) for part in parts]
+
+
+def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
     """The recurrence in float32."""
-    layer = keras.layers.SimpleRNN(case.H, return_sequences=True)
+    kind = KINDS[cell]
+    layer = kind.layer(case.H, return_sequences=True)
     layer.build((case.B, case.T, case.I))
     rest = [v.value for v in layer.non_trainable_variables]
 
     def states(own: Any, xs: Any) -> Any:
-        return layer.stateless_call(own, rest, xs)[0]
+        return layer.stateless_call([*own[:2], kind.bias(own[2])], rest, xs)[0]
 
-    return [
-        Recurrence("keras", states, _own_rnn, lambda own: jrnn.RNNParams(*own), batch_first=True)
-    ]
+    def common(own: Any) -> Any:
+        return CELLS[cell].params(*_own_rnn(own, kind.order))
+
+    own = partial(_own_rnn, order=kind.order)
+    return [Recurrence("keras", states, own, common, batch_first=True)]
 
 
 def character_models(model: Any) -> dict[str, CharacterModel]:

@@ -1,4 +1,4 @@
-"""PyTorch: `nn.RNN`, time-major.
+"""PyTorch: `nn.RNN`, `nn.LSTM` and `nn.GRU`, time-major.
 
 On a CPU it uses as many threads as this process has cores. On a GPU, in `benchmarks.device`, it
 uses cuDNN, which rounds float32 to TF32 by default, like JAX.
@@ -25,8 +25,11 @@ def device_like_jax() -> str | None:
     return "cpu" if jax.default_backend() == "cpu" else None
 
 
-def _rnn(params: jrnn.RNNParams, device: str = "cpu") -> torch.nn.RNN:
-    rnn = torch.nn.RNN(*params.w_ih.shape)
+MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+
+
+def _rnn(params: Any, device: str = "cpu", cell: str = "rnn") -> torch.nn.RNNBase:
+    rnn = MODULES[cell](len(params.w_ih), len(params.w_hh))
     with torch.no_grad():
         rnn.weight_ih_l0.copy_(_tensor(params.w_ih).T)
         rnn.weight_hh_l0.copy_(_tensor(params.w_hh).T)
@@ -49,11 +52,16 @@ def _common(ih: Any, hh: Any, b: Any) -> dict[str, Any]:
 
 
 def programs(
-    case: Case, data: Data, gradient: bool, device: str = "cpu", dtype: str = "float32"
+    case: Case,
+    data: Data,
+    gradient: bool,
+    device: str = "cpu",
+    dtype: str = "float32",
+    cell: str = "rnn",
 ) -> list[Program]:
     """The states, or the cost sum(hs * y) and its gradient, without compilation."""
     kind = getattr(torch, dtype)
-    rnn = _rnn(data.params, device).to(kind)
+    rnn = _rnn(data.params, device, cell).to(kind)
     rnn.flatten_parameters()  # the layout for cuDNN; no effect on a CPU
     xs, y = (torch.from_numpy(a).to(device, kind) for a in (data.xs, data.y))
     trained = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0]
@@ -128,17 +136,21 @@ class Trainer:
 class Classifier(torch.nn.Module):
     """One label per sequence, from the last state or the mean of all; packed sequences."""
 
-    def __init__(self, sizes: tuple[int, int, int], both: bool, last: bool, seed: int) -> None:
+    def __init__(
+        self, cell: str, sizes: tuple[int, int, int], both: bool, last: bool, seed: int
+    ) -> None:
         super().__init__()
         torch.manual_seed(seed)
         I, H, O = sizes
-        self.rnn = torch.nn.RNN(I, H, bidirectional=both)
+        kind = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
+        self.rnn = kind(I, H, bidirectional=both)
         self.readout = torch.nn.Linear(2 * H if both else H, O)
         self.last = last
 
     def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         packed = torch.nn.utils.rnn.pack_padded_sequence(xs, lengths, enforce_sorted=False)
-        hs, h_last = self.rnn(packed)
+        hs, state = self.rnn(packed)
+        h_last = state[0] if isinstance(state, tuple) else state  # (h, c) of an LSTM
         if self.last:
             return self.readout(h_last.transpose(0, 1).flatten(1))  # [D, B, H] -> [B, D * H]
         hs, _ = torch.nn.utils.rnn.pad_packed_sequence(hs)

@@ -24,8 +24,8 @@ from jrnn.checks.cells import cell as cell
 from jrnn.checks.devices import batch_mesh as batch_mesh
 from jrnn.checks.devices import divided as divided
 from jrnn.checks.devices import loss_of_the_whole_batch as loss_of_the_whole_batch
+from jrnn.checks.entries import blocks as blocks
 from jrnn.checks.entries import entries as entries
-from jrnn.checks.entries import keras_weights as keras_weights
 from jrnn.checks.entries import layer_arrays as layer_arrays
 from jrnn.checks.entries import layers as layers
 from jrnn.checks.entries import mapping as mapping

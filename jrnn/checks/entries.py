@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from jrnn.checks.basics import array, floating, refuse, same_dtype, shape
+from jrnn.checks.basics import array, describe, floating, refuse, same_dtype, shape
+from jrnn.checks.sequences import times
+
+_KINDS = {1: "an Elman network", 3: "a GRU", 4: "an LSTM"}  # by the blocks of w_hh
 
 
 def mapping(argument: str, x: Any, repair: str) -> None:
@@ -39,37 +42,55 @@ def one_dtype(arrays: Mapping[str, Any]) -> None:
         same_dtype(name, x, first, arrays[first])
 
 
-def layer_arrays(arrays: Mapping[str, Any], I: int | None, H: int | None, out_in: bool) -> None:
+def blocks(w_hh: str, x: Any, known: Collection[int], out_in: bool) -> int:
+    """Return G, the number of blocks of a w_hh [H, G*H], or [G*H, H] with `out_in`."""
+    array(w_hh, x)
+    H, columns = x.shape[:: -1 if out_in else 1] if x.ndim == 2 else (0, 0)
+    if not H or columns not in [G * H for G in known]:
+        kinds = [f"{_axes('H', G, out_in)} ({_KINDS[G]})" for G in known]
+        expected = f"shape {', '.join(kinds[:-1])} or {kinds[-1]}"
+        refuse(w_hh, expected, describe(x), "It maps a state to the gates.")
+    return columns // H
+
+
+def layer_arrays(
+    arrays: Mapping[str, Any], G: int, I: int | None, H: int | None, out_in: bool
+) -> None:
     """Check the shapes of w_ih, w_hh and biases, in this order; None for a free size."""
     w_ih, w_hh, *biases = arrays
-    repair = "All layers have the same H; an LSTM (4 H) or a GRU (3 H) is not an Elman network."
-    shape(w_hh, arrays[w_hh], (H, H), "[H, H]", repair)
-    H = min(arrays[w_hh].shape)
-    shape(w_hh, arrays[w_hh], (H, H), "[H, H]", repair)
-    axes, sizes = ("[H, I]", (H, I)) if out_in else ("[I, H]", (I, H))
+    H = min(np.shape(arrays[w_hh]), default=None) if H is None else H
+    columns = None if H is None else G * H
+
+    def weight(name: str, axis: str, size: int | None, repair: str) -> None:
+        sizes = (columns, size) if out_in else (size, columns)
+        shape(name, arrays[name], sizes, _axes(axis, G, out_in), repair)
+
+    weight(w_hh, "H", H, "All layers and gates are of the same kind and have the same H.")
     repair = f"H is that of {w_hh}; above the first layer, I is the size of the outputs below."
-    shape(w_ih, arrays[w_ih], sizes, axes, repair)
+    weight(w_ih, "I", I, repair)
     for bias in biases:
-        shape(bias, arrays[bias], (H,), "[H]", repair)
+        shape(bias, arrays[bias], (columns,), f"[{times(G)}]", repair)
 
 
-def keras_weights(weights: Any, repair: str) -> None:
-    if not isinstance(weights, (list, tuple)):
-        refuse("weights", "a list of arrays", type(weights).__name__, repair)
-    if len(weights) not in (2, 3):
-        expected = "[kernel, recurrent_kernel, bias], or the first two"
-        refuse("weights", expected, f"{len(weights)} arrays", repair)
+def layers(argument: str, layers: Any, known: tuple[type, ...]) -> None:
+    """Check a list of pairs (forward, backward or None), all parameters of one class."""
+
+    def pair(x: Any, kind: type) -> bool:
+        two = isinstance(x, (tuple, list)) and len(x) == 2 and isinstance(x[0], kind)
+        return two and (x[1] is None or isinstance(x[1], kind))
+
+    listed = isinstance(layers, (list, tuple)) and not isinstance(layers, known)
+    if not listed or not layers or not any(all(pair(x, k) for x in layers) for k in known):
+        names = ", all ".join(k.__name__ for k in known)
+        expected = f"pairs (forward parameters, backward parameters or None), all {names}"
+        came = [_shown(x) for x in layers] if listed else type(layers).__name__
+        refuse(argument, expected, came, "A layer in one direction is (params, None).")
 
 
-def layers(layers: Any, params_class: type) -> None:
-    """Check a list of pairs (forward, backward or None)."""
+def _shown(x: Any) -> str:
+    pair = type(x) in (tuple, list)
+    return f"({', '.join(type(y).__name__ for y in x)})" if pair else type(x).__name__
 
-    def pair(x: Any) -> bool:
-        two = isinstance(x, (tuple, list)) and len(x) == 2 and isinstance(x[0], params_class)
-        return two and (x[1] is None or isinstance(x[1], params_class))
 
-    listed = isinstance(layers, (list, tuple))
-    if not listed or not layers or not all(map(pair, layers)):
-        expected = "a list of pairs (forward RNNParams, backward RNNParams or None)"
-        came = [type(x).__name__ for x in layers] if listed else type(layers).__name__
-        refuse("layers", expected, came, "A layer in one direction is [(params, None)].")
+def _axes(axis: str, G: int, out_in: bool) -> str:
+    return f"[{times(G)}, {axis}]" if out_in else f"[{axis}, {times(G)}]"

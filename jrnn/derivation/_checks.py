@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from jrnn import checks
+from jrnn.cells import UncheckedCell
 from jrnn.cells.elman import elman
-from jrnn.types import RNNParams
+from jrnn.types import ReadoutParams, RNNParams
 
 MOST_BYTES = 4e9
 
@@ -44,3 +45,24 @@ def affordable(what: str, nbytes: int) -> None:
             f"{nbytes / 1e9:.1f} GB",
             "jax.grad through jrnn.rnn computes the same gradient without them.",
         )
+
+
+def loss_of_one_sequence(
+    cell: UncheckedCell,
+    params: Any,
+    readout: ReadoutParams,
+    xs: Any,
+    labels: Any,
+    state: Any,
+    weights: Any,
+) -> None:
+    """The arguments of the trajectory of a gated network."""
+    checks.one_sequence(xs)
+    checks.network_of_inputs(cell, params)
+    checks.network_arguments(cell, params, xs, state, named="state")
+    checks.objective_arguments(params, readout, xs, labels, weights)
+
+
+def gated_states(hs: Any, w_hh: Any) -> None:
+    repair = "These are the states of a trajectory of these parameters."
+    checks.shape("run.hs", hs, (None, w_hh.shape[0]), "[T, H]", repair)

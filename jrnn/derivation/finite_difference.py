@@ -3,6 +3,9 @@
 dJ/dtheta_i = (J(theta + eps e_i) - J(theta - eps e_i)) / (2 eps)   + O(eps^2)
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,18 +52,34 @@ def gradients_finite_difference(
     checks.one_sequence(xs)
     H, dtype = rnn_params.w_hh.shape[0], jnp.result_type(rnn_params.w_hh)
     start = jnp.zeros(H, dtype) if h0 is None else jnp.asarray(h0)
-    theta, unravel = ravel_pytree(Gradients(rnn_params, readout_params, start))
-    step = float(np.finfo(dtype).eps) ** (1 / 3) if epsilon is None else epsilon
 
-    def cost(theta: jax.Array) -> jax.Array:
-        at = unravel(theta)
+    def cost(at: Gradients) -> jax.Array:
         f = trajectory(
             at.rnn, at.readout, xs, labels, at.h0, weights=weights, activation=activation
         )
         return f.losses.sum()
 
+    return finite_differences(cost, Gradients(rnn_params, readout_params, start), epsilon=epsilon)
+
+
+def finite_differences(
+    cost: Callable[[Any], jax.Array], at: Any, *, epsilon: float | None = None
+) -> Any:
+    """Compute the gradient of any cost with two evaluations per parameter.
+
+    Args:
+        cost: a function of a pytree of arrays to a scalar, such as the loss of an LSTM.
+        at: the pytree, with leaves of one floating dtype.
+        epsilon: as in `gradients_finite_difference`.
+
+    Returns:
+        A pytree like `at`.
+    """
+    theta, unravel = ravel_pytree(at)
+    step = float(np.finfo(theta.dtype).eps) ** (1 / 3) if epsilon is None else epsilon
+
     def difference(i: jax.Array) -> jax.Array:
         shift = jnp.zeros_like(theta).at[i].set(step)
-        return (cost(theta + shift) - cost(theta - shift)) / (2 * step)
+        return (cost(unravel(theta + shift)) - cost(unravel(theta - shift))) / (2 * step)
 
     return unravel(lax.map(difference, jnp.arange(len(theta))))

@@ -12,6 +12,8 @@ Jacobian times a column), Chavan's approaches 1 and 2. Both equal (phi'(h_t) * d
 step of (9), which needs no Jacobian.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -77,3 +79,32 @@ def state_jacobian_product(
     for r in range(k + 1, t + 1):
         product = state_jacobian(rnn_params, hs, r, activation=activation) @ product
     return product
+
+
+def product(jacobians: Sequence[jax.Array], t: int, k: int) -> jax.Array:
+    """The product J_t J_{t-1} ... J_{k+1} of given Jacobians.
+
+    Args:
+        jacobians: J_1, ..., J_T, each `[S, S]` for a state of S numbers.
+        t: 0, ..., T.
+        k: 0, ..., t.
+
+    Returns:
+        `[S, S]`; the identity for k = t.
+    """
+    result = jnp.eye(len(jacobians[0]), dtype=jacobians[0].dtype)
+    for J_r in jacobians[k:t]:
+        result = J_r @ result
+    return result
+
+
+def diagonals(*rows: jax.Array) -> jax.Array:
+    """Diagonal matrices next to each other.
+
+    Args:
+        rows: `[H]` each, of any number n.
+
+    Returns:
+        `[H, n*H]`.
+    """
+    return jnp.concatenate([jnp.diag(row) for row in rows], axis=1)

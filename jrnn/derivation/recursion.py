@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cells.elman import Activation, ActivationName
-from jrnn.derivation.forward import Gradients, Trajectory, trajectory
+from jrnn.derivation.forward import Gradients, Trajectory, readout_gradients, trajectory
 from jrnn.types import ReadoutParams, RNNParams
 
 
@@ -85,9 +85,6 @@ def assemble(
             w_hh=f.h_tm1s.T @ deltas,  # (11)
             b_h=None if rnn_params.b_h is None else deltas.sum(0),  # (12)
         ),
-        ReadoutParams(
-            w_ho=f.hs.T @ f.dlogits,  # (10)
-            b_o=None if readout_params.b_o is None else f.dlogits.sum(0),  # (10)
-        ),
+        readout_gradients(readout_params, f.hs, f.dlogits),  # (10)
         dh_0,
     )

@@ -127,7 +127,7 @@ def one_step(
     )
     projected = step.project_inputs(spec, weights.w_ih, inputs.steps.xs[0])
     at = Steps(step.blocks_of(projected, weights.w_hh.shape[0]))
-    return step.step_forward(spec, weights, inputs.constants, at, inputs.start)
+    return step.step_forward(spec, weights, inputs.constants, at, inputs.start)[0]
 
 
 def in_reading_order(

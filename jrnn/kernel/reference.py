@@ -42,8 +42,8 @@ def states(spec: Spec, weights: Weights, inputs: Inputs) -> States:
 
     def one_step(states: Arrays, at: Steps) -> tuple[Arrays, Any]:
         at = at._replace(xs=step.blocks_of(at.xs, H))
-        states = step.step_forward(spec, weights, constants, at, states)
-        return states, step.stored(spec, at.valid, states)
+        states, gates = step.step_forward(spec, weights, constants, at, states)
+        return states, step.stored(spec, at.valid, states, gates)
 
     last, (hs, kept) = lax.scan(one_step, start, steps._replace(xs=projected))
     return States(last, hs, kept)
@@ -81,12 +81,12 @@ def backward(
     steps, _, constants = inputs
     given, last = step.backward_steps(spec, residuals, cotangents.hs), cotangents.last
     entering = step.states_entering(spec, inputs, given.after, 0, len(residuals.hs))
-    gates = step.recomputed_gates(spec, weights, constants, steps, entering)
+    gates = given.gates or step.recomputed_gates(spec, weights, constants, steps, entering)
     constant = step.rounded(spec, weights.w_hh.T), constants, last
 
     def one_step(carry: BackwardCarry, at: Any) -> tuple[BackwardCarry, Any]:
         carry, deltas, d_data = step.step_back(spec, *constant, carry, *at)
-        return carry, (step.rounded(spec, jnp.concatenate(deltas, -1)), d_data)
+        return carry, (step.by_groups(spec, deltas), d_data)
 
     with jax.named_scope("rnn_backward"):
         carry, each = step.first_carry(constants, last), (given, gates, entering)
@@ -94,7 +94,8 @@ def backward(
         carry = step.at_the_start(spec, steps, carry, last)
     with jax.named_scope("rnn_weight_gradients"):
         # Without the barrier XLA transposes the deltas for each of their uses.
-        deltas = lax.optimization_barrier(jnp.moveaxis(deltas, -1, 0).reshape(deltas.shape[-1], -1))
+        columns = tuple(jnp.moveaxis(x, -1, 0).reshape(x.shape[-1], -1) for x in deltas)
+        deltas = lax.optimization_barrier(columns)
         xs, h = step.inputs_inside(spec, steps), step.operand(spec, constants, entering)
         sums = step.add_weight_gradients(spec, sums, deltas, xs, h)
         dxs = None

@@ -34,7 +34,7 @@ from jrnn import checks
 from jrnn.arrays import steps, varying_alike
 from jrnn.cells import Arrays
 from jrnn.kernel import reference, step
-from jrnn.kernel.dispatch import choose, shape_of
+from jrnn.kernel.dispatch import choose, keeps_gates, shape_of
 from jrnn.kernel.types import Backward, Cotangents, Inputs, Passes, Residuals, Spec, States, Weights
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -98,6 +98,7 @@ def rnn(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Array
 
 def _rnn_fwd(spec: Spec, weights: Any, inputs: Any) -> tuple[Any, Residuals]:
     weights, inputs = jax.tree.map(lambda x: x.value, (weights, inputs))
+    spec = spec._replace(keep_gates=keeps_gates(spec, shape_of(inputs)))
     last, hs, kept = forward(spec, weights, inputs)
     return (last, hs), Residuals(weights, inputs, hs if spec.remat is None else None, kept)
 
@@ -134,8 +135,8 @@ def forward(spec: Spec, weights: Weights, inputs: Inputs) -> States:
         The `States`.
     """
     number = spec.cell.states
-    shared = spec.remat is None and step.hs_is_first_state(spec)
-    results = (0,) * number, 0, (0,) * (number - shared)
+    kept = step.number_kept(spec) if spec.remat is None else number
+    results = (0,) * number, 0, (0,) * kept
     return States(*_bind(forward_p, _forward, spec, (weights, inputs), results))
 
 

@@ -58,7 +58,7 @@ class States(NamedTuple):
 
     last: Arrays  # [B, H] for each state: after the last step
     hs: jax.Array  # [T, B, H] the outputs; 0 in the padding
-    kept: Arrays = ()  # further states [T, B, H], see `step.stored`; under `remat`: [T/S, B, H]
+    kept: Arrays = ()  # [T, B, H] each, see `step.stored`; under `remat`: [T/S, B, H]
 
 
 class Cotangents(NamedTuple):
@@ -72,9 +72,9 @@ class Residuals(NamedTuple):
     """The arrays of the forward pass that the backward pass needs.
 
     Weights and inputs; hs; the states that hs does not replace: further states, and all of them if
-    the cell has an `output` or hs is rounded (see `step.stored`). The pre-activation is not kept:
-    cells that read it compute it again. Under `remat` hs is not kept, and `kept` is every state at
-    the starts of the segments (see `remat.py`).
+    the cell has an `output` or hs is rounded (see `step.stored`). The gates are kept where that is
+    faster (see `dispatch.keeps_gates`), and computed again elsewhere. Under `remat` hs is not kept,
+    and `kept` is every state at the starts of the segments (see `remat.py`).
     """
 
     weights: Weights
@@ -91,6 +91,7 @@ class BackwardSteps(NamedTuple):
     valid_next: jax.Array | None  # v_{t+1}
     reset_next: jax.Array | None  # r_{t+1}
     after: Arrays  # the states after the step, as they are kept
+    gates: Arrays  # what the adjoint reads of the blocks, if it is kept
 
 
 class BackwardCarry(NamedTuple):
@@ -153,7 +154,7 @@ class Batching:
 class Spec(NamedTuple):
     """The static part of a call: hashable, as an option of a jitted function must be.
 
-    The last four fields are parts of the kernel that can be replaced. Tests plant faults by them.
+    The last three fields are parts of the kernel that can be replaced. Tests plant faults by them.
     `dispatch` chooses the backend if it is None.
     """
 
@@ -162,6 +163,7 @@ class Spec(NamedTuple):
     compute_dtype: np.dtype | None = None  # of matmul operands; None: that of the parameters
     clip_delta: float | None = None
     remat: Any = None  # a `remat.Remat`; None: keep all states
+    keep_gates: bool = False  # `transforms` decides it for the forward pass of a gradient
     backend: "Backend | None" = None
     masking: Masking = Masking()
     batching: Batching = Batching()

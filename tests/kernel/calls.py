@@ -7,10 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 from cases import B, H, I, T, differences
-from cells import CELLS
+from cells import LEAKS
 
 from jrnn import kernel
-from jrnn.cells.elman import elman
+
+EVERYTHING = {  # options of `make_call` and `cells.cell_of`
+    "ends": "lengths",
+    "resets": "state",
+    "recurrent_mask": True,
+    "z_float": True,
+    "learned": True,
+    "dt": "step",
+}
 
 
 class Call(NamedTuple):
@@ -20,10 +28,6 @@ class Call(NamedTuple):
     d_last: tuple[np.ndarray, ...]
     dhs: np.ndarray
     reverse: bool
-
-
-def cell_of(name):
-    return CELLS[name] if name in CELLS else elman(name)
 
 
 def oracle_of(name):
@@ -37,10 +41,14 @@ def make_call(
     inputs="vectors",
     bias=True,
     start="[B, H]",
+    second=None,
     ends=None,
     resets=None,
     recurrent_mask=False,
-    z="bool",
+    z="step",
+    z_float=False,
+    learned=False,
+    dt=None,
     reverse=False,
     seed=0,
     T=T,
@@ -53,11 +61,15 @@ def make_call(
         batch: False: one sequence.
         inputs: "vectors", "ids" or "added", which is without w_ih.
         bias: whether there is one.
-        start: "None", "[H]" or "[B, H]" of every state; "mixed" of several.
+        start: "None", "[H]" or "[B, H]": the first state, and that after a reset.
+        second: the same of the second state; None: as the first.
         ends: None, "lengths" or "mask", with gaps.
         resets: None, "zero" or "state": what they go back to.
         recurrent_mask: whether there is one.
-        z: the data of the zoneout cell: "bool" or "float" for each step, "[B, H]" or "[H]".
+        z: the data of the zoneout cell, for each "step", "[B, H]" or "[H]".
+        z_float: whether they are floats; or bool.
+        learned: whether a leak has a gradient.
+        dt: the time steps of a leaky cell: None, for each "step", "[B, H]" or "[H]".
         reverse: the direction.
         seed: of the arguments.
         T: steps.
@@ -74,16 +86,20 @@ def make_call(
     def normal(*shape):
         return rng.normal(size=shape)
 
-    def state(n, form):
-        form = ("[H]", "None", "[B, H]")[n] if form == "mixed" else form
-        return {"None": None, "[H]": normal(H), "[B, H]": normal(*each, H)}[form]
+    def states():
+        forms = {"None": (), "[H]": (H,), "[B, H]": (*each, H)}
+        of = (start, second or start)[: cell.states]
+        return tuple(normal(*forms[form]) if forms[form] else None for form in of)
+
+    def data(form):
+        return rng.random({"[H]": (H,), "[B, H]": (*each, H)}.get(form, (*lead, H)))
 
     given = {
         "w_ih": None if inputs == "added" else normal(I, X * H),
         "w_hh": normal(H, Y * H) / H**0.5,
         "b": normal(G * H) if bias else None,
         "xs": normal(*lead, X * H if inputs == "added" else I),
-        "start": tuple(state(n, start) for n in range(cell.states)),
+        "start": states(),
     }
     if inputs == "ids":
         given["xs"] = rng.integers(0, I, lead)
@@ -96,19 +112,21 @@ def make_call(
         given["mask"] = counted
     if resets is not None:
         given["resets"] = rng.random(lead) < 1 / 3
-        given["resets"][0] = rng.random(each) < 1 / 2
+        given["resets"][0] = np.arange(B) % 2 == 0 if batch else rng.random() < 1 / 2
     if resets == "state":
-        given["reset_state"] = tuple(state(n, start) for n in range(cell.states))
+        given["reset_state"] = states()
     if recurrent_mask:
         given["recurrent_mask"] = (rng.random((*each, H)) < 0.7) / 0.7
-    if name in ("leaky", "rate"):
-        given["unit"] = {"alpha": rng.uniform(0.1, 0.9, H)}
+    if name in LEAKS:
+        alpha = np.append(rng.uniform(0.1, 0.9, H - 1), 1.0)
+        given["unit"] = {"log_tau": normal(H)} if learned else {"alpha": alpha}
+    if name in LEAKS and dt is not None:
+        given["data"] = {"dt": 0.5 + data(dt)}
     if name == "zoneout":
-        shape = {"[H]": (H,), "[B, H]": (*each, H)}.get(z, (*lead, H))
-        data = rng.random(shape)
-        given["data"] = {"z": data < 0.5 if z == "bool" else data}
-        if z == "float":
-            data[~counted] = np.nan
+        given["data"] = {"z": data(z) if z_float else data(z) < 0.5}
+    for x in given.get("data", {}).values():
+        if x.shape[: len(lead)] == lead and is_float(x):
+            x[~counted] = np.nan
     if inputs != "ids":
         given["xs"][~counted] = np.nan
     dhs[~counted] = np.nan

@@ -1,51 +1,26 @@
 """Every cell on every path: values and every gradient against the oracle, in float64.
 
-Each pair of two options is in a case; NaN stands wherever a step does not count.
+Quick: each pair of two options is in a case. Slow: on each route. NaN stands wherever a step does
+not count.
 """
 
-from functools import cache, partial
-from itertools import combinations
+from itertools import chain, combinations, product
 
-import faults
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from calls import (
-    Call,
-    axes,
-    both,
-    cell_of,
-    expected,
-    make_call,
-    mapped,
-    nth,
-    on_floats,
-    parts,
-    results,
-    unroll,
-)
-from cases import B, I, assert_close
-from cells import CELLS
+from calls import EVERYTHING, both, expected, make_call, nth, parts, results
+from cases import B, assert_close
+from cells import NAMES, OF_THE_PACKAGE, cell_of, parts_of
 from cover import pairs, pairwise
-from rounding import assert_within, float32_bounds, in_float32, in_float64
+from routes import ROUTES, clean, program
 
 from jrnn import kernel
+from jrnn.cells import Cell
 from jrnn.kernel import reference
-from jrnn.kernel.backends.xla import XLA, Schedule
 
-CHUNKS = XLA(Schedule(3, 3, 2))  # two chunks of 3 steps and a rest, in blocks of 2
-ROUTES = {
-    "chosen": {},
-    "chunks": {"backend": CHUNKS},
-    "reference": {"backend": reference.Reference()},
-    "segments": {"remat": faults.Segments()},  # of 2 steps, two side by side
-    "rule": {},
-    "one": {},
-    "vmap": {},
-    "vmap of grad": {},
-}
 OPTIONS = {
     "route": ROUTES,
     "ends": [None, "lengths", "mask"],
@@ -56,59 +31,78 @@ OPTIONS = {
     "recurrent_mask": [False, True],
     "bias": [True, False],
     "clip_delta": [None, 0.5],
+    "by_hand": [True, False],
 }
-MORE = {
-    "zoneout": {"z": ["bool", "float", "[B, H]", "[H]"]},
-    "lstm": {"start": ["None", "[H]", "[B, H]", "mixed"]},
+SECOND = {"second": OPTIONS["start"]}
+LEAK = {"learned": [False, True], "dt": [None, "step", "[H]"]}
+FACTORS = {
+    "elman": {"name": list(oracle.ACTIVATIONS)} | OPTIONS,
+    "lstm": {"name": ["lstm"]} | OPTIONS | SECOND,
+    "gru": {"name": ["gru"]} | OPTIONS,
+    "leaky": {"name": ["leaky", "leaky sigmoid"]} | OPTIONS | LEAK,
+    "rate": {"name": ["rate", "rate sigmoid"]} | OPTIONS | LEAK,
+    "mgu": {"name": ["mgu"]} | OPTIONS | {"by_hand": [False]},
+    "coupled": {"name": ["coupled"]} | OPTIONS | SECOND,
+    "zoneout": {"name": ["zoneout"]}
+    | OPTIONS
+    | {"z": ["step", "[B, H]", "[H]"], "z_float": [False, True]},
 }
-NAMES = ["tanh", *CELLS]
-FACTORS = {name: OPTIONS | MORE.get(name, {}) for name in NAMES}
-FACTORS["tanh"] = {"name": list(oracle.ACTIVATIONS)} | OPTIONS
-COVER = [{"name": name} | case for name in NAMES for case in pairwise(FACTORS[name])]
-# Quick: a cell of one state and block, one of several. All others where their cost is no matter.
-QUICK = ("tanh", "lstm")
-BOTH_TIERS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NAMES]
-EVERYTHING = {"ends": "lengths", "resets": "state", "recurrent_mask": True, "z": "float"}
+QUICK = {cell: pairwise(factors) for cell, factors in FACTORS.items()}
+FULL = {
+    cell: [
+        case | {"route": route}
+        for route in ROUTES
+        for case in pairwise({k: x for k, x in factors.items() if k != "route"})
+    ]
+    for cell, factors in FACTORS.items()
+}
 
 
 def id_of(case):
     return " ".join(map(str, case.values()))
 
 
-def assert_exact(name, route, clip_delta=None, **options):
+def assert_exact(name, route, clip_delta=None, by_hand=True, **options):
+    """Compiled; and the padding, NaN or zero, changes no bit."""
     call = make_call(name, batch=route != "one", **options)
-    spec = kernel.Spec(cell_of(name), clip_delta=clip_delta, **ROUTES[route])
+    cell = cell_of(name, **options, by_hand=by_hand)
+    run = program(kernel.Spec(cell, clip_delta=clip_delta, **ROUTES[route]), call, route)
     if route == "vmap of grad":
         each = (expected(name, nth(call, b), clip_delta) for b in range(B))
-        assert_close(of_each_sequence(spec, call), jax.tree.map(lambda *x: np.stack(x), *each))
-        return
-    more = {"run": reference.unroll} if route == "rule" else {}
-    run = partial(mapped, axes=axes(call)) if route == "vmap" else unroll
-    assert_close(results(spec, call, run, **more), expected(name, call, clip_delta))
+        right = jax.tree.map(lambda *x: np.stack(x), *each)
+    else:
+        right = expected(name, call, clip_delta)
+    found = run(call)
+    assert_close(found, right)
+    jax.tree.map(np.testing.assert_array_equal, run(clean(call)), found)
 
 
-def of_each_sequence(spec, call):
-    """`vmap` of the gradient: no sequence's is added to another's."""
-
-    def one(arguments, d_last, dhs):
-        return results(spec, Call(arguments, d_last, dhs, call.reverse))
-
-    return jax.vmap(one, (axes(call), 0, 1))(call.arguments, call.d_last, call.dhs)
+def all_pairs(factors):
+    levels = {name: [(name, x) for x in of] for name, of in factors.items()}
+    return {pair for a, b in combinations(levels.values(), 2) for pair in product(a, b)}
 
 
 def test_every_pair_of_options_is_in_a_case():
-    for name, factors in FACTORS.items():
-        own = list(oracle.ACTIVATIONS) if name == "tanh" else [name]
-        found = set().union(*(pairs(case) for case in COVER if case["name"] in own))
-        for a, b in combinations(factors, 2):
-            assert {((a, x), (b, y)) for x in factors[a] for y in factors[b]} <= found
-    print(f"{len(COVER)} cases of {len(NAMES)} cells")
-    assert len(COVER) >= 180
+    for cell, factors in FACTORS.items():
+        assert all_pairs(factors) <= set().union(*map(pairs, QUICK[cell]))
+        others = {name: of for name, of in factors.items() if name != "route"}
+        for route in ROUTES:
+            on_route = [case for case in FULL[cell] if case["route"] == route]
+            assert all_pairs(others) <= set().union(*map(pairs, on_route))
+    quick, full = (sum(map(len, cases.values())) for cases in (QUICK, FULL))
+    print(f"{len(FACTORS)} cells: {quick} cases in the quick tier, {full} more in the slow one")
+    assert quick >= 200
+    assert full >= 900
 
 
-@pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("case", COVER, ids=id_of)
+@pytest.mark.parametrize("case", [*chain(*QUICK.values())], ids=id_of)
 def test_every_gradient(case):
+    assert_exact(**case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*chain(*FULL.values())], ids=id_of)
+def test_every_gradient_on_every_route(case):
     assert_exact(**case)
 
 
@@ -136,88 +130,24 @@ def slope(spec, call, **options):
     return jax.jit(jax.grad(cost))(floats)
 
 
-OTHER_ROUTES = [(name, route) for name in QUICK for route in ("chunks", "reference", "segments")]
+QUICK_TWICE = [("tanh", "chosen"), ("lstm", "chosen")]
+TWICE = [(name, route) for name in NAMES for route in ("chosen", "chunks", "reference", "segments")]
 
 
 @pytest.mark.parametrize(
     ("name", "route"),
-    [*((name, "chosen") for name in QUICK)]
-    + [pytest.param(name, "chosen", marks=pytest.mark.slow) for name in NAMES if name not in QUICK]
-    + [pytest.param(*other, marks=pytest.mark.slow) for other in OTHER_ROUTES],
+    [pytest.param(*case, marks=[] if case in QUICK_TWICE else pytest.mark.slow) for case in TWICE],
 )
 def test_differentiating_twice(name, route):
     call = clean(make_call(name, **EVERYTHING, reverse=route == "chosen"))
-    spec = kernel.Spec(cell_of(name), **ROUTES[route])
-    by_scan = slope(kernel.Spec(cell_of(name)), call, run=reference.unroll_by_scan)
-    assert_close(slope(spec, call), by_scan, rtol=1e-9)
+    cell = cell_of(name, **EVERYTHING)
+    by_scan = slope(kernel.Spec(cell), call, run=reference.unroll_by_scan)
+    assert_close(slope(kernel.Spec(cell, **ROUTES[route]), call), by_scan, rtol=1e-9)
 
 
-def clean(call):
-    """Zero where nothing counts: the scan, as JAX differentiates it, lets NaN through."""
-    return on_floats(np.nan_to_num, call)
+# --- the checks of a user's cell -----------------------------------------------------------------
 
 
-# --- in float32 and with rounded operands ---------------------------------------------------------
-
-
-@cache
-def in_float32_with_bounds(name, batch):
-    call = in_float32(make_call(name, batch=batch, **EVERYTHING))
-    return call, *float32_bounds(name, call)
-
-
-@pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize(
-    ("name", "route"),
-    [*(("tanh", route) for route in ROUTES if route != "vmap of grad"), ("lstm", "chosen")]
-    + [pytest.param(name, "chosen", marks=pytest.mark.slow) for name in CELLS if name != "lstm"],
-)
-def test_float32_is_as_near_as_plain_scans_are(name, route):
-    call, right, bounds = in_float32_with_bounds(name, route != "one")
-    spec = kernel.Spec(cell_of(name), **ROUTES[route])
-    run = partial(mapped, axes=axes(call)) if route == "vmap" else unroll
-    more = {"run": reference.unroll} if route == "rule" else {}
-    found = results(spec, call, run, **more)
-    assert_within(found, right, bounds)
-    with pytest.raises(AssertionError):
-        assert_within(jax.tree.map(lambda x: x * np.float32(1.001), found), right, bounds)
-
-
-@pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("name", ["leaky", "rate"])
-def test_a_slow_leak_in_float32(name):
-    """No derivative is found by dividing by alpha, here 1e-3."""
-    call = make_call(name, **EVERYTHING)
-    call.arguments["unit"]["alpha"][:] = 1e-3
-    call = in_float32(call)
-    right, bounds = float32_bounds(name, call)
-    assert_within(results(kernel.Spec(cell_of(name)), call), right, bounds)
-
-
-@pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("route", ["chosen", "segments"])
-@pytest.mark.parametrize("name", BOTH_TIERS)
-def test_operands_are_rounded_and_nothing_else(name, route):
-    """In float64 with operands in float32; a coarser rounding would show."""
-    call = make_call(name, **EVERYTHING)
-    spec = kernel.Spec(cell_of(name), compute_dtype=jnp.dtype(jnp.float32), **ROUTES[route])
-    assert_close(widened(results(spec, call)), expected(name, call), rtol=2e-6)
-
-
-@pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize("name", BOTH_TIERS)
-def test_the_error_with_bfloat16_operands(name):
-    """Of each array in norm, with weights of the size in which they are drawn."""
-    call = make_call(name, **EVERYTHING)
-    call.arguments["w_ih"] /= I**0.5
-    call.arguments["w_hh"] /= 2  # of norm 1
-    call = in_float32(call)
-    found = results(kernel.Spec(cell_of(name), compute_dtype=jnp.dtype(jnp.bfloat16)), call)
-    assert found[0][1].dtype == jnp.bfloat16
-    right = expected(name, in_float64(call))
-    for a, b in zip(jax.tree.leaves(widened(found)), jax.tree.leaves(right), strict=True):
-        assert np.linalg.norm(a - b) <= 1e-2 * np.linalg.norm(b)
-
-
-def widened(tree):
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+@pytest.mark.parametrize("name", OF_THE_PACKAGE)
+def test_the_cells_of_the_package_pass_the_check_of_a_users_own(name):
+    Cell(**parts_of(OF_THE_PACKAGE[name]))

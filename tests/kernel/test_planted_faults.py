@@ -1,120 +1,147 @@
 """Wrong parts of the kernel, one fault each: the comparison with the oracle must see them all.
 
-Each goes in where the kernel takes its parts from, by `kernel.Spec`; nothing is patched.
+Each goes in where the kernel takes its parts from, by `kernel.Spec`; nothing is patched. Faults of
+a cell, and of a backend with a cell, share a program that takes the number of the fault as data.
 """
 
 from functools import cache
 
-import faults
 import jax
 import numpy as np
 import pytest
-from calls import Call, axes, cell_of, expected, make_call, nth, results, worst
+from calls import EVERYTHING, Call, expected, make_call, nth, results, worst
 from cases import RTOL, B
-from faults import Loops
+from cells import cell_of
+from faults import backends, parts
+from faults import cells as wrong_cells
+from faults.backends import Loops, SummedOverExamples, with_number
+from faults.cells import CLIP, with_faults
+from routes import program
 
 from jrnn import kernel
-from jrnn.kernel import reference
 from jrnn.kernel.backends.xla import XLA, Schedule
+from jrnn.kernel.masking import Masking
+from jrnn.kernel.reference import Reference
 from jrnn.kernel.types import Batching
 
-XLA_IN_CHUNKS = XLA(Schedule(3, 3, unroll=2))  # two chunks of 3 steps and a rest, in blocks of 2
-BACKENDS = {"xla": XLA_IN_CHUNKS, "reference": reference.Reference(), "loops": Loops()}
-EVERYTHING = {"ends": "lengths", "resets": "state", "recurrent_mask": True, "z": "float"}
-CLIP = 0.5  # of cotangents of order 1
-
-pytestmark = pytest.mark.usefixtures("uncompiled")
+XLA_IN_CHUNKS = XLA(Schedule(3, 3))  # two chunks of 3 steps and a rest
+BACKENDS = {"xla": XLA_IN_CHUNKS, "reference": Reference()}
+CELLS = ("tanh", "lstm", "gru", "leaky", "rate", "mgu")
 
 
 @cache
-def plain(name):
-    call = make_call(name, z="float")
-    return call, expected(name, call)
-
-
-@cache
-def everything(name, batch=True, reverse=True):
+def everything(name, batch=True, reverse=True, **changes):
     call = make_call(name, batch=batch, **EVERYTHING, reverse=reverse, seed=1)
+    call = call._replace(arguments=call.arguments | changes)
     return call, expected(name, call, CLIP)
 
 
-def stacked(trees):
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+def numbered(call, number):
+    """The call with the number of a fault."""
+    data = call.arguments.get("data", {}) | {"fault": np.full(call.dhs.shape[-1], number)}
+    return call._replace(arguments=call.arguments | {"data": data})
 
 
 def is_seen(difference):
     return not difference <= 10 * RTOL  # NaN is
 
 
-# --- without a fault ------------------------------------------------------------------------------
+def stacked(trees):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def off(spec, name):
+    call, right = everything(name)
+    return worst(program(spec, call)(call), right)
+
+
+def assert_seen(spec, name, faults, **form):
+    """Of one program the faults, by their numbers from 1 on; without one it is right."""
+    call, right = everything(name, **form)
+    run = program(spec, numbered(call, 0))
+    assert worst(run(numbered(call, 0)), right) <= RTOL
+    assert [f for f, n in faults.items() if not is_seen(worst(run(numbered(call, n)), right))] == []
+
+
+# --- cells ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", wrong_cells.CELLS)
+def test_faults_in_a_cell(name):
+    faults = {fault: 1 + n for n, fault in enumerate(wrong_cells.CELLS[name])}
+    spec = kernel.Spec(with_faults(name, **EVERYTHING), clip_delta=CLIP)
+    assert_seen(spec, name, faults)
+
+
+def test_there_are_many_faults_of_each_cell():
+    formulas = {name: len(faults) for name, faults in wrong_cells.CELLS.items()}
+    of_backends = {name: len(backends.faults_of(name)) for name in CELLS}
+    print(f"faults in cells: {formulas}; in a backend with them: {of_backends}")
+    assert all(formulas[name] >= 20 for name in ("lstm", "gru", "leaky", "rate"))
+    assert all(number >= 45 for number in of_backends.values())
+
+
+@pytest.mark.parametrize("fault", wrong_cells.OTHER_PARTS)
+def test_fault_in_another_part_of_a_cell(fault):
+    name, cell = wrong_cells.OTHER_PARTS[fault]
+    assert is_seen(off(kernel.Spec(cell, clip_delta=CLIP), name))
+
+
+def test_the_gradient_of_a_fixed_leak():
+    call = make_call("leaky")
+    spec, right = kernel.Spec(wrong_cells.fixed_leak_with_gradient()), expected("leaky", call)
+    assert is_seen(worst(program(spec, call)(call), right))
+
+
+# --- backends ------------------------------------------------------------------------------------
+
+
+def numbers(*faults):
+    return {fault: 1 + backends.FAULTS.index(fault) for fault in faults}
+
+
+def with_loops(name):
+    cell = with_number(cell_of(name, **EVERYTHING))
+    return kernel.Spec(cell, clip_delta=CLIP, backend=Loops())
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_faults_in_a_backend(name):
+    assert_seen(with_loops(name), name, numbers(*backends.faults_of(name)))
+
+
+# Read in reverse no reset comes before the first step.
+FORWARDS = "dh_0 through a reset"
+
+
+def test_a_fault_at_the_first_step():
+    assert_seen(with_loops("tanh"), "tanh", numbers(FORWARDS), reverse=False)
+
+
+def test_faults_with_one_sequence():
+    no_step = "dh_0 of no step is zero"
+    assert_seen(with_loops("tanh"), "tanh", numbers("dh_r 0.1 % large"), batch=False)
+    assert_seen(with_loops("tanh"), "tanh", numbers(FORWARDS), batch=False, reverse=False)
+    assert_seen(with_loops("tanh"), "tanh", numbers(no_step), batch=False, lengths=0)
+
+
+# --- masking, segments, batching -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["tanh", *faults.CELLS])
-def test_no_fault(name, backend):
-    spec = kernel.Spec(cell_of(name), backend=BACKENDS[backend])
-    call, right = plain(name)
-    assert worst(results(spec, call), right) <= RTOL
-    call, right = everything(name)
-    assert worst(results(spec._replace(clip_delta=CLIP), call), right) <= RTOL
-
-
-@pytest.mark.parametrize("name", ["tanh", "lstm"])
-def test_no_fault_in_segments(name):
-    call, right = everything(name)
-    spec = kernel.Spec(cell_of(name), clip_delta=CLIP, remat=faults.Segments())
-    assert worst(results(spec, call), right) <= RTOL
-
-
-# --- one fault each -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fault", faults.ELMAN)
-def test_fault_in_a_backend(fault):
-    call, right = plain("tanh")
-    assert is_seen(worst(results(kernel.Spec(cell_of("tanh"), backend=Loops(fault)), call), right))
-
-
-@pytest.mark.parametrize(
-    ("fault", "batch"),
-    [*((fault, True) for fault in faults.SEQUENCES)]
-    + [(fault, False) for fault in faults.SEQUENCES if fault.startswith("dh_")],
-)
-def test_fault_with_lengths_and_resets(fault, batch):
-    # Read in reverse no reset comes before the first step.
-    call, right = everything("tanh", batch, reverse=fault != "dh_0 through a reset")
-    if not batch and fault == "dh_0 of no step is zero":
-        call = call._replace(arguments=call.arguments | {"lengths": 0})
-        right = expected("tanh", call, CLIP)
-    spec = kernel.Spec(cell_of("tanh"), clip_delta=CLIP, backend=Loops(fault))
-    assert is_seen(worst(results(spec, call), right))
-
-
-@pytest.mark.parametrize("fault", faults.BLOCKS_AND_STATES)
-def test_fault_with_blocks_and_states(fault):
-    name = faults.BLOCKS_AND_STATES[fault]
-    call, right = everything(name)
-    spec = kernel.Spec(cell_of(name), clip_delta=CLIP, backend=Loops(fault))
-    assert is_seen(worst(results(spec, call), right))
-
-
-@pytest.mark.parametrize("backend", ["xla", "reference"])
-@pytest.mark.parametrize("masking", faults.MASKING, ids=lambda masking: masking.__name__)
-def test_fault_in_masking(masking, backend):
-    name = faults.MASKING[masking]
-    call, right = everything(name)
+@pytest.mark.parametrize(("name", "masking"), [("lstm", Masking), *parts.MASKING])
+def test_fault_in_masking(name, masking, backend):
     spec = kernel.Spec(cell_of(name), clip_delta=CLIP, backend=BACKENDS[backend], masking=masking())
-    assert is_seen(worst(results(spec, call), right))
+    assert is_seen(off(spec, name)) == (masking is not Masking)
 
 
-@pytest.mark.parametrize("remat", faults.REMAT, ids=lambda remat: remat.__name__)
+@pytest.mark.parametrize("remat", [parts.Segments, *parts.REMAT], ids=lambda remat: remat.__name__)
 def test_fault_in_the_segments(remat):
-    call, right = everything("tanh")
     spec = kernel.Spec(cell_of("tanh"), clip_delta=CLIP, remat=remat())
-    assert is_seen(worst(results(spec, call), right))
+    assert is_seen(off(spec, "tanh")) == (remat in parts.REMAT)
 
 
-@pytest.mark.parametrize("batching", [Batching, *faults.BATCHING])
+@pytest.mark.parametrize("batching", [Batching, *parts.BATCHING])
 def test_fault_in_batching(batching):
     """Two batches with the same weights; what each has for every sequence is another's."""
     calls = [make_call("tanh", **EVERYTHING, seed=seed) for seed in (1, 2)]
@@ -127,28 +154,15 @@ def test_fault_in_batching(batching):
 
     own = [{k: x for k, x in call.arguments.items() if k not in shared} for call in calls]
     both = [(a, call.d_last, call.dhs) for a, call in zip(own, calls, strict=True)]
-    found = jax.vmap(one)(*stacked(both))
+    found = jax.jit(jax.vmap(one))(*stacked(both))
     right = stacked([expected("tanh", call) for call in calls])
-    assert is_seen(worst(found, right)) == (batching in faults.BATCHING)
+    assert is_seen(worst(found, right)) == (batching in parts.BATCHING)
 
 
-@pytest.mark.parametrize("backend", [reference.Reference, faults.SummedOverExamples])
+@pytest.mark.parametrize("backend", [Reference, SummedOverExamples])
 def test_a_batching_rule_that_sums(backend):
-    call, _ = plain("tanh")
+    call = make_call("tanh")
     spec = kernel.Spec(cell_of("tanh"), backend=backend())
-    right = [expected("tanh", nth(call, b))[1] for b in range(B)]
-
-    def gradient(arguments, d_last, dhs):
-        one = call._replace(arguments=arguments, d_last=d_last, dhs=dhs)
-        return results(spec, one)[1]
-
-    each = jax.vmap(gradient, (axes(call), 0, 1))
-    found = each(call.arguments, call.d_last, call.dhs)
-    assert is_seen(worst(found, stacked(right))) == (backend is faults.SummedOverExamples)
-
-
-@pytest.mark.parametrize("fault", faults.CELL_FAULTS)
-def test_fault_in_a_cell(fault):
-    name, cell = faults.CELL_FAULTS[fault]
-    call, right = plain(name)
-    assert is_seen(worst(results(kernel.Spec(cell, backend=XLA_IN_CHUNKS), call), right))
+    right = [expected("tanh", nth(call, b)) for b in range(B)]
+    found = program(spec, call, "vmap of grad")(call)
+    assert is_seen(worst(found, stacked(right))) == (backend is SummedOverExamples)

@@ -69,13 +69,14 @@ class XLA:
                 found = []
                 for j in range(u):
                     at = row(given, j)
-                    s = step.step_forward(spec, weights, constants, at, s)
-                    found.append(jax.tree.leaves(step.stored(spec, at.valid, s)))
+                    s, gates = step.step_forward(spec, weights, constants, at, s)
+                    found.append(jax.tree.leaves(step.stored(spec, at.valid, s, gates)))
                 return s, put_rows(buffers, found, t + k)
 
             return over_time(K, self.schedule.unroll, some_steps, state)
 
-        like = jax.tree.leaves(step.stored(spec, None, start))
+        hs_0, _ = step.stored(spec, None, start)
+        like = hs_0, *(start[0],) * step.number_kept(spec)
         buffers = tuple(buffer_like((T, *x.shape), x) for x in like)
         with jax.named_scope("rnn_forward"):
             last, buffers = over_time(T, self.schedule.forward_chunk, chunk, (start, buffers))
@@ -85,8 +86,8 @@ class XLA:
     def _fits_in_place(self, spec: Spec, T: int) -> bool:
         """Whether the projection of all steps can be written into hs, and overwritten there."""
         one = self.schedule.unroll == 1 and self.schedule.forward_chunk >= T > 2
-        like_hs = step.hs_is_first_state(spec) and spec.compute_dtype is None
-        return one and like_hs and spec.cell.states == step.number_of_blocks(spec.cell) == 1
+        like_hs = step.number_kept(spec) == 0 and spec.compute_dtype is None
+        return one and like_hs and step.number_of_blocks(spec.cell) == 1
 
     # --- backward ---------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class XLA:
         """As `types.Backend`."""
         weights, inputs = residuals.weights, residuals.inputs
         steps, _, constants = inputs
-        d_last, xs, G = cotangents.last, steps.xs, step.number_of_blocks(spec.cell)
+        d_last, xs = cotangents.last, steps.xs
         given = step.backward_steps(spec, residuals, cotangents.hs)
         constant = step.rounded(spec, weights.w_hh.T), constants, d_last  # rounded once
         B, H = d_last[0].shape
@@ -104,29 +105,36 @@ class XLA:
         def chunk(t: Any, K: int, state: Backward) -> Backward:
             at = rows(steps, t, K)
             entering = step.states_entering(spec, inputs, given.after, t, K)
-            gates = step.recomputed_gates(spec, weights, constants, at, entering)
+            gates: Arrays = ()
+            if not given.gates:
+                gates = step.recomputed_gates(spec, weights, constants, at, entering)
 
             def some_steps(k: Any, u: int, state: Any) -> Any:
                 """(9) from step t + k + u - 1 to step t + k."""
                 carry, deltas, ddata = state
                 read = self._read((rows(given, t + k, u), *rows((gates, entering), k, u)))
-                columns: list[jax.Array] = []
+                found: list[Arrays] = []
                 d_data: list[Any] = []
                 for j in reversed(range(u)):
                     carry, delta, d = step.step_back(spec, *constant, carry, *row(read, j))
-                    columns.append(jnp.concatenate([step.rounded(spec, x).T for x in delta]))
+                    found.append(tuple(x.T for x in step.by_groups(spec, delta)))
                     d_data.insert(0, d)
                 # Stacked as they are computed, then reversed in time: a TPU fuses this.
-                deltas = put(deltas, lax.rev(jnp.stack(columns, 1), (1,)), k, axis=1)
+                deltas = tuple(
+                    put(buffer, lax.rev(jnp.stack(x, 1), (1,)), k, axis=1)
+                    for buffer, x in zip(deltas, zip(*found, strict=True), strict=True)
+                )
                 return carry, deltas, put_rows(ddata, d_data, t + k)
 
             with jax.named_scope("rnn_backward"):
-                deltas = buffer_like((G * H, K, B), step.rounded(spec, d_last[0]))
+                like = step.rounded(spec, d_last[0])
+                sizes = [len(group) * H for group in step.groups(spec.cell)]
+                deltas = tuple(buffer_like((n, K, B), like) for n in sizes)
                 before = state.carry, deltas, state.ddata
                 found = over_time(K, self.schedule.unroll, some_steps, before, reverse=True)
                 carry, deltas, ddata = found
             with jax.named_scope("rnn_weight_gradients"):
-                deltas = floats(deltas).reshape(G * H, -1)
+                deltas = tuple(floats(x).reshape(len(x), -1) for x in deltas)
                 h, x = step.operand(spec, constants, entering), step.inputs_inside(spec, at)
                 sums, dxs = step.add_weight_gradients(spec, state.sums, deltas, x, h), state.dxs
                 if dxs is not None:
@@ -158,7 +166,9 @@ def _forward_in_place(spec: Spec, weights: Weights, inputs: Inputs) -> States:
 
     def step_at(t: Any, states: Arrays, hs: jax.Array) -> Arrays:
         at = row(rows(steps._replace(xs=hs), t, 1), 0)
-        return step.step_forward(spec, weights, constants, at._replace(xs=(floats(at.xs),)), states)
+        return step.step_forward(
+            spec, weights, constants, at._replace(xs=(floats(at.xs),)), states
+        )[0]
 
     def store(hs: jax.Array, states: Arrays, t: Any) -> jax.Array:
         valid = row(rows(steps.valid, t, 1), 0)
@@ -178,7 +188,7 @@ def _forward_in_place(spec: Spec, weights: Weights, inputs: Inputs) -> States:
 # --- the schedule ---------------------------------------------------------------------------------
 
 
-def schedule_for(platform: str, T: int, B: int, I: int, H: int) -> Schedule:
+def schedule_for(platform: str, T: int, B: int, I: int, H: int, X: int = 1) -> Schedule:
     """The schedule for a platform and a shape.
 
     XLA:CPU gains nothing from unrolled steps. Its matmuls are at full speed from about 512 rows on;
@@ -193,6 +203,7 @@ def schedule_for(platform: str, T: int, B: int, I: int, H: int) -> Schedule:
         B: sequences.
         I: features of an input; 0 for ids.
         H: features of a state.
+        X: blocks of H that the input feeds.
 
     Returns:
         The `Schedule`.
@@ -200,19 +211,19 @@ def schedule_for(platform: str, T: int, B: int, I: int, H: int) -> Schedule:
     if platform != "cpu":
         chunk = divisor_near(T, 1024 // B)
         return Schedule(chunk, chunk, unroll=16)
-    forward = divisor_near(T, _steps_per_projection(B, I, H))
+    forward = divisor_near(T, _steps_per_projection(B, I, H, X))
     return Schedule(forward, divisor_near(T, min(512 // B, 128)))
 
 
-def _steps_per_projection(B: int, I: int, H: int) -> int:
+def _steps_per_projection(B: int, I: int, H: int, X: int) -> int:
     """On a CPU: as many as give a matmul 512 rows or a product of 2^18 numbers; or one.
 
     Writing and reading the product of a chunk costs more than its larger matmul gains where a step
     is large enough for a matmul of its own, needs few inputs, and both weights stay in the cache.
     """
-    if B >= 16 and B * H >= 2**12 and 2 * I <= H and (I + H) * H <= 2**17:
+    if B >= 16 and B * H >= 2**12 and 2 * I <= H and (I + H) * H * X <= 2**17:
         return 1
-    return min(max(512 // B, 2**18 // (B * H)), 64 if B == 1 else 128)
+    return min(max(512 // B, 2**18 // (B * H * X)), 64 if B == 1 else 128)
 
 
 def divisor_near(T: int, wanted: int) -> int:

@@ -1,0 +1,105 @@
+"""Weights of torch: (out, in), two biases; gates in the order of jrnn."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jrnn import checks
+from jrnn.interop._weights import (
+    CLASSES,
+    Layer,
+    Params,
+    Source,
+    blocks,
+    checked,
+    entries,
+    has_bias,
+    in_out,
+    leaves,
+    network,
+    of_two_biases,
+    two_biases,
+)
+
+_SOURCE = Source(
+    "from_torch",
+    "state_dict",
+    "Give the state dict of an nn.RNN, nn.LSTM or nn.GRU alone: model.rnn.state_dict().",
+)
+_ENTRY = re.compile(r"(?P<kind>weight|bias)_(ih|hh)_l(?P<layer>\d+)(?P<reverse>_reverse)?")
+
+
+def from_torch(state_dict: Mapping[str, Any]) -> list[Layer]:
+    """Convert the state dict of a `torch.nn.RNN`, `nn.LSTM` or `nn.GRU`.
+
+    Args:
+        state_dict: for each layer n `weight_ih_ln [G*H, I]` (`[G*H, 2 H]` above a bidirectional
+            layer), `weight_hh_ln [G*H, H]` and, unless `bias=False`, `bias_ih_ln [G*H]` and
+            `bias_hh_ln [G*H]`, where G is 1 for an RNN, 4 for an LSTM and 3 for a GRU; the same
+            names with `_reverse` if it is bidirectional.
+
+    Returns:
+        One pair per layer: the parameters of the forward direction, and those of the backward
+        direction or None. They are `RNNParams`, `LSTMParams` or `GRUParams`. One unidirectional
+        layer is `[(params, None)]`.
+
+    Raises:
+        ValueError: an entry that is missing, unknown, of another shape or of a different dtype; a
+            projection (`proj_size`), which jrnn's LSTM does not have.
+    """
+    found = leaves(_SOURCE, state_dict)
+    for name in found:
+        if name.startswith("weight_hr_l"):
+            repair = "jrnn.lstm feeds h_{t-1} back as it is: build the nn.LSTM without proj_size."
+            checks.refuse(name, "an LSTM that does not project h", "one with proj_size", repair)
+    known = [m for m in map(_ENTRY.fullmatch, found) if m]
+    depth = 1 + max((int(m["layer"]) for m in known), default=0)
+    directions = ["", "_reverse"] if any(m["reverse"] for m in known) else [""]
+    bias = any(m["kind"] == "bias" for m in known)
+    kinds = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if bias else [])]
+    suffixes = [[f"_l{n}{direction}" for direction in directions] for n in range(depth)]
+    names = [kind + suffix for layer in suffixes for suffix in layer for kind in kinds]
+    arrays = entries(_SOURCE, found, names)
+    G = blocks(arrays, "weight_hh_l0", out_in=True)
+
+    def read(suffix: str, I: int | None, H: int | None) -> Params:
+        named = {kind + suffix: arrays[kind + suffix] for kind in kinds}
+        weights = in_out(named, G, I, H, out_in=True)
+        return of_two_biases(*weights) if bias else network(*weights)
+
+    I, H = read("_l0", None, None).w_ih.shape[0], arrays["weight_hh_l0"].shape[1]
+    layers = [
+        [read(suffix, len(directions) * H if n else I, H) for suffix in layer]
+        for n, layer in enumerate(suffixes)
+    ]
+    return [(layer[0], layer[1] if len(layer) == 2 else None) for layer in layers]
+
+
+def to_torch(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
+    """Convert to the state dict of a `torch.nn.RNN`, `nn.LSTM` or `nn.GRU`.
+
+    Args:
+        layers: as returned by `from_torch`: `[(params, None)]` for one unidirectional layer.
+
+    Returns:
+        NumPy arrays by name, as in `from_torch`, for `load_state_dict` (as tensors); without biases
+        if no layer has any. The second bias is 0, except that of a GRU for n, which is `b_hn`.
+
+    Raises:
+        ValueError: not a list of pairs of parameters of one class, or layers that do not form one
+            module of torch: their H, directions or biases differ.
+    """
+    checks.layers("layers", layers, CLASSES)
+    state_dict: dict[str, np.ndarray] = {}
+    for n, pair in enumerate(layers):
+        for params, suffix in zip(pair, (f"_l{n}", f"_l{n}_reverse"), strict=True):
+            if params is not None:
+                checked(params)
+                named = {"weight_ih": params.w_ih.T, "weight_hh": params.w_hh.T}
+                if has_bias(params):
+                    named |= zip(("bias_ih", "bias_hh"), two_biases(params), strict=True)
+                state_dict |= {name + suffix: np.array(x) for name, x in named.items()}
+    from_torch(state_dict)  # refuse what torch could not load
+    return state_dict
