@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jrnn.parallel import _cpu_cores as cores
+from jrnn.native import cpu_cores as cores
 
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "equinox", "torch"]
 LIBRARIES += ["libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"]  # compilers

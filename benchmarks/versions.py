@@ -35,7 +35,7 @@ from benchmarks.measuring import Program, compare, figures, time_in_turn, tolera
 from benchmarks.old_version import git, loaded
 from benchmarks.rivals import Recurrence
 from jrnn.checks import refuse
-from jrnn.parallel import _cpu_cores as cores
+from jrnn.native import cpu_cores as cores
 from jrnn.parallel import use_cpu_cores
 
 MODES = {  # and the rows that are measured where `--rows` does not say: a quarter of an hour

@@ -16,7 +16,8 @@ own gradient.
 To differentiate a gradient again, JAX differentiates the plain scans of `reference.py`, since loops
 that write into buffers are differentiated badly.
 
-The platform is known when a primitive is lowered: `dispatch` then chooses the backend.
+The platform is known when a primitive is lowered: `dispatch` then chooses the backend. A program
+that is exported has no native code, and neither has what JAX maps.
 """
 
 from collections.abc import Callable, Iterator
@@ -247,9 +248,11 @@ class Call(NamedTuple):
     def of(self, platform: str, *leaves: jax.Array) -> list[jax.Array]:
         """The results as a list."""
 
+        spec = self.spec._replace(native=False) if self.mapped else self.spec
+
         def flat(*leaves: jax.Array) -> list[jax.Array]:
             arguments = jax.tree.unflatten(self.tree, leaves)
-            return jax.tree.leaves(self.function(platform, self.spec, *arguments))
+            return jax.tree.leaves(self.function(platform, spec, *arguments))
 
         for axes in self.mapped:
             flat = jax.vmap(flat, axes)
@@ -312,15 +315,18 @@ def _primitive(name: str, batched: Callable[..., Any]) -> Primitive:
     primitive.def_impl(lambda *leaves, call: call.of(jax.default_backend(), *leaves))
     primitive.def_abstract_eval(_types)
     for platform in (None, *PLATFORMS):  # None: any other
-        of = partial(_of, platform or "any")
-        mlir.register_lowering(primitive, mlir.lower_fun(of, True), platform=platform)
+        lower = partial(_lower, platform or "any")
+        mlir.register_lowering(primitive, lower, platform=platform)
     ad.primitive_jvps[primitive] = _jvp
     batching.primitive_batchers[primitive] = partial(batched, primitive)
     return primitive
 
 
-def _of(platform: str, *leaves: jax.Array, call: Call) -> list[jax.Array]:
-    return call.of(platform, *leaves)
+def _lower(platform: str, context: Any, *leaves: Any, call: Call) -> Any:
+    """The program for a platform; one that is exported must run where jrnn is not."""
+    if context.module_context.lowering_parameters.for_export:
+        call = call._replace(spec=call.spec._replace(native=False))
+    return mlir.lower_fun(partial(call.of, platform), True)(context, *leaves)
 
 
 rnn_p = _primitive("rnn", _fold)
