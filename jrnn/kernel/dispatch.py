@@ -77,8 +77,8 @@ def keeps_gates(spec: Spec, shape: Shape) -> bool:
     Returns:
         The answer, the same on every platform: it decides what the passes hand to each other.
     """
-    if spec.remat is not None or not spec.cell.adjoint_reads_blocks:
-        return False
+    if not spec.cell.adjoint_reads_blocks or spec.remat is not None or spec.backend is not None:
+        return False  # a backend that the call names need not know of gates
     T, B, _, H = shape
     size = T * (OPEN if B is None else B) * H * step.number_of_blocks(spec.cell)
     return H >= 512 or size <= 2**23
