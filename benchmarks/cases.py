@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 import jrnn
-from jrnn.types import GRUParams, LSTMParams
 
 
 class Case(NamedTuple):
@@ -38,8 +37,8 @@ class Cell(NamedTuple):
 
 CELLS = {
     "rnn": Cell(1, jrnn.RNNParams),
-    "lstm": Cell(4, LSTMParams),
-    "gru": Cell(3, partial(GRUParams, b_hn=None)),  # flax's GRUCell has no b_hn
+    "lstm": Cell(4, jrnn.LSTMParams),
+    "gru": Cell(3, partial(jrnn.GRUParams, b_hn=None)),  # flax's GRUCell has no b_hn
 }
 
 

@@ -108,9 +108,15 @@ def device(
     Missing results have no panel.
     """
     tables = {
-        f"{dtype}, {'forward + backward' if gradient else 'forward'}": found
-        for gradient, dtype in ((True, "float32"), (True, "bfloat16"), (False, "float32"))
-        if (found := _of(recurrences, gradient=gradient, dtype=dtype, route="native"))
+        f"{cell}, {dtype}, {'forward + backward' if gradient else 'forward'}": found
+        for cell, gradient, dtype in (
+            ("rnn", True, "float32"),
+            ("lstm", True, "float32"),
+            ("gru", True, "float32"),
+            ("rnn", True, "bfloat16"),
+            ("rnn", False, "float32"),
+        )
+        if (found := _of(recurrences, cell=cell, gradient=gradient, dtype=dtype, route="native"))
     }
     rows = list(dict.fromkeys(r["row"] for r in training))
     axes = list(dict.fromkeys(r["axis"] for r in growth))

@@ -257,6 +257,7 @@ def test_what_there_is_no_time_for_is_said():
 @pytest.mark.usefixtures("float32")
 def test_recurrences_without_rivals_that_are_missing_or_wrong(monkeypatch):
     monkeypatch.setitem(sys.modules, "flax", None)
+    monkeypatch.setattr(recurrences, "TOY", 1)
     sine = autodiff.elman(jnp.sin)
     wrong = {"hoisted": lambda params, xs, cell: autodiff.naive(params, xs, cell=sine)}
     monkeypatch.setattr(autodiff, "SCANS", autodiff.SCANS | wrong)
@@ -273,12 +274,27 @@ def test_recurrences_without_rivals_that_are_missing_or_wrong(monkeypatch):
 
 
 @pytest.mark.usefixtures("float32")
+def test_lstm_and_gru_are_timed_too():
+    """With the cheapest rivals: none. The toy run has every cell."""
+    gated = recurrences.TABLES[1 : recurrences.TOY]
+    assert [(table.cell, table.gradient) for table in gated] == [("lstm", True), ("gru", True)]
+    row = recurrences.Row(TOY, "lstm")
+    records, lines = by_kind(recurrences.measured(context(), gated[0], 1, row, []))
+    assert {r["program"] for r in records} >= {"jrnn"}
+    assert lines == []
+    for r in records:
+        assert r["cell"] == "lstm"
+        assert r["error"] < 1e-5
+        assert r["operations_per_step"] >= 1
+
+
+@pytest.mark.usefixtures("float32")
 def test_what_is_ready_is_timed_before_time_ends(monkeypatch):
     """Each call takes, it seems, a third of the time and a little more."""
     now = context(seconds=1000)
     monkeypatch.setattr(recurrences, "time_once", lambda program: 334.0)
     monkeypatch.setattr(recurrences, "SLOW_SECONDS", 1000)
-    row, table = recurrences.Row(TOY), recurrences.TABLES[2]
+    row, table = recurrences.Row(TOY), recurrences.Table(False, "float32", "native")
     records, lines = by_kind(recurrences.measured(now, table, 1, row, ["autodiff"]))
     assert [r["program"] for r in records] == ["jrnn"]
     left_out = "row 1, native, float32, forward: naive, hoisted, hoisted x4"
@@ -561,8 +577,15 @@ def test_what_nvidia_smi_says(status, tmp_path, monkeypatch):
     assert "| 0 | value 0 | value 1 | value 2 |" in said
 
 
-def a_record(program, ms, platform):
-    key = {"row": 2, "dtype": "float32", "route": "native", "gradient": True, "case": [4, 3, 2, 1]}
+def a_record(program, ms, platform, cell="rnn"):
+    key = {
+        "row": 2,
+        "cell": cell,
+        "dtype": "float32",
+        "route": "native",
+        "gradient": True,
+        "case": [4, 3, 2, 1],
+    }
     figures = {"minimum_ms": ms, "median_ms": ms, "compile_seconds": 1.0, "temporary_bytes": 1000}
     more = {"floor_ms": 1.0, "error": 1e-6, "activation": "tanh", "program": program}
     return key | figures | more | {"platform": platform, "operations_per_step": 10 / ms}
@@ -585,6 +608,25 @@ def test_operations_are_kernels_on_a_gpu_and_nothing_on_a_tpu():
     assert "per step |" not in texts["tpu"]
     assert "on a TPU they are no launches" in texts["tpu"]
     assert "| operations per step |" in texts["cpu"]
+
+
+def test_each_cell_has_tables_and_ratios_and_a_panel_of_its_own(tmp_path):
+    of_rnn = [a_record("jrnn", 2.0, "gpu"), a_record("naive", 3.0, "gpu")]
+    of_lstm = [a_record("jrnn", 8.0, "gpu", "lstm"), a_record("naive", 4.0, "gpu", "lstm")]
+    part = {"name": "recurrences", "title": "Recurrences", "state": "done", "reason": ""}
+    whole = a_page([part | {"seconds": 1.0, "records": of_rnn + of_lstm, "lines": []}])
+    text = page.markdown(whole)
+    for cell, ratio, counts in (
+        ("", "1.500 (row 2)", "5.0, naive 3.3"),
+        ("lstm: ", "0.500", "1.2"),
+    ):
+        assert f"- {cell}forward + backward: best autodiff / jrnn: {ratio}" in text
+        assert f"- {cell}kernels per time step, forward + backward, row 2: jrnn {counts}" in text
+        assert f"### {cell}native, float32, forward + backward" in text
+    assert "| 2 | 4, 3, 2, 1 | 2 | 3 (1.50) | 1 |" in text
+    assert "| 2 | 4, 3, 2, 1 | 8 | 4 (0.50) | 1 |" in text
+    assert tables.sentence(of_lstm[0]).startswith("row 2, lstm, native, float32, forward")
+    assert page.chart(tmp_path, whole) == ""
 
 
 def test_without_matplotlib_the_chart_is_a_line(tmp_path, monkeypatch):

@@ -149,7 +149,6 @@ def together_norm(norms):
 
 
 CASES = [
-    ("elman", {}),
     ("lstm", {}),
     ("lstm", {"batch": False, "ids": True}),
     ("lstm", {"weights": "floats"}),

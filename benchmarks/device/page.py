@@ -96,17 +96,20 @@ def in_short(parts: list[dict[str, Any]]) -> Iterator[str]:
     for name, what in JUDGED.items():
         if records := found.get(name):
             yield tables.verdict(what, records)
-    recurrences = tables.by_row(found.get("recurrences", []))
-    yield from (str(c) for c in claims.of_kernel(recurrences) if c.text in QUOTED)
+    recurrences = list(tables.by_cell(tables.by_row(found.get("recurrences", []))))
+    for cell, records in recurrences:
+        yield from (f"{cell}{c}" for c in claims.of_kernel(records) if c.text in QUOTED)
     trained = claims.of_train_step(found.get("training", []))
     yield from (f"training step: {c}" for c in trained if c.text in QUOTED)
-    if counts := [
-        f"{r['program']} {r['operations_per_step']:.1f}"
-        for r in recurrences
-        if r["platform"] == "gpu" and r["operations_per_step"] is not None
-        if (r["row"], r["dtype"], r["route"], r["gradient"]) == (2, "float32", "native", True)
-    ]:
-        yield f"kernels per time step, forward + backward, row 2: {', '.join(counts)}"
+    for cell, records in recurrences:
+        if counts := [
+            f"{r['program']} {r['operations_per_step']:.1f}"
+            for r in records
+            if r["platform"] == "gpu" and r["operations_per_step"] is not None
+            if (r["row"], r["dtype"], r["route"], r["gradient"]) == (2, "float32", "native", True)
+        ]:
+            said = ", ".join(counts)
+            yield f"{cell}kernels per time step, forward + backward, row 2: {said}"
     for part in parts:
         if part["state"] in ("failed", "stopped", "interrupted"):
             yield f"{part['title']}: {state(part)}"

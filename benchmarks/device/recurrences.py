@@ -1,10 +1,11 @@
-"""The six rows of `benchmarks.kernel` on this device, for jrnn and rivals.
+"""The six rows of `benchmarks.kernel` on this device, and two of LSTM and GRU, for jrnn and rivals.
 
 Programs, comparison before timing, and turns are those of `benchmarks.kernel`. The most informative
 table is first. A rival that is missing, does not compile or gives a different result costs one
 line.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from benchmarks.measuring import Program, compare, figures, time_once, tolerance
 from benchmarks.rivals import autodiff, available, load
 
 ORDER = [2, 1, 4, 3, 5, 6]  # of the rows: the character model first, nearly a matmul last
+GATED_ROWS = [2, 1]  # of LSTM and GRU
 GROUP_SECONDS = 4  # for the turns of one table row
 ROUNDS = (1, 7)  # smallest and largest number of turns
 CALLS = 3  # at least, per timed program: two show how long a turn is
@@ -32,10 +34,17 @@ class Table(NamedTuple):
     gradient: bool
     dtype: str
     route: str  # native, vmap
+    cell: str = "rnn"
+
+    def rows(self) -> list[int]:
+        """The rows in their order."""
+        return ORDER if self.cell == "rnn" else GATED_ROWS
 
 
 TABLES = [
     Table(True, "float32", "native"),
+    Table(True, "float32", "native", "lstm"),
+    Table(True, "float32", "native", "gru"),
     Table(True, "bfloat16", "native"),
     Table(False, "float32", "native"),
     Table(True, "float32", "vmap"),
@@ -44,19 +53,20 @@ TABLES = [
     Table(False, "float32", "vmap"),
     Table(False, "bfloat16", "vmap"),
 ]
+TOY = 3  # of these, with --toy
 
 
 class Row:
     """Data of one case and references of its results, created on demand."""
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.given = data(case)
+    def __init__(self, case: Case, cell: str = "rnn") -> None:
+        self.case, self.cell = case, cell
+        self.given = data(case, cell)
         self.known: dict[tuple[str, bool], Any] = {}
 
     def expected(self, activation: str, gradient: bool) -> Any:
         if (activation, gradient) not in self.known:
-            scan = partial(autodiff.naive, cell=autodiff.CELLS["rnn"][activation])
+            scan = partial(autodiff.naive, cell=autodiff.CELLS[self.cell][activation])
             self.known[activation, gradient] = kernel.reference(self.given, scan, gradient)
         return self.known[activation, gradient]
 
@@ -64,11 +74,12 @@ class Row:
 def recurrences(context: Context) -> Iterator[dict[str, Any] | str]:
     """Yield a record per table, row and program."""
     toy = context.options["toy"]
-    rows = {1: Row(TOY_CASES[1])} if toy else {n: Row(CASES[n]) for n in ORDER}
+    row = functools.cache(lambda n, cell: Row((TOY_CASES if toy else CASES)[n], cell))
     rivals, lines = available([r for r in context.options["rivals"] if r in kernel.RIVALS])
     yield from lines
-    for n, table in enumerate(TABLES[:1] if toy else TABLES):
-        for number, row in rows.items():
+    for n, table in enumerate(TABLES[:TOY] if toy else TABLES):
+        rows = [1] if toy else table.rows()
+        for number in rows:
             if context.left() <= 0:
                 after = "; ".join(_title(t) for t in TABLES[n + 1 :]) or "nothing"
                 yield (
@@ -76,11 +87,13 @@ def recurrences(context: Context) -> Iterator[dict[str, Any] | str]:
                     f"is {', '.join(map(str, rows))}), and {after}."
                 )
                 return
-            yield from measured(context, table, number, row, rivals)
+            yield from measured(context, table, number, row(number, table.cell), rivals)
 
 
 def _title(table: Table) -> str:
-    return f"{table.route}, {table.dtype}, {'forward + backward' if table.gradient else 'forward'}"
+    cell = "" if table.cell == "rnn" else f"{table.cell}, "
+    what = "forward + backward" if table.gradient else "forward"
+    return f"{cell}{table.route}, {table.dtype}, {what}"
 
 
 def measured(
@@ -129,7 +142,7 @@ def measured(
             "program": name,
             "activation": activation,
             **figures(program, times[name]),
-            "floor_ms": 1e3 * row.case.flops(table.gradient) / speed,
+            "floor_ms": 1e3 * row.case.flops(table.gradient, table.cell) / speed,
             "error": error,
             "operations_per_step": operations_per_step(program, row.case.T),
         }
@@ -150,7 +163,8 @@ def candidates(
     seen = set()
     for rival in ["", *(name for name in rivals if name != "torch")]:
         try:
-            found = kernel.recurrences(case, table.route, table.dtype, [rival] if rival else [])
+            wanted = [rival] if rival else []
+            found = kernel.recurrences(case, table.route, table.dtype, wanted, table.cell)
         except Exception as error:
             yield rival, "tanh", partial(_fail, error)
             continue
@@ -170,7 +184,7 @@ def _fail(error: Exception) -> Program:
 def _torch(table: Table, case: Case, given: Data) -> Program:
     torch = load("torch")
     device = torch.device_like_jax()
-    (program,) = torch.programs(case, given, table.gradient, device, table.dtype)
+    (program,) = torch.programs(case, given, table.gradient, device, table.dtype, table.cell)
     return program
 
 

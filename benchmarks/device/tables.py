@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks import claims
 from benchmarks.report import (
+    grouped,
     kernel_details,
     kernel_tables,
     number,
@@ -48,7 +49,7 @@ def sentence(record: dict[str, Any]) -> str:
         return f"{words}: {'pass' if record['passed'] else 'FAIL'}"
     if record.get("program") != "jrnn":
         return ""
-    where = [f"{record[k]}" for k in ("route", "dtype") if k in record]
+    where = [f"{record[k]}" for k in ("cell", "route", "dtype") if k in record]
     where += ["forward + backward" if record.get("gradient", True) else "forward"]
     at = f"{record['axis']} = {record['at']:,}" if "axis" in record else f"row {record['row']}"
     return f"{', '.join([at, *where])}: {record['minimum_ms']:.3g} ms"
@@ -57,6 +58,12 @@ def sentence(record: dict[str, Any]) -> str:
 def by_row(records: Records) -> Records:
     """Records in the order of the rows."""
     return sorted(records, key=lambda r: r["row"])
+
+
+def by_cell(records: Records) -> Iterator[tuple[str, Records]]:
+    """The records of every cell, and its name for titles, which is empty for an Elman network."""
+    for (cell,), found in grouped(records, ["cell"]).items():
+        yield "" if cell == "rnn" else f"{cell}: ", found
 
 
 def device(records: Records) -> Iterator[str]:
@@ -99,19 +106,25 @@ def gradients(records: Records) -> Iterator[str]:
 
 
 def recurrences(records: Records) -> Iterator[str]:
-    """A table per dtype, route and pass, the ratios, and the details."""
+    """A table per cell, dtype, route and pass, the ratios, and the details."""
     records = by_row(records)
     yield LEGEND
-    for title, text in kernel_tables(records):
-        yield f"### {title}\n\n{text}"
-    yield "### Ratios\n\n" + "\n".join(f"- {claim}" for claim in claims.of_kernel(records))
+    for cell, found in by_cell(records):
+        for title, text in kernel_tables(found):
+            yield f"### {cell}{title}\n\n{text}"
+    ratios = [
+        f"- {cell}{claim}" for cell, found in by_cell(records) for claim in claims.of_kernel(found)
+    ]
+    yield "### Ratios\n\n" + "\n".join(ratios)
     platform = records[0]["platform"]
     name = {"gpu": "kernels per step", "tpu": ""}.get(platform, "operations per step")
     said = {
         "gpu": f"{OPERATIONS}; each is a kernel launch at least.",
         "tpu": "Operations per step are not given: on a TPU they are no launches.",
     }.get(platform, f"{OPERATIONS}; on a CPU they are no launches.")
-    yield f"### Details\n\n{said}\n\n{kernel_details(records, name)}"
+    yield f"### Details\n\n{said}"
+    for cell, found in by_cell(records):
+        yield (f"### {cell}details\n\n" if cell else "") + kernel_details(found, name)
 
 
 def training(records: Records) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """The gradient of a recurrent network in every form in which the sources derive it.
 
 Every form gives the same numbers as `jax.grad` through `jrnn.rnn`; `docs/derivation.md` explains
-them in order. The functions take one sequence (use `jax.vmap` for a batch) and return `Gradients`.
+them in order, `docs/gates.md` those of LSTM and GRU. The functions take one sequence (use
+`jax.vmap` for a batch) and return `Gradients`, `LSTMGradients` or `GRUGradients`.
 """
 
 from jrnn.derivation.decompositions import deltas_by_loss as deltas_by_loss

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAW_RTOL, assert_close, make_case, value_and_cotangents
+from cases import LAW_RTOL, assert_close, make_case, together, value_and_cotangents
 from jax import lax
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
@@ -40,7 +40,8 @@ def cost(f, case):
 
 
 def everything(f, case, argnums=(0, 1, 2)):
-    return jax.value_and_grad(cost(f, case), argnums)(case.params, case.xs, case.h0)
+    run = jax.jit(jax.value_and_grad(cost(f, case), argnums))
+    return run(case.params, case.xs, case.h0)
 
 
 def test_jit_is_eager():
@@ -92,7 +93,7 @@ def second_order(f, case):
         grads = jax.grad(cost(f, case), (0, 1, 2))(*args)
         return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(grads))
 
-    return jax.grad(norm, (0, 1, 2))(case.params, case.xs, case.h0)
+    return jax.jit(jax.grad(norm, (0, 1, 2)))(case.params, case.xs, case.h0)
 
 
 def test_grad_of_grad():
@@ -120,7 +121,7 @@ def test_grad_of_grad_of_ids():
             grads = jax.grad(lambda p: jnp.vdot(f(p, xs, case.h0)[1] ** 2, case.dhs))(params)
             return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(grads))
 
-        return jax.grad(inner)(case.params)
+        return jax.jit(jax.grad(inner))(case.params)
 
     assert_close(norm(jrnn.rnn, case.xs), norm(scan, np.eye(cases.I)[case.xs]), LAW_RTOL * 10)
 
@@ -161,11 +162,9 @@ def test_forward_mode_is_served_by_the_plain_scan():
     case = make_case()
     f = lambda p: cost(jrnn.derivation.rnn_scan, case)(p, case.xs, case.h0)
     check_grads(f, (case.params,), order=1, modes=["fwd"], atol=1e-6, rtol=1e-6, eps=1e-6)
-    assert_close(
-        jax.hessian(f)(case.params),
-        jax.hessian(lambda p: cost(jrnn.rnn, case)(p, case.xs, case.h0))(case.params),
-        LAW_RTOL * 10,
-    )  # forward over reverse works on `rnn` itself
+    of_rnn = lambda p: cost(jrnn.rnn, case)(p, case.xs, case.h0)
+    hessians = together(jax.hessian(f), jax.hessian(of_rnn))
+    assert_close(*hessians(case.params), LAW_RTOL * 10)  # forward over reverse of `rnn` itself
 
 
 # --- meshes --------------------------------------------------------------------------------------

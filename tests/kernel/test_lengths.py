@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import LAW_RTOL, B, H, O, T, assert_close, make_case
+from cases import LAW_RTOL, B, H, O, T, assert_close, make_case, together
 from cover import pairwise
 
 import jrnn
@@ -55,14 +55,20 @@ def outputs_and_cotangents(case, data, f=jrnn.rnn, **options):
     return outputs, cotangents
 
 
+def in_one_program(case, data, f=jrnn.rnn, **options):
+    """The same compiled as one, so that nothing of the data is known."""
+    run = jax.jit(partial(outputs_and_cotangents, f=f, **options))
+    return jax.device_get(run(case, data))
+
+
 def by_the_oracle(case, data, activation="tanh", reverse=False, clip_delta=np.inf):
     arguments = (case.params, case.xs, case.h0, activation, case.dh_last, case.dhs)
     return oracle.rnn(*arguments, **data, reverse=reverse, clip=clip_delta)
 
 
-def assert_exact(case, data, f=jrnn.rnn, remat=None, **options):
+def assert_exact(case, data, f=jrnn.rnn, remat=None, run=in_one_program, **options):
     more = {} if remat is None else {"remat": remat}
-    found = outputs_and_cotangents(case, data, f, **options, **more)
+    found = run(case, data, f, **options, **more)
     assert_close(found, by_the_oracle(case, data, **options))
 
 
@@ -79,7 +85,6 @@ def id_of(form):
     return " ".join(map(str, form.values()))
 
 
-@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("form", FORMS, ids=id_of)
 def test_every_gradient(form):
     names, batch, reverse = form.values()
@@ -90,20 +95,14 @@ def test_every_gradient(form):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
 @pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
-def test_every_gradient_compiled(batch, reverse):
-    assert_exact(make_case(batch=batch), make_data(batch=batch, mask=True), reverse=reverse)
+def test_every_gradient_of_an_eager_call(batch, reverse):
+    case, data = make_case(batch=batch), make_data(batch=batch, mask=True)
+    assert_exact(case, data, run=outputs_and_cotangents, reverse=reverse)
 
 
-@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("form", pairwise(LEARNED), ids=id_of)
 def test_learned_states_of_every_form(form):
-    test_learned_states_compiled(*form.values())
-
-
-@pytest.mark.parametrize(
-    ("states", "ids", "reverse"), [("None", True, True), ("[H]", True, False), ("[H]", False, True)]
-)
-def test_learned_states_compiled(states, ids, reverse):
+    states, ids, reverse = form.values()
     case = make_case(h0=states, ids=ids, bias=not ids)
     assert_exact(case, make_data(states=states), reverse=reverse)
 
@@ -244,14 +243,13 @@ def test_the_objective_of_sequences_of_different_lengths(remat):
         return jnp.sum(losses) + jnp.sum(h_last * case.dh_last)
 
     arguments = (case.params, readout, case.h0, data["reset_state"], weights)
-    found = jax.value_and_grad(whole, range(5))(*arguments)
-    assert_close(found, jax.value_and_grad(parts, range(5))(*arguments))
+    run = together(*(jax.value_and_grad(f, range(5)) for f in (whole, parts)))
+    assert_close(*run(*arguments))
 
 
 # --- laws ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
 def test_the_plain_scan_agrees_and_goes_forward_mode(reverse):
     case, data = make_case(), make_data(mask=True)
@@ -275,10 +273,11 @@ def test_differentiating_twice(batch):
             outputs, cotangents = outputs_and_cotangents(case, data | states, f)
             return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves((outputs, cotangents)))
 
-        states = {name: data[name] for name in ("reset_state", "recurrent_mask")}
-        return jax.grad(slope)((case, states))
+        return jax.grad(slope)
 
-    assert_close(twice(jrnn.rnn), twice(jrnn.derivation.rnn_scan))
+    states = {name: data[name] for name in ("reset_state", "recurrent_mask")}
+    run = together(twice(jrnn.rnn), twice(jrnn.derivation.rnn_scan))
+    assert_close(*run((case, states)))
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
@@ -290,8 +289,8 @@ def test_vmap_is_the_batch(reverse):
         h_last, hs = jax.vmap(partial(jrnn.rnn, **options), axes, (0, 1))(params, *given)
         return h_last, hs
 
-    found = outputs_and_cotangents(case, data, mapped, reverse=reverse)
-    assert_close(found, outputs_and_cotangents(case, data, reverse=reverse), LAW_RTOL)
+    found = in_one_program(case, data, mapped, reverse=reverse)
+    assert_close(found, in_one_program(case, data, reverse=reverse), LAW_RTOL)
 
 
 def test_shared_inputs_read_to_ends_that_differ_from_device_to_device():

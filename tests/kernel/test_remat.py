@@ -1,11 +1,13 @@
 """Less memory, the same gradient: `rnn` with remat, and the objective that holds no states."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import LAW_RTOL, O, assert_close, make_case, value_and_cotangents
+from cases import LAW_RTOL, O, assert_close, make_case, together, value_and_cotangents
 from jaxprs import equations, sizes
 
 import jrnn
@@ -22,7 +24,8 @@ def remat(params, xs, h0=None):
 def test_every_gradient(ids, batch, T):
     case = make_case(T=T, ids=ids, batch=batch)
     expected = oracle.rnn(case.params, case.xs, case.h0, "tanh", case.dh_last, case.dhs)
-    assert_close(value_and_cotangents(remat, case), expected)
+    found = jax.jit(partial(value_and_cotangents, remat))(case)
+    assert_close(found, expected)
 
 
 def test_grad_of_grad():
@@ -35,9 +38,10 @@ def test_grad_of_grad():
         def of_gradient(*arguments):
             return sum(jnp.sum(d**2) for d in jax.tree.leaves(jax.grad(cost)(*arguments)))
 
-        return jax.grad(of_gradient, (0, 1, 2))(case.params, case.xs, case.h0)
+        return jax.grad(of_gradient, (0, 1, 2))
 
-    assert_close(second_order(remat), second_order(jrnn.derivation.rnn_scan), 10 * LAW_RTOL)
+    run = together(second_order(remat), second_order(jrnn.derivation.rnn_scan))
+    assert_close(*run(case.params, case.xs, case.h0), 10 * LAW_RTOL)
 
 
 def temporary_bytes(f, *args):
@@ -99,10 +103,10 @@ def test_the_objective_is_its_parts(T, weighted, batch, remat):
             return J + jnp.vdot(h_last, case.dh_last)
 
         argnums = (0, 1, 2, 3, 4) if weights is None else (0, 1, 2, 3, 4, 5)
-        arguments = (case.params, readout, case.xs, shares, case.h0, weights)
-        return jax.value_and_grad(total, argnums)(*arguments)
+        return jax.value_and_grad(total, argnums)
 
-    assert_close(everything(jrnn.rnn_cross_entropy, remat=remat), everything(apart))
+    run = together(everything(jrnn.rnn_cross_entropy, remat=remat), everything(apart))
+    assert_close(*run(case.params, readout, case.xs, shares, case.h0, weights))
 
 
 @pytest.mark.parametrize("remat", [False, True], ids=["whole", "remat"])

@@ -21,7 +21,7 @@ def cost(outputs):
 
 
 def everything(f, *args):
-    return f(*args), jax.grad(lambda args: cost(f(*args)))(args)
+    return jax.jit(lambda *args: (f(*args), jax.grad(lambda args: cost(f(*args)))(args)))(*args)
 
 
 def test_a_mapped_sequence_is_the_batch():
