@@ -83,7 +83,8 @@ def test_each_network_by_the_name_of_its_cell(name):
 
     forward, backward = jrnn.explain(gradients, params, xs, platform="tpu")
     assert (forward.cell, backward.cell) == (name, name)
-    assert (forward.shape.B, backward.shape.B, backward.backend) == (B, 1, "Reference()")
+    assert (forward.shape.B, backward.shape.B) == (B, 1)
+    assert backward.backend == ("Reference()" if name == "leaky" else forward.backend)
 
 
 class Own(NamedTuple):
