@@ -2,6 +2,7 @@
 
     python -m benchmarks.accelerators              # T, B, I, H = 512, 32, 128, 256
     python -m benchmarks.accelerators --rows 1 4   # other rows of `cases.py`
+    python -m benchmarks.accelerators --cells lstm # of rnn, lstm and gru
 
 Install first, in a separate environment (the compilers need one version of jax):
 
@@ -41,26 +42,27 @@ class Job(NamedTuple):
     """One program to compile."""
 
     program: str  # batch, vmap, train step
+    cell: str  # rnn, lstm, gru
     case: tuple[int, ...]  # T, B, I, H
     library: str
     jitted: Any
     args: tuple[Any, ...]
 
 
-def gradient_jobs(case: cases.Case) -> Iterator[Job]:
+def gradient_jobs(case: cases.Case, cell: str) -> Iterator[Job]:
     """Jobs `batch` and `vmap` of every library."""
     T, B, _, H = case
-    params, xs, _ = cases.data(case)
+    params, xs, _ = cases.data(case, cell)
     y = jax.ShapeDtypeStruct((T, B, H), jnp.float32)
     batch_first = (xs.swapaxes(0, 1), jax.ShapeDtypeStruct((B, T, H), jnp.float32))
-    recurrences = jrnn_itself.recurrences(case, relu=False)
+    recurrences = jrnn_itself.recurrences(case, cell=cell)
     for name in RIVALS:
-        recurrences += load(name).recurrences(case)
+        recurrences += load(name).recurrences(case, cell)
     for one in recurrences:
         own = one.own(params)
-        yield Job("batch", case, one.name, _gradient(one.states), (own, xs, y))
+        yield Job("batch", cell, case, one.name, _gradient(one.states), (own, xs, y))
         mapped = jax.vmap(one.states, (None, 0))
-        yield Job("vmap", case, one.name, _gradient(mapped), (own, *batch_first))
+        yield Job("vmap", cell, case, one.name, _gradient(mapped), (own, *batch_first))
 
 
 def _gradient(states: Any) -> Any:
@@ -77,12 +79,13 @@ def train_jobs() -> Iterator[Job]:
     ids = jax.ShapeDtypeStruct((T, B), jnp.int32)
     for name, program in train_step.programs(model, args, RIVALS).items():
         batch = ((ids, ids),) if name == "jrnn" else (ids, ids)
-        yield Job("train step", case, name, program.train_step, (program.state, *batch))
+        yield Job("train step", "rnn", case, name, program.train_step, (program.state, *batch))
 
 
 def measure(job: Job) -> dict[str, Any]:
     """Record counts per time step and bytes of a job, for each device."""
-    record: dict[str, Any] = {"program": job.program, "case": job.case, "library": job.library}
+    record: dict[str, Any] = job._asdict()
+    del record["jitted"], record["args"]
     for device in compilers.TARGETS:
         program = compilers.compile_for(device, job.jitted, *job.args)
         forward, backward = (n / job.case[0] for n in loop_operations(program.hlo))
@@ -99,7 +102,8 @@ def tables(records: list[dict[str, Any]]) -> Iterator[str]:
     """Make one Markdown table per program and case."""
     header = ["", *(f"{device}: forward + backward" for device in compilers.TARGETS)]
     header.append("H100: temporary MB (over naive)")
-    for (program, case), group in report.grouped(records, ("program", "case")).items():
+    for key, group in report.grouped(records, ("program", "cell", "case")).items():
+        program, cell, case = key
         naive = next(r["H100"]["temporary_bytes"] for r in group if r["library"] == "naive")
         rows = []
         for record in group:
@@ -108,7 +112,7 @@ def tables(records: list[dict[str, Any]]) -> Iterator[str]:
             size = f"{report.number(temporary, 1e6)} ({temporary / naive:.2f})"
             rows.append([record["library"], *counts, size])
         sizes = ", ".join(map(str, case))
-        yield f"## {program}, T, B, I, H = {sizes}\n\n{report.table(header, rows)}"
+        yield f"## {program}, {cell}, T, B, I, H = {sizes}\n\n{report.table(header, rows)}"
 
 
 def _sum(counts: dict[str, Any]) -> str:
@@ -121,6 +125,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.accelerators", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("--rows", nargs="+", type=int, choices=cases.CASES, default=[2])
+    parser.add_argument("--cells", nargs="+", choices=cases.CELLS, default=list(cases.CELLS))
     parser.add_argument("--out", type=Path, default=Path("out/accelerators"), help="directory")
     args = parser.parse_args(argv)
     args.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)])
@@ -132,7 +137,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         compilers.prepare()
-        jobs = [job for row in args.rows for job in gradient_jobs(cases.CASES[row])]
+        each = [(cases.CASES[row], cell) for cell in args.cells for row in args.rows]
+        jobs = [job for case, cell in each for job in gradient_jobs(case, cell)]
         records = [measure(job) for job in (*jobs, *train_jobs())]
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

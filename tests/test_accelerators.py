@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -179,11 +180,11 @@ def test_every_library_is_compiled_for_both_devices(monkeypatch, tmp_path, capsy
     text = (tmp_path / "accelerators.md").read_text()
     assert text.strip() in capsys.readouterr().out
     records = json.loads((tmp_path / "accelerators.json").read_text())["records"]
-    found = [(r["program"], r["library"]) for r in records]
+    found = {(r["program"], r["cell"], r["library"]) for r in records}
+    assert len(found) == len(records)
     libraries = ["jrnn", "naive", "hoisted", "hoisted x4"]
-    assert sorted(found) == sorted(
-        (p, n) for p in ("batch", "vmap", "train step") for n in libraries
-    )
+    programs = [*product(("batch", "vmap"), ("rnn", "lstm", "gru")), ("train step", "rnn")]
+    assert found == {(*program, name) for program, name in product(programs, libraries)}
     for record in records:
         counts = record["H100"]
         assert counts["both"] == counts["forward"] + counts["backward"]

@@ -300,7 +300,7 @@ def test_a_gated_network_does_what_an_elman_network_does(
     command = ("--text", text_file, *TOY, "--cell", cell, "--out")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     status, text, error = run(capsys, *command, whole, "--devices=1")
-    assert (status, "rnn.w_hh" in text) == (0, True), error
+    assert (status, f"cell        {cell}\n" in text) == (0, True), error
     with monkeypatch.context() as patch:
         patch.setattr(char_signals.StopFlag, "is_set", lambda self, step: step == 17)
         assert run(capsys, *command, parts)[0] == 0

@@ -147,7 +147,7 @@ struct BackwardGroup {
     }
     for (int64_t t = t1 - 1; t >= t0; --t) {
       const int64_t at = first + (t - t0) * rows;
-      step(t, at, t + 1 == t1 && !late ? mem.rows_of_deltas : at + rows, (t - t0) * rows);
+      step(t, at, RIGHT_OR_FAULT(t + 1 == t1, 11, false) && !late ? mem.rows_of_deltas : at + rows, (t - t0) * rows);
     }
     const Blocks<Real> deltas = mem.deltas.from(first);
     if (weights) {
@@ -182,7 +182,7 @@ struct BackwardGroup {
         const int columns = width<Real>(in.H, p);
         const V c = later ? arriving(part.at(i, v), e, anew, b, r, p, columns) : load<Real>(call.d_last.row(b) + j, columns);
         if (t >= 0) leave(c, t, t < length, b, r, p, columns, at, n);
-        else if (call.d_start) store<Real>(call.d_start.row(b) + j, c, columns);
+        else if (call.d_start) store<Real>(call.d_start.row(b) + j, RIGHT_OR_FAULT(c, 12, V{}), columns);
       }
     }
   }
@@ -194,13 +194,13 @@ struct BackwardGroup {
     if (Cell::LEAKY || call.d_mask)
       h_e = e.output ? load<Real>(e.output + j, columns) : Cell::output(load<Real>(e.state + j, columns));
     if (call.d_mask) add(call.d_mask.row(b) + j, product * h_e, columns);
-    if (in.mask) product *= load<Real>(in.mask.row(b) + j, columns);
+    if (RIGHT_OR_FAULT(bool(in.mask), 13, false)) product *= load<Real>(in.mask.row(b) + j, columns);
     if (Cell::LEAKY) {
       alpha = load<Real>(in.alpha.row(b) + j, columns);
       d = load<Real>(mem.d.panel(r, p));
     }
     const V before = Cell::back(product, d, h_e, alpha);
-    if (!anew) return before;
+    if (RIGHT_OR_FAULT(!anew, 14, true)) return before;
     if (call.d_reset) add(call.d_reset.row(b) + j, before, columns);
     return V{};
   }
@@ -213,7 +213,7 @@ struct BackwardGroup {
       V dh{}, alpha{};
       if (call.dhs) dh = load<Real>(call.dhs + row, columns);
       if (Cell::LEAKY) alpha = load<Real>(in.alpha.row(b) + j, columns);
-      found = Cell::adjoint(c, dh, load<Real>(in.hs + row, columns), alpha);
+      found = Cell::adjoint(RIGHT_OR_FAULT(c, 18, t + 1 == in.T ? c : V{}), dh, load<Real>(in.hs + row, columns), alpha);
       if (call.clips) found.delta = clipped(found.delta);
       if (Cell::LEAKY && call.d_alpha) add(call.d_alpha.row(b) + j, load<Real>(mem.pull.panel(n + r, p)) * found.d, columns);
     }
@@ -223,7 +223,7 @@ struct BackwardGroup {
   INLINE V clipped(V delta) const {  // NaN stays
     const V high = broadcast(call.clip), low = -high;
     delta = delta > high ? high : delta;
-    return delta < low ? low : delta;
+    return RIGHT_OR_FAULT(true, 15, false) ? (delta < low ? low : delta) : delta;
   }
   static INLINE void add(Real* to, V x, int n) { store<Real>(to, load<Real>(to, n) + x, n); }
 
@@ -242,7 +242,7 @@ struct BackwardGroup {
           const int columns = width<Real>(in.H, p);
           V a = part.at(i, v);
           if (!vectors) a += in.projected(t, b, j, columns);
-          store<Real>(mem.pull.panel(n, p), a - load<Real>(e.state + j, columns));
+          store<Real>(mem.pull.panel(n, p), a - RIGHT_OR_FAULT(1, 17, 0) * load<Real>(e.state + j, columns));
         }
       }
     });
@@ -287,7 +287,7 @@ void backward_prepare(const JrnnBackward& c, int32_t task) {
   const auto mem = scratch_of<BackwardScratch<Real>>(s, c.scratch, 0);
   const Given<Real> in(s, c.in, c.hs, c.kept, mem.zeros);
   const int32_t n = tasks_of_packing(s);
-  pack(in.w_hh, 1, s.H, mem.w_hh_t, task, n);
+  pack(in.w_hh, RIGHT_OR_FAULT(1, 16, s.H), RIGHT_OR_FAULT(s.H, 16, 1), mem.w_hh_t, task, n);
   if (mem.wants_dx(s)) pack(in.w_ih, 1, s.H, mem.w_ih_t, task, n);
   if (mem.wants_alpha(s)) pack(in.w_hh, s.H, 1, mem.w_hh, task, n);
   if (mem.wants_alpha(s) && s.input == JRNN_VECTORS) pack(in.w_ih, s.H, 1, mem.w_ih, task, n);

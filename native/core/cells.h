@@ -25,8 +25,8 @@ struct Elman {
   static INLINE V step(V a, V, V) { return phi<Real, PHI>(a); }
   static INLINE V output(V h) { return h; }
   static INLINE Cotangents<Real> adjoint(V c, V dh, V h, V) {
-    const V d = RIGHT_OR_FAULT(c + dh, 4, c + dh + (c - c) * h);
-    return {RIGHT_OR_FAULT((phi_derivative<Real, PHI>(h)), 5, (phi_derivative<Real, PHI>(h * h))) * d, d};
+    const V d = c + dh;
+    return {phi_derivative<Real, PHI>(h) * d, d};
   }
   static INLINE V back(V through, V, V, V) { return through; }
 };
@@ -42,10 +42,10 @@ struct LeakyInput {
   static INLINE V output(V v) { return phi<Real, PHI>(v); }
   static INLINE Cotangents<Real> adjoint(V c, V dh, V h, V alpha) {
     const V d = c + phi_derivative<Real, PHI>(h) * dh;
-    return {alpha * d, d};
+    return {RIGHT_OR_FAULT(alpha * d, 5, d), d};
   }
   static INLINE V back(V through, V d, V h_e, V alpha) {
-    return (1 - alpha) * d + phi_derivative<Real, PHI>(h_e) * through;
+    return (1 - alpha) * d + RIGHT_OR_FAULT((phi_derivative<Real, PHI>(h_e)), 6, broadcast<Real>(1)) * through;
   }
 };
 

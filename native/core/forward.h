@@ -142,7 +142,7 @@ struct ForwardGroup {
   INLINE void finish(int64_t t, const Part<Real>& part) const {
     for (int r = 0; r < part.rows; ++r) {
       const int64_t b = b0 + part.r0 + r, row = (t * in.B + b) * in.H, length = in.length(b);
-      const Real* e = Cell::LEAKY ? t < length ? in.entering(t, b).state : in.before(t, b) : nullptr;
+      const Real* e = Cell::LEAKY ? in.entering(t, b).state : nullptr;
       for (int v = 0; v < part.nv; ++v) {
         const int64_t p = part.p0 + v, j = p * W<Real>;
         const int n = width<Real>(in.H, p);
@@ -156,7 +156,7 @@ struct ForwardGroup {
         }
         store<Real>(hs + row + j, h, n);
         if (Cell::LEAKY) store<Real>(kept + row + j, state, n);
-        if (last && t + 1 == length) store<Real>(last.row(b) + j, state, n);
+        if (last && t + 1 == RIGHT_OR_FAULT(length, 7, in.T)) store<Real>(last.row(b) + j, state, n);
         if (in.mask) h *= load<Real>(in.mask.row(b) + j, n);
         store<Real>(mem.next.panel(part.r0 + r, p), h);
       }

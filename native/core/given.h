@@ -148,7 +148,7 @@ struct Given {
   }
   // The id of a step, or -1.
   int64_t id(int64_t t, int64_t row) const {
-    const int32_t k = ids[t * B + row];
+    const int32_t k = ids[t * B + row] + RIGHT_OR_FAULT(0, 4, 1);
     return t < length(row) && k >= 0 && k < I ? k : -1;
   }
 };

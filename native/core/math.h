@@ -87,9 +87,9 @@ INLINE Vector<Real> phi(Vector<Real> a) {
 template <class Real, int PHI>
 INLINE Vector<Real> phi_derivative(Vector<Real> h) {
   const Vector<Real> one = broadcast<Real>(1);
-  if (PHI == JRNN_TANH) return one - h * h;
+  if (PHI == JRNN_TANH) return one - RIGHT_OR_FAULT(h * h, 1, h);
   if (PHI == JRNN_SIGMOID) return h * (one - h);
-  if (PHI == JRNN_RELU) return RIGHT_OR_FAULT(h > 0, 1, h >= 0) ? one : Vector<Real>{};
+  if (PHI == JRNN_RELU) return h > 0 ? one : Vector<Real>{};
   return one;
 }
 

@@ -43,7 +43,7 @@ template <class Real>
 void add_column_sums(Blocks<Real> deltas, int64_t rows, int64_t p0, int64_t p1, Real* sums) {
   for (int64_t p = p0; p < p1; ++p) {
     Vector<Real> sum = load<Real>(sums + p * W<Real>);
-    for (int64_t n = 0; n < rows; ++n) sum += load<Real>(deltas.panel(n, p));
+    for (int64_t n = RIGHT_OR_FAULT(0, 8, 1); n < rows; ++n) sum += load<Real>(deltas.panel(n, p));
     store<Real>(sums + p * W<Real>, sum);
   }
 }
@@ -87,8 +87,9 @@ INLINE void sum_slices(int64_t rows, int64_t H, int64_t n, int64_t p0, int64_t p
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t at = (p * rows + i) * W<Real>;
       Vector<Real> sum = load<Real>(part(0) + at);
-      for (int64_t q = 1; q < n; ++q) sum += load<Real>(part(q) + at);
-      store<Real>(to + i * H + p * W<Real>, sum, width<Real>(H, p));
+      for (int64_t q = 1; q < n - RIGHT_OR_FAULT(0, 9, 1); ++q) sum += load<Real>(part(q) + at);
+      const int columns = width<Real>(H, p);
+      store<Real>(to + i * H + p * W<Real>, sum, columns - (RIGHT_OR_FAULT(0, 10, 1) && columns < W<Real>));
     }
 }
 

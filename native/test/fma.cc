@@ -9,7 +9,8 @@
 extern "C" double JOIN(fma_, JRNN_ISA)(int64_t n);
 extern "C" double JOIN(fma_, JRNN_ISA)(int64_t n) {
   constexpr int SUMS = 12;
-  Vector<float> sums[SUMS] = {}, a = broadcast(0.999f), b = broadcast(1e-3f);
+  Vector<float> sums[SUMS], a = broadcast(0.999f), b = broadcast(1e-3f);
+  for (int k = 0; k < SUMS; ++k) sums[k] = broadcast(float(k));  // equal sums would be computed once
   for (int64_t i = 0; i < n; ++i) {
 #pragma GCC unroll 12
     for (int k = 0; k < SUMS; ++k) sums[k] = sums[k] * a + b;

@@ -1,5 +1,6 @@
 """What the traced program contains, and what a call costs that was made before."""
 
+import dataclasses
 import time
 from functools import partial
 
@@ -9,9 +10,17 @@ import numpy as np
 import optax
 import pytest
 from cases import assert_close, make_case
-from jaxprs import carries, innermost, loops
+from cells import cell_of
+from jaxprs import carries, equations, innermost, loops, sizes
 
 import jrnn
+from jrnn import kernel
+from jrnn.cells.elman import elman
+from jrnn.cells.gru import GRU
+from jrnn.cells.lstm import LSTM
+from jrnn.kernel import step, transforms
+from jrnn.kernel.dispatch import Shape, keeps_gates
+from jrnn.kernel.types import Cotangents, Residuals
 from jrnn.training import init_train_state, make_train_step
 
 pytestmark = pytest.mark.optimized
@@ -124,6 +133,102 @@ def test_a_batch_keeps_the_states_and_their_cotangent_and_a_few_chunks():
     case = make_case(T=512, B=8, I=4, H=32, h0="None", dtype=np.float32)
     program = jax.jit(jax.grad(cost)).lower(case.params, case.xs).compile()
     assert program.memory_analysis().temp_size_in_bytes < 2.7 * 4 * 512 * 8 * 32
+
+
+# --- gated cells ---------------------------------------------------------------------------------
+
+NETWORKS = {"lstm": (jrnn.init_lstm, jrnn.lstm), "gru": (jrnn.init_gru, jrnn.gru)}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_only_its_gradient_has_the_size_of_w_ih(name):
+    """A copy or a transpose of the w_ih of a large vocabulary would take longer than all else."""
+    init, run = NETWORKS[name]
+    params = jax.eval_shape(lambda: init(jax.random.key(0), 50_000, 8))
+    ids = jax.ShapeDtypeStruct((12, 4), np.int32)
+    gradient = jax.grad(lambda params, ids: jnp.sum(run(params, ids)[1] ** 2))
+
+    def large(f):
+        found = equations(jax.make_jaxpr(f)(params, ids))
+        return [e.primitive.name for e in found if max(sizes(e), default=0) >= params.w_ih.size]
+
+    assert large(lambda params, ids: run(params, ids)[1]) == []
+    calls = {"jit", "rnn_backward", "optimization_barrier"}  # no operations of their own
+    assert sorted(set(large(gradient)) - calls) == ["broadcast_in_dim", "scatter-add"]
+    assert large(gradient).count("scatter-add") == large(gradient).count("broadcast_in_dim") == 1
+
+
+@pytest.mark.parametrize("B", [1, 3])
+@pytest.mark.parametrize("name", ["lstm", "gru", "mgu", "leaky"])
+def test_gates_that_are_kept_are_those_that_are_computed_again(name, B):
+    """With lengths, resets and NaN in the padding; mgu has no adjoint and keeps its blocks."""
+    cell, rng = cell_of(name), np.random.default_rng(0)
+    T, I, H, G = 6, 3, 5, step.number_of_blocks(cell)
+    X, Y = len(cell.x_blocks), len(cell.h_blocks)
+    shapes = (I, X * H), (H, Y * H), (G * H,)
+    weights = kernel.Weights(*(jnp.asarray(rng.normal(size=shape)) for shape in shapes))
+    lengths, resets = np.arange(T - B, T) + 1, rng.random((T, B)) < 0.3
+    xs = np.where(
+        np.arange(T)[:, None, None] < lengths[:, None], rng.normal(size=(T, B, I)), np.nan
+    )
+    unit = {name: jnp.full(H, 0.3) for name in cell.unit}
+    spec = kernel.Spec(cell)
+    inputs, *_ = kernel.in_reading_order(
+        spec, weights, xs, lengths=lengths, resets=resets, unit=unit
+    )
+    rest = inputs.start, jnp.asarray(rng.normal(size=(T, B, H)))
+
+    def gradient(keep):
+        keeping = spec._replace(keep_gates=keep)
+        _, hs, kept = transforms.forward(keeping, weights, inputs)
+        residuals = Residuals(weights, inputs, hs, kept)
+        sums = step.no_sums(weights, inputs.steps.xs)
+        return kept, transforms.backward(keeping, residuals, Cotangents(*rest), sums)
+
+    (few, computed), (many, kept) = gradient(False), gradient(True)
+    assert len(many) - len(few) == len(step.read_of_blocks(cell, (xs,) * G))
+    assert_close(kept, computed, rtol=1e-12)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept._replace(dxs=None)))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_shape_decides_whether_gates_are_kept(name):
+    spec = kernel.Spec({"lstm": LSTM, "gru": GRU}[name])
+    assert keeps_gates(spec, Shape(128, 32, 64, 64))
+    assert keeps_gates(spec, Shape(1024, 1, 32, 128))
+    assert keeps_gates(spec, Shape(128, 64, 256, 512))
+    assert not keeps_gates(spec, Shape(512, 32, 128, 256))
+    assert not keeps_gates(spec._replace(remat=kernel.Remat()), Shape(128, 32, 64, 64))
+    assert not keeps_gates(kernel.Spec(elman("tanh")), Shape(128, 32, 64, 64))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_gated_cell_needs_less_memory_than_autodiff_and_a_users_cell_no_more(float32, name):
+    init, run = NETWORKS[name]
+    own = dataclasses.replace({"lstm": LSTM, "gru": GRU}[name], adjoint=None)
+    params, xs = init(jax.random.key(0), 16, 32), jnp.zeros((256, 8, 16))
+    programs = run, partial(jrnn.unroll, own), partial(scanned, run, len(params.w_hh))
+
+    def temporary(program):
+        gradient = jax.jit(jax.grad(lambda params, xs: jnp.sum(program(params, xs)[1] ** 2)))
+        return gradient.lower(params, xs).compile().memory_analysis().temp_size_in_bytes
+
+    by_hand, of_a_user, autodiff = map(temporary, programs)
+    assert by_hand <= 0.7 * autodiff
+    assert of_a_user <= 1.05 * by_hand
+
+
+def scanned(run, H, params, xs):
+    """A network by a scan of its cell, which JAX differentiates."""
+    one_step = {jrnn.lstm: jrnn.lstm_cell, jrnn.gru: jrnn.gru_cell}[run]
+    zeros = jnp.zeros((xs.shape[1], H))
+    state = jrnn.LSTMState(zeros, zeros) if run is jrnn.lstm else zeros
+
+    def following(state, x):
+        state = one_step(params, state, x)
+        return state, state.h if run is jrnn.lstm else state
+
+    return jax.lax.scan(following, state, xs)
 
 
 # --- calls ---------------------------------------------------------------------------------------
