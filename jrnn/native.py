@@ -100,21 +100,21 @@ def library() -> Library:
 @functools.cache
 def _load() -> Library | str:
     """The library, or the reason why it is not there. Nothing is registered before all checks."""
-    path = _find()
-    if path is None:
+    file = path()
+    if file is None:
         return "The native kernel was not built: there was no compiler, or it failed."
     try:
-        loaded = ctypes.CDLL(str(path))
+        loaded = ctypes.CDLL(str(file))
         build, isa, scratch = (
             getattr(loaded, f"jrnn_native_{name}") for name in ("build", "isa", "scratch_bytes")
         )
         handlers = {name: getattr(loaded, f"Jrnn{name}Handler") for name in ("Forward", "Backward")}
     except (OSError, AttributeError) as error:
-        return f"{path} cannot be loaded: {error}."
+        return f"{file} cannot be loaded: {error}."
     build.restype, isa.restype, scratch.restype = ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64
     scratch.argtypes = [ctypes.c_int64] * 12
     if (wrong := _wrong_build(build().decode())) is not None:
-        return f"{path} {wrong}. Install jrnn again."
+        return f"{file} {wrong}. Install jrnn again."
     if isa() not in ISAS:
         return "This processor has neither AVX2 nor AVX-512."
     for name, handler in handlers.items():
@@ -123,7 +123,12 @@ def _load() -> Library | str:
     return Library(isa(), scratch)
 
 
-def _find() -> Path | None:
+def path() -> Path | None:
+    """The file of the library.
+
+    Returns:
+        Its path, or None if it was not built.
+    """
     for folder in _folders():
         if (folder / "_native.so").is_file():
             return folder / "_native.so"

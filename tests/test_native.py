@@ -1,0 +1,179 @@
+"""The native kernel: when it runs, when it does not, and that it is refused if it does not fit.
+
+What it computes is proven where every backend is, in `tests/kernel`: a call that names no backend
+runs on it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import B, H, I, T, assert_close, make_case
+from jax import export
+
+import jrnn
+from jrnn import kernel, native
+from jrnn.cells.elman import elman
+from jrnn.kernel import reference
+from jrnn.kernel.backends.native import Native
+
+built = pytest.mark.skipif(
+    not native.available() and os.environ.get("JRNN_REQUIRE_NATIVE", "0") == "0",
+    reason=f"it is not built here: {native.why_not()}",
+)
+CASE = make_case()
+
+
+def gradient(params):
+    return jax.grad(lambda p: jnp.sum(jnp.sin(jrnn.rnn(p, CASE.xs, CASE.h0)[1])))(params)
+
+
+def calls(program):
+    """The number of calls of the library in a compiled program."""
+    return program.compile().as_text().count('custom_call_target="jrnn_native_')
+
+
+@built
+def test_it_is_there_where_it_is_required():
+    assert native.available(), native.why_not()
+    assert native.why_not() is None
+
+
+@built
+def test_it_is_turned_off_and_on():
+    """A function that was compiled before is compiled again."""
+    found = jax.jit(gradient)
+    numbers, values = [], []
+    for on in (True, False, True):
+        jax.config.update("jrnn_native", on)
+        numbers.append(calls(found.lower(CASE.params)))
+        values.append(found(CASE.params))
+    assert numbers == [2, 0, 2]
+    assert_close(values[0], values[1])
+    assert_close(values[0], values[2], 0.0)
+
+
+@built
+def test_what_a_call_takes_is_explained():
+    forward, backward = jrnn.explain(jrnn.rnn, CASE.params, CASE.xs, platform="cpu")
+    assert forward.backend.startswith("Native(")
+    assert backward.backend.startswith("Native(")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "enabled", lambda: False)
+        assert not jrnn.explain(jrnn.rnn, CASE.params, CASE.xs)[0].backend.startswith("Native(")
+
+
+@built
+def test_an_exported_program_has_no_native_code():
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), CASE.params)
+    exported = export.export(jax.jit(gradient), platforms=["cpu", "tpu"])(shapes)
+    assert "jrnn_native" not in exported.mlir_module()
+    assert_close(exported.call(CASE.params), gradient(CASE.params))
+
+
+@built
+@pytest.mark.parametrize("route", ["compute_dtype", "user's cell", "weights"])
+def test_what_it_does_not_serve_runs_elsewhere(route):
+    def cost(params):
+        if route == "user's cell":
+            phi = jrnn.Activation(jnp.tanh, lambda h: 1 - h * h)
+            return jrnn.rnn(params, CASE.xs, activation=phi)[1].sum()
+        return jrnn.rnn(params, CASE.xs, compute_dtype=jnp.bfloat16)[1].sum(dtype=jnp.float32)
+
+    params, f = CASE.params, jax.grad(cost)
+    if route == "weights":
+        params = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)
+        f = jax.vmap(gradient)
+    assert calls(jax.jit(f).lower(params)) == 0
+
+
+@built
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_any_number_of_slices(slices):
+    spec = kernel.Spec(elman("tanh"), backend=Native(slices))
+    weights, inputs = kernel.Weights(*CASE.params), (CASE.xs, (CASE.h0,))
+
+    def results(spec, run=kernel.transforms.unroll):
+        f = lambda w: kernel.unroll(spec, w, *inputs, run=run)
+        outputs, vjp = jax.vjp(f, weights)
+        return outputs, vjp(jax.tree.map(jnp.cos, outputs))
+
+    by_scan = results(kernel.Spec(elman("tanh")), reference.unroll_by_scan)
+    assert_close(jax.jit(results, static_argnums=0)(spec), by_scan)
+
+
+@built
+def test_ids_of_64_bits_out_of_range_are_no_silent_neighbours():
+    ids = jnp.asarray([[1, 2**32 + 1], [0, -(2**32)]])
+    _, hs = jax.jit(lambda ids: jrnn.rnn(CASE.params, ids))(ids)
+    assert np.isnan(hs[:, 1]).all()
+    assert np.isfinite(hs[:, 0]).all()
+
+
+@built
+def test_wrong_sizes_are_an_error_and_no_crash():
+    shape = jax.ShapeDtypeStruct((T, B, H), jnp.float32)
+    sizes = {"T": T, "B": B, "I": I, "H": H, "slices": 1, "cell": 0, "phi": 0, "input": 0}
+    attributes = {"isa": native.library().isa, "bits": 32, **sizes}
+    attributes = {k: np.int64(x) for k, x in attributes.items()}
+    results = (shape, shape, shape, jax.ShapeDtypeStruct((8,), jnp.uint8))
+    call = jax.ffi.ffi_call("jrnn_native_forward", results)
+    with pytest.raises(Exception, match="jrnn native kernel: xs has 3 elements and not 105"):
+        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 10, **attributes))
+    wrong = attributes | {"T": np.int64(0)}
+    with pytest.raises(Exception, match="out of range"):
+        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 10, **wrong))
+
+
+# --- a library that does not fit ------------------------------------------------------------------
+
+ASK = "import jax.numpy as jnp; from jrnn import native; {}; print(native.why_not()); jnp.ones(2)"
+
+
+def answer(folder, command="pass", **environment):
+    """What a new process, which finds the package in a folder, says of the library."""
+    run = subprocess.run(
+        [sys.executable, "-c", ASK.format(command)],
+        env=os.environ | environment | {"PYTHONPATH": str(folder)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.strip()
+
+
+@built
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"0.3 ", b"0.9 ", "needs version 0.9 of XLA's FFI"),
+        (b" 0.1.0 ", b" 0.0.9 ", "was built for jrnn 0.0.9, and this is 0.1.0"),
+        (b"jrnn_native_build", b"jrnn_native_bxxxx", "cannot be loaded: "),
+        (b"\x7fELF", b"nono", "cannot be loaded: "),
+    ],
+    ids=["newer headers", "another version", "a symbol that lacks", "no library"],
+)
+def test_a_library_that_does_not_fit_is_refused_and_jax_works(tmp_path, old, new, said):
+    package = Path(jrnn.__file__).parent
+    shutil.copytree(
+        package, tmp_path / "jrnn", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
+    content = native.path().read_bytes()
+    assert old in content
+    (tmp_path / "jrnn" / "_native.so").write_bytes(content.replace(old, new))
+    assert said in answer(tmp_path)
+
+
+def test_a_package_without_a_library(tmp_path):
+    package = Path(jrnn.__file__).parent
+    shutil.copytree(
+        package, tmp_path / "jrnn", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
+    assert answer(tmp_path).startswith("The native kernel was not built")
