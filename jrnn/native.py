@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 from jax._src import config  # for an option of jrnn's own; the public `jax.config` cannot add one
 
+FILE = "libjrnn.so.1"
 ISAS = {512: "AVX-512", 2: "AVX2"}
 
 
@@ -56,7 +57,7 @@ def enabled() -> bool:
     """Say whether the native kernel runs where it can: it is available and was not turned off.
 
     Returns:
-        The answer, for what is compiled now.
+        True or False; it holds for programs that are compiled now.
     """
     return bool(_enabled.value) and available()
 
@@ -130,8 +131,8 @@ def path() -> Path | None:
         Its path, or None if it was not built.
     """
     for folder in _folders():
-        if (folder / "_native.so").is_file():
-            return folder / "_native.so"
+        if (folder / FILE).is_file():
+            return folder / FILE
     return None
 
 
@@ -143,7 +144,7 @@ def _folders() -> list[Path]:
 
 
 def _wrong_build(build: str) -> str | None:
-    """What does not fit of a library that was built as it says."""
+    """The reason why a library does not fit, by what it says of its build; or None."""
     ffi, package, sources = build.split()
     header = Path(jax.ffi.include_dir(), "xla/ffi/api/c_api.h").read_text()
     own = re.findall(r"#define XLA_FFI_API_M(?:AJ|IN)OR (\d+)", header)

@@ -163,17 +163,17 @@ def answer(folder, command="pass", **environment):
 def test_a_library_that_does_not_fit_is_refused_and_jax_works(tmp_path, old, new, said):
     package = Path(jrnn.__file__).parent
     shutil.copytree(
-        package, tmp_path / "jrnn", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+        package, tmp_path / "jrnn", ignore=shutil.ignore_patterns("*.so.1", "__pycache__")
     )
     content = native.path().read_bytes()
     assert old in content
-    (tmp_path / "jrnn" / "_native.so").write_bytes(content.replace(old, new))
+    (tmp_path / "jrnn" / native.FILE).write_bytes(content.replace(old, new))
     assert said in answer(tmp_path)
 
 
 def test_a_package_without_a_library(tmp_path):
     package = Path(jrnn.__file__).parent
     shutil.copytree(
-        package, tmp_path / "jrnn", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+        package, tmp_path / "jrnn", ignore=shutil.ignore_patterns("*.so.1", "__pycache__")
     )
     assert answer(tmp_path).startswith("The native kernel was not built")
