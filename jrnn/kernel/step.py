@@ -138,7 +138,7 @@ def gates_of(cell: UncheckedCell, blocks: Arrays) -> Arrays:
 
 
 def read_of_blocks(cell: UncheckedCell, blocks: Arrays) -> Arrays:
-    """What the adjoint reads of the blocks: the gates; without an adjoint the blocks themselves."""
+    """The gates, which the adjoint reads; without an adjoint the blocks themselves."""
     return blocks if cell.adjoint is None else gates_of(cell, blocks)
 
 
@@ -219,9 +219,9 @@ def states_entering(spec: Spec, inputs: Inputs, kept: Arrays, start: Any, K: int
 def recomputed_gates(
     spec: Spec, weights: Weights, constants: Constants, at: Steps, entering: Arrays
 ) -> Arrays:
-    """What the adjoint of K steps reads of their blocks, [K, B, H] each; () if that is nothing.
+    """`read_of_blocks` of K steps, [K, B, H] each; () if the adjoint reads none.
 
-    They are found by one matmul (23), since every e_{t-1} is known.
+    One matmul finds the blocks (23), since every e_{t-1} is known.
     """
     if not spec.cell.adjoint_reads_blocks:
         return ()
