@@ -146,7 +146,7 @@ def read_of_blocks(cell: UncheckedCell, blocks: Arrays) -> Arrays:
 def step_forward(
     spec: Spec, weights: Weights, constants: Constants, at: Steps, states: Arrays
 ) -> tuple[Arrays, Arrays]:
-    """s_t from s_{t-1}, and what is kept of the gates; `at.xs` holds the blocks of x_t w_ih."""
+    """s_t from s_{t-1}, and the gates that are kept; `at.xs` holds the blocks of x_t w_ih."""
     import chex  # here, to keep `import jrnn` fast
 
     before = spec.masking.enter(constants.reset_state, at.reset, states)
@@ -176,7 +176,7 @@ def hs_is_first_state(spec: Spec) -> bool:
 def stored(
     spec: Spec, valid: jax.Array | None, states: Arrays, gates: Arrays = ()
 ) -> tuple[jax.Array, Arrays]:
-    """hs_t, and what is kept besides: states, and gates if `spec.keep_gates`."""
+    """hs_t, and the arrays that are kept with it: states, and gates if `spec.keep_gates`."""
     hs_t = rounded(spec, spec.masking.inside(valid, output(spec.cell, states)))
     return hs_t, (*(states[1:] if hs_is_first_state(spec) else states), *gates)
 
