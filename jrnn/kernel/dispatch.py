@@ -66,10 +66,10 @@ def keeps_gates(spec: Spec, shape: Shape) -> bool:
     """Whether the forward pass of a gradient keeps the gates; else the backward pass computes them.
 
     A matmul of many steps computes them at full speed, so keeping them only pays while the arrays
-    are small, or while a matmul takes longer than they do. Kept / computed, in time: 0.88 at T = 128,
-    B = 32, I = H = 64 and at T = 1024, B = 1, I = 32, H = 128, and 0.81 at T = 128, B = 64,
-    I = 256, H = 512 (LSTM, AMD EPYC, jaxlib 0.10.2), in about twice the memory. Under `vmap` of a
-    gradient the shape is that of one call.
+    are small, or while a matmul takes longer than they do. Kept / computed, in time: 0.88 at
+    T = 128, B = 32, I = H = 64 and at T = 1024, B = 1, I = 32, H = 128, and 0.81 at T = 128,
+    B = 64, I = 256, H = 512 (LSTM, AMD EPYC, jaxlib 0.10.2), in about twice the memory. Under
+    `vmap` of a gradient the shape is that of one call.
 
     Args:
         spec: the static part of the call.
