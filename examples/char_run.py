@@ -26,8 +26,16 @@ from jrnn.training import TrainState, init_train_state, make_train_step
 
 READ_EVERY = 10  # steps; reading blocks
 # Options that a resumed run cannot change.
-FIXED = ["cell", "hidden_size", "batch_size", "length", "activation", "w_hh_init", "schedule"]
-FIXED += ["seed"]
+FIXED = [
+    "cell",
+    "hidden_size",
+    "batch_size",
+    "length",
+    "activation",
+    "w_hh_init",
+    "schedule",
+    "seed",
+]
 BEFORE = {"cell": "rnn"}  # options that runs of earlier versions did not record
 OF_THE_PROCESS = ["out", "resume", "overwrite", "coordinator", "processes", "process", "cluster"]
 

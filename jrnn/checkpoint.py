@@ -68,6 +68,7 @@ class Checkpoints:
         if _is_writer():
             self.directory.mkdir(parents=True, exist_ok=True)
             orbax_manager.remove_unfinished(self.directory)
+            self._keep = keep
             self._manager = orbax_manager.make(self.directory, keep)
 
     def save(
@@ -113,8 +114,10 @@ class Checkpoints:
         try:
             do()
         except Exception as error:  # orbax and its libraries raise many types
+            # The old manager has dropped checkpoints that still exist, and may raise again later.
+            orbax_manager.close_failed(self._manager)
             orbax_manager.remove_unfinished(self.directory)
-            self._manager.reload()  # it has dropped older ones, which still exist
+            self._manager = orbax_manager.make(self.directory, self._keep)
             message = f"a checkpoint was not written to {self.directory}: {_reason(error)}"
             raise OSError(message) from error
 

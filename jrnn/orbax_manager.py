@@ -71,6 +71,21 @@ def make(directory: Path, keep: int) -> Any:
     return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
 
 
+def close_failed(manager: Any) -> None:
+    """Close a manager after a failed write.
+
+    Arrays, metadata and the final renaming are written by threads of their own. Each may have
+    failed, and `close` raises the error of one of them at a time.
+
+    Args:
+        manager: from `make`.
+    """
+    for _ in range(10):  # far more than it has threads
+        with contextlib.suppress(Exception):  # of the same write, which the caller reports
+            manager.close()
+            return
+
+
 def remove_unfinished(directory: Path) -> None:
     """Remove incomplete checkpoints of killed or failed writes, as far as possible.
 

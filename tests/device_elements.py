@@ -2,6 +2,7 @@
 
 import numpy as np
 import oracle
+from oracle_cells import Cell
 
 sigmoid = oracle.ACTIVATIONS["sigmoid"][0]
 
@@ -19,7 +20,7 @@ def of_elements(step, blocks=1, states=1, output=None):
         of_unit = dict(zip(unit, found[blocks + states :], strict=True))
         return found[:blocks], found[blocks : blocks + states], of_unit, {}
 
-    return oracle.Cell(step, adjoint, states=states, output=output)
+    return Cell(step, adjoint, states=states, output=output)
 
 
 def lstm_of_elements(a, s, unit, data):

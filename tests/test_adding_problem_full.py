@@ -26,6 +26,6 @@ def test_a_network_of_relus_that_starts_from_the_identity_learns(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("cell", "T"), [("gru", 200), ("gru", 400), ("lstm", 200)])
 def test_a_network_with_gates_learns(cell, T, tmp_path):
-    """LSTM at T = 400 takes more than a minute; examples/README.md has it."""
+    """The LSTM at T = 400, which takes more than a minute, is in examples/README.md."""
     _, seconds = learn(tmp_path, "--cell", cell, "--lengths", T)
     assert seconds < 2 * 300

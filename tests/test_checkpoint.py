@@ -313,14 +313,33 @@ def test_an_error_without_a_message_is_named(error, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise error
 
-    with Checkpoints(tmp_path) as checkpoints, monkeypatch.context() as patch:
-        patch.setattr(checkpoints._manager, "save", fail)
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "save", fail)
         reason = str(error)[:1] or type(error).__name__
         with pytest.raises(OSError, match=f"not written to {tmp_path}: {reason}$"):
             checkpoints.save(1, make_state(), {})
         error = KeyboardInterrupt()
+        monkeypatch.setattr(checkpoints._manager, "save", fail)
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(1, make_state(), {})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_failed_write_is_reported_once(tmp_path, monkeypatch):
+    """Metadata and arrays are written by threads of their own, and both fail on a full disk."""
+
+    def fail():
+        if threading.current_thread() is not threading.main_thread():
+            raise OSError("No space left on device")
+
+    with Checkpoints(directory_of_bytes(tmp_path)) as checkpoints:
+        metadata = checkpoints._manager._non_blocking_metadata_store
+        with monkeypatch.context() as patch:
+            patch.setattr(metadata, "wait_until_finished", fail)
+            checkpoints.save(1, make_state(), MANIFEST)
+            with pytest.raises(OSError, match=r"not written to .*No space left"):
+                checkpoints.wait()
+        checkpoints.wait()
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -16,6 +16,7 @@ from jaxprs import equations, sizes
 
 import jrnn
 from jrnn import diagnostics
+from jrnn.cells.leaky import leaky_cell
 from jrnn.types import GRUParams, LeakyParams, LSTMParams, LSTMState, ReadoutParams, RNNParams
 
 # --- networks ------------------------------------------------------------------------------------
@@ -72,10 +73,14 @@ NETWORKS = {
     "leaky": Network(LeakyParams, rest=(1, "unit", None), step=leaky_step),
     "learned leak": Network(LeakyParams, rest=(1, None, "unit"), step=learned_step),
     "rate": Network(
-        rest=(1, "unit"), step=rate_step, output=lambda s: jnp.tanh(s[0]), **own("rate")
+        LeakyParams,
+        rest=(1, "unit", None),
+        step=rate_step,
+        output=lambda s: jnp.tanh(s[0]),
+        options={"cell": leaky_cell("tanh", "input", learned=False)},
     ),
     "zoneout": Network(rest=(1, None), step=zoneout_step, data=True, **own("zoneout")),
-    "gated": Network(blocks=(2, 2), rest=(3, None), step=gated_step, **own("gated")),
+    "gated": Network(blocks=(2, 2), rest=(3, None), step=gated_step, **own("mgu")),
 }
 
 

@@ -58,7 +58,7 @@ def _own_lstm(params: Any) -> dict[str, Any]:
 
 
 def _common_lstm(I: int, own: Any) -> Any:
-    """Of a gradient: the 1 that haiku adds to b_f changes none."""
+    """The 1 that haiku adds to b_f changes no gradient."""
     w, b = _swapped(own["lstm/linear"]["w"]), _swapped(own["lstm/linear"]["b"])
     return CELLS["lstm"].params(w[:I], w[I:], b)
 

@@ -62,9 +62,9 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
         return Choice(Native(min(cores, max(B, 1))), "it goes through time in one call")
     X, G = len(spec.cell.x_blocks), step.number_of_blocks(spec.cell)
     if direction == "backward" and B == G == 1:
-        # The chunks of XLA's loops would be written one number at a time, [H, K, 1]. Of a gated
-        # cell they are still faster: 0.85 of the time of a scan and 0.6 of its memory at T = 1024,
-        # I = 32, H = 128 (GRU, AMD EPYC, jaxlib 0.10.2).
+        # The chunks of XLA's loops would be written one number at a time, [H, K, 1]. Those of a
+        # gated cell are still faster: 0.87 of the time of a scan, in less than half of its memory,
+        # at T = 1024, I = 32, H = 128 (GRU, AMD EPYC, jaxlib 0.10.2).
         return Choice(Reference(), "the gradient of one sequence is fastest as a plain scan")
     schedule = schedule_for(platform, T, OPEN if B is None else max(B, 1), I, H, X)
     return Choice(XLA(schedule), "it goes through time in chunks")
@@ -87,9 +87,10 @@ def keeps_gates(spec: Spec, shape: Shape) -> bool:
     """Whether the forward pass of a gradient keeps the gates; else the backward pass computes them.
 
     A matmul of many steps computes them at full speed, so keeping them only pays while the arrays
-    are small, or while a matmul is long beside them. Kept / computed, in time: 0.80 at T = 128,
-    B = 32, I = H = 64 and 0.89 at T = 1024, B = 1, I = 32, H = 128 (LSTM, AMD EPYC, jaxlib
-    0.10.2), in 1.6 times the memory.
+    are small, or while a matmul takes longer than they do. Kept / computed, in time: 0.88 at
+    T = 128, B = 32, I = H = 64 and at T = 1024, B = 1, I = 32, H = 128, and 0.81 at T = 128,
+    B = 64, I = 256, H = 512 (LSTM, AMD EPYC, jaxlib 0.10.2), in about twice the memory. Under
+    `vmap` of a gradient the shape is that of one call.
 
     Args:
         spec: the static part of the call.

@@ -86,7 +86,7 @@ def backward(
 
     def one_step(carry: BackwardCarry, at: Any) -> tuple[BackwardCarry, Any]:
         carry, deltas, d_data = step.step_back(spec, *constant, carry, *at)
-        return carry, (step.by_groups(spec, deltas), d_data)
+        return carry, (step.rounded(spec, jnp.concatenate(deltas, -1)), d_data)
 
     with jax.named_scope("rnn_backward"):
         carry, each = step.first_carry(constants, last), (given, gates, entering)
@@ -94,8 +94,7 @@ def backward(
         carry = step.at_the_start(spec, steps, carry, last)
     with jax.named_scope("rnn_weight_gradients"):
         # Without the barrier XLA transposes the deltas for each of their uses.
-        columns = tuple(jnp.moveaxis(x, -1, 0).reshape(x.shape[-1], -1) for x in deltas)
-        deltas = lax.optimization_barrier(columns)
+        deltas = lax.optimization_barrier(jnp.moveaxis(deltas, -1, 0).reshape(deltas.shape[-1], -1))
         xs, h = step.inputs_inside(spec, steps), step.operand(spec, constants, entering)
         sums = step.add_weight_gradients(spec, sums, deltas, xs, h)
         dxs = None

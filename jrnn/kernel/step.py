@@ -21,7 +21,6 @@ are stored in `compute_dtype`. A cell whose adjoint reads the output alone keeps
 states unrounded as well.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -139,7 +138,7 @@ def gates_of(cell: UncheckedCell, blocks: Arrays) -> Arrays:
 
 
 def read_of_blocks(cell: UncheckedCell, blocks: Arrays) -> Arrays:
-    """What the adjoint reads of the blocks: the gates; without an adjoint the blocks themselves."""
+    """The gates, which the adjoint reads; without an adjoint the blocks themselves."""
     return blocks if cell.adjoint is None else gates_of(cell, blocks)
 
 
@@ -147,7 +146,7 @@ def read_of_blocks(cell: UncheckedCell, blocks: Arrays) -> Arrays:
 def step_forward(
     spec: Spec, weights: Weights, constants: Constants, at: Steps, states: Arrays
 ) -> tuple[Arrays, Arrays]:
-    """s_t from s_{t-1}, and what is kept of the gates; `at.xs` holds the blocks of x_t w_ih."""
+    """s_t from s_{t-1}, and the gates that are kept; `at.xs` holds the blocks of x_t w_ih."""
     import chex  # here, to keep `import jrnn` fast
 
     before = spec.masking.enter(constants.reset_state, at.reset, states)
@@ -157,7 +156,6 @@ def step_forward(
     after = spec.cell.step(gates, before, constants.unit, _data_inside(spec, constants, at))
     chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
     kept = read_of_blocks(spec.cell, blocks) if spec.keep_gates else ()
-    kept = tuple(spec.masking.inside(at.valid, x) for x in kept)
     return spec.masking.hold(at.valid, after, states), kept
 
 
@@ -178,7 +176,7 @@ def hs_is_first_state(spec: Spec) -> bool:
 def stored(
     spec: Spec, valid: jax.Array | None, states: Arrays, gates: Arrays = ()
 ) -> tuple[jax.Array, Arrays]:
-    """hs_t, and what is kept besides: states, and gates if `spec.keep_gates`."""
+    """hs_t, and the arrays that are kept with it: states, and gates if `spec.keep_gates`."""
     hs_t = rounded(spec, spec.masking.inside(valid, output(spec.cell, states)))
     return hs_t, (*(states[1:] if hs_is_first_state(spec) else states), *gates)
 
@@ -221,9 +219,9 @@ def states_entering(spec: Spec, inputs: Inputs, kept: Arrays, start: Any, K: int
 def recomputed_gates(
     spec: Spec, weights: Weights, constants: Constants, at: Steps, entering: Arrays
 ) -> Arrays:
-    """What the adjoint of K steps reads of their blocks, [K, B, H] each; () if that is nothing.
+    """`read_of_blocks` of K steps, [K, B, H] each; () if the adjoint reads none.
 
-    They are found by one matmul (23), since every e_{t-1} is known.
+    One matmul finds the blocks (23), since every e_{t-1} is known.
     """
     if not spec.cell.adjoint_reads_blocks:
         return ()
@@ -390,67 +388,28 @@ def no_sums(weights: Weights, xs: jax.Array) -> Weights:
     return jax.tree.map(lambda p: jnp.zeros_like(at_least_float32(p)), like)
 
 
-def groups(cell: UncheckedCell) -> tuple[tuple[int, ...], ...]:
-    """The blocks by the weights that they feed: those of w_ih and w_hh, of one of the two.
-
-    Each group has a buffer of its own, so that no weight gradient needs a copy of some of the rows.
-    """
-    x, h = set(cell.x_blocks), set(cell.h_blocks)
-    return tuple(tuple(sorted(group)) for group in (x & h, x - h, h - x) if group)
-
-
-def by_groups(spec: Spec, deltas: Arrays) -> Arrays:
-    """The blocks of delta_t as operands, those of a group side by side: [B, n*H] each."""
-    return tuple(
-        jnp.concatenate([rounded(spec, deltas[g]) for g in group], -1)
-        for group in groups(spec.cell)
-    )
-
-
 def add_weight_gradients(
-    spec: Spec, sums: Weights, deltas: Arrays, xs: jax.Array, h: jax.Array
+    spec: Spec, sums: Weights, deltas: jax.Array, xs: jax.Array, h: jax.Array
 ) -> Weights:
-    """(11), (12) of K steps: deltas [n*H, K*B] by groups, x_t or ids [K, B, ...], m * h_e."""
-    H, total, cell = h.shape[-1], sums.w_hh.dtype, spec.cell
+    """(11), (12) of K steps: deltas [G*H, K*B], x_t or ids [K, B, ...], m * h_e [K, B, H]."""
+    H, total = h.shape[-1], sums.w_hh.dtype
     product = partial(jnp.matmul, precision=spec.precision, preferred_element_type=total)
+    of_x, of_h = (_rows_of(deltas, of, H) for of in (spec.cell.x_blocks, spec.cell.h_blocks))
     w_ih = sums.w_ih
     if w_ih is not None and are_ids(xs):
         add = partial(w_ih.at[xs.reshape(-1)].add, mode="drop", wrap_negative_indices=False)
-        w_ih = add(_blocks_of_groups(cell, deltas, cell.x_blocks).T.astype(total))
+        w_ih = add(of_x.T.astype(total))
     elif w_ih is not None:
-        x = rounded(spec, xs).reshape(-1, xs.shape[-1])
-        w_ih = w_ih + _blocks_of_groups(cell, deltas, cell.x_blocks, lambda d: product(d, x))
-    h = rounded(spec, h).reshape(-1, H)
-    w_hh = sums.w_hh + _blocks_of_groups(cell, deltas, cell.h_blocks, lambda d: product(d, h))
-    b = sums.b
-    if b is not None:
-        every = tuple(range(number_of_blocks(cell)))
-        b = b + _blocks_of_groups(cell, deltas, every, lambda d: d.sum(1, dtype=total))
+        w_ih = w_ih + product(of_x, rounded(spec, xs).reshape(-1, xs.shape[-1]))
+    w_hh = sums.w_hh + product(of_h, rounded(spec, h).reshape(-1, H))
+    b = None if sums.b is None else sums.b + deltas.sum(1, dtype=total)
     return Weights(w_ih, w_hh, b)
 
 
-def _blocks_of_groups(
-    cell: UncheckedCell,
-    deltas: Arrays,
-    blocks: tuple[int, ...],
-    of: Callable[[jax.Array], jax.Array] = lambda d: d,
-) -> jax.Array:
-    """A function of the groups that have some of these blocks, in the order of the blocks."""
-    found = {}
-    for group, delta in zip(groups(cell), deltas, strict=True):
-        if not set(group) <= set(blocks):
-            continue
-        result, H = of(delta), len(delta) // len(group)
-        if group == blocks:
-            return result
-        for n, g in enumerate(group):
-            found[g] = lax.slice_in_dim(result, n * H, (n + 1) * H)
-    return jnp.concatenate([found[g] for g in blocks])
-
-
-def input_gradients(spec: Spec, w_ih: jax.Array | None, deltas: Arrays) -> jax.Array:
-    """The dx_t of (13), [K*B, I], from deltas by groups; without w_ih the deltas themselves."""
-    of_x = _blocks_of_groups(spec.cell, deltas, spec.cell.x_blocks)
+def input_gradients(spec: Spec, w_ih: jax.Array | None, deltas: jax.Array) -> jax.Array:
+    """The dx_t of (13), [K*B, I], from deltas [G*H, K*B]; without w_ih the deltas themselves."""
+    H = len(deltas) // number_of_blocks(spec.cell)
+    of_x = _rows_of(deltas, spec.cell.x_blocks, H)
     if w_ih is None:
         return of_x.T
     return lax.dot_general(
@@ -460,6 +419,13 @@ def input_gradients(spec: Spec, w_ih: jax.Array | None, deltas: Arrays) -> jax.A
         precision=spec.precision,
         preferred_element_type=None if spec.compute_dtype is None else w_ih.dtype,
     )
+
+
+def _rows_of(deltas: jax.Array, blocks: tuple[int, ...], H: int) -> jax.Array:
+    """The rows of some blocks of [G*H, K*B]."""
+    if blocks == tuple(range(len(deltas) // H)):
+        return deltas
+    return jnp.concatenate([lax.slice_in_dim(deltas, g * H, (g + 1) * H) for g in blocks])
 
 
 def of_parameters(weights: Weights, xs: jax.Array, sums: Weights) -> Weights:

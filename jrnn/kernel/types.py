@@ -174,7 +174,7 @@ class Backend(Protocol):
     """A way to compute both passes.
 
     The backward pass may run on another backend than the forward pass, so all backends of a call
-    keep the same residuals: those of `step.stored`.
+    keep the same residuals: those of `step.stored`, with the gates if `spec.keep_gates`.
     """
 
     def forward(self, spec: Spec, weights: Weights, inputs: Inputs) -> States:

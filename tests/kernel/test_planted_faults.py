@@ -12,10 +12,11 @@ import pytest
 from calls import EVERYTHING, Call, expected, make_call, nth, results, worst
 from cases import RTOL, B
 from cells import cell_of
-from faults import backends, parts
 from faults import cells as wrong_cells
-from faults.backends import Loops, SummedOverExamples, with_number
+from faults import names, parts
+from faults.backends import Loops, with_number
 from faults.cells import CLIP, with_faults
+from faults.parts import SummedOverExamples
 from routes import program
 
 from jrnn import kernel
@@ -75,7 +76,7 @@ def test_faults_in_a_cell(name):
 
 def test_there_are_many_faults_of_each_cell():
     formulas = {name: len(faults) for name, faults in wrong_cells.CELLS.items()}
-    of_backends = {name: len(backends.faults_of(name)) for name in CELLS}
+    of_backends = {name: len(names.faults_of(name)) for name in CELLS}
     print(f"faults in cells: {formulas}; in a backend with them: {of_backends}")
     assert all(formulas[name] >= 20 for name in ("lstm", "gru", "leaky", "rate"))
     assert all(number >= 45 for number in of_backends.values())
@@ -97,7 +98,7 @@ def test_the_gradient_of_a_fixed_leak():
 
 
 def numbers(*faults):
-    return {fault: 1 + backends.FAULTS.index(fault) for fault in faults}
+    return {fault: 1 + names.FAULTS.index(fault) for fault in faults}
 
 
 def with_loops(name):
@@ -107,7 +108,7 @@ def with_loops(name):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_faults_in_a_backend(name):
-    assert_seen(with_loops(name), name, numbers(*backends.faults_of(name)))
+    assert_seen(with_loops(name), name, numbers(*names.faults_of(name)))
 
 
 # Read in reverse no reset comes before the first step.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import LAW_RTOL, B, H, T, assert_close, make_case
-from test_lengths import make_data, outputs_and_cotangents
+from test_lengths import in_one_program, make_data
 
 import jrnn
 
@@ -35,7 +35,7 @@ def test_parameters_without():
 def test_every_gradient_is_that_with_w_ih(batch, reverse, remat):
     """dw_ih and dx among them, which JAX here finds from the cotangent of the projections."""
     case, data = make_case(batch=batch), make_data(batch=batch, mask=True)
-    run = partial(outputs_and_cotangents, case, data, reverse=reverse, remat=remat)
+    run = partial(in_one_program, case, data, reverse=reverse, remat=remat)
     assert_close(run(projected(jrnn.rnn)), run(jrnn.rnn), LAW_RTOL)
 
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 
 from jrnn import kernel
 from jrnn.kernel.masking import Masking
+from jrnn.kernel.reference import Reference
 from jrnn.kernel.types import Batching
 
 # --- masking -------------------------------------------------------------------------------------
@@ -199,3 +201,24 @@ class ResultsOfOthers(Batching):
 
 
 BATCHING = (StepsForSequences, StatesOfOthers, ResultsOfOthers)
+
+
+@dataclass(frozen=True)
+class SummedOverExamples(Reference):
+    """Its batching rule does what JAX does with a custom rule: it sums over the mapped axis."""
+
+    def backward(self, spec, residuals, cotangents, sums):
+        """The gradients of the weights are those of all examples together."""
+
+        @custom_vmap
+        def run(*arrays):
+            return Reference().backward(spec, *arrays)
+
+        @run.def_vmap
+        def rule(size, mapped, *arrays):
+            axes = jax.tree.map(lambda is_mapped: 0 if is_mapped else None, mapped)
+            found = jax.vmap(lambda *a: Reference().backward(spec, *a), axes)(*arrays)
+            together = jax.tree.map(lambda d: jnp.broadcast_to(d.sum(0), d.shape), found.sums)
+            return found._replace(sums=together), jax.tree.map(lambda _: True, found)
+
+        return run(residuals, cotangents, sums)
