@@ -168,7 +168,7 @@ struct BackwardGroup {
       const int64_t row = ((t - 1) * in.B + b0 + r) * in.H + p * W<Real>;
       return {in.hs + row, call.dhs ? call.dhs + row : nullptr, in.H};
     };
-    for_tiles<Real>(rows, Start<Real>{mem.zeros, 0, 0}, &term, t + 1 < steps ? 1 : 0, ahead,
+    for_tiles<Real>(rows, Start<Real>{mem.zeros, 0, 0}, &term, t + 1 < steps ? 1 : 0, t + 1, ahead,
                     [&](const Part<Real>& part) { finish(t, at, n, part); });
   }
 
@@ -232,7 +232,7 @@ struct BackwardGroup {
   void compute_pull(int64_t t0, int64_t t1) const {
     const Term<Real> terms[2] = {{mem.inputs.x, mem.w_ih}, {mem.inputs.states, mem.w_hh}};
     const bool vectors = in.input == JRNN_VECTORS;
-    for_tiles<Real>((t1 - t0) * rows, Start<Real>{mem.bias, 0, W<Real>}, terms + !vectors, vectors ? 2 : 1,
+    for_tiles<Real>((t1 - t0) * rows, Start<Real>{mem.bias, 0, W<Real>}, terms + !vectors, vectors ? 2 : 1, 0,
                     ForwardGroup<Real, Cell>::no_prefetch, [&](const Part<Real>& part) {
       for (int i = 0; i < part.rows; ++i) {
         const int64_t n = part.r0 + i, t = t0 + n / rows, b = b0 + n % rows;
@@ -259,7 +259,7 @@ struct BackwardGroup {
       return;
     }
     const Term<Real> term = {deltas, mem.w_ih_t};
-    for_tiles<Real>((t1 - t0) * rows, Start<Real>{mem.zeros, 0, 0}, &term, 1, ForwardGroup<Real, Cell>::no_prefetch,
+    for_tiles<Real>((t1 - t0) * rows, Start<Real>{mem.zeros, 0, 0}, &term, 1, 0, ForwardGroup<Real, Cell>::no_prefetch,
                     [&](const Part<Real>& part) {
       for (int i = 0; i < part.rows; ++i) {
         const int64_t n = part.r0 + i;
