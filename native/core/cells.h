@@ -1,7 +1,6 @@
 // The cells: one step and its adjoint, for W units of a sequence.
 //
-//     gates     what the step reads of a_t alone, in the place of a_t, for a whole tile: in a loop
-//               without branches, 0.6 of the time that tanh takes beside the stores (Zen 4)
+//     gates     what the step reads of a_t alone, in the place of a_t, for a whole tile
 //     step      the state after the step, from the gates and the state e_{t-1} that enters
 //     output    h of a state
 //     adjoint   delta_t, the cotangent of a_t, and d, that of the state after the step; from c, what
@@ -56,7 +55,7 @@ struct LeakyInput {
   }
 };
 
-// f.template operator()<Cell>() of the cell that the sizes name.
+// f(the cell that the sizes name)
 template <class Real, template <class, int> class Cell, class F>
 void with_phi(int32_t phi, F f) {
   switch (phi) {

@@ -91,7 +91,9 @@ template <class T>
 struct Aligned {
   Array<T> all;
   explicit Aligned(int64_t n) : all(n + 64 / sizeof(T)) {}
-  explicit Aligned(const Array<T>& from) : Aligned(int64_t(from.size())) { std::copy(from.begin(), from.end(), data()); }
+  explicit Aligned(const Array<T>& from) : Aligned(int64_t(from.size())) {
+    std::copy(from.begin(), from.end(), data());
+  }
   T* data() { return (T*)(((uintptr_t)all.data() + 63) / 64 * 64); }
 };
 
@@ -137,9 +139,11 @@ int bench(const JrnnCore& core, const Options& options) {
                       {128, 64, 256, 512}, {1024, 1, 32, 128}, {64, 256, 512, 1024}};
   const auto fma = core.isa == std::string("avx512") ? fma_avx512 : fma_avx2;
   Pool pool(options.threads);
-  printf("%s, %d threads. ms of wall time, share of the FMA loop; in brackets by processor time\n", core.isa, pool.threads);
+  printf("%s, %d threads. ms of wall time, share of the FMA loop; in brackets by processor time\n", core.isa,
+         pool.threads);
   for (int i = 1; i <= 6; ++i) {
-    if (!options.rows.empty() && std::find(options.rows.begin(), options.rows.end(), i) == options.rows.end()) continue;
+    const std::vector<int>& only = options.rows;
+    if (!only.empty() && std::find(only.begin(), only.end(), i) == only.end()) continue;
     const Row& row = rows[i - 1];
     Program program(core, pool, row);
     Time peak, forward, gradient;
