@@ -88,11 +88,11 @@ struct BackwardScratch {
   void take_sums(const JrnnSizes& s, Arena& arena) {
     const int64_t columns = panels<Real>(s.H) * W<Real>;
     sums.hh = arena.take<Real>(s.H * columns);
-    if (s.input == JRNN_VECTORS || (s.input == JRNN_IDS && !is_late(s))) sums.ih = arena.take<Real>(s.I * columns);
+    const bool table = s.input == JRNN_IDS && !is_late(s);
+    if (s.input == JRNN_VECTORS || table) sums.ih = arena.take<Real>(s.I * columns);
     sums.b = arena.take<Real>(columns);
   }
 };
-
 
 // The arguments of the call, typed.
 template <class Real>
@@ -118,10 +118,26 @@ struct BackwardCall {
   }
 };
 
+// Row r of a group, sequence b of the batch, and the units of panel p.
+template <class Real>
+struct PlaceOf {
+  int64_t r, b, p, j;  // j: the first unit
+  int columns;
+
+  INLINE void to_panel(int64_t panel, int64_t H) {
+    p = panel, j = panel * W<Real>, columns = width<Real>(H, panel);
+  }
+  INLINE Vector<Real> load(const Real* row) const { return ::load<Real>(row + j, columns); }
+  INLINE Vector<Real> load(Rows<const Real> x) const { return load(x.row(b)); }
+  INLINE void store(Rows<Real> to, Vector<Real> x) const { ::store<Real>(to.row(b) + j, x, columns); }
+  INLINE void add(Rows<Real> to, Vector<Real> x) const { store(to, load(to.row(b)) + x); }
+};
+
 // Some rows of the batch, from the last step to the first.
 template <class Real, class Cell>
 struct BackwardGroup {
   using V = Vector<Real>;
+  using Place = PlaceOf<Real>;
   const BackwardCall<Real>& call;
   const Given<Real>& in;
   const BackwardScratch<Real>& mem;
@@ -146,8 +162,9 @@ struct BackwardGroup {
       compute_pull(t0, t1);
     }
     for (int64_t t = t1 - 1; t >= t0; --t) {
-      const int64_t at = first + (t - t0) * rows;
-      step(t, at, RIGHT_OR_FAULT(t + 1 == t1, 11, false) && !late ? mem.rows_of_deltas : at + rows, (t - t0) * rows);
+      const int64_t n = (t - t0) * rows, at = first + n;
+      const bool from_chunk_after = RIGHT_OR_FAULT(t + 1 == t1, 11, false) && !late;
+      step(t, at, from_chunk_after ? mem.rows_of_deltas : at + rows, n);
     }
     const Blocks<Real> deltas = mem.deltas.from(first);
     if (weights) {
@@ -168,71 +185,65 @@ struct BackwardGroup {
       const int64_t row = ((t - 1) * in.B + b0 + r) * in.H + p * W<Real>;
       return {in.hs + row, call.dhs ? call.dhs + row : nullptr, in.H};
     };
-    for_tiles<Real>(rows, Start<Real>{mem.zeros, 0, 0}, &term, t + 1 < steps ? 1 : 0, ahead,
+    for_tiles<Real>(rows, Start<Real>{mem.zeros, 0, 0}, &term, t + 1 < steps ? 1 : 0, t + 1, ahead,
                     [&](const Part<Real>& part) { finish(t, at, n, part); });
   }
 
   INLINE void finish(int64_t t, int64_t at, int64_t n, const Part<Real>& part) const {
     for (int i = 0; i < part.rows; ++i) {
-      const int64_t r = part.r0 + i, b = b0 + r, length = in.length(b);
+      Place place{part.r0 + i, b0 + part.r0 + i, 0, 0, 0};
+      const int64_t b = place.b, length = in.length(b);
       const bool later = t + 1 < length, anew = later && in.starts_anew(t + 1, b);
       const Entering<Real> e = later ? in.entering(t + 1, b) : Entering<Real>{nullptr, nullptr};
       for (int v = 0; v < part.nv; ++v) {
-        const int64_t p = part.p0 + v, j = p * W<Real>;
-        const int columns = width<Real>(in.H, p);
-        const V c = later ? arriving(part.at(i, v), e, anew, b, r, p, columns) : load<Real>(call.d_last.row(b) + j, columns);
-        if (t >= 0) leave(c, t, t < length, b, r, p, columns, at, n);
-        else if (call.d_start) store<Real>(call.d_start.row(b) + j, RIGHT_OR_FAULT(c, 12, V{}), columns);
+        place.to_panel(part.p0 + v, in.H);
+        const V c = later ? arriving(part.at(i, v), e, anew, place) : place.load(call.d_last);
+        if (t >= 0) leave(c, t, t < length, place, at, n);
+        else if (call.d_start) place.store(call.d_start, RIGHT_OR_FAULT(c, 12, V{}));
       }
     }
   }
 
   // c_t (16) from delta_{t+1} w_hh^T, and the sums (17) of step t + 1.
-  INLINE V arriving(V product, const Entering<Real>& e, bool anew, int64_t b, int64_t r, int64_t p, int columns) const {
-    const int64_t j = p * W<Real>;
+  INLINE V arriving(V product, const Entering<Real>& e, bool anew, const Place& at) const {
     V h_e{}, alpha{}, d{};
-    if (Cell::LEAKY || call.d_mask)
-      h_e = e.output ? load<Real>(e.output + j, columns) : Cell::output(load<Real>(e.state + j, columns));
-    if (call.d_mask) add(call.d_mask.row(b) + j, product * h_e, columns);
-    if (RIGHT_OR_FAULT(bool(in.mask), 13, false)) product *= load<Real>(in.mask.row(b) + j, columns);
-    if (Cell::LEAKY) {
-      alpha = load<Real>(in.alpha.row(b) + j, columns);
-      d = load<Real>(mem.d.panel(r, p));
-    }
+    if (Cell::LEAKY || call.d_mask) h_e = e.output ? at.load(e.output) : Cell::output(at.load(e.state));
+    if (call.d_mask) at.add(call.d_mask, product * h_e);
+    if (RIGHT_OR_FAULT(bool(in.mask), 13, false)) product *= at.load(in.mask);
+    if (Cell::LEAKY) alpha = at.load(in.alpha), d = load<Real>(mem.d.panel(at.r, at.p));
     const V before = Cell::back(product, d, h_e, alpha);
     if (RIGHT_OR_FAULT(!anew, 14, true)) return before;
-    if (call.d_reset) add(call.d_reset.row(b) + j, before, columns);
+    if (call.d_reset) at.add(call.d_reset, before);
     return V{};
   }
 
-  // delta_t from c_t.
-  INLINE void leave(V c, int64_t t, bool inside, int64_t b, int64_t r, int64_t p, int columns, int64_t at, int64_t n) const {
-    const int64_t j = p * W<Real>, row = (t * in.B + b) * in.H + j;
+  // delta_t from c_t, to the rows of the deltas that begin at `first`.
+  INLINE void leave(V c, int64_t t, bool inside, const Place& at, int64_t first, int64_t n) const {
+    const int64_t row = (t * in.B + at.b) * in.H;
     Cotangents<Real> found{};
     if (inside) {
       V dh{}, alpha{};
-      if (call.dhs) dh = load<Real>(call.dhs + row, columns);
-      if (Cell::LEAKY) alpha = load<Real>(in.alpha.row(b) + j, columns);
-      found = Cell::adjoint(RIGHT_OR_FAULT(c, 18, t + 1 == in.T ? c : V{}), dh, load<Real>(in.hs + row, columns), alpha);
+      if (call.dhs) dh = at.load(call.dhs + row);
+      if (Cell::LEAKY) alpha = at.load(in.alpha);
+      found = Cell::adjoint(RIGHT_OR_FAULT(c, 18, t + 1 == in.T ? c : V{}), dh, at.load(in.hs + row), alpha);
       if (call.clips) found.delta = clipped(found.delta);
-      if (Cell::LEAKY && call.d_alpha) add(call.d_alpha.row(b) + j, load<Real>(mem.pull.panel(n + r, p)) * found.d, columns);
+      if (Cell::LEAKY && call.d_alpha) at.add(call.d_alpha, load<Real>(mem.pull.panel(n + at.r, at.p)) * found.d);
     }
-    store<Real>(mem.deltas.panel(at + r, p), found.delta);
-    if (Cell::LEAKY) store<Real>(mem.d.panel(r, p), found.d);
+    store<Real>(mem.deltas.panel(first + at.r, at.p), found.delta);
+    if (Cell::LEAKY) store<Real>(mem.d.panel(at.r, at.p), found.d);
   }
   INLINE V clipped(V delta) const {  // NaN stays
-    const V high = broadcast(call.clip), low = -high;
+    const V high = broadcast(call.clip), low = RIGHT_OR_FAULT(-high, 15, broadcast(Real(-__builtin_inf())));
     delta = delta > high ? high : delta;
-    return RIGHT_OR_FAULT(true, 15, false) ? (delta < low ? low : delta) : delta;
+    return delta < low ? low : delta;
   }
-  static INLINE void add(Real* to, V x, int n) { store<Real>(to, load<Real>(to, n) + x, n); }
 
   // a_t - e_{t-1}, which d_alpha multiplies: a_t is computed again. (v_t - e) / alpha would be
   // wrong by 1 / alpha roundings.
   void compute_pull(int64_t t0, int64_t t1) const {
     const Term<Real> terms[2] = {{mem.inputs.x, mem.w_ih}, {mem.inputs.states, mem.w_hh}};
     const bool vectors = in.input == JRNN_VECTORS;
-    for_tiles<Real>((t1 - t0) * rows, Start<Real>{mem.bias, 0, W<Real>}, terms + !vectors, vectors ? 2 : 1,
+    for_tiles<Real>((t1 - t0) * rows, Start<Real>{mem.bias, 0, W<Real>}, terms + !vectors, vectors ? 2 : 1, 0,
                     ForwardGroup<Real, Cell>::no_prefetch, [&](const Part<Real>& part) {
       for (int i = 0; i < part.rows; ++i) {
         const int64_t n = part.r0 + i, t = t0 + n / rows, b = b0 + n % rows;
@@ -242,7 +253,7 @@ struct BackwardGroup {
           const int columns = width<Real>(in.H, p);
           V a = part.at(i, v);
           if (!vectors) a += in.projected(t, b, j, columns);
-          store<Real>(mem.pull.panel(n, p), a - RIGHT_OR_FAULT(1, 17, 0) * load<Real>(e.state + j, columns));
+          store<Real>(mem.pull.panel(n, p), RIGHT_OR_FAULT(a - load<Real>(e.state + j, columns), 17, a));
         }
       }
     });
@@ -259,8 +270,8 @@ struct BackwardGroup {
       return;
     }
     const Term<Real> term = {deltas, mem.w_ih_t};
-    for_tiles<Real>((t1 - t0) * rows, Start<Real>{mem.zeros, 0, 0}, &term, 1, ForwardGroup<Real, Cell>::no_prefetch,
-                    [&](const Part<Real>& part) {
+    for_tiles<Real>((t1 - t0) * rows, Start<Real>{mem.zeros, 0, 0}, &term, 1, 0,
+                    ForwardGroup<Real, Cell>::no_prefetch, [&](const Part<Real>& part) {
       for (int i = 0; i < part.rows; ++i) {
         const int64_t n = part.r0 + i;
         Real* to = dx_row(t0 + n / rows, b0 + n % rows);

@@ -1,6 +1,7 @@
 // The cells: one step and its adjoint, for W units of a sequence.
 //
-//     step      the state after the step from a_t and the state e_{t-1} that enters
+//     gates     what the step reads of a_t alone, in the place of a_t, for a whole tile
+//     step      the state after the step, from the gates and the state e_{t-1} that enters
 //     output    h of a state
 //     adjoint   delta_t, the cotangent of a_t, and d, that of the state after the step; from c, what
 //               arrives from later steps (16), and the cotangent of the output h
@@ -22,7 +23,11 @@ template <class Real, int PHI>
 struct Elman {
   using V = Vector<Real>;
   static constexpr bool LEAKY = false;  // LEAKY: the state is not the output, and is kept
-  static INLINE V step(V a, V, V) { return phi<Real, PHI>(a); }
+  static INLINE void gates(Real* a, int64_t n) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < n; ++i) store<Real>(a + i * W<Real>, phi<Real, PHI>(load<Real>(a + i * W<Real>)));
+  }
+  static INLINE V step(V h, V, V) { return h; }
   static INLINE V output(V h) { return h; }
   static INLINE Cotangents<Real> adjoint(V c, V dh, V h, V) {
     const V d = c + dh;
@@ -38,6 +43,7 @@ template <class Real, int PHI>
 struct LeakyInput {
   using V = Vector<Real>;
   static constexpr bool LEAKY = true;
+  static INLINE void gates(Real*, int64_t) {}
   static INLINE V step(V a, V e, V alpha) { return e + alpha * (a - e); }
   static INLINE V output(V v) { return phi<Real, PHI>(v); }
   static INLINE Cotangents<Real> adjoint(V c, V dh, V h, V alpha) {
@@ -49,7 +55,7 @@ struct LeakyInput {
   }
 };
 
-// f.template operator()<Cell>() of the cell that the sizes name.
+// f(the cell that the sizes name)
 template <class Real, template <class, int> class Cell, class F>
 void with_phi(int32_t phi, F f) {
   switch (phi) {

@@ -98,7 +98,7 @@ struct ForwardGroup {
         else look_up(t, b0 + r, mem.projected.from(n));
     if (in.input != JRNN_VECTORS) return;
     const Term<Real> x = {mem.x, mem.w_ih};
-    for_tiles<Real>((t1 - t0) * rows, bias(), &x, 1, no_prefetch, [&](const Part<Real>& part) {
+    for_tiles<Real>((t1 - t0) * rows, bias(), &x, 1, 0, no_prefetch, [&](const Part<Real>& part) {
       for (int r = 0; r < part.rows; ++r)
         for (int v = 0; v < part.nv; ++v)
           store<Real>(mem.projected.panel(part.r0 + r, part.p0 + v), part.at(r, v));
@@ -127,19 +127,23 @@ struct ForwardGroup {
     Start<Real> start = bias();
     if (at >= 0) start = {mem.projected.row(at * rows), W<Real>, mem.projected.stride};
     else
-      for (int64_t r = 0; r < rows; ++r) in.block_inputs(t, b0 + r, mem.x.from(r));
+      for (int64_t r = 0; r < rows; ++r) {
+        in.block_inputs(t, b0 + r, mem.x.from(r));
+        if (t + 1 < in.T) prefetch_row(in.xs + ((t + 1) * in.B + b0 + r) * in.I, in.I);
+      }
     const bool more = t + 1 < in.T;
     auto ahead = [&](int64_t r, int64_t p) -> Ahead<Real> {
       if (!more) return {};
       const int64_t row = ((t + 1) * in.B + b0 + r) * in.H + p * W<Real>;
       return {hs + row, Cell::LEAKY ? kept + row : nullptr, in.H};
     };
-    for_tiles<Real>(rows, start, terms + (at >= 0), at >= 0 ? 1 : 2, ahead,
+    for_tiles<Real>(rows, start, terms + (at >= 0), at >= 0 ? 1 : 2, t, ahead,
                     [&](const Part<Real>& part) { finish(t, part); });
   }
 
   // The step of the cell for one tile of a_t.
   INLINE void finish(int64_t t, const Part<Real>& part) const {
+    Cell::gates(part.sums, part.count());
     for (int r = 0; r < part.rows; ++r) {
       const int64_t b = b0 + part.r0 + r, row = (t * in.B + b) * in.H, length = in.length(b);
       const Real* e = Cell::LEAKY ? in.entering(t, b).state : nullptr;

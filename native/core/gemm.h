@@ -15,15 +15,15 @@ namespace {
 
 // --- shapes of tiles ------------------------------------------------------------------------------
 // MR * NV sums, NV vectors of weights and one broadcast number must fit the registers: 32 with
-// AVX-512, else 16 (8 x 2 there spills: 53 instead of 42 ms at T = 512, B = 32, I = 128, H = 256).
-// Few rows take more panels: the latency of an FMA needs 8 sums at least.
+// AVX-512, else 16. Few rows take more panels: the latency of an FMA needs 8 sums at least.
+// With AVX2, tiles of 6 x 2 have 0.87 of the peak but leave rows for 5 x 2, which has 0.57.
 
 #if defined(__AVX512F__)
 constexpr int MAX_ROWS = 8;
 constexpr int WIDEST[MAX_ROWS + 1] = {0, 8, 8, 4, 4, 4, 4, 2, 2};
 #else
-constexpr int MAX_ROWS = 6;
-constexpr int WIDEST[MAX_ROWS + 1] = {0, 8, 4, 4, 2, 2, 2};
+constexpr int MAX_ROWS = 4;
+constexpr int WIDEST[MAX_ROWS + 1] = {0, 8, 4, 3, 3};
 #endif
 
 // The most rows of a tile that is nv panels wide.
@@ -44,6 +44,16 @@ constexpr int next_width(int64_t left, int widest) {
   if (widest == 3) return left == 4 ? 2 : int(smaller<int64_t>(left, 3));
   while (widest > left) widest /= 2;
   return widest;
+}
+
+// The panels of the tile that ends at panel `end`, if the first of `count` panels begins at 0.
+constexpr int last_width(int64_t end, int64_t count, int widest) {
+  if (widest == 3 && count > 1) {
+    const int64_t pairs = count % 3 ? 3 - count % 3 : 0;  // tiles of 2 panels, which come last
+    return end > count - 2 * pairs ? 2 : 3;
+  }
+  const int64_t left = end % widest;
+  return left ? int(left & -left) : widest;
 }
 
 // --- inner loops ----------------------------------------------------------------------------------
@@ -92,22 +102,25 @@ struct Prefetch {
   }
 };
 
-// sums += rows of blocks x packed weights, K terms. `stride`: from a block to the next.
+// sums += rows of blocks x packed weights, K terms. `stride`: from a block to the next. The last
+// terms come first if `back`: see for_tiles.
 template <class Real, int MR, int NV>
 INLINE void multiply(Sums<Real, MR, NV>& sums, const Real* a, int64_t stride, const Real* b, int64_t K,
-                     const Ahead<Real>& ahead) {
+                     bool back, const Ahead<Real>& ahead) {
   constexpr int w = W<Real>;
   Prefetch<Real, MR, NV> prefetch(ahead, K);
-  auto term = [&](int k) __attribute__((always_inline)) {
-    add_products<Real, MR, NV>(sums, [&](int r) { return a + r * w + k; },
-                               [&](int v) { return b + (k * NV + v) * w; });
+  const Real *a_rest = a + K / w * stride, *b_rest = b + K / w * w * NV * w;
+  int64_t a_step = stride, b_step = w * NV * w;
+  if (back) a = a_rest - stride, b = b_rest - b_step, a_step = -a_step, b_step = -b_step;
+  auto term = [&](const Real* a_k, const Real* b_k) __attribute__((always_inline)) {
+    add_products<Real, MR, NV>(sums, [&](int r) { return a_k + r * w; }, [&](int v) { return b_k + v * w; });
   };
-  for (; K >= w; K -= w, a += stride, b += w * NV * w) {
+  for (int64_t i = 0; i < K / w; ++i, a += a_step, b += b_step) {
     prefetch();
 #pragma GCC unroll 4
-    for (int k = 0; k < w; ++k) term(k);
+    for (int k = 0; k < w; ++k) term(a + k, b + k * NV * w);
   }
-  for (int k = 0; k < K; ++k) term(k);
+  for (int k = 0; k < int(K % w); ++k) term(a_rest + k, b_rest + k * NV * w);
 }
 
 // sums += the transpose of MR columns of a panel x NV panels, over N rows.
@@ -158,8 +171,8 @@ struct Start {
 
 // The sums of one tile, [MR][NV][W], from row r and panel p on.
 template <class Real, int MR, int NV>
-void tile(const Start<Real>& start, const Term<Real>* terms, int n, const Ahead<Real>& ahead, int64_t r0,
-          int64_t p0, Real* out) {
+void tile(const Start<Real>& start, const Term<Real>* terms, int n, bool back, const Ahead<Real>& ahead,
+          int64_t r0, int64_t p0, Real* out) {
   Sums<Real, MR, NV> sums;
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
@@ -167,9 +180,9 @@ void tile(const Start<Real>& start, const Term<Real>* terms, int n, const Ahead<
     for (int v = 0; v < NV; ++v)
       sums[r][v] = load<Real>(start.at + (r0 + r) * start.row + (p0 + v) * start.panel);
   for (int i = 0; i < n; ++i) {
-    const Term<Real>& t = terms[i];
+    const Term<Real>& t = terms[back ? n - 1 - i : i];
     multiply<Real, MR, NV>(sums, t.rows.row(r0), t.rows.stride, t.weights.at + p0 * t.weights.K * W<Real>,
-                           t.weights.K, i + 1 < n ? Ahead<Real>{} : ahead);
+                           t.weights.K, back, i + 1 < n ? Ahead<Real>{} : ahead);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
@@ -178,13 +191,15 @@ void tile(const Start<Real>& start, const Term<Real>* terms, int n, const Ahead<
 }
 
 template <class Real>
-using Tile = void (*)(const Start<Real>&, const Term<Real>*, int, const Ahead<Real>&, int64_t, int64_t, Real*);
+using Tile = void (*)(const Start<Real>&, const Term<Real>*, int, bool, const Ahead<Real>&, int64_t, int64_t, Real*);
 
 template <class Real, int MR>
 Tile<Real> tile_of(int nv) {
   constexpr int most = WIDEST[MR];
   if (most >= 8 && nv == 8) return tile<Real, MR, most >= 8 ? 8 : 1>;
   if (most >= 4 && nv == 4) return tile<Real, MR, most >= 4 ? 4 : 1>;
+  constexpr bool threes = WIDEST[MAX_ROWS] == 3;  // then rows left over by the largest tiles take 3, too
+  if (threes && nv == 3) return tile<Real, MR, threes ? 3 : 1>;
   if (nv == 2) return tile<Real, MR, 2>;
   return tile<Real, MR, 1>;
 }
@@ -195,9 +210,9 @@ Tile<Real> tile_of(int rows, int nv) {
     case 2: return tile_of<Real, 2>(nv);
     case 3: return tile_of<Real, 3>(nv);
     case 4: return tile_of<Real, 4>(nv);
+#if defined(__AVX512F__)
     case 5: return tile_of<Real, 5>(nv);
     case 6: return tile_of<Real, 6>(nv);
-#if defined(__AVX512F__)
     case 7: return tile_of<Real, 7>(nv);
     case 8: return tile_of<Real, 8>(nv);
 #endif
@@ -210,28 +225,34 @@ template <class Real>
 struct Part {
   int64_t r0, p0;
   int rows, nv;
-  const Real* sums;
+  Real* sums;
+  int64_t count() const { return int64_t(rows) * nv; }
   INLINE Vector<Real> at(int r, int v) const { return load<Real>(sums + (r * nv + v) * W<Real>); }
 };
 
 // start + all terms, for some rows and all columns, in tiles; each goes to finish(part) while it is
 // in the cache. ahead(r, p): what to prefetch. The terms share their columns. A panel of weights is
-// used for all rows before the next one: it stays in the first cache.
+// used for all rows before the next one.
+//
+// Weights are read forth and back in turn, from tile to tile and, by `turn`, from step to step: of
+// weights larger than a cache, the part that was read last is still there.
 template <class Real, class AheadOf, class Finish>
-INLINE void for_tiles(int64_t rows, const Start<Real>& start, const Term<Real>* terms, int n, AheadOf ahead,
-                      Finish finish) {
+INLINE void for_tiles(int64_t rows, const Start<Real>& start, const Term<Real>* terms, int n, int64_t turn,
+                      AheadOf ahead, Finish finish) {
   alignas(64) Real sums[larger(MAX_ROWS * 4, 16) * W<Real>];
   const int widest = terms[0].weights.widest;
   const int64_t count = terms[0].weights.count();
   const int64_t tiles = (rows + rows_of(widest) - 1) / rows_of(widest);
-  int nv = 0;
-  for (int64_t p = 0; p < count; p += nv) {
-    nv = next_width(count - p, widest);
+  for (int64_t done = 0; done < count;) {
+    const int nv = turn & 1 ? last_width(count - done, count, widest) : next_width(count - done, widest);
+    const int64_t p = turn & 1 ? count - done - nv : done;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t r = rows * i / tiles, r_end = rows * (i + 1) / tiles;
-      tile_of<Real>(int(r_end - r), nv)(start, terms, n, ahead(r, p), r, p, sums);
+      const bool back = (turn * tiles + i) & 1;
+      tile_of<Real>(int(r_end - r), nv)(start, terms, n, back, ahead(r, p), r, p, sums);
       finish(Part<Real>{r, p, int(r_end - r), nv, sums});
     }
+    done += nv;
   }
 }
 

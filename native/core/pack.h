@@ -13,6 +13,10 @@ INLINE void block_row(Blocks<Real> to, const Real* from, int64_t n) {
     store<Real>(to.panel(0, p), load<Real>(from + p * W<Real>, width<Real>(n, p)));
 }
 template <class Real>
+INLINE void prefetch_row(const Real* from, int64_t n) {
+  for (int64_t i = 0; i < n; i += LINE_BYTES / int64_t(sizeof(Real))) __builtin_prefetch(from + i);
+}
+template <class Real>
 INLINE void clear_row(Blocks<Real> to, int64_t n) {
   const int64_t count = panels<Real>(n);
   for (int64_t p = 0; p < count; ++p) store<Real>(to.panel(0, p), Vector<Real>{});

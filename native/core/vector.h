@@ -32,13 +32,13 @@ template <>
 struct Types<float> {
   typedef float Vector __attribute__((vector_size(VECTOR_BYTES)));
   typedef float Unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
-  typedef int32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+  typedef uint32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
 };
 template <>
 struct Types<double> {
   typedef double Vector __attribute__((vector_size(VECTOR_BYTES)));
   typedef double Unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
-  typedef int64_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+  typedef uint64_t Bits __attribute__((vector_size(VECTOR_BYTES)));
 };
 template <class Real>
 using Vector = typename Types<Real>::Vector;

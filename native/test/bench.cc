@@ -1,4 +1,4 @@
-// The speed of both passes beside a bare loop of FMAs, on two threads, in turn.
+// The speed of both passes beside a bare loop of FMAs, on one or two threads, in turn.
 //
 // A share is what the FMAs of the equations alone would take, 2TB(H^2 + IH) forward and 2TB(3H^2 + 2IH)
 // for the gradient (forward and backward), over the time. Minima of many rounds: other programs run.
@@ -15,32 +15,35 @@ extern "C" double fma_avx2(int64_t n);
 namespace test {
 namespace {
 
-constexpr int THREADS = 2;
-
 double seconds(clockid_t clock) {
   timespec t;
   clock_gettime(clock, &t);
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
-// Two threads that wait for work by spinning, as a pool that is busy. They add up the processor
+// One thread or two. The second waits for work by spinning, as in a busy pool. They add up the processor
 // time of the slowest thread of each phase: what the phase takes on a machine of its own.
 class Pool {
  public:
-  Pool() : other([this] { serve(); }) { flush_denormals(); }
+  explicit Pool(int n) : threads(std::min(n, 2)) {
+    flush_denormals();
+    if (threads > 1) other = std::thread([this] { serve(); });
+  }
   ~Pool() {
     stop = true;
-    other.join();
+    if (threads > 1) other.join();
   }
   void run(int n, const std::function<void(int)>& f) {
     if (!n) return;
     work = &f, tasks = n, next = 0, done = false;
-    if (n > 1) ready = true;
+    const bool both = n > 1 && threads > 1;
+    if (both) ready = true;
     const double mine = take();
-    while (n > 1 && !done) __builtin_ia32_pause();
-    busy += std::max(mine, n > 1 ? others : 0);
+    while (both && !done) __builtin_ia32_pause();
+    busy += std::max(mine, both ? others : 0);
   }
   double busy = 0;
+  const int threads;
 
  private:
   const std::function<void(int)>* work = nullptr;
@@ -83,26 +86,42 @@ struct Row {
   double gradient_flops() const { return 2. * T * B * H * (3 * H + 2 * I); }
 };
 
+// n elements on a line of the cache, as XLA's arrays are.
+template <class T>
+struct Aligned {
+  Array<T> all;
+  explicit Aligned(int64_t n) : all(n + 64 / sizeof(T)) {}
+  explicit Aligned(const Array<T>& from) : Aligned(int64_t(from.size())) {
+    std::copy(from.begin(), from.end(), data());
+  }
+  T* data() { return (T*)(((uintptr_t)all.data() + 63) / 64 * 64); }
+};
+
 // The arrays of a row, and both passes on the pool.
 struct Program {
   const JrnnCore& core;
   Pool& pool;
-  Array<float> xs, w_ih, w_hh, b, hs, dhs, dw_ih, dw_hh, db;
-  Array<char> scratch_f, scratch_b;
   JrnnForward f{};
   JrnnBackward g{};
+  Random random{1};
+  Aligned<float> xs, w_ih, w_hh, b, hs, dhs, dw_ih, dw_hh, db;
+  Aligned<char> scratch_f, scratch_b;
 
   Program(const JrnnCore& which, Pool& threads, const Row& row)
-      : core(which), pool(threads), hs(row.T * row.B * row.H), dw_ih(row.I * row.H), dw_hh(row.H * row.H), db(row.H) {
-    Random random(1);
-    xs = random.numbers(row.T * row.B * row.I, 1), w_ih = random.numbers(row.I * row.H, 1 / std::sqrt(float(row.I)));
-    w_hh = random.numbers(row.H * row.H, 1 / std::sqrt(float(row.H))), b = random.numbers(row.H, 1);
-    dhs = random.numbers(row.T * row.B * row.H, 1);
-    f.sizes = g.sizes = {row.T, row.B, row.I, row.H, THREADS, JRNN_ELMAN, JRNN_TANH, JRNN_VECTORS, 0};
+      : core(which), pool(threads), xs(random.numbers(row.T * row.B * row.I, 1)),
+        w_ih(random.numbers(row.I * row.H, 1 / std::sqrt(float(row.I)))),
+        w_hh(random.numbers(row.H * row.H, 1 / std::sqrt(float(row.H)))), b(random.numbers(row.H, 1)),
+        hs(row.T * row.B * row.H), dhs(random.numbers(row.T * row.B * row.H, 1)), dw_ih(row.I * row.H),
+        dw_hh(row.H * row.H), db(row.H), scratch_f(core.f32.forward.scratch_bytes(sizes(row))),
+        scratch_b(core.f32.backward.scratch_bytes(sizes(row))) {
+    f.sizes = g.sizes = *sizes(row);
     f.in.xs = xs.data(), f.in.w_ih = w_ih.data(), f.in.w_hh = w_hh.data(), f.in.b = b.data(), g.in = f.in;
-    scratch_f.resize(core.f32.forward.scratch_bytes(&f.sizes)), f.hs = hs.data(), f.scratch = scratch_f.data();
-    scratch_b.resize(core.f32.backward.scratch_bytes(&g.sizes)), g.hs = hs.data(), g.scratch = scratch_b.data();
+    f.hs = hs.data(), f.scratch = scratch_f.data(), g.hs = hs.data(), g.scratch = scratch_b.data();
     g.dhs = dhs.data(), g.clip_delta = -1, g.dw_ih = dw_ih.data(), g.dw_hh = dw_hh.data(), g.db = db.data();
+  }
+  const JrnnSizes* sizes(const Row& row) {
+    f.sizes = {row.T, row.B, row.I, row.H, pool.threads, JRNN_ELMAN, JRNN_TANH, JRNN_VECTORS, 0};
+    return &f.sizes;
   }
   template <class Pass, class Call>
   void run(const Pass& pass, const Call& call) {
@@ -119,17 +138,19 @@ int bench(const JrnnCore& core, const Options& options) {
   const Row rows[] = {{128, 32, 64, 64}, {512, 32, 128, 256}, {784, 64, 1, 128},
                       {128, 64, 256, 512}, {1024, 1, 32, 128}, {64, 256, 512, 1024}};
   const auto fma = core.isa == std::string("avx512") ? fma_avx512 : fma_avx2;
-  Pool pool;
-  printf("%s, %d threads. ms of wall time, share of the FMA loop; in brackets by processor time\n", core.isa, THREADS);
+  Pool pool(options.threads);
+  printf("%s, %d threads. ms of wall time, share of the FMA loop; in brackets by processor time\n", core.isa,
+         pool.threads);
   for (int i = 1; i <= 6; ++i) {
-    if (!options.rows.empty() && std::find(options.rows.begin(), options.rows.end(), i) == options.rows.end()) continue;
+    const std::vector<int>& only = options.rows;
+    if (!only.empty() && std::find(only.begin(), only.end(), i) == only.end()) continue;
     const Row& row = rows[i - 1];
     Program program(core, pool, row);
     Time peak, forward, gradient;
     const int64_t turns = 100000;
     double flops = 0;
     for (int round = 0; round < options.rounds; ++round) {
-      peak.measure(pool, [&] { pool.run(2, [&](int) { flops = 2 * fma(turns); }); });
+      peak.measure(pool, [&] { pool.run(pool.threads, [&](int) { flops = pool.threads * fma(turns); }); });
       forward.measure(pool, [&] { program.forward(); });
       gradient.measure(pool, [&] { program.forward(), program.backward(); });
     }

@@ -112,7 +112,8 @@ Inputs<Real> converted(const Inputs<float>& from) {
 // Every number moved by -1, 0 or 1 units in the last place.
 inline Inputs<float> moved(Inputs<float> in, uint64_t seed) {
   Random random(seed);
-  for (Array<float>* x : {&in.xs, &in.w_ih, &in.w_hh, &in.b, &in.start, &in.reset_state, &in.mask, &in.alpha, &in.dhs, &in.d_last})
+  for (Array<float>* x : {&in.xs, &in.w_ih, &in.w_hh, &in.b, &in.start, &in.reset_state, &in.mask, &in.alpha,
+                          &in.dhs, &in.d_last})
     for (float& value : *x) {
       const uint64_t way = random.below(3);
       if (way) value = std::nextafterf(value, way == 1 ? INFINITY : -INFINITY);

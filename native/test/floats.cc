@@ -90,7 +90,8 @@ void check_phi(const JrnnCore& core, const std::function<void(const std::string&
   for (int which : {JRNN_TANH, JRNN_SIGMOID}) {
     float where = 0;
     const double e = largest_error(core, which, 0, 1000003, 4295, &where);
-    if (!(e <= 3)) fail(std::string(name_of(which)) + " of " + std::to_string(where) + " is off by " + std::to_string(e));
+    if (!(e <= 3))
+      fail(std::string(name_of(which)) + " of " + std::to_string(where) + " is off by " + std::to_string(e));
   }
 }
 

@@ -66,7 +66,8 @@ class FloatBounds {
     for (int i = 0; i < 9; ++i) {
       if (i >= int(loops.size())) loops.push_back(leaves(Naive<float>(i ? moved(in, i) : in).run()));
       worst = std::max(worst, error(loops[i][leaf], expected));
-      bound = 3 * worst + 4 * 1.2e-7 * std::max(largest(expected), in.clip * std::sqrt(in.sizes.T * in.sizes.B));
+      const double scale = std::max(largest(expected), in.clip * std::sqrt(in.sizes.T * in.sizes.B));
+      bound = 3 * worst + 4 * 1.2e-7 * scale;
       if (found <= bound) break;
     }
     return bound;
@@ -97,8 +98,9 @@ void compare(const std::string& name, const Inputs<float>& in, Results<double> e
     ++leaf;
   });
   // What is 0 by definition is 0 to the bit.
-  for (size_t i = 0; i < found.hs.size(); ++i)
-    if (!in.inside(i / in.sizes.H / in.sizes.B, i / in.sizes.H % in.sizes.B) && found.hs[i] != 0) return fail("hs in the padding, " + name);
+  const int64_t H = in.sizes.H, B = in.sizes.B;
+  for (int64_t i = 0; i < in.sizes.T * B * H; ++i)
+    if (!in.inside(i / H / B, i / H % B) && found.hs[i] != 0) return fail("hs in the padding, " + name);
 }
 
 template <class Real>
@@ -180,7 +182,8 @@ void usage() {
 }
 
 int report(const char* what, int64_t n) {
-  printf("%s: %lld cases, %lld at the kink of relu, %d failures\n", what, (long long)n, (long long)at_the_kink.load(), failures.load());
+  printf("%s: %lld cases, %lld at the kink of relu, %d failures\n", what, (long long)n,
+         (long long)at_the_kink.load(), failures.load());
   return failures ? 1 : 0;
 }
 
