@@ -75,7 +75,7 @@ def batch_mesh(devices: int | None = None) -> Mesh:
     devices = len(there) if devices is None else devices
     checks.sizes(devices=devices)
     if devices > len(there):
-        repair = "CPU cores become devices by jrnn.parallel.usecpu_cores()."
+        repair = "CPU cores become devices by jrnn.parallel.use_cpu_cores()."
         checks.refuse("devices", f"at most the {_count(there)} of JAX", devices, repair)
     return jax.make_mesh((devices,), (BATCH,), (AxisType.Auto,), devices=there[:devices])
 
