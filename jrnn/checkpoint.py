@@ -114,10 +114,7 @@ class Checkpoints:
         try:
             do()
         except Exception as error:  # orbax and its libraries raise many types
-            # The old manager has dropped checkpoints that still exist, and may raise again later.
-            orbax_manager.close_failed(self._manager)
-            orbax_manager.remove_unfinished(self.directory)
-            self._manager = orbax_manager.make(self.directory, self._keep)
+            self._manager = orbax_manager.make_again(self._manager, self.directory, self._keep)
             message = f"a checkpoint was not written to {self.directory}: {_reason(error)}"
             raise OSError(message) from error
 

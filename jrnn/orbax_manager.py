@@ -71,19 +71,27 @@ def make(directory: Path, keep: int) -> Any:
     return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
 
 
-def close_failed(manager: Any) -> None:
-    """Close a manager after a failed write.
+def make_again(manager: Any, directory: Path, keep: int) -> Any:
+    """Replace a manager whose write has failed, and remove what that has left.
 
-    Arrays, metadata and the final renaming are written by threads of their own. Each may have
-    failed, and `close` raises the error of one of them at a time.
+    The old one has dropped checkpoints that still exist. Arrays, metadata and the final renaming
+    are written by threads of their own; each may have failed, and `close` raises the error of one
+    of them at a time.
 
     Args:
-        manager: from `make`.
+        manager: from `make`, with the same arguments.
+        directory: an existing directory.
+        keep: how many of the latest checkpoints to keep.
+
+    Returns:
+        A new `CheckpointManager`.
     """
     for _ in range(10):  # far more than it has threads
         with contextlib.suppress(Exception):  # of the same write, which the caller reports
             manager.close()
-            return
+            break
+    remove_unfinished(directory)
+    return make(directory, keep)
 
 
 def remove_unfinished(directory: Path) -> None:
