@@ -275,6 +275,9 @@ def _jvp(primals: Any, tangents: Any, call: Call) -> Any:
     moves = [tangents[n] for n in moving]
     if call.function is _rule:
         moves = reverse_mode_p.bind(*moves)
+        # The rule cannot find it out by `perturbed`: JAX keeps one structure for its residuals.
+        _, inputs = jax.tree.unflatten(call.tree, range(len(primals)))
+        call = call._replace(spec=call.spec._replace(wants_dx=inputs.steps.xs in moving))
     call = call._replace(function=DERIVED_BY[call.function])
 
     def of_moving(*xs: jax.Array) -> list[jax.Array]:

@@ -52,7 +52,8 @@ CODES: dict[UncheckedCell, Code] = {elman(name): Code(0, n) for name, n in PHI.i
 def serves(spec: Spec, dtype: Any) -> bool:
     """Whether the library has the cell, and computes in this dtype."""
     known = spec.cell in CODES and jnp.dtype(dtype) in (jnp.float32, jnp.float64)
-    return known and spec.compute_dtype is None
+    algorithm = spec.precision is not None and spec.precision.isupper()  # such as BF16_BF16_F32
+    return known and spec.compute_dtype is None and not algorithm
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Native:
         weights, inputs, hs, kept = residuals
         leaky, constants = bool(CODES[spec.cell].cell), inputs.constants
         learned = "log_tau" in constants.unit
-        dx = not are_ids(inputs.steps.xs)
+        ids = are_ids(inputs.steps.xs)
+        dx = spec.wants_dx and not ids
         call = _Call.of(self.slices, spec, weights, inputs)
         wanted = WANT_DX * dx + WANT_DALPHA * learned
         B, I, H = call.sizes["B"], call.sizes["I"], call.sizes["H"]
@@ -114,12 +116,14 @@ class Native:
             zeros.data,
         )
         dw = Weights(
-            None if weights.w_ih is None else dw_ih if not dx else dw_ih.T,
+            None if weights.w_ih is None else dw_ih if ids else dw_ih.T,
             dw_hh.T,
             None if weights.b is None else db,
         )
         sums = jax.tree.map(lambda s, d: s + d.astype(s.dtype), sums, dw)
-        return Backward(BackwardCarry((d_start,), once), sums, dxs if dx else None, {})
+        if not (dx or ids):
+            dxs = jnp.zeros_like(inputs.steps.xs)
+        return Backward(BackwardCarry((d_start,), once), sums, None if ids else dxs, {})
 
 
 class _Call(NamedTuple):
