@@ -116,7 +116,7 @@ def device(
             ("rnn", True, "bfloat16"),
             ("rnn", False, "float32"),
         )
-        if (found := _of(recurrences, cell=cell, gradient=gradient, dtype=dtype, route="native"))
+        if (found := _of(recurrences, cell=cell, gradient=gradient, dtype=dtype, route="batch"))
     }
     rows = list(dict.fromkeys(r["row"] for r in training))
     axes = list(dict.fromkeys(r["axis"] for r in growth))

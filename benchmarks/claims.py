@@ -88,13 +88,13 @@ def of_kernel(records: list[dict[str, Any]]) -> list[Claim]:
     """The claims of `kernel`."""
     found: list[Claim] = []
     for gradient, what in ((True, "forward + backward"), (False, "forward")):
-        native = Group(records, route="native", dtype="float32", gradient=gradient)
-        found += _native(native, what)
+        batch = Group(records, route="batch", dtype="float32", gradient=gradient)
+        found += _batch(batch, what)
         found += _vmap(Group(records, route="vmap", dtype="float32", gradient=gradient), what)
         found += _ends_of_sequences(Group(records, route="ends", gradient=gradient), what)
         mesh = Group(records, route="mesh", dtype="float32", gradient=gradient)
         found += _autodiff(mesh, f"{what}, mesh") + _floor(mesh, f"{what}, mesh")
-        for route in ("native", "vmap", "mesh"):
+        for route in ("batch", "vmap", "mesh"):
             half = Group(records, route=route, dtype="bfloat16", gradient=gradient)
             found += _bfloat16(half, f"{what}, {route}, bfloat16")
     return found
@@ -112,7 +112,7 @@ def _floor(group: Group, what: str) -> list[Claim]:
     return _claim(f"{what}: matmul floor / jrnn", group, share, wins=False)
 
 
-def _native(group: Group, what: str) -> list[Claim]:
+def _batch(group: Group, what: str) -> list[Claim]:
     everyone = SCANS + JAX_LIBRARIES
     found = _autodiff(group, what)
     for name in [*JAX_LIBRARIES, "torch"]:
@@ -152,7 +152,7 @@ def _share_of_autodiff(group: Group, row: Any, quantity: str) -> float | None:
 
 def _vmap(group: Group, what: str) -> list[Claim]:
     text = f"{what}: jrnn under vmap / jrnn's batch of the same arrays"
-    return _over_itself(group, text, "jrnn native") + _autodiff(group, f"{what}, vmap")
+    return _over_itself(group, text, "jrnn batch") + _autodiff(group, f"{what}, vmap")
 
 
 def _ends_of_sequences(group: Group, what: str) -> list[Claim]:

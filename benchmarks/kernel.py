@@ -1,10 +1,10 @@
 """Measure the recurrence: its states, and the gradient of sum(hs * y) in its parameters.
 
     python -m benchmarks.kernel                                  # everything
-    python -m benchmarks.kernel --rows 2 4 --routes native --dtypes float32 --rivals autodiff
+    python -m benchmarks.kernel --rows 2 4 --routes batch --dtypes float32 --rivals autodiff
     python -m benchmarks.kernel --cell lstm --out out/lstm       # or gru
 
-native  a batch [T, B, I], on one device
+batch   a batch [T, B, I], on one device
 vmap    `jax.vmap` of one sequence over [B, T, I], and jrnn's own batch with the axes swapped
 mesh    the batch split over devices by `jax.shard_map`; the gradient is summed at the end
 ends    a batch with and without lengths and resets, in float32
@@ -38,7 +38,7 @@ from benchmarks.rivals import Recurrence, autodiff, jrnn_itself, load
 from jrnn.parallel import use_cpu_cores
 
 RIVALS = ["autodiff", "flax", "haiku", "keras", "torch"]
-ROUTES = ["native", "vmap", "mesh", "ends"]
+ROUTES = ["batch", "vmap", "mesh", "ends"]
 DTYPES = ["float32", "bfloat16"]
 
 
@@ -48,7 +48,7 @@ DTYPES = ["float32", "bfloat16"]
 def recurrences(
     case: Case, route: str, dtype: str, rivals: list[str], cell: str = "rnn"
 ) -> list[Recurrence]:
-    """The programs of jrnn and the rivals for one route; libraries only in `native`."""
+    """The programs of jrnn and the rivals for one route; libraries only in `batch`."""
     plain = "autodiff" in rivals
     if route == "ends":
         others = autodiff.recurrences_with_ends(case, cell) if plain else []
@@ -58,7 +58,7 @@ def recurrences(
         others = autodiff.recurrences_bfloat16(case, cell) if plain else []
     else:
         others = autodiff.recurrences(case, cell) if plain else []
-        if route == "native":
+        if route == "batch":
             libraries = [name for name in rivals if name not in ("autodiff", "torch")]
             others += [r for name in libraries for r in load(name).recurrences(case, cell)]
             others += jrnn_itself.recurrences_of_a_user(case, cell)
@@ -81,7 +81,7 @@ def with_swapped_axes(recurrence: Recurrence) -> Recurrence:
     def states(params: Any, xs: Any) -> Any:
         return recurrence.states(params, xs.swapaxes(0, 1)).swapaxes(0, 1)
 
-    name = f"{recurrence.name} native"
+    name = f"{recurrence.name} batch"
     return recurrence._replace(name=name, states=states, batch_first=True)
 
 
@@ -190,7 +190,7 @@ def measure_group(
     activations = {r.name: r.activation for r in found}
     kinds = {r.name: "ends" if r.ends else r.activation for r in found}
     programs = [program(r, given, gradient, devices) for r in found]
-    if "torch" in args.rivals and (key["route"], dtype) == ("native", "float32"):
+    if "torch" in args.rivals and (key["route"], dtype) == ("batch", "float32"):
         programs += load("torch").programs(case, given, gradient, cell=args.cell)
     errors = {
         p.name: compare(p, expected[kinds.get(p.name, "tanh")], tolerance(dtype)) for p in programs

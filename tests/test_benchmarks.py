@@ -89,10 +89,10 @@ def test_kernel(tmp_path):
     found = {(r["route"], r["dtype"], r["gradient"], r["program"]) for r in records}
     for gradient in (False, True):
         for scan in ("naive", "hoisted", "hoisted x4"):
-            for route in ("native", "vmap", "mesh"):
+            for route in ("batch", "vmap", "mesh"):
                 assert (route, "float32", gradient, scan) in found
                 assert (route, "bfloat16", gradient, f"{scan} mixed") in found
-    assert ("vmap", "float32", True, "jrnn native") in found
+    assert ("vmap", "float32", True, "jrnn batch") in found
     assert all(0 < r["minimum_ms"] <= r["median_ms"] for r in records)
     assert all(r["compile_seconds"] > 0 and r["temporary_bytes"] > 0 for r in records)
     assert {r["devices"] for r in records if r["route"] == "mesh"} == {2}
@@ -112,7 +112,7 @@ def test_kernel_of_a_gated_cell(tmp_path, cell):
     options = ["--rounds", "1", "--rows", "1", "--dtypes", "float32", "--cell", cell]
     result, _ = run("kernel", tmp_path, *options)
     found = {(r["route"], r["program"]) for r in result["records"]}
-    assert {("native", "jrnn, a user's cell"), ("mesh", "jrnn"), ("ends", "naive")} <= found
+    assert {("batch", "jrnn, a user's cell"), ("mesh", "jrnn"), ("ends", "naive")} <= found
     assert all(r["error"] < FLOAT32_TOLERANCE for r in result["records"])
     said = {claim["claim"] for claim in result["claims"]}
     assert "forward + backward: jrnn, a user's cell, time / jrnn's" in said
@@ -133,7 +133,7 @@ def test_the_floor_counts_the_matmuls_of_every_gate(cell):
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_children")
 def test_a_mesh_that_does_not_divide_the_batch_is_said(tmp_path, capfd):
-    options = ["--rounds", "1", "--rows", "2", "--routes", "native", "mesh", "--dtypes", "float32"]
+    options = ["--rounds", "1", "--rows", "2", "--routes", "batch", "mesh", "--dtypes", "float32"]
     command = [sys.executable, "-m", "benchmarks.kernel", "--toy", "--out", tmp_path, *options]
     subprocess.run([*command, "--rivals", "autodiff", "--devices", "2"], cwd=ROOT, check=True)
     assert "row 2: no mesh, 2 device(s) do not split a batch of 1" in capfd.readouterr().out
@@ -234,7 +234,7 @@ def test_rounded_operands_have_rounded_gradients():
 
 
 def record(row, program, ms, **more):
-    key = {"route": "native", "dtype": "float32", "gradient": True, "activation": "tanh"}
+    key = {"route": "batch", "dtype": "float32", "gradient": True, "activation": "tanh"}
     rest = {"floor_ms": 1.0, "compile_seconds": None, "temporary_bytes": None}
     return {"row": row, "program": program, "minimum_ms": ms, **key, **rest, **more}
 

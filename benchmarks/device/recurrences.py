@@ -33,7 +33,7 @@ class Table(NamedTuple):
 
     gradient: bool
     dtype: str
-    route: str  # native, vmap
+    route: str  # batch, vmap
     cell: str = "rnn"
 
     def rows(self) -> list[int]:
@@ -42,13 +42,13 @@ class Table(NamedTuple):
 
 
 TABLES = [
-    Table(True, "float32", "native"),
-    Table(True, "float32", "native", "lstm"),
-    Table(True, "float32", "native", "gru"),
-    Table(True, "bfloat16", "native"),
-    Table(False, "float32", "native"),
+    Table(True, "float32", "batch"),
+    Table(True, "float32", "batch", "lstm"),
+    Table(True, "float32", "batch", "gru"),
+    Table(True, "bfloat16", "batch"),
+    Table(False, "float32", "batch"),
     Table(True, "float32", "vmap"),
-    Table(False, "bfloat16", "native"),
+    Table(False, "bfloat16", "batch"),
     Table(True, "bfloat16", "vmap"),
     Table(False, "float32", "vmap"),
     Table(False, "bfloat16", "vmap"),
@@ -173,7 +173,7 @@ def candidates(
                 seen.add(one.name)
                 make = partial(kernel.program, one, given, table.gradient, 1)
                 yield one.name, one.activation, make
-    if "torch" in rivals and table.route == "native":
+    if "torch" in rivals and table.route == "batch":
         yield "torch", "tanh", partial(_torch, table, case, given)
 
 
