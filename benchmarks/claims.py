@@ -1,7 +1,8 @@
 """Compute the claimed ratios from the records of a run, including those where jrnn loses.
 
 In a ratio "rival / jrnn" above 1, jrnn is faster. Times are minima. haiku's ReLU is compared with
-jrnn's ReLU, every other rival with jrnn's tanh.
+jrnn's ReLU, every other rival with jrnn's tanh. Where jrnn was measured with several backends,
+"jrnn" is the first of them.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,9 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import backends
+
 SCANS = ["naive", "hoisted", "hoisted x4"]
 JAX_LIBRARIES = ["flax", "flax LSTMCell", "haiku", "haiku relu", "haiku own tanh", "keras"]
 USERS = "jrnn, a user's cell"
+ENDS = ", lengths and resets"
 
 
 class Claim(NamedTuple):
@@ -45,17 +49,18 @@ class Claim(NamedTuple):
 
 
 class Group:
-    """The records of one route, dtype and pass, by row and program."""
+    """The records of one route, dtype and pass, by row and program, of jrnn's first backend."""
 
     def __init__(self, records: Iterable[dict[str, Any]], **key: Any) -> None:
         self.rows: dict[Any, dict[str, dict[str, Any]]] = {}
         for r in records:
-            if all(r[k] == v for k, v in key.items()):
-                self.rows.setdefault(r["row"], {})[r["program"]] = r
+            if all(r.get(k) == v for k, v in key.items()):
+                self.rows.setdefault(r["row"], {}).setdefault(r["program"], r)
 
     def best(self, row: Any, names: Iterable[str], quantity: str = "minimum_ms") -> float | None:
         """The smallest value of a quantity among these programs; None if none has it."""
-        there = [self.rows[row][name][quantity] for name in names if name in self.rows[row]]
+        programs = self.rows.get(row, {})
+        there = [programs[name][quantity] for name in names if name in programs]
         there = [value for value in there if value is not None]
         return min(there) if there else None
 
@@ -65,8 +70,8 @@ class Group:
         ratios = []
         for name in names:
             if name in programs:
-                own = "jrnn relu" if programs[name]["activation"] == "relu" else "jrnn"
-                ratios.append(programs[name]["minimum_ms"] / programs[own]["minimum_ms"])
+                base = programs[backends.own(programs[name]["activation"])]
+                ratios.append(programs[name]["minimum_ms"] / base["minimum_ms"])
         return min(ratios) if ratios else None
 
 
@@ -97,7 +102,26 @@ def of_kernel(records: list[dict[str, Any]]) -> list[Claim]:
         for route in ("batch", "vmap", "mesh"):
             half = Group(records, route=route, dtype="bfloat16", gradient=gradient)
             found += _bfloat16(half, f"{what}, {route}, bfloat16")
+        for route, where in (("batch", ""), ("vmap", ", vmap"), ("mesh", ", mesh"), ("ends", ENDS)):
+            key = {"route": route, "dtype": "float32", "gradient": gradient}
+            found += _backends(records, f"{what}{where}", key)
     return found
+
+
+def _backends(records: list[dict[str, Any]], what: str, key: dict[str, Any]) -> list[Claim]:
+    """XLA's time over the native kernel's, and the bytes the other way round."""
+    native, xla = (Group(records, backend=name, **key) for name in ("native", "xla"))
+
+    def ratio(row: Any, a: Group, b: Group, quantity: str) -> float | None:
+        return _quotient(a.best(row, ["jrnn"], quantity), b.best(row, ["jrnn"], quantity))
+
+    time = partial(ratio, a=xla, b=native, quantity="minimum_ms")
+    memory = partial(ratio, a=native, b=xla, quantity="temporary_bytes")
+    text = f"{what}: temporary bytes of jrnn, native / of jrnn, xla"
+    return [
+        *_claim(f"{what}: jrnn, xla / jrnn, native", native, time),
+        *_claim(text, native, memory, wins=False),
+    ]
 
 
 def _autodiff(group: Group, what: str) -> list[Claim]:
@@ -157,7 +181,7 @@ def _vmap(group: Group, what: str) -> list[Claim]:
 
 def _ends_of_sequences(group: Group, what: str) -> list[Claim]:
     text = f"{what}: jrnn with lengths and resets / without"
-    others = _autodiff(group, f"{what}, lengths and resets")
+    others = _autodiff(group, f"{what}{ENDS}")
     return _over_itself(group, text, "jrnn without") + others
 
 

@@ -15,7 +15,16 @@ from cases import parameters, together
 from jaxprs import named
 
 import jrnn
-from benchmarks import cases, claims, japanese_vowels, machine, report, rivals, scaling_model
+from benchmarks import (
+    backends,
+    cases,
+    claims,
+    japanese_vowels,
+    machine,
+    report,
+    rivals,
+    scaling_model,
+)
 from benchmarks.measuring import FLOAT32_TOLERANCE, Program, compare, time_in_turn
 from benchmarks.rivals.autodiff import matmul_of_rounded
 from benchmarks.scaling_measured import HIDDEN, hidden_mesh, hidden_split
@@ -98,7 +107,8 @@ def test_kernel(tmp_path):
     assert {r["devices"] for r in records if r["route"] == "mesh"} == {2}
     charts = {f"kernel_{route}_{d}" for route, d in {(r["route"], r["dtype"]) for r in records}}
     assert {path.stem for path in tmp_path.glob("*.png")} == charts
-    assert "| row | T, B, I, H | jrnn | naive | hoisted | hoisted x4 | matmul floor |" in text
+    own = " | ".join(f"jrnn ({backend})" for backend in backends.wanted(None))
+    assert f"| row | T, B, I, H | {own} | naive | hoisted | hoisted x4 | matmul floor |" in text
     said = [claim["claim"] for claim in result["claims"]]
     assert "forward + backward: best autodiff / jrnn" in said
     assert all(f"- {claim}: " in text for claim in said)
@@ -216,10 +226,10 @@ def test_japanese_vowels_without_torch(monkeypatch, capsys, tmp_path):
 
 
 def test_a_row_that_does_not_exist():
-    command = [sys.executable, "-m", "benchmarks.kernel", "--rows", "7"]
+    command = [sys.executable, "-m", "benchmarks.kernel", "--rows", "11"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "argument --rows: 7 (choose from 1, 2, 3, 4, 5, 6)" in done.stderr
+    assert "argument --rows: 11 (choose from 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)" in done.stderr
 
 
 def test_rounded_operands_have_rounded_gradients():

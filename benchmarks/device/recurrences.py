@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from benchmarks import kernel
+from benchmarks.backends import own
 from benchmarks.cases import CASES, TOY_CASES, Case, Data, data
 from benchmarks.device.runner import Context, words
 from benchmarks.hlo import loop_operations
@@ -146,11 +147,6 @@ def measured(
             "error": error,
             "operations_per_step": operations_per_step(program, row.case.T),
         }
-
-
-def own(activation: str) -> str:
-    """The name of jrnn's program with which a rival is compared."""
-    return "jrnn relu" if activation == "relu" else "jrnn"
 
 
 def candidates(
