@@ -1,9 +1,9 @@
 """An older version of jrnn against this one, in one process: time, memory, compile time.
 
     python -m benchmarks.versions --old v0.1.0          # a git revision
-    python -m benchmarks.versions --old ../older --rows 1 2 --modes native mesh
+    python -m benchmarks.versions --old ../older --rows 1 2 --modes batch mesh
 
-native        a batch [T, B, I]
+batch         a batch [T, B, I]
 vmap          `jax.vmap` of one sequence over [B, T, I]
 vmap-grad     `jax.vmap` of the gradient of one sequence: a gradient for each
 vmap-weights  `jax.vmap` over four networks, of which each reads a quarter of the batch
@@ -39,7 +39,7 @@ from jrnn.native import cpu_cores as cores
 from jrnn.parallel import use_cpu_cores
 
 MODES = {  # and the rows that are measured where `--rows` does not say: a quarter of an hour
-    "native": [1, 2, 3, 4, 5, 6],
+    "batch": [1, 2, 3, 4, 5, 6],
     "vmap": [1, 2, 4],
     "vmap-grad": [1, 2],
     "vmap-weights": [1, 2],
