@@ -4,8 +4,7 @@ Both are the same call, compiled with `jrnn_native` on and off, so that one proc
 turn.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -17,16 +16,9 @@ from jrnn.checks import refuse
 BACKENDS = ["native", "xla"]
 
 
-@contextmanager
-def using(backend: str | None) -> Iterator[None]:
+def using(backend: str | None) -> AbstractContextManager[Any]:
     """Compile for this backend inside the block; None changes nothing."""
-    config: Any = jax.config  # it knows the option only as it runs
-    before = config.jrnn_native
-    config.update("jrnn_native", before if backend is None else backend == "native")
-    try:
-        yield
-    finally:
-        config.update("jrnn_native", before)
+    return nullcontext() if backend is None else native.turned(backend == "native")
 
 
 def wanted(named: list[str] | None) -> list[str]:

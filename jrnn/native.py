@@ -14,10 +14,11 @@ import functools
 import os
 import re
 import runpy
+from contextlib import AbstractContextManager
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 from jax._src import config  # for an option of jrnn's own; the public `jax.config` cannot add one
@@ -27,13 +28,15 @@ ISAS = {512: "AVX-512", 2: "AVX2"}
 
 
 _NAME = "jrnn_native"
-_enabled = config.config_states.get(_NAME) or config.bool_state(
-    _NAME,
-    True,
-    "Whether jrnn's native kernel may run.",
-    include_in_jit_key=True,
-    include_in_trace_context=True,
-)
+if _NAME not in config.config_states:  # a second copy of jrnn shares the option
+    config.bool_state(
+        _NAME,
+        True,
+        "Whether jrnn's native kernel may run.",
+        include_in_jit_key=True,
+        include_in_trace_context=True,
+    )
+_enabled: Any = config.config_states[_NAME]
 
 
 class Library(NamedTuple):
@@ -60,6 +63,18 @@ def enabled() -> bool:
         True or False; it holds for programs that are compiled now.
     """
     return bool(_enabled.value) and available()
+
+
+def turned(on: bool) -> AbstractContextManager[Any]:
+    """Turn the native kernel on or off, inside of a block and for this thread.
+
+    Args:
+        on: whether it may run.
+
+    Returns:
+        A context manager.
+    """
+    return cast(AbstractContextManager[Any], _enabled(on))
 
 
 def cpu_cores() -> int:

@@ -45,7 +45,7 @@ def pytest_configure(config):
 @pytest.fixture
 def without_native():
     """For tests of the structure and the memory of XLA's loops."""
-    with native._enabled(False):
+    with native.turned(False):
         yield
 
 

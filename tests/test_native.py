@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import B, H, I, T, assert_close, make_case
-from jax import export
+from jax import export, lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jrnn
 from jrnn import kernel, native
@@ -75,6 +77,43 @@ def test_an_exported_program_has_no_native_code():
     exported = export.export(jax.jit(gradient), platforms=["cpu", "tpu"])(shapes)
     assert "jrnn_native" not in exported.mlir_module()
     assert_close(exported.call(CASE.params), gradient(CASE.params))
+
+
+@built
+def test_a_batch_on_several_devices():
+    """Each device of a `shard_map` has its share of the cores; what XLA cuts has XLA's loops."""
+    mesh, cut = jax.make_mesh((2,), ("batch",), (AxisType.Auto,)), P(None, "batch")
+    xs = np.tile(CASE.xs, (1, 2, 1))
+
+    def cost(params, xs):
+        return jnp.sum(jnp.sin(jrnn.rnn(params, xs)[1]))
+
+    def summed(params, xs):
+        return jax.grad(lambda params: lax.psum(cost(params, xs), "batch"))(params)
+
+    by_hand = jax.jit(jax.shard_map(summed, mesh=mesh, in_specs=(P(), cut), out_specs=P()))
+    by_xla = jax.jit(jax.grad(cost))
+    on_both = jax.device_put(xs, NamedSharding(mesh, cut))
+    slices = f"slices = {max(native.cpu_cores() // 2, 1)} :"
+    assert by_hand.lower(CASE.params, xs).as_text().count(slices) == 2
+    assert calls(by_hand.lower(CASE.params, xs)) == 2
+    assert calls(by_xla.lower(CASE.params, xs)) == 2
+    assert calls(by_xla.lower(CASE.params, on_both)) == 0
+    expected = by_xla(CASE.params, xs)
+    assert_close(by_hand(CASE.params, xs), expected)
+    assert_close(by_xla(CASE.params, on_both), expected)
+    assert_close(jax.grad(cost)(CASE.params, on_both), expected)
+
+
+@built
+def test_the_gradient_of_inputs_is_computed_where_it_is_wanted():
+    def dx(wanted):
+        which = (0, 1) if wanted else 0
+        f = jax.grad(lambda params, xs: jrnn.rnn(params, xs)[1].sum(), which)
+        return jax.jit(f).lower(CASE.params, CASE.xs).as_text()
+
+    assert "wanted = 0 :" in dx(False)
+    assert "wanted = 1 :" in dx(True)
 
 
 @built

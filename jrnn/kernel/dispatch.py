@@ -8,7 +8,6 @@ that is `Reference`, also in `vmap(grad)`. Second derivatives are those of the p
 
 from typing import Any, Literal, NamedTuple
 
-import jax
 from jax.export import is_symbolic_dim
 
 from jrnn import native
@@ -58,7 +57,7 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
     if spec.backend is not None:
         return Choice(spec.backend, "the call names it")
     if platform == "cpu" and B is not None and may_be_native(spec, shape):
-        cores = max(native.cpu_cores() // jax.local_device_count("cpu"), 1)
+        cores = max(native.cpu_cores() // spec.devices, 1)
         return Choice(Native(min(cores, max(B, 1))), "it goes through time in one call")
     X, G = len(spec.cell.x_blocks), step.number_of_blocks(spec.cell)
     if direction == "backward" and B == G == 1:

@@ -20,6 +20,7 @@ The platform is known when a primitive is lowered: `dispatch` then chooses the b
 that is exported has no native code, and neither has what JAX maps.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
@@ -247,16 +248,19 @@ class Call(NamedTuple):
     @partial(jax.jit, static_argnums=(0, 1), inline=True)  # JAX traces what a primitive does twice
     def of(self, platform: str, *leaves: jax.Array) -> list[jax.Array]:
         """The results as a list."""
-
-        spec = self.spec._replace(native=False) if self.mapped else self.spec
+        call = self.without_native() if self.mapped else self
 
         def flat(*leaves: jax.Array) -> list[jax.Array]:
-            arguments = jax.tree.unflatten(self.tree, leaves)
-            return jax.tree.leaves(self.function(platform, spec, *arguments))
+            arguments = jax.tree.unflatten(call.tree, leaves)
+            return jax.tree.leaves(call.function(platform, call.spec, *arguments))
 
         for axes in self.mapped:
             flat = jax.vmap(flat, axes)
         return flat(*leaves)
+
+    def without_native(self) -> "Call":
+        """The same by XLA's loops."""
+        return self._replace(spec=self.spec._replace(native=False))
 
 
 def _bind(primitive: Primitive, function: Any, spec: Spec, arguments: Any, results: Any) -> Any:
@@ -264,6 +268,12 @@ def _bind(primitive: Primitive, function: Any, spec: Spec, arguments: Any, resul
     leaves, tree = jax.tree.flatten(arguments)
     found = primitive.bind(*leaves, call=Call(function, spec, tree))
     return jax.tree.unflatten(jax.tree.structure(results), found)
+
+
+def _run(*leaves: Any, call: Call) -> list[jax.Array]:
+    if any(len(x.sharding.device_set) > 1 for x in leaves if isinstance(x, jax.Array)):
+        call = call.without_native()
+    return call.of(jax.default_backend(), *leaves)
 
 
 def _types(*avals: Any, call: Call) -> Any:
@@ -315,7 +325,7 @@ def _fold(primitive: Primitive, leaves: Any, axes: Any, call: Call) -> Any:
 def _primitive(name: str, batched: Callable[..., Any]) -> Primitive:
     primitive = Primitive(name)
     primitive.multiple_results = True
-    primitive.def_impl(lambda *leaves, call: call.of(jax.default_backend(), *leaves))
+    primitive.def_impl(_run)
     primitive.def_abstract_eval(_types)
     for platform in (None, *PLATFORMS):  # None: any other
         lower = partial(_lower, platform or "any")
@@ -326,10 +336,24 @@ def _primitive(name: str, batched: Callable[..., Any]) -> Primitive:
 
 
 def _lower(platform: str, context: Any, *leaves: Any, call: Call) -> Any:
-    """The program for a platform; one that is exported must run where jrnn is not."""
-    if context.module_context.lowering_parameters.for_export:
-        call = call._replace(spec=call.spec._replace(native=False))
+    """The program for a platform. Native code is for this machine, and not to be cut by XLA."""
+    module = context.module_context
+    devices, by_xla = _split(module.axis_context)
+    if module.lowering_parameters.for_export or by_xla:
+        call = call.without_native()
+    call = call._replace(spec=call.spec._replace(devices=max(devices // jax.process_count(), 1)))
     return mlir.lower_fun(partial(call.of, platform), True)(context, *leaves)
+
+
+def _split(axes: Any) -> tuple[int, bool]:
+    """Over how many devices a program is split, and whether XLA cuts its arrays for some of them.
+
+    `jax.shard_map` cuts them itself, over the axes of its mesh that are called manual.
+    """
+    if (mesh := getattr(axes, "mesh", None)) is None:
+        devices = getattr(axes, "num_devices", 2)
+        return devices, devices > 1
+    return mesh.size, math.prod(mesh.shape[name] for name in axes.manual_axes) < mesh.size
 
 
 rnn_p = _primitive("rnn", _fold)
