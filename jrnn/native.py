@@ -66,7 +66,7 @@ def enabled() -> bool:
 
 
 def turned(on: bool) -> AbstractContextManager[Any]:
-    """Turn the native kernel on or off, inside of a block and for this thread.
+    """Turn the native kernel on or off in a block, for this thread.
 
     Args:
         on: whether it may run.
