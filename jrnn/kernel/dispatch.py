@@ -8,6 +8,7 @@ that is `Reference`, also in `vmap(grad)`. Second derivatives are those of the p
 
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from jax.export import is_symbolic_dim
 
 from jrnn import native
@@ -31,7 +32,7 @@ class Shape(NamedTuple):
     B: int | None  # None where `jax.export` leaves it open
     I: int  # 0 for ids
     H: int
-    dtype: Any  # of the parameters
+    dtype: Any = np.float32  # of the parameters
 
 
 class Choice(NamedTuple):
