@@ -148,6 +148,30 @@ def test_any_number_of_slices(slices):
 
 
 @built
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "identity"])
+def test_special_numbers_are_those_of_xla(activation):
+    """Infinities, NaN, -0, numbers that overflow exp, and denormal ones."""
+    numbers = [np.inf, -np.inf, np.nan, -0.0, 0.0, 88.0, -86.9, -88.0, -104.0, 1e30, 1e-39, -1e-39]
+    xs = np.array(numbers, np.float32)[None, :, None]
+    one = np.ones((1, 1), np.float32)
+
+    def states(params, xs):
+        return jrnn.rnn(params, xs, activation=activation)[1]
+
+    def gradient(params, xs):
+        return jax.grad(lambda xs: jnp.nansum(states(params, xs)))(xs)
+
+    for f in (states, gradient):
+        found = jax.jit(f)(jrnn.RNNParams(one, 0 * one, None), xs)
+        with native.turned(False):
+            expected = jax.jit(f)(jrnn.RNNParams(one, 0 * one, None), xs)
+        numbers = ~np.isnan(expected)
+        np.testing.assert_array_equal(~np.isnan(found), numbers)
+        np.testing.assert_array_equal(np.signbit(found)[numbers], np.signbit(expected)[numbers])
+        np.testing.assert_allclose(found, expected, 1e-6, 1e-37)
+
+
+@built
 def test_ids_of_64_bits_out_of_range_are_no_silent_neighbours():
     ids = jnp.asarray([[1, 2**32 + 1], [0, -(2**32)]])
     _, hs = jax.jit(lambda ids: jrnn.rnn(CASE.params, ids))(ids)
