@@ -18,6 +18,7 @@ from cases import B, H, I, T, assert_close, make_case
 from jax import export, lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from native_shapes import main as compare_with_xla
 
 import jrnn
 from jrnn import kernel, native
@@ -240,3 +241,9 @@ def test_a_package_without_a_library(tmp_path):
         package, tmp_path / "jrnn", ignore=shutil.ignore_patterns("*.so.1", "__pycache__")
     )
     assert answer(tmp_path).startswith("The native kernel was not built")
+
+
+@built
+def test_random_networks_marks_and_options_agree_with_xla():
+    """The first ones of `native_shapes.py`; `.ci/native` compares 300 shapes."""
+    compare_with_xla(3, 3)
