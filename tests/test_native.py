@@ -184,15 +184,15 @@ def test_ids_of_64_bits_out_of_range_are_no_silent_neighbours():
 def test_wrong_sizes_are_an_error_and_no_crash():
     shape = jax.ShapeDtypeStruct((T, B, H), jnp.float32)
     sizes = {"T": T, "B": B, "I": I, "H": H, "slices": 1, "cell": 0, "phi": 0, "input": 0}
-    attributes = {"isa": native.library().isa, "bits": 32, **sizes}
+    attributes = {"isa": native.library().isa, "bits": 32, "keep_gates": 0, **sizes}
     attributes = {k: np.int64(x) for k, x in attributes.items()}
-    results = (shape, shape, shape, jax.ShapeDtypeStruct((8,), jnp.uint8))
+    results = (*[shape] * 4, jax.ShapeDtypeStruct((8,), jnp.uint8))
     call = jax.ffi.ffi_call("jrnn_native_forward", results)
     with pytest.raises(Exception, match="jrnn native kernel: xs has 3 elements and not 105"):
-        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 10, **attributes))
+        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 12, **attributes))
     wrong = attributes | {"T": np.int64(0)}
     with pytest.raises(Exception, match="out of range"):
-        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 10, **wrong))
+        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 12, **wrong))
 
 
 # --- a library that does not fit ------------------------------------------------------------------

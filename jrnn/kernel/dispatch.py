@@ -8,13 +8,14 @@ that is `Reference`, also in `vmap(grad)`. Second derivatives are those of the p
 
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 from jax.export import is_symbolic_dim
 
 from jrnn import native
 from jrnn.arrays import are_ids, steps
 from jrnn.kernel import step
-from jrnn.kernel.backends.native import Native, serves
+from jrnn.kernel.backends.native import Native, reads_gates, serves
 from jrnn.kernel.backends.xla import XLA, schedule_for
 from jrnn.kernel.reference import Reference
 from jrnn.kernel.types import Backend, Inputs, Spec
@@ -101,8 +102,8 @@ def keeps_gates(spec: Spec, shape: Shape) -> bool:
     """
     if not spec.cell.adjoint_reads_blocks or spec.remat is not None or spec.backend is not None:
         return False  # a backend that the call names need not know of gates
-    if may_be_native(spec, shape):
-        return False
+    if may_be_native(spec, shape) and jax.default_backend() == "cpu":
+        return reads_gates(spec.cell)
     T, B, _, H, _ = shape
     size = T * (OPEN if B is None else B) * H * step.number_of_blocks(spec.cell)
     return H >= 512 or size <= 2**23

@@ -242,7 +242,7 @@ struct BackwardGroup {
     if (RIGHT_OR_FAULT(bool(in.mask), 13, false)) product *= at.load(in.mask);
     if (Cell::READS) beside = load<Real>(mem.beside.panel(at.r, at.p));
     Arriving d{{Cell::back(product, h_e)}};
-    if (Cell::READS) d.of[Cell::STATES - 1] += beside;
+    if (Cell::READS) d.of[RIGHT_OR_FAULT(Cell::STATES - 1, 27, 0)] += beside;
     if (RIGHT_OR_FAULT(!anew, 14, true)) return d;
     for (int s = 0; s < Cell::STATES; ++s)
       if (call.d_reset[s]) at.add(call.d_reset[s], d.of[s]);
@@ -264,7 +264,7 @@ struct BackwardGroup {
       else s.h = at.load(in.hs + row);
       if (Cell::STATES > 1) s.after = at.load(in.states + row);
       found = Cell::adjoint(s);
-      for (int g = 0; g < Of::all && call.clips; ++g) found.delta[g] = clipped(found.delta[g]);
+      for (int g = 0; g < RIGHT_OR_FAULT(Of::all, 30, 1) && call.clips; ++g) found.delta[g] = clipped(found.delta[g]);
       if (pulls()) found.pull = load<Real>(mem.pull.panel(n + at.r, at.p));
       if (Cell::LEAKS && call.d_alpha) at.add(call.d_alpha, found.pull * found.d);
     }

@@ -239,7 +239,7 @@ void forward_slice(const JrnnForward& call, int32_t slice) {
   with_cell<Real>(s, [&](auto cell) {
     for_groups(s, slice, [&](int64_t b0, int64_t rows) {
       ForwardGroup<Real, decltype(cell)> group{in, mem, b0, rows, (Real*)call.hs, (Real*)call.kept, {}, last, last_h};
-      for (int g = 0; g < decltype(cell)::GATES; ++g) group.gates[g] = (Real*)call.gates[in.blocks.place(g)];
+      for (int g = 0; g < decltype(cell)::GATES; ++g) group.gates[g] = (Real*)call.gates[RIGHT_OR_FAULT(in.blocks.place(g), 29, g)];
       group.run(s);
     });
   });

@@ -22,10 +22,12 @@ namespace {
 // With AVX2, tiles of 6 x 2 have 0.87 of the peak but leave rows for 5 x 2, which has 0.57.
 
 #if defined(__AVX512F__)
+constexpr int REGISTERS = 32;
 constexpr int MAX_ROWS = 8;
 constexpr int WIDEST[MAX_ROWS + 1] = {0, 8, 8, 4, 4, 4, 4, 2, 2};
 constexpr int WIDEST_OF_4[MAX_ROWS + 1] = {0, 2, 2, 1, 1, 1, 1, 0, 0};  // of 4 blocks
 #else
+constexpr int REGISTERS = 16;
 constexpr int MAX_ROWS = 4;
 constexpr int WIDEST[MAX_ROWS + 1] = {0, 8, 4, 3, 3};
 constexpr int WIDEST_OF_4[MAX_ROWS + 1] = {0, 2, 1, 1, 0};
@@ -72,6 +74,18 @@ using Sums = Vector<Real>[MR][NV];
 // One k: sums[r][to(v)] += left(r) * right(v).
 template <class Real, int MR, int NV, int ALL, class Left, class Right, class To>
 INLINE void add_products(Sums<Real, MR, ALL>& sums, Left left, Right right, To to) {
+  if constexpr (MR * ALL + NV + 1 > REGISTERS && MR < NV) {  // then the left operand stays in them
+    Vector<Real> a[MR];
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r) a[r] = broadcast<Real>(*left(r));
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      const Vector<Real> b = load<Real>(right(v));
+#pragma GCC unroll 8
+      for (int r = 0; r < MR; ++r) sums[r][to(v)] += a[r] * b;
+    }
+    return;
+  }
   Vector<Real> b[NV];
 #pragma GCC unroll 8
   for (int v = 0; v < NV; ++v) b[v] = load<Real>(right(v));

@@ -140,7 +140,7 @@ struct Given {
   }
   Entering<Real> entering(int64_t t, int64_t row) const {  // e_{t-1} of (15)
     if (starts_anew(RIGHT_OR_FAULT(t, 2, t ? t - 1 : 0), row)) return {reset_state.row(row), of(reset_output, row)};
-    return {before(t, row), t ? hs + ((t - 1) * B + row) * H : of(start_output, row)};
+    return {before(t, row), t ? hs + ((t - 1) * B + row) * H : of(RIGHT_OR_FAULT(start_output, 26, start), row)};
   }
   static const Real* of(Rows<const Real> outputs, int64_t row) { return outputs ? outputs.row(row) : nullptr; }
   // The inputs of a step into blocks. In the padding they may be NaN: 0 * NaN would reach a weight.

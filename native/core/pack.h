@@ -68,15 +68,15 @@ INLINE void pack(BlockOf of, const Packed<Real>& to, int64_t i, int64_t n) {
   });
 }
 
-// Part i of n of a matrix of `blocks` blocks of K rows, one below the other, each filled with rows of
-// zeros to K_of rows.
+// Part i of n of a matrix of `blocks` blocks of K rows, one below the other, each filled up with rows of
+// zeros.
 template <class Real, class BlockOf>
 INLINE void pack_below(BlockOf of, int blocks, int64_t K, const Packed<Real>& to, int64_t i, int64_t n) {
   const int64_t each = to.K / blocks;
   for_panels(to, i, n, [&](int64_t p, int nv) {
     for (int g = 0; g < blocks; ++g) {
       pack_panels<Real>(of(g), to, g * each, K, p, nv, 0);
-      memset(to.panel(p) + (g * each + K) * nv * W<Real>, 0, (each - K) * nv * W<Real> * sizeof(Real));
+      memset(to.panel(p) + (g * each + K) * nv * W<Real>, 0, RIGHT_OR_FAULT(each - K, 25, 0) * nv * W<Real> * sizeof(Real));
     }
   });
 }

@@ -37,6 +37,7 @@ inline JrnnSizes random_sizes(Random& random) {
     case 2: s.B = random.between(100, 300), s.T = random.between(1, 4), s.H = random.between(1, 20); break;
     case 3: s.I = 16 * random.between(1, 5); break;
     case 4: s.T = random.between(20, 40), s.B = random.between(5, 20), s.H = random.between(1, 16); break;
+    case 5: s.T = random.between(1, 4), s.B = random.between(1, 2), s.H = random.between(128, 140); break;
   }
   s.slices = int32_t(random.chance(80) ? random.between(1, 4) : random.between(1, 50));
   s.cell = int32_t(random.below(5));

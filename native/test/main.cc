@@ -180,7 +180,7 @@ void usage() {
   puts("test_core [--isa avx512|avx2] [--cases N] [--first N] [--threads N]   random cases; 10000\n"
        "test_core --case N        one of them\n"
        "test_core --all-floats    tanh and sigmoid of all 2^32 floats\n"
-       "test_core --bench [ROUNDS] [--rows 1 2 ...]   speed beside a bare loop of FMAs");
+       "test_core --bench [ROUNDS] [--rows 1 2 ...] [--cell N]   speed beside a bare loop of FMAs; N: JrnnCell");
 }
 
 int report(const char* what, int64_t n) {
