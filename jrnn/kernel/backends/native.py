@@ -17,7 +17,7 @@ from jrnn.arrays import are_ids, mesh_axes, varying
 from jrnn.cells import Arrays, UncheckedCell
 from jrnn.cells.elman import ActivationName, elman
 from jrnn.cells.gru import GRU
-from jrnn.cells.leaky import Leak, leaky_cell, share_and_rate
+from jrnn.cells.leaky import leaky_cell, share_and_rate
 from jrnn.cells.lstm import LSTM
 from jrnn.kernel import step
 from jrnn.kernel.types import (
@@ -47,16 +47,14 @@ class Code(NamedTuple):
 
 ELMAN, LEAKY_INPUT, LEAKY_STATE, LSTM_CODE, GRU_CODE = range(5)
 CODES: dict[UncheckedCell, Code] = {
-    **{elman(name): Code(ELMAN, n) for name, n in PHI.items()},
-    **{
-        leaky_cell(name, leak, learned): code
-        for name, n in PHI.items()
-        for leak, code in (("input", Code(LEAKY_INPUT, n)), ("state", Code(LEAKY_STATE, n, 1)))
-        for learned in (False, True)
-    },
     LSTM: Code(LSTM_CODE, gates=4),
     GRU: Code(GRU_CODE, gates=4),
 }
+for _name, _phi in PHI.items():
+    CODES[elman(_name)] = Code(ELMAN, _phi)
+    for _learned in (False, True):
+        CODES[leaky_cell(_name, "input", _learned)] = Code(LEAKY_INPUT, _phi)
+        CODES[leaky_cell(_name, "state", _learned)] = Code(LEAKY_STATE, _phi, gates=1)
 
 
 def serves(spec: Spec, dtype: Any) -> bool:
@@ -65,7 +63,8 @@ def serves(spec: Spec, dtype: Any) -> bool:
     if code is None or jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
         return False
     algorithm = spec.precision is not None and spec.precision.isupper()  # such as BF16_BF16_F32
-    return spec.compute_dtype is None and not algorithm and (code.gates or not spec.keep_gates)
+    gates = code.gates > 0 or not spec.keep_gates
+    return spec.compute_dtype is None and not algorithm and gates
 
 
 def reads_gates(cell: UncheckedCell) -> bool:
