@@ -16,7 +16,7 @@ template <class Real, class F>
 INLINE void for_blocks(int blocks, int64_t H, int64_t p0, int64_t p1, F f) {
   const int64_t count = panels<Real>(H);
   if (p1 - p0 == count) return f(0, blocks * count);
-  for (int g = 0; g < blocks; ++g) f(g * count + RIGHT_OR_FAULT(p0, 28, p0 + 1), g * count + p1);
+  for (int g = 0; g < blocks; ++g) f(g * count + RIGHT_OR_FAULT(p0, 28, p0 + (g > 0)), g * count + p1);
 }
 
 // dw_hh and dw_ih as [panels][rows][W], db as [panels][W]; null: not wanted.
