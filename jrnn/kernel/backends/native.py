@@ -152,7 +152,7 @@ class Native:
 
 
 def _read(spec: Spec, residuals: Residuals, nothing: jax.Array) -> Arrays:
-    """The state that is kept beside hs, and the gates: computed again if they were not kept."""
+    """The state that is kept next to hs, and the gates: computed again if they were not kept."""
     weights, inputs, _, _ = residuals
     after, gates = step.kept_states(spec, residuals)
     if reads_gates(spec.cell) and not gates:
