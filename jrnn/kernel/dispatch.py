@@ -14,7 +14,7 @@ from jax.export import is_symbolic_dim
 from jrnn import native
 from jrnn.arrays import are_ids, steps
 from jrnn.kernel import step
-from jrnn.kernel.backends.native import Native, serves
+from jrnn.kernel.backends.native import Native, number_of_slices, serves
 from jrnn.kernel.backends.xla import XLA, schedule_for
 from jrnn.kernel.reference import Reference
 from jrnn.kernel.types import Backend, Inputs, Spec
@@ -58,8 +58,8 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
     if spec.backend is not None:
         return Choice(spec.backend, "the call names it")
     if platform == "cpu" and B is not None and may_be_native(spec, shape):
-        cores = max(native.cpu_cores() // spec.devices, 1)
-        return Choice(Native(min(cores, max(B, 1))), "it goes through time in one call")
+        slices = number_of_slices(T, B, I + H, native.cpu_cores() // spec.devices)
+        return Choice(Native(slices), "it goes through time in one call")
     X, G = len(spec.cell.x_blocks), step.number_of_blocks(spec.cell)
     if direction == "backward" and B == G == 1:
         # The chunks of XLA's loops would be written one number at a time, [H, K, 1]. Those of a
