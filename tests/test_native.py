@@ -62,11 +62,13 @@ def test_it_is_turned_off_and_on():
 @built
 def test_what_a_call_takes_is_explained():
     forward, backward = jrnn.explain(jrnn.rnn, CASE.params, CASE.xs, platform="cpu")
-    assert forward.backend.startswith("Native(")
-    assert backward.backend.startswith("Native(")
+    isa = native.ISAS[native.library().isa]
+    slices = min(native.cpu_cores() // 2, B) or 1  # there are two CPU devices
+    said = f"native, {isa}, {slices} slice{'s' * (slices > 1)}"
+    assert forward.backend == backward.backend == said
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "enabled", lambda: False)
-        assert not jrnn.explain(jrnn.rnn, CASE.params, CASE.xs)[0].backend.startswith("Native(")
+        assert jrnn.explain(jrnn.rnn, CASE.params, CASE.xs)[0].backend.startswith("XLA(")
 
 
 @built
