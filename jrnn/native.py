@@ -9,13 +9,13 @@ environment, or at any time
 which belongs to the key of compiled functions: they are compiled again.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
 import re
 import runpy
-from importlib import resources
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ _enabled = config.config_states.get(_NAME) or config.bool_state(
 class Library(NamedTuple):
     """The loaded library, whose handlers JAX knows."""
 
+    path: Path
     isa: int  # a key of ISAS
     scratch_bytes: Any  # a function of C, see native/shim
 
@@ -100,10 +101,30 @@ def library() -> Library:
 
 @functools.cache
 def _load() -> Library | str:
-    """The library, or the reason why it is not there. Nothing is registered before all checks."""
-    file = path()
-    if file is None:
-        return "The native kernel was not built: there was no compiler, or it failed."
+    """The first library that fits, or the reason why there is none."""
+    reasons = []
+    for file in _files():
+        found = _open(file)
+        if isinstance(found, Library):
+            return found
+        reasons.append(found)
+    return (*reasons, "The native kernel was not built: there was no compiler, or it failed.")[0]
+
+
+def _files() -> list[Path]:
+    """Beside this file, and where jrnn is installed.
+
+    The second is another folder for an editable install, and in a clone, whose folder Python reads
+    in the place of what is installed.
+    """
+    folders = [Path(__file__).parent]
+    with contextlib.suppress(PackageNotFoundError):
+        folders.append(Path(str(distribution("jrnn").locate_file("jrnn"))))
+    return [folder / FILE for folder in dict.fromkeys(folders) if (folder / FILE).is_file()]
+
+
+def _open(file: Path) -> Library | str:
+    """A library, or the reason why it does not fit. Nothing is registered before all checks."""
     try:
         loaded = ctypes.CDLL(str(file))
         build, isa, scratch = (
@@ -121,26 +142,7 @@ def _load() -> Library | str:
     for name, handler in handlers.items():
         target = jax.ffi.pycapsule(handler)
         jax.ffi.register_ffi_target(f"jrnn_native_{name.lower()}", target, platform="cpu")
-    return Library(isa(), scratch)
-
-
-def path() -> Path | None:
-    """The file of the library.
-
-    Returns:
-        Its path, or None if it was not built.
-    """
-    for folder in _folders():
-        if (folder / FILE).is_file():
-            return folder / FILE
-    return None
-
-
-def _folders() -> list[Path]:
-    """The package may have several folders: an editable install keeps what it built apart."""
-    files = resources.files("jrnn")
-    paths = getattr(files, "_paths", [files])  # of a MultiplexedPath
-    return [Path(str(path)) for path in paths]
+    return Library(file, isa(), scratch)
 
 
 def _wrong_build(build: str) -> str | None:
