@@ -112,15 +112,16 @@ def _load() -> Library | str:
 
 
 def _files() -> list[Path]:
-    """Beside this file, and where jrnn is installed.
+    """Beside this file, and among the files that were installed.
 
-    The second is another folder for an editable install, and in a clone, whose folder Python reads
-    in the place of what is installed.
+    The latter lie elsewhere after `pip install -e`, and in a clone, whose folder Python reads in
+    the place of what is installed.
     """
-    folders = [Path(__file__).parent]
+    files = [Path(__file__).parent / FILE]
     with contextlib.suppress(PackageNotFoundError):
-        folders.append(Path(str(distribution("jrnn").locate_file("jrnn"))))
-    return [folder / FILE for folder in dict.fromkeys(folders) if (folder / FILE).is_file()]
+        installed = distribution("jrnn").files or []
+        files += [Path(str(file.locate())) for file in installed if file.name == FILE]
+    return [file for file in dict.fromkeys(files) if file.is_file()]
 
 
 def _open(file: Path) -> Library | str:

@@ -149,6 +149,7 @@ def package(folder, library=None):
     metadata = folder / f"jrnn-{jrnn.__version__}.dist-info/METADATA"
     metadata.parent.mkdir()
     metadata.write_text(f"Metadata-Version: 2.1\nName: jrnn\nVersion: {jrnn.__version__}\n")
+    (metadata.parent / "RECORD").write_text(f"jrnn/{native.FILE},,\n")
     if library is not None:
         (folder / "jrnn" / native.FILE).write_bytes(library)
     return folder
@@ -157,8 +158,8 @@ def package(folder, library=None):
 def answer(*folders):
     """What a new process, which finds the package in the first of these, says of the library."""
     run = subprocess.run(
-        [sys.executable, "-S", "-c", ASK],  # -S: an editable install would come first
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*folders, *sys.path]))},
+        [sys.executable, "-c", ASK],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
         cwd=folders[0],
         capture_output=True,
         text=True,

@@ -139,6 +139,21 @@ def test_the_source_distribution_has_what_a_build_needs_and_nothing_that_it_leav
     assert not [name for name in names if FILE in name or "__pycache__" in name]
 
 
+def test_an_editable_installation_comes_after_every_other_path(python, source, tmp_path):
+    """Two clones and one environment: the one in which Python runs, or of PYTHONPATH, is used."""
+    environment = {"CXX": "/bin/false", "JRNN_REQUIRE_NATIVE": "0"}
+    command = ("install", "--no-deps", "--no-build-isolation", "--editable", source)
+    run(python, "-m", "pip", *command, **environment)
+    other = tmp_path / "other/jrnn"
+    other.mkdir(parents=True)
+    (other / "__init__.py").touch()
+    ask = (python, "-c", "from importlib.util import find_spec; print(find_spec('jrnn').origin)")
+    assert run(*ask, cwd=tmp_path).stdout == f"{source}/jrnn/__init__.py\n"
+    assert run(*ask, cwd=other.parent).stdout == f"{other}/__init__.py\n"
+    by_variable = run(*ask, cwd=tmp_path, PYTHONPATH=str(other.parent)).stdout
+    assert by_variable == f"{other}/__init__.py\n"
+
+
 def test_a_wheel_runs_in_an_environment_without_a_compiler(wheel, source, tmp_path):
     """From any folder, and from a clone, whose package Python reads in the place of the wheel's."""
     assert wheel.name.endswith("-py3-none-linux_x86_64.whl")
