@@ -12,7 +12,7 @@ from command import require_memory
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from networks import CELLS, zero_state
+from networks import CELLS, kernel_of, zero_state
 
 import jrnn
 from jrnn import ActivationName
@@ -74,6 +74,17 @@ def make_loss(activation: ActivationName | None) -> Any:
         return mean(losses.sum(), labels.size), state
 
     return loss
+
+
+def kernel_of_training(args: argparse.Namespace, vocabulary: int, mesh: Mesh) -> str:
+    """What computes the network in a training step, on each device."""
+    B = args.batch_size // mesh.size
+    ids = jax.ShapeDtypeStruct((args.length, B), np.int32)
+    key = jax.random.key(0)
+    model = jax.eval_shape(lambda: init_model(key, args, vocabulary))
+    state = jax.eval_shape(lambda: zero_state(model.rnn, B))
+    platform = mesh.devices.flat[0].platform
+    return kernel_of(make_loss(args.activation), model, state, (ids, ids), key, platform=platform)
 
 
 def make_evaluate(

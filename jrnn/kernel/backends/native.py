@@ -72,6 +72,11 @@ class Native:
 
     slices: int
 
+    def __str__(self) -> str:
+        """What the bits of a result depend on, for `jrnn.explain` and the record of a run."""
+        isa, plural = native.ISAS[native.library().isa], "s" * (self.slices > 1)
+        return f"native, {isa}, {self.slices} slice{plural}"
+
     def forward(self, spec: Spec, weights: Weights, inputs: Inputs) -> States:
         """As `types.Backend`."""
         call = _Call.of(self.slices, spec, weights, inputs)
