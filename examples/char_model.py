@@ -77,14 +77,16 @@ def make_loss(activation: ActivationName | None) -> Any:
 
 
 def kernel_of_training(args: argparse.Namespace, vocabulary: int, mesh: Mesh) -> str:
-    """What computes the network in a training step, on each device."""
-    B = args.batch_size // mesh.size
-    ids = jax.ShapeDtypeStruct((args.length, B), np.int32)
+    """The kernel of a training step, on each device."""
+    ids = jax.ShapeDtypeStruct((args.length, args.batch_size), np.int32)
     key = jax.random.key(0)
     model = jax.eval_shape(lambda: init_model(key, args, vocabulary))
-    state = jax.eval_shape(lambda: zero_state(model.rnn, B))
-    platform = mesh.devices.flat[0].platform
-    return kernel_of(make_loss(args.activation), model, state, (ids, ids), key, platform=platform)
+    state = jax.eval_shape(lambda: zero_state(model.rnn, args.batch_size))
+    split = (P(), P(BATCH), P(None, BATCH), P())
+    loss = jax.shard_map(
+        make_loss(args.activation), mesh=mesh, in_specs=split, out_specs=split[:2], check_vma=False
+    )
+    return kernel_of(loss, model, state, (ids, ids), key, platform=mesh.devices.flat[0].platform)
 
 
 def make_evaluate(

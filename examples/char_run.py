@@ -234,7 +234,7 @@ def find_checkpoint(
 
 
 def say_another_kernel(was: str, now: str) -> None:
-    """Report that a run goes on with another kernel, and how it goes on with its own."""
+    """Report that a run continues with another kernel, and how it continues with its own."""
     if was != now:
         print(f"            kernel: was {was}, is {now}: the results agree only up to rounding")
         if was == "XLA":

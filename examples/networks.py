@@ -39,7 +39,7 @@ def zero_state(params: Any, batch_size: int, sharding: NamedSharding | None = No
 
 
 def kernel_of(loss: Callable[..., Any], *args: Any, platform: str | None = None) -> str:
-    """What computes the networks of a loss, for the record of a run: its bits depend on it.
+    """The kernel of the networks of a loss, for the record of a run: its bits depend on it.
 
     It is "XLA", or the native kernel with its instruction set and the slices of a batch. Nothing is
     run; `args` may be types of arrays.

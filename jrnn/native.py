@@ -126,10 +126,10 @@ def _load() -> Library | str:
 
 
 def _files() -> list[Path]:
-    """Beside this file, and among the files that were installed.
+    """The library in this folder, and among the installed files.
 
-    The latter lie elsewhere after `pip install -e`, and in a clone, whose folder Python reads in
-    the place of what is installed.
+    The installed one is in another folder after `pip install -e`, and if Python runs in a clone and
+    reads the package there.
     """
     files = [Path(__file__).parent / FILE]
     with contextlib.suppress(PackageNotFoundError):

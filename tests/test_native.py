@@ -67,7 +67,7 @@ def test_it_is_turned_off_and_on():
 def test_what_a_call_takes_is_explained():
     forward, backward = jrnn.explain(jrnn.rnn, CASE.params, CASE.xs, platform="cpu")
     isa = native.ISAS[native.library().isa]
-    slices = min(native.cpu_cores() // 2, B) or 1  # there are two CPU devices
+    slices = min(native.cpu_cores(), B)
     said = f"native, {isa}, {slices} slice{'s' * (slices > 1)}"
     assert forward.backend == backward.backend == said
     with pytest.MonkeyPatch.context() as patch:

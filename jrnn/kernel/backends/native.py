@@ -73,7 +73,7 @@ class Native:
     slices: int
 
     def __str__(self) -> str:
-        """What the bits of a result depend on, for `jrnn.explain` and the record of a run."""
+        """The bits of a result depend on this. `jrnn.explain` and the record of a run show it."""
         isa, plural = native.ISAS[native.library().isa], "s" * (self.slices > 1)
         return f"native, {isa}, {self.slices} slice{plural}"
 
