@@ -92,7 +92,7 @@ def mesh_axes(x: jax.Array) -> frozenset[str]:
 
 
 def devices_of_this_process() -> int:
-    """The number of devices that share a traced call inside `jax.shard_map`; 1 outside of it."""
+    """The number of devices that share a call in a `jax.shard_map`, as it is traced; else 1."""
     mesh = jax.sharding.get_abstract_mesh()
     devices = math.prod(mesh.shape[name] for name in mesh.manual_axes)
     return max(devices // jax.process_count(), 1)
