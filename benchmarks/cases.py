@@ -49,6 +49,10 @@ CASES = {
     4: Case(128, 64, 256, 512),
     5: Case(1024, 1, 32, 128),  # one sequence
     6: Case(64, 256, 512, 1024),  # nearly all matmul
+    7: Case(1024, 2, 32, 128),  # few sequences
+    8: Case(1024, 4, 32, 128),
+    9: Case(1024, 8, 32, 128),
+    10: Case(128, 32, 64, 100),  # rows that vectors of 8 or 16 numbers do not fill
 }
 TOY_CASES = {1: Case(7, 4, 3, 5), 2: Case(5, 1, 2, 6)}
 

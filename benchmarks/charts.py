@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.backends import label, own
+
 COLOURS = [f"C{n}" for n in range(10)]  # matplotlib's default colours
 
 
@@ -30,13 +32,15 @@ def kernel(path: Path, records: list[dict[str, Any]], title: str) -> None:
 
 def _ratios(records: list[dict[str, Any]]) -> dict[str, dict[Any, float]]:
     """program -> row -> its time divided by jrnn's with the same activation."""
-    own = {(r["row"], r["program"]): r["minimum_ms"] for r in records}
+    first: dict[tuple[Any, str], dict[str, Any]] = {}  # by the first of jrnn's backends
     found: dict[str, dict[Any, float]] = {}
     for r in records:
-        base = "jrnn relu" if r["activation"] == "relu" else "jrnn"
-        if r["program"] != base:
-            ratio = r["minimum_ms"] / own[r["row"], base]
-            found.setdefault(r["program"], {})[r["row"]] = ratio
+        first.setdefault((r["row"], r["program"]), r)
+    for r in records:
+        base = first[r["row"], own(r["activation"])]
+        if r is not base:
+            name = label(r["program"], r.get("backend"))
+            found.setdefault(name, {})[r["row"]] = r["minimum_ms"] / base["minimum_ms"]
     return found
 
 
@@ -116,7 +120,7 @@ def device(
             ("rnn", True, "bfloat16"),
             ("rnn", False, "float32"),
         )
-        if (found := _of(recurrences, cell=cell, gradient=gradient, dtype=dtype, route="native"))
+        if (found := _of(recurrences, cell=cell, gradient=gradient, dtype=dtype, route="batch"))
     }
     rows = list(dict.fromkeys(r["row"] for r in training))
     axes = list(dict.fromkeys(r["axis"] for r in growth))

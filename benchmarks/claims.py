@@ -1,7 +1,8 @@
 """Compute the claimed ratios from the records of a run, including those where jrnn loses.
 
 In a ratio "rival / jrnn" above 1, jrnn is faster. Times are minima. haiku's ReLU is compared with
-jrnn's ReLU, every other rival with jrnn's tanh.
+jrnn's ReLU, every other rival with jrnn's tanh. Where jrnn was measured with several backends,
+"jrnn" is the first of them.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,9 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import backends
+
 SCANS = ["naive", "hoisted", "hoisted x4"]
 JAX_LIBRARIES = ["flax", "flax LSTMCell", "haiku", "haiku relu", "haiku own tanh", "keras"]
 USERS = "jrnn, a user's cell"
+ENDS = ", lengths and resets"
 
 
 class Claim(NamedTuple):
@@ -45,17 +49,18 @@ class Claim(NamedTuple):
 
 
 class Group:
-    """The records of one route, dtype and pass, by row and program."""
+    """The records of one route, dtype and pass, by row and program, of jrnn's first backend."""
 
     def __init__(self, records: Iterable[dict[str, Any]], **key: Any) -> None:
         self.rows: dict[Any, dict[str, dict[str, Any]]] = {}
         for r in records:
-            if all(r[k] == v for k, v in key.items()):
-                self.rows.setdefault(r["row"], {})[r["program"]] = r
+            if all(r.get(k) == v for k, v in key.items()):
+                self.rows.setdefault(r["row"], {}).setdefault(r["program"], r)
 
     def best(self, row: Any, names: Iterable[str], quantity: str = "minimum_ms") -> float | None:
         """The smallest value of a quantity among these programs; None if none has it."""
-        there = [self.rows[row][name][quantity] for name in names if name in self.rows[row]]
+        programs = self.rows.get(row, {})
+        there = [programs[name][quantity] for name in names if name in programs]
         there = [value for value in there if value is not None]
         return min(there) if there else None
 
@@ -65,8 +70,8 @@ class Group:
         ratios = []
         for name in names:
             if name in programs:
-                own = "jrnn relu" if programs[name]["activation"] == "relu" else "jrnn"
-                ratios.append(programs[name]["minimum_ms"] / programs[own]["minimum_ms"])
+                base = programs[backends.own(programs[name]["activation"])]
+                ratios.append(programs[name]["minimum_ms"] / base["minimum_ms"])
         return min(ratios) if ratios else None
 
 
@@ -88,16 +93,35 @@ def of_kernel(records: list[dict[str, Any]]) -> list[Claim]:
     """The claims of `kernel`."""
     found: list[Claim] = []
     for gradient, what in ((True, "forward + backward"), (False, "forward")):
-        native = Group(records, route="native", dtype="float32", gradient=gradient)
-        found += _native(native, what)
+        batch = Group(records, route="batch", dtype="float32", gradient=gradient)
+        found += _batch(batch, what)
         found += _vmap(Group(records, route="vmap", dtype="float32", gradient=gradient), what)
         found += _ends_of_sequences(Group(records, route="ends", gradient=gradient), what)
         mesh = Group(records, route="mesh", dtype="float32", gradient=gradient)
         found += _autodiff(mesh, f"{what}, mesh") + _floor(mesh, f"{what}, mesh")
-        for route in ("native", "vmap", "mesh"):
+        for route in ("batch", "vmap", "mesh"):
             half = Group(records, route=route, dtype="bfloat16", gradient=gradient)
             found += _bfloat16(half, f"{what}, {route}, bfloat16")
+        for route, where in (("batch", ""), ("vmap", ", vmap"), ("mesh", ", mesh"), ("ends", ENDS)):
+            key = {"route": route, "dtype": "float32", "gradient": gradient}
+            found += _backends(records, f"{what}{where}", key)
     return found
+
+
+def _backends(records: list[dict[str, Any]], what: str, key: dict[str, Any]) -> list[Claim]:
+    """XLA's time over the native kernel's, and the bytes the other way round."""
+    native, xla = (Group(records, backend=name, **key) for name in ("native", "xla"))
+
+    def ratio(row: Any, a: Group, b: Group, quantity: str) -> float | None:
+        return _quotient(a.best(row, ["jrnn"], quantity), b.best(row, ["jrnn"], quantity))
+
+    time = partial(ratio, a=xla, b=native, quantity="minimum_ms")
+    memory = partial(ratio, a=native, b=xla, quantity="temporary_bytes")
+    text = f"{what}: temporary bytes of jrnn, native / of jrnn, xla"
+    return [
+        *_claim(f"{what}: jrnn, xla / jrnn, native", native, time),
+        *_claim(text, native, memory, wins=False),
+    ]
 
 
 def _autodiff(group: Group, what: str) -> list[Claim]:
@@ -112,7 +136,7 @@ def _floor(group: Group, what: str) -> list[Claim]:
     return _claim(f"{what}: matmul floor / jrnn", group, share, wins=False)
 
 
-def _native(group: Group, what: str) -> list[Claim]:
+def _batch(group: Group, what: str) -> list[Claim]:
     everyone = SCANS + JAX_LIBRARIES
     found = _autodiff(group, what)
     for name in [*JAX_LIBRARIES, "torch"]:
@@ -152,12 +176,12 @@ def _share_of_autodiff(group: Group, row: Any, quantity: str) -> float | None:
 
 def _vmap(group: Group, what: str) -> list[Claim]:
     text = f"{what}: jrnn under vmap / jrnn's batch of the same arrays"
-    return _over_itself(group, text, "jrnn native") + _autodiff(group, f"{what}, vmap")
+    return _over_itself(group, text, "jrnn batch") + _autodiff(group, f"{what}, vmap")
 
 
 def _ends_of_sequences(group: Group, what: str) -> list[Claim]:
     text = f"{what}: jrnn with lengths and resets / without"
-    others = _autodiff(group, f"{what}, lengths and resets")
+    others = _autodiff(group, f"{what}{ENDS}")
     return _over_itself(group, text, "jrnn without") + others
 
 

@@ -1,13 +1,17 @@
 """Measure the recurrence: its states, and the gradient of sum(hs * y) in its parameters.
 
-    python -m benchmarks.kernel                                  # everything
-    python -m benchmarks.kernel --rows 2 4 --routes native --dtypes float32 --rivals autodiff
+    python -m benchmarks.kernel                                  # all but the mesh
+    python -m benchmarks.kernel --devices 2 --routes mesh --out out/mesh
+    python -m benchmarks.kernel --rows 2 4 --routes batch --dtypes float32 --rivals autodiff
+    python -m benchmarks.kernel --backends xla native            # ratios over jrnn's by XLA
     python -m benchmarks.kernel --cell lstm --out out/lstm       # or gru
 
-native  a batch [T, B, I], on one device
+batch   a batch [T, B, I], on one device
 vmap    `jax.vmap` of one sequence over [B, T, I], and jrnn's own batch with the axes swapped
 mesh    the batch split over devices by `jax.shard_map`; the gradient is summed at the end
 ends    a batch with and without lengths and resets, in float32
+
+On a CPU, jrnn is measured with each backend that computes the call, the native kernel and XLA.
 """
 
 import argparse
@@ -20,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import claims, report
+from benchmarks import backends, claims, report
 from benchmarks.cases import CASES, CELLS, TOY_CASES, Case, Data, data, ends
 from benchmarks.measuring import (
     Program,
@@ -35,10 +39,11 @@ from benchmarks.measuring import (
 )
 from benchmarks.mesh import on_mesh, split_batch
 from benchmarks.rivals import Recurrence, autodiff, jrnn_itself, load
+from jrnn.checks import refuse
 from jrnn.parallel import use_cpu_cores
 
 RIVALS = ["autodiff", "flax", "haiku", "keras", "torch"]
-ROUTES = ["native", "vmap", "mesh", "ends"]
+ROUTES = ["batch", "vmap", "mesh", "ends"]
 DTYPES = ["float32", "bfloat16"]
 
 
@@ -48,7 +53,7 @@ DTYPES = ["float32", "bfloat16"]
 def recurrences(
     case: Case, route: str, dtype: str, rivals: list[str], cell: str = "rnn"
 ) -> list[Recurrence]:
-    """The programs of jrnn and the rivals for one route; libraries only in `native`."""
+    """The programs of jrnn and the rivals for one route; libraries only in `batch`."""
     plain = "autodiff" in rivals
     if route == "ends":
         others = autodiff.recurrences_with_ends(case, cell) if plain else []
@@ -58,7 +63,7 @@ def recurrences(
         others = autodiff.recurrences_bfloat16(case, cell) if plain else []
     else:
         others = autodiff.recurrences(case, cell) if plain else []
-        if route == "native":
+        if route == "batch":
             libraries = [name for name in rivals if name not in ("autodiff", "torch")]
             others += [r for name in libraries for r in load(name).recurrences(case, cell)]
             others += jrnn_itself.recurrences_of_a_user(case, cell)
@@ -81,8 +86,14 @@ def with_swapped_axes(recurrence: Recurrence) -> Recurrence:
     def states(params: Any, xs: Any) -> Any:
         return recurrence.states(params, xs.swapaxes(0, 1)).swapaxes(0, 1)
 
-    name = f"{recurrence.name} native"
+    name = f"{recurrence.name} batch"
     return recurrence._replace(name=name, states=states, batch_first=True)
+
+
+def by_backend(one: Recurrence, given: Data, names: list[str]) -> list[Recurrence]:
+    """A recurrence of jrnn for each of these backends that computes it; a rival's as it is."""
+    own, xs, _ = arguments(one, given)
+    return [one._replace(backend=b) for b in backends.computing(one.states, (own, xs), names)]
 
 
 # --- compilation ---------------------------------------------------------------------------------
@@ -96,19 +107,24 @@ def program(
     over: Callable[[Any], Any] = lambda function: function,
 ) -> Program:
     """Compile `over` of the states or of the gradient, on one device or split over several."""
-    params = jax.tree.map(lambda p: jnp.asarray(p, recurrence.input_dtype), given.params)
-    own = recurrence.own(params)
-    arrays = given.xs, given.y
-    if recurrence.batch_first:
-        arrays = given.xs.swapaxes(0, 1), given.y.swapaxes(0, 1)
-    xs, y = map(jnp.asarray, arrays, (recurrence.input_dtype, recurrence.state_dtype))
-
+    own, xs, y = arguments(recurrence, given)
     function = over(cost_and_gradient(recurrence) if gradient else recurrence.states)
     args = (own, xs, y) if gradient else (own, xs)
     if devices > 1:
         function, args = on_mesh(function, devices, gradient), split_batch(args, devices)
     named = partial(gradient_arrays if gradient else _states, recurrence)
-    return compile_program(recurrence.name, function, args, named)
+    with backends.using(recurrence.backend):
+        return compile_program(recurrence.label, function, args, named)
+
+
+def arguments(recurrence: Recurrence, given: Data) -> tuple[Any, jax.Array, jax.Array]:
+    """The parameters, xs and y in the form of a recurrence."""
+    params = jax.tree.map(lambda p: jnp.asarray(p, recurrence.input_dtype), given.params)
+    arrays = given.xs, given.y
+    if recurrence.batch_first:
+        arrays = given.xs.swapaxes(0, 1), given.y.swapaxes(0, 1)
+    xs, y = map(jnp.asarray, arrays, (recurrence.input_dtype, recurrence.state_dtype))
+    return recurrence.own(params), xs, y
 
 
 def cost_and_gradient(recurrence: Recurrence) -> Callable[..., Any]:
@@ -185,35 +201,45 @@ def measure_group(
 ) -> Iterator[dict[str, Any]]:
     """Compare the programs of one table row, then time them in turn."""
     gradient, dtype = key["gradient"], key["dtype"]
+    title = f"row {key['row']} ({case}) {key['route']} {dtype}"
     devices = jax.device_count() if key["route"] == "mesh" else 1
-    found = recurrences(case, key["route"], dtype, args.rivals, args.cell)
-    activations = {r.name: r.activation for r in found}
-    kinds = {r.name: "ends" if r.ends else r.activation for r in found}
+    found = [
+        recurrence
+        for one in recurrences(case, key["route"], dtype, args.rivals, args.cell)
+        for recurrence in by_backend(one, given, args.backends)
+    ]
+    own = [r.label for r in found if r.name == "jrnn"]
+    if not own:
+        print(f"{title}: left out, since {', '.join(args.backends)} does not compute it")
+        return
     programs = [program(r, given, gradient, devices) for r in found]
-    if "torch" in args.rivals and (key["route"], dtype) == ("native", "float32"):
+    if "torch" in args.rivals and (key["route"], dtype) == ("batch", "float32"):
         programs += load("torch").programs(case, given, gradient, cell=args.cell)
+    kinds = {r.label: "ends" if r.ends else r.activation for r in found}
     errors = {
-        p.name: compare(p, expected[kinds.get(p.name, "tanh")], tolerance(dtype)) for p in programs
+        p.name: compare(p, expected[kind], tolerance(dtype, kind))
+        for p in programs
+        for kind in [kinds.get(p.name, "tanh")]
     }
     times, flops_per_second = time_beside_matmul(programs, args.rounds, args.toy)
+    names = {r.label: (r.name, r.backend, r.activation) for r in found}
     for p in programs:
+        name, backend, activation = names.get(p.name, (p.name, None, "tanh"))
         yield key | {
             "case": list(case),
             "devices": devices,
-            "program": p.name,
-            "activation": activations.get(p.name, "tanh"),
+            "program": name,
+            "backend": backend,
+            "activation": activation,
             **figures(p, times[p.name]),
             "floor_ms": 1e3 * case.flops(gradient, args.cell) / flops_per_second,
             "matmul_gflops": flops_per_second / 1e9,
             "error": max(errors[p.name].values()),
         }
     fastest = min(programs, key=lambda p: times[p.name].minimum)
-    print(
-        f"row {key['row']} ({case}) {key['route']} {dtype} "
-        f"{'forward + backward' if gradient else 'forward'}: jrnn "
-        f"{1e3 * times['jrnn'].minimum:.2f} ms, fastest {fastest.name}",
-        flush=True,
-    )
+    said = ", ".join(f"{name} {1e3 * times[name].minimum:.2f} ms" for name in own)
+    what = "forward + backward" if gradient else "forward"
+    print(f"{title} {what}: {said}, fastest {fastest.name}", flush=True)
 
 
 def time_beside_matmul(
@@ -229,10 +255,16 @@ def time_beside_matmul(
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = report.parser(__doc__, "kernel", RIVALS, rounds=9)
+    parser.set_defaults(devices=1)  # one of n devices has its share of the cores
     parser.add_argument("--cell", choices=CELLS, default="rnn")
-    parser.add_argument("--routes", nargs="+", choices=ROUTES, default=ROUTES)
+    what = "(None: all, mesh only with several devices)"
+    parser.add_argument("--routes", nargs="+", choices=ROUTES, help=what)
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
-    return report.parse(parser, argv, list(CASES), list(TOY_CASES))
+    what = "of jrnn; ratios are over the first (None: native, if it can run here, and xla)"
+    parser.add_argument("--backends", nargs="+", choices=backends.BACKENDS, help=what)
+    args = report.parse(parser, argv, list(CASES), list(TOY_CASES))
+    args.routes = args.routes or [r for r in ROUTES if r != "mesh" or args.devices > 1]
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -240,9 +272,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         use_cpu_cores(args.devices)
+        args.backends = backends.wanted(args.backends)
         for name in args.rivals:
             load(name)
         records = list(measure(args))
+        if not records:
+            refuse("the options", "a row that can be measured", "none", "The lines above say why.")
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

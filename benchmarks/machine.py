@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from jrnn.parallel import _cpu_cores as cores
+from jrnn import native
+from jrnn.native import cpu_cores as cores
 
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "equinox", "torch"]
 LIBRARIES += ["libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"]  # compilers
@@ -24,7 +25,7 @@ VECTOR_UNITS = {  # by their flags in Linux
 
 
 def description() -> dict[str, Any]:
-    """Versions, backend, processor, cores and allocator."""
+    """Versions, backend, processor, cores, native kernel and allocator."""
     versions = {}
     for library in LIBRARIES:
         try:
@@ -39,6 +40,7 @@ def description() -> dict[str, Any]:
         "devices": jax.device_count(),
         "processor": processor(),
         "cores": cores(),
+        "native": native_kernel(),
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
@@ -49,12 +51,35 @@ def sentence(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
     allocator = machine["GLIBC_TUNABLES"] or "default (GLIBC_TUNABLES not set)"
     flags = f" XLA_FLAGS: {machine['XLA_FLAGS']}." if machine["XLA_FLAGS"] else ""
+    kernel = f"{native_sentence(machine['native'])} " if machine["backend"] == "cpu" else ""
     return (
         f"{machine['devices']} {machine['backend']} device(s), {machine['device']}; "
         f"{machine['processor']}, {machine['cores']} cores. "
         f"Python {machine['python']}, {versions}. "
-        f"Allocator: {allocator}.{flags}"
+        f"{kernel}Allocator: {allocator}.{flags}"
     )
+
+
+def native_kernel() -> dict[str, Any]:
+    """Whether the native kernel runs here, for which instructions, and on how many cores."""
+    if not native.available():
+        return {"available": False, "why_not": native.why_not()}
+    return {
+        "available": True,
+        "enabled": native.enabled(),
+        "instructions": native.ISAS[native.library().isa],
+        "slices": cores(),  # at most, of a call on one device
+    }
+
+
+def native_sentence(kernel: dict[str, Any]) -> str:
+    """The native kernel as text."""
+    if not kernel["available"]:
+        return f"No native kernel: {kernel['why_not']}"
+    n = kernel["slices"]
+    off = "" if kernel["enabled"] else "; it is turned off"
+    slices = f"a batch in at most {n} slice{'s' if n > 1 else ''}"
+    return f"Native kernel: {kernel['instructions']}, {slices}{off}."
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import charts, machine
+from benchmarks.backends import label, own
 
 # --- options -------------------------------------------------------------------------------------
 
@@ -73,10 +74,10 @@ def kernel_tables(records: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
     """(title, table) per dtype, route and pass: ms, with the ratio to jrnn in brackets."""
     for key, group in grouped(records, ("dtype", "route", "gradient")).items():
         dtype, route, gradient = key
-        programs = list(dict.fromkeys(r["program"] for r in group))
+        programs = list(dict.fromkeys(labelled(group)))
         rows = []
         for (row,), found in grouped(group, ("row",)).items():
-            by_name = {r["program"]: r for r in found}
+            by_name = labelled(found)
             cells = [time_and_ratio(by_name.get(name), by_name) for name in programs]
             case = ", ".join(map(str, found[0]["case"]))
             rows.append([row, case, *cells, number(found[0]["floor_ms"])])
@@ -84,15 +85,18 @@ def kernel_tables(records: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
         yield title, table(["row", "T, B, I, H", *programs, "matmul floor"], rows)
 
 
+def labelled(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Records by the labels of their programs."""
+    return {label(r["program"], r.get("backend")): r for r in records}
+
+
 def time_and_ratio(record: dict[str, Any] | None, row: dict[str, dict[str, Any]]) -> str:
-    """The minimum in ms, and its ratio to jrnn with the same activation."""
+    """The minimum in ms, and its ratio to jrnn's first backend with the same activation."""
     if record is None:
         return ""
-    own = "jrnn relu" if record["activation"] == "relu" else "jrnn"
-    time = number(record["minimum_ms"])
-    if record["program"] == own or own not in row:
-        return time
-    return f"{time} ({record['minimum_ms'] / row[own]['minimum_ms']:.2f})"
+    name, time = own(record["activation"]), number(record["minimum_ms"])
+    base = next((r for r in row.values() if r["program"] == name), record)
+    return time if base is record else f"{time} ({record['minimum_ms'] / base['minimum_ms']:.2f})"
 
 
 def grouped(records: list[dict[str, Any]], keys: Sequence[str]) -> dict[Any, list[dict[str, Any]]]:
@@ -112,7 +116,8 @@ def kernel_details(records: list[dict[str, Any]], operations: str = "") -> str:
         direction = "forward + backward" if r["gradient"] else "forward"
         temporary = number(r["temporary_bytes"], 1e6)
         times = [number(r["minimum_ms"]), number(r["median_ms"]), number(r["compile_seconds"])]
-        start = [r["row"], r["route"], r["dtype"], direction, r["program"]]
+        program = label(r["program"], r.get("backend"))
+        start = [r["row"], r["route"], r["dtype"], direction, program]
         counts = [number(r["operations_per_step"])] if operations else []
         rows.append([*start, *times, temporary, f"{r['error']:.1e}", *counts])
     return table(header, rows)
@@ -169,7 +174,11 @@ def write_kernel(args: argparse.Namespace, records: list[dict[str, Any]], claims
     """Write the results of `kernel`."""
     said = "\n".join(f"- {claim}" for claim in claims)
     tables = [f"## {title}\n\n{text}" for title, text in kernel_tables(records)]
-    legend = "Milliseconds, minimum over all calls; in brackets over jrnn's (ReLU: over its ReLU)."
+    legend = (
+        "Milliseconds, minimum over all calls; in brackets over jrnn's (ReLU: over its ReLU), of "
+        f"the first of its backends that computes the row: {', '.join(args.backends)}. So are the "
+        "claims."
+    )
     result = {"records": records, "claims": [claim.as_dict() for claim in claims]}
     parts = [legend, *tables, f"## Claims\n\n{said}", f"## Details\n\n{kernel_details(records)}"]
     write(args, "kernel", result, parts)

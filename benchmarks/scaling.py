@@ -97,7 +97,7 @@ def gradient_programs(
     sweep: Sweep, at: int, case: Case, rivals: list[str], slow: set[str]
 ) -> list[Program]:
     """Programs of jrnn and the scans, compared with the reference."""
-    found = recurrences(case, "native", sweep.dtype, rivals)
+    found = recurrences(case, "batch", sweep.dtype, rivals)
     if sweep.axis == "remat":
         found = [found[0], Recurrence("jrnn remat", _remat_states)]
     left = {r.name for r in found if r.name.endswith(" mixed")} | slow

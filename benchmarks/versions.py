@@ -1,9 +1,9 @@
 """An older version of jrnn against this one, in one process: time, memory, compile time.
 
     python -m benchmarks.versions --old v0.1.0          # a git revision
-    python -m benchmarks.versions --old ../older --rows 1 2 --modes native mesh
+    python -m benchmarks.versions --old ../older --rows 1 2 --modes batch mesh
 
-native        a batch [T, B, I]
+batch         a batch [T, B, I]
 vmap          `jax.vmap` of one sequence over [B, T, I]
 vmap-grad     `jax.vmap` of the gradient of one sequence: a gradient for each
 vmap-weights  `jax.vmap` over four networks, of which each reads a quarter of the batch
@@ -13,7 +13,8 @@ remat         a batch, with `remat=True`
 
 Each is the states, and the gradient in the parameters of sum(hs * y). In each repeat the old
 version is compiled twice (A/A) and the new one once, their results are compared, and the three are
-timed in turn: new/old is judged by how much the two programs of the old version differ.
+timed in turn: new/old is judged by how much the two programs of the old version differ. Both run
+XLA's loops: the native kernel of a revision is not built.
 """
 
 import argparse
@@ -34,12 +35,13 @@ from benchmarks.cases import CASES, TOY_CASES, Case, data, ends
 from benchmarks.measuring import Program, compare, figures, time_in_turn, tolerance
 from benchmarks.old_version import git, loaded
 from benchmarks.rivals import Recurrence
+from jrnn import native
 from jrnn.checks import refuse
-from jrnn.parallel import _cpu_cores as cores
+from jrnn.native import cpu_cores as cores
 from jrnn.parallel import use_cpu_cores
 
 MODES = {  # and the rows that are measured where `--rows` does not say: a quarter of an hour
-    "native": [1, 2, 3, 4, 5, 6],
+    "batch": [1, 2, 3, 4, 5, 6],
     "vmap": [1, 2, 4],
     "vmap-grad": [1, 2],
     "vmap-weights": [1, 2],
@@ -202,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     records = []
     try:
         use_cpu_cores(args.devices)
-        with loaded(args.old) as old:
+        with native.turned(False), loaded(args.old) as old:
             about = versions_and_date(args.old)
             print(f"{about} {machine.sentence(machine.description())}\n\n{verdicts.head()}")
             for at in lines(args):

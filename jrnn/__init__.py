@@ -7,6 +7,7 @@ from jrnn import diagnostics as diagnostics
 from jrnn import initializers as initializers
 from jrnn import interop as interop
 from jrnn import model_file as model_file
+from jrnn import native as native
 from jrnn import parallel as parallel
 from jrnn import plot as plot
 from jrnn import sampling as sampling

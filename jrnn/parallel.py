@@ -10,7 +10,6 @@ The devices (CPU cores, GPUs or TPUs) form a mesh with one axis, "batch", for `j
 """
 
 import math
-import os
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jrnn import checks
 from jrnn.arrays import mesh_axes
+from jrnn.native import cpu_cores
 
 BATCH = "batch"  # the one axis of the mesh
 
@@ -41,7 +41,7 @@ def use_cpu_cores(n: int | None = None) -> None:
         ValueError: n is below 1 or above the number of cores, or JAX has already created another
             number of devices, for example in a computation or in `jax.devices()`.
     """
-    cores = _cpu_cores()
+    cores = cpu_cores()
     n = cores if n is None else n
     checks.sizes(n=n)
     if n > cores:
@@ -53,12 +53,6 @@ def use_cpu_cores(n: int | None = None) -> None:
         came = f"JAX that runs on {_count(jax.devices())}"
         repair = "Call it right after the imports, before anything is computed."
         checks.refuse("use_cpu_cores", "JAX that has made no device yet", came, repair)
-
-
-def _cpu_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use every core
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _count(devices: Any) -> str:

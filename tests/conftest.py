@@ -15,6 +15,8 @@ import jax
 import pytest
 from programs import TEXT
 
+from jrnn import native
+
 
 def quick_compilation():
     """The environment of a process that compiles quickly."""
@@ -38,6 +40,13 @@ def pytest_configure(config):
     # `nohup`, and a shell's background, let what they start ignore them, and all that this starts.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def without_native():
+    """For tests of the structure and the memory of XLA's loops."""
+    with native.turned(False):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,16 @@ from cases import parameters, together
 from jaxprs import named
 
 import jrnn
-from benchmarks import cases, claims, japanese_vowels, machine, report, rivals, scaling_model
+from benchmarks import (
+    backends,
+    cases,
+    claims,
+    japanese_vowels,
+    machine,
+    report,
+    rivals,
+    scaling_model,
+)
 from benchmarks.measuring import FLOAT32_TOLERANCE, Program, compare, time_in_turn
 from benchmarks.rivals.autodiff import matmul_of_rounded
 from benchmarks.scaling_measured import HIDDEN, hidden_mesh, hidden_split
@@ -89,16 +98,17 @@ def test_kernel(tmp_path):
     found = {(r["route"], r["dtype"], r["gradient"], r["program"]) for r in records}
     for gradient in (False, True):
         for scan in ("naive", "hoisted", "hoisted x4"):
-            for route in ("native", "vmap", "mesh"):
+            for route in ("batch", "vmap", "mesh"):
                 assert (route, "float32", gradient, scan) in found
                 assert (route, "bfloat16", gradient, f"{scan} mixed") in found
-    assert ("vmap", "float32", True, "jrnn native") in found
+    assert ("vmap", "float32", True, "jrnn batch") in found
     assert all(0 < r["minimum_ms"] <= r["median_ms"] for r in records)
     assert all(r["compile_seconds"] > 0 and r["temporary_bytes"] > 0 for r in records)
     assert {r["devices"] for r in records if r["route"] == "mesh"} == {2}
     charts = {f"kernel_{route}_{d}" for route, d in {(r["route"], r["dtype"]) for r in records}}
     assert {path.stem for path in tmp_path.glob("*.png")} == charts
-    assert "| row | T, B, I, H | jrnn | naive | hoisted | hoisted x4 | matmul floor |" in text
+    own = " | ".join(f"jrnn ({backend})" for backend in backends.wanted(None))
+    assert f"| row | T, B, I, H | {own} | naive | hoisted | hoisted x4 | matmul floor |" in text
     said = [claim["claim"] for claim in result["claims"]]
     assert "forward + backward: best autodiff / jrnn" in said
     assert all(f"- {claim}: " in text for claim in said)
@@ -112,7 +122,7 @@ def test_kernel_of_a_gated_cell(tmp_path, cell):
     options = ["--rounds", "1", "--rows", "1", "--dtypes", "float32", "--cell", cell]
     result, _ = run("kernel", tmp_path, *options)
     found = {(r["route"], r["program"]) for r in result["records"]}
-    assert {("native", "jrnn, a user's cell"), ("mesh", "jrnn"), ("ends", "naive")} <= found
+    assert {("batch", "jrnn, a user's cell"), ("mesh", "jrnn"), ("ends", "naive")} <= found
     assert all(r["error"] < FLOAT32_TOLERANCE for r in result["records"])
     said = {claim["claim"] for claim in result["claims"]}
     assert "forward + backward: jrnn, a user's cell, time / jrnn's" in said
@@ -133,7 +143,7 @@ def test_the_floor_counts_the_matmuls_of_every_gate(cell):
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_children")
 def test_a_mesh_that_does_not_divide_the_batch_is_said(tmp_path, capfd):
-    options = ["--rounds", "1", "--rows", "2", "--routes", "native", "mesh", "--dtypes", "float32"]
+    options = ["--rounds", "1", "--rows", "2", "--routes", "batch", "mesh", "--dtypes", "float32"]
     command = [sys.executable, "-m", "benchmarks.kernel", "--toy", "--out", tmp_path, *options]
     subprocess.run([*command, "--rivals", "autodiff", "--devices", "2"], cwd=ROOT, check=True)
     assert "row 2: no mesh, 2 device(s) do not split a batch of 1" in capfd.readouterr().out
@@ -216,10 +226,10 @@ def test_japanese_vowels_without_torch(monkeypatch, capsys, tmp_path):
 
 
 def test_a_row_that_does_not_exist():
-    command = [sys.executable, "-m", "benchmarks.kernel", "--rows", "7"]
+    command = [sys.executable, "-m", "benchmarks.kernel", "--rows", "11"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "argument --rows: 7 (choose from 1, 2, 3, 4, 5, 6)" in done.stderr
+    assert "argument --rows: 11 (choose from 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)" in done.stderr
 
 
 def test_rounded_operands_have_rounded_gradients():
@@ -234,7 +244,7 @@ def test_rounded_operands_have_rounded_gradients():
 
 
 def record(row, program, ms, **more):
-    key = {"route": "native", "dtype": "float32", "gradient": True, "activation": "tanh"}
+    key = {"route": "batch", "dtype": "float32", "gradient": True, "activation": "tanh"}
     rest = {"floor_ms": 1.0, "compile_seconds": None, "temporary_bytes": None}
     return {"row": row, "program": program, "minimum_ms": ms, **key, **rest, **more}
 

@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 import jrnn
-from jrnn import parallel
+from jrnn import native, parallel
 from jrnn.training import init_train_state, make_train_step
 
 T, B, I, H, O = 5, 6, 4, 8, 3
@@ -212,6 +212,7 @@ def scan_loss(model, h0, batch, key):
     return parallel.mean((hs**2).sum(), hs.size), h_last
 
 
+@pytest.mark.usefixtures("without_native")
 @pytest.mark.parametrize("loss", [make_loss(COSTS["masked mean"][0]), scan_loss])
 def test_devices_meet_outside_of_the_loops(loss):
     mesh = parallel.batch_mesh(2)
@@ -286,7 +287,7 @@ REFUSED = {
     ),
     "more cores than there are": (
         lambda: parallel.use_cpu_cores(10_000),
-        f"n: expected at most {parallel._cpu_cores()}, the cores of this process; got 10000. "
+        f"n: expected at most {native.cpu_cores()}, the cores of this process; got 10000. "
         "More devices than cores would take turns; None is all cores.",
     ),
     "no core": (

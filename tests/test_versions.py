@@ -17,7 +17,7 @@ from benchmarks.cases import TOY_CASES
 from benchmarks.versions import Line
 
 ROOT = Path(__file__).parents[1]
-TOY = ["--toy", "--rows", "1", "--modes", "native", "--dtypes", "float32", "--repeats", "1"]
+TOY = ["--toy", "--rows", "1", "--modes", "batch", "--dtypes", "float32", "--repeats", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +113,15 @@ def test_no_older_version(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.usefixtures("float32")
 def test_a_tree_beside_itself(older, tmp_path, capsys):
-    status = run(older, tmp_path, "--modes", "native", "vmap-grad")
+    status = run(older, tmp_path, "--modes", "batch", "vmap-grad")
     printed = capsys.readouterr().out
     first, _, table = printed.partition("\n\n")
     assert first.startswith(f"old: {older}; new: this tree")
     assert f"jax {jax.__version__}" in first
     lines = [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()[2:5]]
     assert [line[:4] for line in lines] == [
-        ["1", "native", "float32", "forward"],
-        ["1", "native", "float32", "gradient"],
+        ["1", "batch", "float32", "forward"],
+        ["1", "batch", "float32", "gradient"],
         ["1", "vmap-grad", "float32", "gradient"],
     ]
     kept = json.loads((tmp_path / "versions.json").read_text())
@@ -188,13 +188,13 @@ def test_a_slower_version_fails(older, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("mode", ["native", "vmap-grad"])
+@pytest.mark.parametrize("mode", ["batch", "vmap-grad"])
 def test_a_wrong_version_is_refused(mode, older, tmp_path, monkeypatch, capsys):
     wrong = rnn_and_more(lambda states, xs: 1.0001 * states(xs))
     monkeypatch.setattr(versions, "jrnn", wrong)
     monkeypatch.setattr(versions, "time_in_turn", lambda *_: pytest.fail("it is timed"))
     assert run(older, tmp_path, "--modes", mode) == 1
-    what, which = ("hs", "forward") if mode == "native" else ("w_ih", "gradient")
+    what, which = ("hs", "forward") if mode == "batch" else ("w_ih", "gradient")
     expected = f"error: {what} of the new version ({mode}, row 1, float32, {which}): expected "
     assert expected in capsys.readouterr().err
 
@@ -202,7 +202,7 @@ def test_a_wrong_version_is_refused(mode, older, tmp_path, monkeypatch, capsys):
 @pytest.mark.usefixtures("float32")
 def test_bfloat16_is_compared_more_strictly_than_with_a_rival(older):
     wrong = rnn_and_more(lambda states, xs: states(xs) * 1.05)
-    line = Line("native", 1, TOY_CASES[1], "bfloat16", False)
+    line = Line("batch", 1, TOY_CASES[1], "bfloat16", False)
     with pytest.raises(ValueError, match=r"to 0\.02 of its norm; got 0\.0[45]"):
         versions.repeat(jrnn, wrong, line, 1)
 
@@ -210,7 +210,7 @@ def test_bfloat16_is_compared_more_strictly_than_with_a_rival(older):
 # --- the verdict ---------------------------------------------------------------------------------
 
 
-def record(row=2, mode="native", new=(1.0,), again=(1.0,), more=0, compile=(1.0,)):
+def record(row=2, mode="batch", new=(1.0,), again=(1.0,), more=0, compile=(1.0,)):
     """Times and compile times over old's in the repeats, and bytes more than old's."""
 
     def figures(ratio, bytes=0, seconds=1.0):
@@ -255,7 +255,7 @@ def test_the_geometric_means():
     table = verdicts.means_table([slow, compiled, record(mode="vmap", again=(1.5,))])
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert lines[2:] == [
-        ["native", "1.015", "1.000", "1.030", "1.000"],
+        ["batch", "1.015", "1.000", "1.030", "1.000"],
         ["vmap", "1.000", "1.500", "1.000", "1.000"],
         ["all", "1.010", "1.145", "1.020", "1.000"],
     ]

@@ -135,7 +135,7 @@ class Point:
 
     def program(self, name: str, limit: float) -> Program:
         """Compile a program; call it once if it fits, and compare it at the first size."""
-        scans = kernel.recurrences(self.case, "native", "float32", ["autodiff"])
+        scans = kernel.recurrences(self.case, "batch", "float32", ["autodiff"])
         (one,) = (r for r in scans if r.name == name)
         shapes = jax.eval_shape(lambda: arguments(self.case))
         compiled, seconds = compile_anew(kernel.cost_and_gradient(one), shapes)

@@ -106,7 +106,7 @@ def in_short(parts: list[dict[str, Any]]) -> Iterator[str]:
             f"{r['program']} {r['operations_per_step']:.1f}"
             for r in records
             if r["platform"] == "gpu" and r["operations_per_step"] is not None
-            if (r["row"], r["dtype"], r["route"], r["gradient"]) == (2, "float32", "native", True)
+            if (r["row"], r["dtype"], r["route"], r["gradient"]) == (2, "float32", "batch", True)
         ]:
             said = ", ".join(counts)
             yield f"{cell}kernels per time step, forward + backward, row 2: {said}"

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from benchmarks import kernel
+from benchmarks.backends import own
 from benchmarks.cases import CASES, TOY_CASES, Case, Data, data
 from benchmarks.device.runner import Context, words
 from benchmarks.hlo import loop_operations
@@ -33,7 +34,7 @@ class Table(NamedTuple):
 
     gradient: bool
     dtype: str
-    route: str  # native, vmap
+    route: str  # batch, vmap
     cell: str = "rnn"
 
     def rows(self) -> list[int]:
@@ -42,13 +43,13 @@ class Table(NamedTuple):
 
 
 TABLES = [
-    Table(True, "float32", "native"),
-    Table(True, "float32", "native", "lstm"),
-    Table(True, "float32", "native", "gru"),
-    Table(True, "bfloat16", "native"),
-    Table(False, "float32", "native"),
+    Table(True, "float32", "batch"),
+    Table(True, "float32", "batch", "lstm"),
+    Table(True, "float32", "batch", "gru"),
+    Table(True, "bfloat16", "batch"),
+    Table(False, "float32", "batch"),
     Table(True, "float32", "vmap"),
-    Table(False, "bfloat16", "native"),
+    Table(False, "bfloat16", "batch"),
     Table(True, "bfloat16", "vmap"),
     Table(False, "float32", "vmap"),
     Table(False, "bfloat16", "vmap"),
@@ -148,11 +149,6 @@ def measured(
         }
 
 
-def own(activation: str) -> str:
-    """The name of jrnn's program with which a rival is compared."""
-    return "jrnn relu" if activation == "relu" else "jrnn"
-
-
 def candidates(
     table: Table, case: Case, given: Data, rivals: list[str]
 ) -> Iterator[tuple[str, str, Callable[[], Program]]]:
@@ -173,7 +169,7 @@ def candidates(
                 seen.add(one.name)
                 make = partial(kernel.program, one, given, table.gradient, 1)
                 yield one.name, one.activation, make
-    if "torch" in rivals and table.route == "native":
+    if "torch" in rivals and table.route == "batch":
         yield "torch", "tanh", partial(_torch, table, case, given)
 
 

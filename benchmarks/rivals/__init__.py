@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from benchmarks.backends import label
 from jrnn.checks import refuse
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # keras reads it at import
@@ -42,6 +43,12 @@ class Recurrence(NamedTuple):
     batch_first: bool = False  # xs [B, T, I] instead of [T, B, I], hs and y likewise
     input_dtype: Any = jnp.float32  # dtype of the parameters and xs
     state_dtype: Any = jnp.float32  # of hs and y
+    backend: str | None = None  # of backends.BACKENDS; None: the one that jrnn chooses, or a rival
+
+    @property
+    def label(self) -> str:
+        """The name, and the backend if it is given."""
+        return label(self.name, self.backend)
 
 
 class CharacterModel(NamedTuple):

@@ -13,7 +13,7 @@ import torch
 import jrnn
 from benchmarks.cases import Case, Data
 from benchmarks.measuring import Program
-from jrnn.parallel import _cpu_cores as cores
+from jrnn.native import cpu_cores as cores
 
 torch.set_num_threads(cores())
 

@@ -60,13 +60,13 @@ def _leaky(phi: UncheckedActivation, leak: Leak, learned: bool, unequal: bool) -
 
     def step(gates: Arrays, before: Arrays, unit: Named, data: Named) -> Arrays:
         """(28), (29)."""
-        alpha, _ = _alpha(unit, data)
+        alpha, _ = share_and_rate(unit, data)
         return (before[0] + alpha * (gates[0] - before[0]),)
 
     def adjoint(
         d_after: Arrays, gates: Arrays, before: Arrays, unit: Named, data: Named, after: Arrays
     ) -> StepCotangents:
-        (d,), (alpha, rate) = d_after, _alpha(unit, data)
+        (d,), (alpha, rate) = d_after, share_and_rate(unit, data)
         d_phi = phi.derivative_from_output(gates[0]) if leak == "state" else 1
         d_alpha = (gates[0] - before[0]) * d
         d_rate = d_alpha * (1 - alpha)  # alpha = 1 - exp(-rate dt)
@@ -90,7 +90,7 @@ def _leaky(phi: UncheckedActivation, leak: Leak, learned: bool, unequal: bool) -
     )
 
 
-def _alpha(unit: Named, data: Named) -> tuple[jax.Array, jax.Array]:
+def share_and_rate(unit: Named, data: Named) -> tuple[jax.Array, jax.Array]:
     """alpha of a step, and dt / tau of a step of dt = 1."""
     if "log_tau" in unit:
         rate = jnp.exp(-unit["log_tau"])

@@ -1,16 +1,20 @@
 """Which backend computes a call: chosen by its shape and by the platform it is lowered for.
 
-Today `XLA` runs everywhere, with a schedule for the platform, except the backward pass of one
-sequence by a cell of one block: that is `Reference`, also in `vmap(grad)`. Second derivatives are
-those of the plain scans (`transforms`). A new backend is one file in `backends/` and one line here.
+On a CPU `Native` runs what it serves, if it is enabled. Elsewhere, and for all else, `XLA` runs,
+with a schedule for the platform, except the backward pass of one sequence by a cell of one block:
+that is `Reference`, also in `vmap(grad)`. Second derivatives are those of the plain scans
+(`transforms`). A new backend is one file in `backends/` and one line here.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from jax.export import is_symbolic_dim
 
+from jrnn import native
 from jrnn.arrays import are_ids, steps
 from jrnn.kernel import step
+from jrnn.kernel.backends.native import Native, number_of_slices, serves
 from jrnn.kernel.backends.xla import XLA, schedule_for
 from jrnn.kernel.reference import Reference
 from jrnn.kernel.types import Backend, Inputs, Spec
@@ -28,6 +32,7 @@ class Shape(NamedTuple):
     B: int | None  # None where `jax.export` leaves it open
     I: int  # 0 for ids
     H: int
+    dtype: Any = np.float32  # of the parameters
 
 
 class Choice(NamedTuple):
@@ -49,9 +54,12 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
     Returns:
         The `Choice`.
     """
-    T, B, I, H = shape
+    T, B, I, H, _ = shape
     if spec.backend is not None:
         return Choice(spec.backend, "the call names it")
+    if platform == "cpu" and B is not None and may_be_native(spec, shape):
+        slices = number_of_slices(T, B, I + H, native.cpu_cores() // spec.devices)
+        return Choice(Native(slices), "it goes through time in one call")
     X, G = len(spec.cell.x_blocks), step.number_of_blocks(spec.cell)
     if direction == "backward" and B == G == 1:
         # The chunks of XLA's loops would be written one number at a time, [H, K, 1]. Those of a
@@ -60,6 +68,19 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
         return Choice(Reference(), "the gradient of one sequence is fastest as a plain scan")
     schedule = schedule_for(platform, T, OPEN if B is None else max(B, 1), I, H, X)
     return Choice(XLA(schedule), "it goes through time in chunks")
+
+
+def may_be_native(spec: Spec, shape: Shape) -> bool:
+    """Whether the native kernel serves a call, on a CPU.
+
+    Args:
+        spec: the static part of the call.
+        shape: its sizes.
+
+    Returns:
+        The answer.
+    """
+    return spec.native and native.enabled() and shape.B != 0 and serves(spec, shape.dtype)
 
 
 def keeps_gates(spec: Spec, shape: Shape) -> bool:
@@ -80,7 +101,9 @@ def keeps_gates(spec: Spec, shape: Shape) -> bool:
     """
     if not spec.cell.adjoint_reads_blocks or spec.remat is not None or spec.backend is not None:
         return False  # a backend that the call names need not know of gates
-    T, B, _, H = shape
+    if may_be_native(spec, shape):
+        return False
+    T, B, _, H, _ = shape
     size = T * (OPEN if B is None else B) * H * step.number_of_blocks(spec.cell)
     return H >= 512 or size <= 2**23
 
@@ -97,4 +120,4 @@ def shape_of(inputs: Inputs) -> Shape:
     (T, *batch), h = steps(inputs.steps.xs), inputs.start[0]
     B = batch[0] if batch else 1
     I = 0 if are_ids(inputs.steps.xs) else inputs.steps.xs.shape[-1]
-    return Shape(T, None if is_symbolic_dim(B) else B, I, h.shape[-1])
+    return Shape(T, None if is_symbolic_dim(B) else B, I, h.shape[-1], h.dtype)

@@ -16,9 +16,11 @@ own gradient.
 To differentiate a gradient again, JAX differentiates the plain scans of `reference.py`, since loops
 that write into buffers are differentiated badly.
 
-The platform is known when a primitive is lowered: `dispatch` then chooses the backend.
+The platform is known when a primitive is lowered: `dispatch` then chooses the backend. A program
+that is exported has no native code, and neither has what JAX maps.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
@@ -31,7 +33,7 @@ from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
 
 from jrnn import checks
-from jrnn.arrays import steps, varying_alike
+from jrnn.arrays import devices_of_this_process, steps, varying_alike
 from jrnn.cells import Arrays
 from jrnn.kernel import reference, step
 from jrnn.kernel.dispatch import choose, keeps_gates, shape_of
@@ -52,6 +54,7 @@ def unroll(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Ar
         The last states and the outputs.
     """
     _assert_fit(spec, weights, inputs)
+    spec = spec._replace(devices=devices_of_this_process())
     # Under `shard_map` a replicated weight becomes a copy per device here, so that JAX, not the
     # rule, sums its gradient over the mesh.
     arguments = varying_alike((weights, inputs))
@@ -246,14 +249,19 @@ class Call(NamedTuple):
     @partial(jax.jit, static_argnums=(0, 1), inline=True)  # JAX traces what a primitive does twice
     def of(self, platform: str, *leaves: jax.Array) -> list[jax.Array]:
         """The results as a list."""
+        call = self.without_native() if self.mapped else self
 
         def flat(*leaves: jax.Array) -> list[jax.Array]:
-            arguments = jax.tree.unflatten(self.tree, leaves)
-            return jax.tree.leaves(self.function(platform, self.spec, *arguments))
+            arguments = jax.tree.unflatten(call.tree, leaves)
+            return jax.tree.leaves(call.function(platform, call.spec, *arguments))
 
         for axes in self.mapped:
             flat = jax.vmap(flat, axes)
         return flat(*leaves)
+
+    def without_native(self) -> "Call":
+        """The same by XLA's loops."""
+        return self._replace(spec=self.spec._replace(native=False))
 
 
 def _bind(primitive: Primitive, function: Any, spec: Spec, arguments: Any, results: Any) -> Any:
@@ -261,6 +269,12 @@ def _bind(primitive: Primitive, function: Any, spec: Spec, arguments: Any, resul
     leaves, tree = jax.tree.flatten(arguments)
     found = primitive.bind(*leaves, call=Call(function, spec, tree))
     return jax.tree.unflatten(jax.tree.structure(results), found)
+
+
+def _run(*leaves: Any, call: Call) -> list[jax.Array]:
+    if any(len(x.sharding.device_set) > 1 for x in leaves if isinstance(x, jax.Array)):
+        call = call.without_native()
+    return call.of(jax.default_backend(), *leaves)
 
 
 def _types(*avals: Any, call: Call) -> Any:
@@ -272,6 +286,9 @@ def _jvp(primals: Any, tangents: Any, call: Call) -> Any:
     moves = [tangents[n] for n in moving]
     if call.function is _rule:
         moves = reverse_mode_p.bind(*moves)
+        # The rule cannot find it out by `perturbed`: JAX keeps one structure for its residuals.
+        _, inputs = jax.tree.unflatten(call.tree, range(len(primals)))
+        call = call._replace(spec=call.spec._replace(wants_dx=inputs.steps.xs in moving))
     call = call._replace(function=DERIVED_BY[call.function])
 
     def of_moving(*xs: jax.Array) -> list[jax.Array]:
@@ -309,18 +326,29 @@ def _fold(primitive: Primitive, leaves: Any, axes: Any, call: Call) -> Any:
 def _primitive(name: str, batched: Callable[..., Any]) -> Primitive:
     primitive = Primitive(name)
     primitive.multiple_results = True
-    primitive.def_impl(lambda *leaves, call: call.of(jax.default_backend(), *leaves))
+    primitive.def_impl(_run)
     primitive.def_abstract_eval(_types)
     for platform in (None, *PLATFORMS):  # None: any other
-        of = partial(_of, platform or "any")
-        mlir.register_lowering(primitive, mlir.lower_fun(of, True), platform=platform)
+        lower = partial(_lower, platform or "any")
+        mlir.register_lowering(primitive, lower, platform=platform)
     ad.primitive_jvps[primitive] = _jvp
     batching.primitive_batchers[primitive] = partial(batched, primitive)
     return primitive
 
 
-def _of(platform: str, *leaves: jax.Array, call: Call) -> list[jax.Array]:
-    return call.of(platform, *leaves)
+def _lower(platform: str, context: Any, *leaves: Any, call: Call) -> Any:
+    """The program for a platform. Native code is for this machine, and not to be cut by XLA."""
+    module = context.module_context
+    if module.lowering_parameters.for_export or _cut_by_xla(module.axis_context):
+        call = call.without_native()
+    return mlir.lower_fun(partial(call.of, platform), True)(context, *leaves)
+
+
+def _cut_by_xla(axes: Any) -> bool:
+    """Whether XLA cuts arrays for several devices; `jax.shard_map` does that itself."""
+    if (mesh := getattr(axes, "mesh", None)) is None:
+        return getattr(axes, "num_devices", 2) > 1
+    return math.prod(mesh.shape[name] for name in axes.manual_axes) < mesh.size
 
 
 rnn_p = _primitive("rnn", _fold)

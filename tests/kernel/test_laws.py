@@ -260,6 +260,7 @@ def test_grad_of_grad_in_bfloat16():
     assert_close(found, expected, rtol=0.1)
 
 
+@pytest.mark.usefixtures("without_native")
 def test_matmul_precision_reaches_the_backward_pass():
     case = make_case()
     with jax.default_matmul_precision("highest"):

@@ -61,6 +61,7 @@ def test_memory_grows_as_the_square_root_of_the_length(batch):
     assert used[16384] < 5 * used[1024]
 
 
+@pytest.mark.usefixtures("without_native")
 def test_vmap_with_shared_weights_forms_no_gradient_per_example():
     T, B, I, H = 4, 7, 4, 16
     case = make_case(T=T, B=B, I=I, H=H)

@@ -23,7 +23,7 @@ from jrnn.kernel.dispatch import Shape, keeps_gates
 from jrnn.kernel.types import Cotangents, Residuals
 from jrnn.training import init_train_state, make_train_step
 
-pytestmark = pytest.mark.optimized
+pytestmark = [pytest.mark.optimized, pytest.mark.usefixtures("without_native")]
 
 # T*B*H, B*H*H and the rest are far apart; 7 is no split that a compiler would choose.
 T, B, I, H = 3, 7, 4, 16

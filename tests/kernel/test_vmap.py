@@ -90,6 +90,7 @@ def test_mapped_batches_are_one_batch():
     assert_close(found, everything(loop, case.params, xs, case.h0), LAW_RTOL)
 
 
+@pytest.mark.usefixtures("without_native")
 @pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
 @pytest.mark.parametrize("batches", [False, True], ids=["sequences", "batches"])
 def test_no_gradient_is_formed_for_each(ids, batches):

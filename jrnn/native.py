@@ -1,0 +1,177 @@
+"""The native kernel: whole loops over time in C++, for CPUs with AVX2 or AVX-512.
+
+It takes the place of XLA's loops where it was built and the call allows it (`jrnn.explain` shows
+what runs a call), with the same results up to rounding. To turn it off, set `JRNN_NATIVE=0` in the
+environment, or at any time
+
+    jax.config.update("jrnn_native", False)
+
+which belongs to the key of compiled functions: they are compiled again.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import re
+import runpy
+from importlib.metadata import PackageNotFoundError, distribution, version
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+from jax._src import config  # for an option of jrnn's own; the public `jax.config` cannot add one
+
+FILE = "libjrnn.so.1"
+ISAS = {512: "AVX-512", 2: "AVX2"}
+
+
+_NAME = "jrnn_native"
+if _NAME not in config.config_states:  # a second copy of jrnn shares the option
+    config.bool_state(
+        _NAME,
+        True,
+        "Whether jrnn's native kernel may run.",
+        include_in_jit_key=True,
+        include_in_trace_context=True,
+    )
+_enabled: Any = config.config_states[_NAME]
+
+
+class Library(NamedTuple):
+    """The loaded library, whose handlers JAX knows."""
+
+    path: Path
+    isa: int  # a key of ISAS
+    scratch_bytes: Any  # a function of C, see native/shim
+
+
+def available() -> bool:
+    """Say whether the native kernel can run here; `why_not` says why it cannot.
+
+    Returns:
+        True if it was built, fits this JAX and this processor, and is loaded. It may still be
+        turned off.
+    """
+    return isinstance(_load(), Library)
+
+
+def enabled() -> bool:
+    """Say whether the native kernel runs where it can: it is available and was not turned off.
+
+    Returns:
+        True or False; it holds for programs that are compiled now.
+    """
+    return bool(_enabled.value) and available()
+
+
+def turned(on: bool) -> contextlib.AbstractContextManager[Any]:
+    """Turn the native kernel on or off in a block, for this thread.
+
+    Args:
+        on: whether it may run.
+
+    Returns:
+        A context manager.
+    """
+    return cast(contextlib.AbstractContextManager[Any], _enabled(on))
+
+
+def cpu_cores() -> int:
+    """The cores that this process may use.
+
+    Returns:
+        Their number.
+    """
+    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process may use every core
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def why_not() -> str | None:
+    """Say why the native kernel cannot run here.
+
+    Returns:
+        One sentence, or None if it can.
+    """
+    found = _load()
+    return None if isinstance(found, Library) else found
+
+
+def library() -> Library:
+    """The loaded library.
+
+    Returns:
+        The `Library`.
+
+    Raises:
+        RuntimeError: it is not available.
+    """
+    found = _load()
+    if not isinstance(found, Library):
+        raise RuntimeError(found)
+    return found
+
+
+@functools.cache
+def _load() -> Library | str:
+    """The first library that fits, or the reason why there is none."""
+    reasons = []
+    for file in _files():
+        found = _open(file)
+        if isinstance(found, Library):
+            return found
+        reasons.append(found)
+    return (*reasons, "The native kernel was not built: there was no compiler, or it failed.")[0]
+
+
+def _files() -> list[Path]:
+    """The library in this folder, and among the installed files.
+
+    The installed one is in another folder after `pip install -e`, and if Python runs in a clone and
+    reads the package there.
+    """
+    files = [Path(__file__).parent / FILE]
+    with contextlib.suppress(PackageNotFoundError):
+        installed = distribution("jrnn").files or []
+        files += [Path(str(file.locate())) for file in installed if file.name == FILE]
+    return [file for file in dict.fromkeys(files) if file.is_file()]
+
+
+def _open(file: Path) -> Library | str:
+    """A library, or the reason why it does not fit. Nothing is registered before all checks."""
+    try:
+        loaded = ctypes.CDLL(str(file))
+        build, isa, scratch = (
+            getattr(loaded, f"jrnn_native_{name}") for name in ("build", "isa", "scratch_bytes")
+        )
+        handlers = {name: getattr(loaded, f"Jrnn{name}Handler") for name in ("Forward", "Backward")}
+    except (OSError, AttributeError) as error:
+        return f"{file} cannot be loaded: {error}."
+    build.restype, isa.restype, scratch.restype = ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64
+    scratch.argtypes = [ctypes.c_int64] * 12
+    if (wrong := _wrong_build(build().decode())) is not None:
+        return f"{file} {wrong}. Install jrnn again."
+    if isa() not in ISAS:
+        return "This processor has neither AVX2 nor AVX-512."
+    for name, handler in handlers.items():
+        target = jax.ffi.pycapsule(handler)
+        jax.ffi.register_ffi_target(f"jrnn_native_{name.lower()}", target, platform="cpu")
+    return Library(file, isa(), scratch)
+
+
+def _wrong_build(build: str) -> str | None:
+    """The reason why a library does not fit, by what it says of its build; or None."""
+    ffi, package, sources = build.split()
+    header = Path(jax.ffi.include_dir(), "xla/ffi/api/c_api.h").read_text()
+    own = re.findall(r"#define XLA_FFI_API_M(?:AJ|IN)OR (\d+)", header)
+    (major, minor), (here_major, here_minor) = (map(int, x) for x in (ffi.split("."), own))
+    if major != here_major or minor > here_minor:  # an older minor runs on a newer JAX
+        return f"needs version {ffi} of XLA's FFI, and this jaxlib has {here_major}.{here_minor}"
+    if package != version("jrnn"):
+        return f"was built for jrnn {package}, and this is {version('jrnn')}"
+    folder = Path(__file__).parents[1] / "native"
+    script = folder / "source_hash.py"  # of a clone; an installed package has no sources
+    if script.is_file() and sources != runpy.run_path(str(script))["source_hash"](folder):
+        return "was built from other sources than those of this tree"
+    return None

@@ -1,0 +1,54 @@
+// The table of one instruction set. -DJRNN_ISA=avx512 or avx2 names it; -march says what it is.
+//
+// Everything but the table is in an anonymous namespace: a function that two objects share by a
+// weak symbol would be linked once, and perhaps with instructions that the processor does not have.
+#include "core.h"
+
+#include "backward.h"
+
+namespace {
+
+template <class Real, int PHI>
+void apply_phi(const Real* x, Real* y, int64_t n) {
+  for (int64_t i = 0; i < n; i += W<Real>) {
+    const int m = int(smaller<int64_t>(W<Real>, n - i));
+    store<Real>(y + i, phi<Real, PHI>(load<Real>(x + i, m)), m);
+  }
+}
+template <class Real>
+void phi_run(int32_t which, const void* x, void* y, int64_t n) {
+  const Real* from = (const Real*)x;
+  Real* to = (Real*)y;
+  switch (which) {
+    case JRNN_TANH: return apply_phi<Real, JRNN_TANH>(from, to, n);
+    case JRNN_RELU: return apply_phi<Real, JRNN_RELU>(from, to, n);
+    case JRNN_SIGMOID: return apply_phi<Real, JRNN_SIGMOID>(from, to, n);
+    case JRNN_IDENTITY: return apply_phi<Real, JRNN_IDENTITY>(from, to, n);
+  }
+}
+
+template <class Real>
+size_t forward_bytes(const JrnnSizes* s) {
+  return bytes_of<ForwardScratch<Real>>(*s);
+}
+template <class Real>
+size_t backward_bytes(const JrnnSizes* s) {
+  return bytes_of<BackwardScratch<Real>>(*s);
+}
+
+template <class Real>
+constexpr JrnnReal real() {
+  return {{forward_bytes<Real>, forward_tasks, forward_run<Real>},
+          {backward_bytes<Real>, backward_tasks, backward_run<Real>},
+          phi_run<Real>};
+}
+
+}  // namespace
+
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+#define JOIN_OF(a, b) a##b
+#define JOIN(a, b) JOIN_OF(a, b)
+
+extern "C" const JrnnCore JOIN(jrnn_core_, JRNN_ISA) = {JRNN_CORE_VERSION, TEXT(JRNN_ISA), real<float>(),
+                                                        real<double>()};

@@ -1,0 +1,146 @@
+/* The whole time loop of a recurrent network in one call: its interface.
+
+   A pass (forward or backward) is three phases; a phase is a number of tasks. The tasks of a phase
+   may run in any order and at the same time, on any threads; a phase begins when the phase before it
+   has ended. A task waits for nothing, allocates nothing, and keeps nothing: all memory comes in by
+   the arguments. So the caller owns the threads, and a pass is
+
+       for (phase = 0; phase < JRNN_PHASES; ++phase)
+         parallel for (task = 0; task < pass->tasks(&args.sizes, phase); ++task)
+           pass->run(&args, phase, task);
+
+   `slices` fixes how the batch is cut and in which order everything is summed: for the same sizes
+   and slices a result has the same bits, however many threads ran the tasks.
+
+   Arrays are dense, row-major, in JAX's layouts and of one floating type, float or double, which
+   the pass in the table names. They need no alignment but that of their elements; outputs and the
+   scratch overlap nothing. Steps come in the order in which they are read, and the padding of a
+   sequence comes last.
+
+   The caller sets the flags of the floating-point unit (XLA: denormals are flushed).
+
+   T steps, B sequences, I inputs, H units. Equations: jrnn/kernel/__init__.py, step.py, masking.py,
+   jrnn/cells/leaky.py. */
+#ifndef JRNN_NATIVE_CORE_H
+#define JRNN_NATIVE_CORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { JRNN_CORE_VERSION = 1 }; /* changes with every change of this file that a caller can see */
+
+enum JrnnCell {
+  JRNN_ELMAN = 0,      /* (2): the state is h, which is hs; `kept` is not used */
+  JRNN_LEAKY_INPUT = 1 /* (29): the state is v, hs = phi(v); `kept` is v */
+};
+
+enum JrnnPhi { JRNN_TANH = 0, JRNN_RELU = 1, JRNN_SIGMOID = 2, JRNN_IDENTITY = 3 };
+
+enum JrnnInput {
+  JRNN_VECTORS = 0, /* xs [T, B, I] */
+  JRNN_IDS = 1,     /* xs int32 [T, B]; an id outside [0, I) gives NaN, and adds to no gradient */
+  JRNN_ADDED = 2    /* xs [T, B, H] are added to the pre-activation as they are; w_ih null, I 0 */
+};
+
+enum JrnnPhase { JRNN_PREPARE = 0, JRNN_SLICES = 1, JRNN_FINISH = 2, JRNN_PHASES = 3 };
+
+/* Results of the backward pass that need further scratch; their pointers must be null if the bit is
+   not set. All other results may be null freely. */
+enum JrnnWanted { JRNN_WANT_DX = 1, JRNN_WANT_DALPHA = 2 };
+
+enum { JRNN_STATES = 2 }; /* states of a cell, at most: arrays of states; Elman, leaky: [0] alone */
+
+/* The static part of a call: it decides the scratch and the tasks. T, B, H >= 1; I >= 1, or 0. */
+typedef struct {
+  int64_t T, B, I, H;
+  int32_t slices; /* >= 1; more than B count as B */
+  int32_t cell;   /* JrnnCell */
+  int32_t phi;    /* JrnnPhi */
+  int32_t input;  /* JrnnInput */
+  int32_t wanted; /* bits of JrnnWanted; the forward pass ignores it */
+} JrnnSizes;
+
+/* What both passes read. Null is said to be what it stands for; what has no such note must be
+   there. Nothing that xs holds in the padding matters, NaN and ids out of range included. */
+typedef struct {
+  const void *xs;                       /* see JrnnInput */
+  const void *w_ih;                     /* [I, H]; null if JRNN_ADDED */
+  const void *w_hh;                     /* [H, H] */
+  const void *b;                        /* [H]; null: zeros */
+  const void *start[JRNN_STATES];       /* [B, H] h_0 (v_0); null: zeros */
+  const void *reset_state[JRNN_STATES]; /* [B, H] h_r (v_r); null: zeros */
+  const void *recurrent_mask;           /* [B, H] m; null: ones */
+  const void *alpha;                    /* [B, H], or [H] with alpha_stride 0; leaky cells alone */
+  int64_t alpha_stride;                 /* from a sequence to the next: H or 0 */
+  const int32_t *lengths;               /* [B], clipped to [0, T]; null: T */
+  const uint8_t *resets;                /* [T, B] 0 or 1, r_t; null: no resets */
+} JrnnInputs;
+
+typedef struct {
+  JrnnSizes sizes;
+  JrnnInputs in;
+  void *hs;                /* [T, B, H] the outputs; 0 in the padding */
+  void *kept;              /* [T, B, H] for the backward, see JrnnCell; held in the padding */
+  void *last[JRNN_STATES]; /* [B, H] h_last (v_T); null: not wanted */
+  void *scratch;           /* of scratch_bytes(&sizes) */
+} JrnnForward;
+
+/* Each result is written, never added to; null: not computed. */
+typedef struct {
+  JrnnSizes sizes;
+  JrnnInputs in;
+  const void *hs;                  /* [T, B, H] of the forward pass */
+  const void *kept;                /* [T, B, H] of the forward pass */
+  const void *dhs;                 /* [T, B, H]; null: zeros. In the padding it does not matter */
+  const void *d_last[JRNN_STATES]; /* [B, H]; null: zeros */
+  double clip_delta;               /* delta_t is clipped to [-clip_delta, clip_delta]; < 0: it is not */
+  void *dw_ih;                     /* [I, H] summed over steps and sequences, as the next two */
+  void *dw_hh;                     /* [H, H] */
+  void *db;                        /* [H] */
+  void *dx;                        /* [T, B, I], or [T, B, H] if JRNN_ADDED; not for ids; 0 in the padding */
+  void *d_start[JRNN_STATES];       /* [B, H] */
+  void *d_reset_state[JRNN_STATES]; /* [B, H] summed over the steps, as the next two */
+  void *d_mask;                    /* [B, H] */
+  void *d_alpha;                   /* [B, H] */
+  void *scratch;                   /* of scratch_bytes(&sizes) */
+} JrnnBackward;
+
+typedef struct {
+  size_t (*scratch_bytes)(const JrnnSizes *);
+  int32_t (*tasks)(const JrnnSizes *, int32_t phase); /* may be 0 */
+  void (*run)(const JrnnForward *, int32_t phase, int32_t task);
+} JrnnForwardPass;
+
+typedef struct {
+  size_t (*scratch_bytes)(const JrnnSizes *);
+  int32_t (*tasks)(const JrnnSizes *, int32_t phase);
+  void (*run)(const JrnnBackward *, int32_t phase, int32_t task);
+} JrnnBackwardPass;
+
+/* One floating type. */
+typedef struct {
+  JrnnForwardPass forward;
+  JrnnBackwardPass backward;
+  void (*phi)(int32_t phi, const void *x, void *y, int64_t n); /* elementwise; for tests */
+} JrnnReal;
+
+typedef struct {
+  int32_t version; /* JRNN_CORE_VERSION */
+  const char *isa; /* "avx512", "avx2" */
+  JrnnReal f32, f64;
+} JrnnCore;
+
+/* One object file each. The caller chooses by what the processor has: avx512 needs x86-64-v4
+   (AVX-512 F, BW, CD, DQ, VL), avx2 needs x86-64-v3 (AVX2, FMA). */
+extern const JrnnCore jrnn_core_avx512;
+extern const JrnnCore jrnn_core_avx2;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,113 @@
+// Vectors of the compiler's own, one register wide: the same source for every instruction set.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE inline __attribute__((always_inline))
+
+// Mutants, compiled with -DFAULT=n: the test program must find each. Fault n puts `wrong` in the
+// place of `right`.
+#ifdef FAULT
+#define RIGHT_OR_FAULT(right, n, wrong) (FAULT == (n) ? (wrong) : (right))
+#else
+#define RIGHT_OR_FAULT(right, n, wrong) (right)
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+constexpr int LINE_BYTES = 64;  // of a cache
+
+template <class Real>
+struct Types;
+template <>
+struct Types<float> {
+  typedef float Vector __attribute__((vector_size(VECTOR_BYTES)));
+  typedef float Unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+  typedef uint32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <>
+struct Types<double> {
+  typedef double Vector __attribute__((vector_size(VECTOR_BYTES)));
+  typedef double Unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(8), may_alias));
+  typedef uint64_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <class Real>
+using Vector = typename Types<Real>::Vector;
+template <class Real>
+using Bits = typename Types<Real>::Bits;
+
+// W: the numbers in a vector. A panel is W columns of a matrix.
+template <class Real>
+constexpr int W = VECTOR_BYTES / int(sizeof(Real));
+
+template <class Real>
+INLINE Vector<Real> load(const Real* p) {
+  return *(const typename Types<Real>::Unaligned*)p;
+}
+template <class Real>
+INLINE void store(Real* p, Vector<Real> v) {
+  *(typename Types<Real>::Unaligned*)p = v;
+}
+template <class Real>
+INLINE Vector<Real> broadcast(Real x) {
+  return x - Vector<Real>{};  // x - 0 is x, -0 included
+}
+
+// The first n of HALF * 2 numbers, by halves: a loop of n turns costs several times as much.
+template <class Real, int HALF>
+struct Some {
+  static INLINE void copy(Real* to, const Real* from, int n) {
+    if (n & HALF) {
+      memcpy(to, from, HALF * sizeof(Real));
+      to += HALF, from += HALF;
+    }
+    Some<Real, HALF / 2>::copy(to, from, n);
+  }
+};
+template <class Real>
+struct Some<Real, 0> {
+  static INLINE void copy(Real*, const Real*, int) {}
+};
+
+// n <= W numbers; the others of the vector are 0, or are not stored.
+template <class Real>
+INLINE Vector<Real> load(const Real* p, int n) {
+  if (n == W<Real>) return load(p);
+  Vector<Real> v{};
+  Some<Real, W<Real> / 2>::copy((Real*)&v, p, n);
+  return v;
+}
+template <class Real>
+INLINE void store(Real* p, Vector<Real> v, int n) {
+  if (n == W<Real>) return store(p, v);
+  Some<Real, W<Real> / 2>::copy(p, (const Real*)&v, n);
+}
+
+template <class Integer>
+constexpr Integer smaller(Integer a, Integer b) {
+  return a < b ? a : b;
+}
+template <class Integer>
+constexpr Integer larger(Integer a, Integer b) {
+  return a > b ? a : b;
+}
+template <class Real>
+constexpr int64_t panels(int64_t columns) {
+  return (columns + W<Real> - 1) / W<Real>;
+}
+// The columns of panel p that there are.
+template <class Real>
+INLINE int width(int64_t columns, int64_t p) {
+  return int(smaller<int64_t>(W<Real>, columns - p * W<Real>));
+}
+
+}  // namespace

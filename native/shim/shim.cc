@@ -1,0 +1,261 @@
+/* The core behind XLA's foreign function interface: two handlers, and what Python asks the library.
+
+   Every array of `core.h` is an argument or a result, in the order of its struct; one without
+   elements stands for null. Python gives the sizes and the scratch, and everything is checked again
+   here, so that a wrong call is an error and never a crash. */
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "../core/core.h"
+#include "pool.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace jrnn {
+namespace {
+
+#if defined(__x86_64__)
+bool supports(int64_t isa) {
+  if (isa == 512)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+  return isa == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+const JrnnCore* core_of(int64_t isa) {
+  if (!supports(isa)) return nullptr;
+  return isa == 512 ? &jrnn_core_avx512 : &jrnn_core_avx2;
+}
+#else
+const JrnnCore* core_of(int64_t) { return nullptr; }
+#endif
+
+const JrnnReal* real_of(int64_t isa, bool is_double) {
+  const JrnnCore* core = core_of(isa);
+  if (core == nullptr || core->version != JRNN_CORE_VERSION) return nullptr;
+  return is_double ? &core->f64 : &core->f32;
+}
+
+/* The buffers of a call, one after the other; remembers the first that does not fit. */
+class Buffers {
+ public:
+  Buffers(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::DataType real)
+      : args_(args), rets_(rets), real_(real) {}
+
+  const void* argument(const char* name, int64_t count, bool needed = false) {
+    return argument(name, count, needed, real_);
+  }
+
+  const void* argument(const char* name, int64_t count, bool needed, ffi::DataType type) {
+    auto buffer = args_.get<ffi::AnyBuffer>(argument_++);
+    if (!buffer.has_value()) return fail(name, "is missing");
+    return checked(name, *buffer, count, needed, type);
+  }
+
+  void* result(const char* name, int64_t count, bool needed = false) {
+    return result(name, count, needed, real_);
+  }
+
+  void* result(const char* name, int64_t count, bool needed, ffi::DataType type) {
+    auto buffer = rets_.get<ffi::AnyBuffer>(result_++);
+    if (!buffer.has_value()) return fail(name, "is missing");
+    return checked(name, **buffer, count, needed, type);
+  }
+
+  const std::string& error() const { return error_; }
+
+ private:
+  void* checked(const char* name, const ffi::AnyBuffer& buffer, int64_t count, bool needed,
+                ffi::DataType type) {
+    int64_t elements = static_cast<int64_t>(buffer.element_count());
+    if (elements == 0 && !needed) return nullptr;
+    if (elements != count)
+      return fail(name, "has " + std::to_string(elements) + " elements and not " +
+                            std::to_string(count));
+    if (buffer.element_type() != type) return fail(name, "has another type of elements");
+    return buffer.untyped_data();
+  }
+
+  void* fail(const char* name, const std::string& what) {
+    if (error_.empty()) error_ = std::string("jrnn native kernel: ") + name + " " + what;
+    return nullptr;
+  }
+
+  ffi::RemainingArgs args_;
+  ffi::RemainingRets rets_;
+  ffi::DataType real_;
+  size_t argument_ = 0, result_ = 0;
+  std::string error_;
+};
+
+ffi::Error invalid(const std::string& message) {
+  return ffi::Error(ffi::ErrorCode::kInvalidArgument, message);
+}
+
+bool within(const JrnnSizes& s) {
+  return s.T >= 1 && s.B >= 1 && s.H >= 1 && s.slices >= 1 && (s.I >= 1 || s.input == JRNN_ADDED) &&
+         s.cell >= 0 && s.cell <= JRNN_LEAKY_INPUT && s.phi >= 0 && s.phi <= JRNN_IDENTITY &&
+         s.input >= 0 && s.input <= JRNN_ADDED;
+}
+
+JrnnInputs inputs(const JrnnSizes& s, Buffers& given) {
+  bool ids = s.input == JRNN_IDS, added = s.input == JRNN_ADDED;
+  int64_t width = ids ? 1 : added ? s.H : s.I;
+  JrnnInputs in = {};
+  if (ids)
+    in.xs = given.argument("xs", s.T * s.B, true, ffi::DataType::S32);
+  else
+    in.xs = given.argument("xs", s.T * s.B * width, true);
+  in.w_ih = given.argument("w_ih", s.I * s.H, !added);
+  in.w_hh = given.argument("w_hh", s.H * s.H, true);
+  in.b = given.argument("b", s.H);
+  in.start[0] = given.argument("start", s.B * s.H);
+  in.reset_state[0] = given.argument("reset_state", s.B * s.H);
+  in.recurrent_mask = given.argument("recurrent_mask", s.B * s.H);
+  in.alpha = given.argument("alpha", s.B * s.H, s.cell == JRNN_LEAKY_INPUT);
+  in.alpha_stride = s.H;
+  in.lengths = static_cast<const int32_t*>(
+      given.argument("lengths", s.B, false, ffi::DataType::S32));
+  in.resets = static_cast<const uint8_t*>(
+      given.argument("resets", s.T * s.B, false, ffi::DataType::PRED));
+  return in;
+}
+
+template <typename Pass, typename Args>
+ffi::Error run(ffi::ThreadPool& pool, const Pass& pass, const Args& args) {
+  struct Phase {
+    const Pass* pass;
+    const Args* args;
+    int32_t phase;
+  };
+  for (int32_t phase = 0; phase < JRNN_PHASES; ++phase) {
+    Phase own{&pass, &args, phase};
+    auto task = +[](const void* p, int32_t n) {
+      auto* own = static_cast<const Phase*>(p);
+      own->pass->run(own->args, own->phase, n);
+    };
+    run_tasks(pool, pass.tasks(&args.sizes, phase), task, &own);
+  }
+  return ffi::Error::Success();
+}
+
+ffi::DataType real_type(int64_t bits) { return bits == 64 ? ffi::DataType::F64 : ffi::DataType::F32; }
+
+JrnnSizes sizes(int64_t T, int64_t B, int64_t I, int64_t H, int64_t slices, int64_t cell,
+                int64_t phi, int64_t input, int64_t wanted) {
+  JrnnSizes s = {};
+  s.T = T, s.B = B, s.I = I, s.H = H;
+  s.slices = static_cast<int32_t>(slices), s.cell = static_cast<int32_t>(cell);
+  s.phi = static_cast<int32_t>(phi), s.input = static_cast<int32_t>(input);
+  s.wanted = static_cast<int32_t>(wanted);
+  return s;
+}
+
+constexpr const char* kNoCore = "jrnn native kernel: this processor lacks its instructions";
+
+ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
+                   int64_t isa, int64_t bits, int64_t T, int64_t B, int64_t I, int64_t H,
+                   int64_t slices, int64_t cell, int64_t phi, int64_t input) {
+  const JrnnReal* real = real_of(isa, bits == 64);
+  if (real == nullptr) return invalid(kNoCore);
+  JrnnForward args = {};
+  args.sizes = sizes(T, B, I, H, slices, cell, phi, input, 0);
+  if (!within(args.sizes)) return invalid("jrnn native kernel: sizes or options out of range");
+  Buffers given(arguments, results, real_type(bits));
+  args.in = inputs(args.sizes, given);
+  args.hs = given.result("hs", T * B * H, true);
+  args.kept = given.result("kept", T * B * H, cell == JRNN_LEAKY_INPUT);
+  args.last[0] = given.result("last", B * H, true);
+  int64_t bytes = static_cast<int64_t>(real->forward.scratch_bytes(&args.sizes));
+  args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
+  if (!given.error().empty()) return invalid(given.error());
+  return run(pool, real->forward, args);
+}
+
+ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
+                    int64_t isa, int64_t bits, int64_t T, int64_t B, int64_t I, int64_t H,
+                    int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t wanted,
+                    double clip_delta) {
+  const JrnnReal* real = real_of(isa, bits == 64);
+  if (real == nullptr) return invalid(kNoCore);
+  JrnnBackward args = {};
+  args.sizes = sizes(T, B, I, H, slices, cell, phi, input, wanted);
+  if (!within(args.sizes)) return invalid("jrnn native kernel: sizes or options out of range");
+  Buffers given(arguments, results, real_type(bits));
+  args.in = inputs(args.sizes, given);
+  args.hs = given.argument("hs", T * B * H, true);
+  args.kept = given.argument("kept", T * B * H, cell == JRNN_LEAKY_INPUT);
+  args.dhs = given.argument("dhs", T * B * H);
+  args.d_last[0] = given.argument("d_last", B * H);
+  args.clip_delta = clip_delta;
+  args.dw_ih = given.result("dw_ih", I * H);
+  args.dw_hh = given.result("dw_hh", H * H);
+  args.db = given.result("db", H);
+  args.dx = given.result("dx", T * B * (input == JRNN_ADDED ? H : I), wanted & JRNN_WANT_DX);
+  args.d_start[0] = given.result("d_start", B * H);
+  args.d_reset_state[0] = given.result("d_reset_state", B * H);
+  args.d_mask = given.result("d_mask", B * H);
+  args.d_alpha = given.result("d_alpha", B * H, wanted & JRNN_WANT_DALPHA);
+  int64_t bytes = static_cast<int64_t>(real->backward.scratch_bytes(&args.sizes));
+  args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
+  if (!given.error().empty()) return invalid(given.error());
+  return run(pool, real->backward, args);
+}
+
+auto options() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .RemainingArgs()
+      .RemainingRets()
+      .Attr<int64_t>("isa")
+      .Attr<int64_t>("bits")
+      .Attr<int64_t>("T")
+      .Attr<int64_t>("B")
+      .Attr<int64_t>("I")
+      .Attr<int64_t>("H")
+      .Attr<int64_t>("slices")
+      .Attr<int64_t>("cell")
+      .Attr<int64_t>("phi")
+      .Attr<int64_t>("input");
+}
+
+}  // namespace
+}  // namespace jrnn
+
+#define JRNN_PUBLIC extern "C" __attribute__((visibility("default")))
+
+JRNN_PUBLIC XLA_FFI_Error* JrnnForwardHandler(XLA_FFI_CallFrame*);
+JRNN_PUBLIC XLA_FFI_Error* JrnnBackwardHandler(XLA_FFI_CallFrame*);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(JrnnForwardHandler, jrnn::forward, jrnn::options());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(JrnnBackwardHandler, jrnn::backward,
+                              jrnn::options().Attr<int64_t>("wanted").Attr<double>("clip_delta"));
+
+#define JRNN_TEXT_(x) #x
+#define JRNN_TEXT(x) JRNN_TEXT_(x)
+
+/* What the library was built from: FFI version, package version, hash of the sources. */
+JRNN_PUBLIC const char* jrnn_native_build() {
+  return JRNN_TEXT(XLA_FFI_API_MAJOR) "." JRNN_TEXT(XLA_FFI_API_MINOR) " " JRNN_VERSION
+                                      " " JRNN_SOURCE_HASH;
+}
+
+/* 512 for AVX-512, 2 for AVX2, 0 for neither. */
+JRNN_PUBLIC int64_t jrnn_native_isa() {
+  for (int64_t isa : {512, 2})
+    if (jrnn::core_of(isa) != nullptr) return isa;
+  return 0;
+}
+
+/* Bytes of scratch of a pass; -1 for a processor without the instructions. */
+JRNN_PUBLIC int64_t jrnn_native_scratch_bytes(
+    int64_t isa, int64_t bits, int64_t backward, int64_t T, int64_t B, int64_t I, int64_t H,
+    int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t wanted) {
+  const JrnnReal* real = jrnn::real_of(isa, bits == 64);
+  JrnnSizes s = jrnn::sizes(T, B, I, H, slices, cell, phi, input, wanted);
+  if (real == nullptr || !jrnn::within(s)) return -1;
+  size_t bytes = backward ? real->backward.scratch_bytes(&s) : real->forward.scratch_bytes(&s);
+  return static_cast<int64_t>(bytes);
+}

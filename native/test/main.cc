@@ -1,0 +1,211 @@
+// Tests of the core: see `usage`.
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+
+#include "calls.h"
+#include "programs.h"
+
+namespace test {
+namespace {
+
+std::mutex printing;
+std::atomic<int> failures{0};
+std::atomic<int64_t> at_the_kink{0};
+
+void fail(const std::string& what) {
+  std::lock_guard<std::mutex> lock(printing);
+  if (failures++ < 10) fprintf(stderr, "FAILED %s\n", what.c_str());
+}
+
+template <class Real, class F>
+void for_leaves(Results<Real>& r, F f) {
+  f("hs", r.hs), f("kept", r.kept), f("last", r.last), f("dw_ih", r.dw_ih), f("dw_hh", r.dw_hh), f("db", r.db);
+  f("dx", r.dx), f("d_start", r.d_start), f("d_reset", r.d_reset), f("d_mask", r.d_mask), f("d_alpha", r.d_alpha);
+}
+template <class Real>
+Array<Array<Real>> leaves(Results<Real> r) {
+  Array<Array<Real>> all;
+  for_leaves(r, [&](const char*, Array<Real>& x) { all.push_back(x); });
+  return all;
+}
+
+template <class Real>
+double largest(const Array<Real>& x) {
+  double most = 0;
+  for (Real value : x) most = std::max(most, std::fabs(double(value)));
+  return most;
+}
+// NaN counts as infinitely wrong.
+template <class Real>
+double error(const Array<Real>& found, const Array<double>& expected) {
+  double most = 0;
+  for (size_t i = 0; i < found.size(); ++i) {
+    const double e = std::fabs(double(found[i]) - expected[i]);
+    most = std::isnan(e) ? INFINITY : std::max(most, e);
+  }
+  return most;
+}
+
+// In double: 1e-10 of the largest number of a leaf; 1e-13 where all of a leaf cancels.
+class DoubleBounds {
+ public:
+  explicit DoubleBounds(const Inputs<float>&) {}
+  double of(int, const Array<double>& expected, double) { return 1e-10 * largest(expected) + 1e-13; }
+};
+
+// In float: 3 times the largest error of nine plain loops in float, one as given, eight with every
+// number moved by -1, 0 or 1 units in the last place; and 4 eps of the largest number. Most leaves
+// need the first loop alone. Clipped deltas do not move with the numbers; sums of them round by
+// eps of a sum that chance makes: clip * sqrt(TB).
+class FloatBounds {
+ public:
+  explicit FloatBounds(const Inputs<float>& inputs) : in(inputs) {}
+  double of(int leaf, const Array<double>& expected, double found) {
+    double worst = 0, bound = 0;
+    for (int i = 0; i < 9; ++i) {
+      if (i >= int(loops.size())) loops.push_back(leaves(Naive<float>(i ? moved(in, i) : in).run()));
+      worst = std::max(worst, error(loops[i][leaf], expected));
+      const double scale = std::max(largest(expected), in.clip * std::sqrt(in.sizes.T * in.sizes.B));
+      bound = 3 * worst + 4 * 1.2e-7 * scale;
+      if (found <= bound) break;
+    }
+    return bound;
+  }
+
+ private:
+  const Inputs<float>& in;
+  Array<Array<Array<float>>> loops;
+};
+inline DoubleBounds bounds_of(const Inputs<float>& in, double) { return DoubleBounds(in); }
+inline FloatBounds bounds_of(const Inputs<float>& in, float) { return FloatBounds(in); }
+
+template <class Real>
+void compare(const std::string& name, const Inputs<float>& in, Results<double> expected, Results<Real> found) {
+  auto bounds = bounds_of(in, Real());
+  Array<Array<double>> all = leaves(expected);
+  int leaf = 0;
+  for_leaves(found, [&](const char* of, Array<Real>& x) {
+    const Array<double>& wanted = all[leaf];
+    if (!x.empty()) {
+      const double e = error(x, wanted), bound = largest(wanted) ? bounds.of(leaf, wanted, e) : 0;
+      if (!(e <= bound)) {
+        char text[200];
+        snprintf(text, sizeof text, "%s: error %.3g, bound %.3g, largest %.3g, ", of, e, bound, largest(wanted));
+        fail(text + std::string(sizeof(Real) == 4 ? "float, " : "double, ") + name);
+      }
+    }
+    ++leaf;
+  });
+  // What is 0 by definition is 0 to the bit.
+  const int64_t H = in.sizes.H, B = in.sizes.B;
+  for (int64_t i = 0; i < in.sizes.T * B * H; ++i)
+    if (!in.inside(i / H / B, i / H % B) && found.hs[i] != 0) return fail("hs in the padding, " + name);
+}
+
+template <class Real>
+Results<Real> call_core(const JrnnCore& core, const std::string& name, Inputs<Real> in, uint64_t asked, int threads) {
+  spoil_padding(in);
+  Call<Real> call(core, in, asked);
+  call.run(threads);
+  if (!call.borders_intact()) fail("a border was written, " + name);
+  return call.results();
+}
+
+template <class Real>
+void same_bits(const std::string& name, const Results<Real>& a, const Results<Real>& b) {
+  const Array<Array<Real>> one = leaves(a), other = leaves(b);
+  for (size_t i = 0; i < one.size(); ++i)
+    if (!one[i].empty() && memcmp(one[i].data(), other[i].data(), one[i].size() * sizeof(Real)))
+      return fail("other bits on other threads, " + name);
+}
+
+void check_case(const JrnnCore& core, uint64_t number) {
+  const Inputs<float> in = random_case(number);
+  const std::string name = described(number, in);
+  const uint64_t asked = number % 3 ? ~0ull : Random(number + 1).below(128);
+  const Inputs<double> exact = converted<double>(in);
+  Naive<double> naive(exact);
+  const Results<double> expected = naive.run();
+  const double kink = in.sizes.phi == JRNN_RELU ? naive.nearest_to_kink : INFINITY;
+  if (kink < 1e-11) { ++at_the_kink; return; }
+  compare<double>(name, in, expected, call_core(core, name, exact, asked, 1));
+  if (kink < 1e-5) { ++at_the_kink; return; }
+  const Results<float> found = call_core(core, name, in, asked, 1);
+  compare<float>(name, in, expected, found);
+  if (number % 64) return;
+  for (int threads : {2, 16}) same_bits(name, found, call_core(core, name, in, asked, threads));
+}
+
+// slices fix the bits, whatever the threads; also of sizes at which they are busy at the same time.
+void check_threads(const JrnnCore& core) {
+  for (int32_t slices : {1, 2, 16})
+    for (int64_t B : {1, 32}) {
+      Random random(7);
+      Inputs<float> in;
+      in.sizes = {40, B, 24, 96, slices, JRNN_ELMAN, JRNN_TANH, JRNN_VECTORS, JRNN_WANT_DX};
+      in.xs = random.numbers(40 * B * 24, 1), in.w_ih = random.numbers(24 * 96, 0.2f);
+      in.w_hh = random.numbers(96 * 96, 0.1f), in.dhs = random.numbers(40 * B * 96, 1);
+      const std::string name = "threads, slices " + std::to_string(slices) + ", B " + std::to_string(B);
+      const Results<float> one = call_core(core, name, in, ~0ull, 1);
+      for (int threads : {2, 16})
+        for (int i = 0; i < 10; ++i) same_bits(name, one, call_core(core, name, in, ~0ull, threads));
+    }
+}
+
+// An id outside [0, I) makes its own sequence NaN from that step on, and adds to no gradient.
+void check_ids(const JrnnCore& core) {
+  for (int64_t I : {3, 5000}) {
+    Random random(3);
+    Inputs<double> in;
+    in.sizes = {4, 5, I, 20, 2, JRNN_ELMAN, JRNN_IDENTITY, JRNN_IDS, 0};
+    in.ids.assign(20, 1), in.ids[1 * 5 + 2] = int32_t(I), in.ids[2 * 5 + 4] = -1;
+    const Array<float> w = random.numbers(I * 20, 1);
+    in.w_ih.assign(w.begin(), w.end()), in.w_hh.assign(400, 0), in.dhs.assign(400, 1);
+    Call<double> call(core, in, ~0ull);
+    call.run(1);
+    Results<double> found = call.results();
+    for (int t = 0; t < 4; ++t)
+      for (int b = 0; b < 5; ++b)
+        if (std::isnan(found.hs[(t * 5 + b) * 20 + 3]) != ((b == 2 && t >= 1) || (b == 4 && t >= 2)))
+          fail("ids out of range: hs at step " + std::to_string(t) + " of sequence " + std::to_string(b));
+    for (int64_t i = 0; i < I; ++i)
+      if (found.dw_ih[i * 20 + 3] != (i == 1 ? 18 : 0)) return fail("ids out of range: dw_ih " + std::to_string(i));
+  }
+}
+
+void usage() {
+  puts("test_core [--isa avx512|avx2] [--cases N] [--first N] [--threads N]   random cases; 10000\n"
+       "test_core --case N        one of them\n"
+       "test_core --all-floats    tanh and sigmoid of all 2^32 floats\n"
+       "test_core --bench [ROUNDS] [--rows 1 2 ...]   speed beside a bare loop of FMAs");
+}
+
+int report(const char* what, int64_t n) {
+  printf("%s: %lld cases, %lld at the kink of relu, %d failures\n", what, (long long)n,
+         (long long)at_the_kink.load(), failures.load());
+  return failures ? 1 : 0;
+}
+
+int run(int argc, char** argv) {
+  Options o;
+  if (!o.parse(argc, argv)) { usage(); return 2; }
+  flush_denormals();
+  const JrnnCore& core = *o.core;
+  if (core.version != JRNN_CORE_VERSION) { fprintf(stderr, "another version of core.h\n"); return 2; }
+  if (o.all_floats) return all_floats(core, o.threads);
+  if (o.bench) return bench(core, o);
+  if (o.one >= 0) {
+    printf("%s\n", described(o.one, random_case(o.one)).c_str());
+    check_case(core, o.one);
+    return report(core.isa, 1);
+  }
+  check_threads(core), check_ids(core), check_phi(core, [](const std::string& what) { fail(what); });
+  parallel(o.threads, int(o.cases), [&](int i) { if (failures < 10) check_case(core, o.first + i); });
+  return report(core.isa, o.cases);
+}
+
+}  // namespace
+}  // namespace test
+
+int main(int argc, char** argv) { return test::run(argc, argv); }

@@ -1,0 +1,46 @@
+// The command line.
+#include <cstdlib>
+#include <cstring>
+
+#include "programs.h"
+
+namespace test {
+namespace {
+
+const JrnnCore* core_named(const char* isa) {
+  const bool v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                  __builtin_cpu_supports("avx512cd");
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const JrnnCore* const cores[] = {v4 ? &jrnn_core_avx512 : nullptr, v3 ? &jrnn_core_avx2 : nullptr};
+  for (const JrnnCore* core : cores)
+    if (core && (!isa || !strcmp(isa, core->isa))) return core;
+  return nullptr;
+}
+
+}  // namespace
+
+bool Options::parse(int argc, char** argv) {
+  const char* isa = nullptr;
+  for (int i = 1; i < argc; ++i) {
+    const std::string name = argv[i];
+    const bool has_value = i + 1 < argc && argv[i + 1][0] != '-';
+    auto value = [&] { return has_value ? atoll(argv[++i]) : -1; };
+    if (name == "--isa" && has_value) isa = argv[++i];
+    else if (name == "--cases") cases = value();
+    else if (name == "--first") first = value();
+    else if (name == "--case") one = value();
+    else if (name == "--threads") threads = int(value());
+    else if (name == "--all-floats") all_floats = true;
+    else if (name == "--bench") {
+      bench = true;
+      if (has_value) rounds = int(value());
+    } else if (name == "--rows")
+      while (i + 1 < argc && argv[i + 1][0] != '-') rows.push_back(atoi(argv[++i]));
+    else return false;
+  }
+  core = core_named(isa);
+  return core && cases >= 0 && first >= 0 && threads > 0 && rounds > 0;
+}
+
+}  // namespace test

@@ -1,0 +1,27 @@
+// The parts of the test program, and its options.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core.h"
+
+namespace test {
+
+struct Options {
+  const JrnnCore* core = nullptr;  // null: the processor has neither, or not the one asked for
+  int64_t cases = 10000, first = 0, one = -1;
+  int threads = 2, rounds = 50;
+  std::vector<int> rows;
+  bool all_floats = false, bench = false;
+  bool parse(int argc, char** argv);
+};
+
+// f(what is wrong) for special values and for floats and doubles all over the line.
+void check_phi(const JrnnCore& core, const std::function<void(const std::string&)>& fail);
+// 0 if tanh and sigmoid are within their bounds for every float.
+int all_floats(const JrnnCore& core, int threads);
+int bench(const JrnnCore& core, const Options& options);
+
+}  // namespace test

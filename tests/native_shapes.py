@@ -1,0 +1,94 @@
+"""The native kernel beside XLA's loops, at random shapes, cells, options and marks.
+
+python tests/native_shapes.py 300 50     # so many shapes, and draws of marks for each
+"""
+
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from cases import assert_close
+
+import jrnn
+from jrnn import native
+
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
+
+
+def network(rng):
+    """Sizes, parameters and a function of (params, xs, h0, marks)."""
+    T, B, I, H = (int(n) for n in np.exp(rng.uniform(0, np.log([24, 40, 40, 80]))))
+    options = {
+        "activation": str(rng.choice(ACTIVATIONS)),
+        "reverse": bool(rng.random() < 0.3),
+        "clip_delta": 0.1 if rng.random() < 0.3 else None,
+    }
+    key = jax.random.key(int(rng.integers(2**31)))
+    if rng.random() < 0.5:
+        params, run = jrnn.init_rnn(key, I, H, dtype=jnp.float64), jrnn.rnn
+    else:
+        learned = bool(rng.random() < 0.5)
+        params = jrnn.init_leaky(key, I, H, alpha=0.3, learned=learned, dtype=jnp.float64)
+        run = partial(jrnn.leaky, leak="input")
+    ids = bool(rng.random() < 0.3)
+    return (T, B, I, H), params, partial(run, **options), ids
+
+
+def marks(rng, T, B, H):
+    """Lengths, resets, the state after them and a recurrent mask."""
+    return (
+        rng.integers(0, T + 1, B),
+        rng.random((T, B)) < rng.random(),
+        rng.normal(size=(B, H)),
+        (rng.random((B, H)) < 0.8) / 0.8,
+    )
+
+
+def everything(run, params, xs, h0, marked, cotangents):
+    """The outputs, and the gradient in all that has one."""
+    lengths, resets, reset_state, mask = marked
+
+    def outputs(given):
+        return run(given["params"], given.get("xs", xs), given["h0"], lengths, resets, *given["m"])
+
+    given = {"params": params, "h0": h0, "m": (reset_state, mask)}
+    if jnp.issubdtype(xs.dtype, jnp.floating):
+        given["xs"] = xs
+    found, vjp = jax.vjp(outputs, given)
+    return found, vjp(cotangents)
+
+
+def compare(seed, draws):
+    """One network by both; it says which if they differ."""
+    rng = np.random.default_rng(seed)
+    (T, B, I, H), params, run, ids = network(rng)
+    compiled = {}
+    for _ in range(draws):
+        xs = rng.integers(0, I, (T, B)) if ids else rng.normal(size=(T, B, I))
+        cotangents = (rng.normal(size=(B, H)), rng.normal(size=(T, B, H)))
+        arguments = (params, xs, rng.normal(size=(B, H)), marks(rng, T, B, H), cotangents)
+        found = []
+        for on in (True, False):
+            with native.turned(on):
+                f = compiled.setdefault(on, jax.jit(partial(everything, run)))
+                found.append(f(*arguments))
+        try:
+            assert_close(*found)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, {T, B, I, H}, {run}, ids: {ids}: {error}") from None
+    text = compiled[True].lower(*arguments).as_text()
+    assert text.count("jrnn_native_forward") == text.count("jrnn_native_backward") == 1
+
+
+def main(shapes, draws):
+    """All of them."""
+    for seed in range(shapes):
+        compare(seed, draws)
+    print(f"{shapes} shapes, {draws} draws of marks each: native and XLA agree")
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    main(*map(int, sys.argv[1:]))

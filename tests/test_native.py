@@ -1,0 +1,278 @@
+"""The native kernel: when it runs, when it does not, and that it is refused if it does not fit.
+
+What it computes is proven where every backend is, in `tests/kernel`: a call that names no backend
+runs on it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import B, H, I, T, assert_close, make_case
+from jax import export, lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from native_shapes import main as compare_with_xla
+
+import jrnn
+from jrnn import kernel, native
+from jrnn.cells.elman import elman
+from jrnn.kernel import reference
+from jrnn.kernel.backends.native import Native
+
+built = pytest.mark.skipif(
+    not native.available() and os.environ.get("JRNN_REQUIRE_NATIVE", "0") == "0",
+    reason=f"it is not built here: {native.why_not()}",
+)
+CASE = make_case()
+ROOT = Path(__file__).parents[1]
+
+
+def gradient(params):
+    return jax.grad(lambda p: jnp.sum(jnp.sin(jrnn.rnn(p, CASE.xs, CASE.h0)[1])))(params)
+
+
+def calls(program):
+    """The number of calls of the library in a compiled program."""
+    return program.compile().as_text().count('custom_call_target="jrnn_native_')
+
+
+@built
+def test_it_is_there_where_it_is_required():
+    assert native.available(), native.why_not()
+    assert native.why_not() is None
+
+
+@built
+def test_it_is_turned_off_and_on():
+    """A function that was compiled before is compiled again."""
+    found = jax.jit(gradient)
+    numbers, values = [], []
+    for on in (True, False, True):
+        jax.config.update("jrnn_native", on)
+        numbers.append(calls(found.lower(CASE.params)))
+        values.append(found(CASE.params))
+    assert numbers == [2, 0, 2]
+    assert_close(values[0], values[1])
+    assert_close(values[0], values[2], 0.0)
+
+
+@built
+def test_what_a_call_takes_is_explained():
+    forward, backward = jrnn.explain(jrnn.rnn, CASE.params, CASE.xs, platform="cpu")
+    isa = native.ISAS[native.library().isa]
+    slices = min(native.cpu_cores(), B)
+    said = f"native, {isa}, {slices} slice{'s' * (slices > 1)}"
+    assert forward.backend == backward.backend == said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "enabled", lambda: False)
+        assert jrnn.explain(jrnn.rnn, CASE.params, CASE.xs)[0].backend.startswith("XLA(")
+
+
+@built
+def test_an_exported_program_has_no_native_code():
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), CASE.params)
+    exported = export.export(jax.jit(gradient), platforms=["cpu", "tpu"])(shapes)
+    assert "jrnn_native" not in exported.mlir_module()
+    assert_close(exported.call(CASE.params), gradient(CASE.params))
+
+
+@built
+def test_a_batch_on_several_devices():
+    """Each device of a `shard_map` has its share of the cores; what XLA cuts has XLA's loops."""
+    mesh, cut = jax.make_mesh((2,), ("batch",), (AxisType.Auto,)), P(None, "batch")
+    xs = np.tile(CASE.xs, (1, 2, 1))
+
+    def cost(params, xs):
+        return jnp.sum(jnp.sin(jrnn.rnn(params, xs)[1]))
+
+    def summed(params, xs):
+        return jax.grad(lambda params: lax.psum(cost(params, xs), "batch"))(params)
+
+    by_hand = jax.jit(jax.shard_map(summed, mesh=mesh, in_specs=(P(), cut), out_specs=P()))
+    by_xla = jax.jit(jax.grad(cost))
+    on_both = jax.device_put(xs, NamedSharding(mesh, cut))
+    slices = f"slices = {max(native.cpu_cores() // 2, 1)} :"
+    assert by_hand.lower(CASE.params, xs).as_text().count(slices) == 2
+    assert calls(by_hand.lower(CASE.params, xs)) == 2
+    assert calls(by_xla.lower(CASE.params, xs)) == 2
+    assert calls(by_xla.lower(CASE.params, on_both)) == 0
+    expected = by_xla(CASE.params, xs)
+    assert_close(by_hand(CASE.params, xs), expected)
+    assert_close(by_xla(CASE.params, on_both), expected)
+    assert_close(jax.grad(cost)(CASE.params, on_both), expected)
+
+
+@built
+def test_the_gradient_of_inputs_is_computed_where_it_is_wanted():
+    def dx(wanted):
+        which = (0, 1) if wanted else 0
+        f = jax.grad(lambda params, xs: jrnn.rnn(params, xs)[1].sum(), which)
+        return jax.jit(f).lower(CASE.params, CASE.xs).as_text()
+
+    assert "wanted = 0 :" in dx(False)
+    assert "wanted = 1 :" in dx(True)
+
+
+@built
+@pytest.mark.parametrize("route", ["compute_dtype", "user's cell", "weights"])
+def test_what_it_does_not_serve_runs_elsewhere(route):
+    def cost(params):
+        if route == "user's cell":
+            phi = jrnn.Activation(jnp.tanh, lambda h: 1 - h * h)
+            return jrnn.rnn(params, CASE.xs, activation=phi)[1].sum()
+        return jrnn.rnn(params, CASE.xs, compute_dtype=jnp.bfloat16)[1].sum(dtype=jnp.float32)
+
+    params, f = CASE.params, jax.grad(cost)
+    if route == "weights":
+        params = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)
+        f = jax.vmap(gradient)
+    assert calls(jax.jit(f).lower(params)) == 0
+
+
+@built
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_any_number_of_slices(slices):
+    spec = kernel.Spec(elman("tanh"), backend=Native(slices))
+    weights, inputs = kernel.Weights(*CASE.params), (CASE.xs, (CASE.h0,))
+
+    def results(spec, run=kernel.transforms.unroll):
+        f = lambda w: kernel.unroll(spec, w, *inputs, run=run)
+        outputs, vjp = jax.vjp(f, weights)
+        return outputs, vjp(jax.tree.map(jnp.cos, outputs))
+
+    by_scan = results(kernel.Spec(elman("tanh")), reference.unroll_by_scan)
+    assert_close(jax.jit(results, static_argnums=0)(spec), by_scan)
+
+
+@built
+@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "identity"])
+def test_special_numbers_are_those_of_xla(activation):
+    """Infinities, NaN, -0, numbers that overflow exp, and denormal ones."""
+    numbers = [np.inf, -np.inf, np.nan, -0.0, 0.0, 88.0, -86.9, -88.0, -104.0, 1e30, 1e-39, -1e-39]
+    xs = np.array(numbers, np.float32)[None, :, None]
+    one = np.ones((1, 1), np.float32)
+
+    def states(params, xs):
+        return jrnn.rnn(params, xs, activation=activation)[1]
+
+    def gradient(params, xs):
+        return jax.grad(lambda xs: jnp.nansum(states(params, xs)))(xs)
+
+    for f in (states, gradient):
+        found = jax.jit(f)(jrnn.RNNParams(one, 0 * one, None), xs)
+        with native.turned(False):
+            expected = jax.jit(f)(jrnn.RNNParams(one, 0 * one, None), xs)
+        numbers = ~np.isnan(expected)
+        np.testing.assert_array_equal(~np.isnan(found), numbers)
+        np.testing.assert_array_equal(np.signbit(found)[numbers], np.signbit(expected)[numbers])
+        np.testing.assert_allclose(found, expected, 1e-6, 1e-37)
+
+
+@built
+def test_ids_of_64_bits_out_of_range_are_no_silent_neighbours():
+    ids = jnp.asarray([[1, 2**32 + 1], [0, -(2**32)]])
+    _, hs = jax.jit(lambda ids: jrnn.rnn(CASE.params, ids))(ids)
+    assert np.isnan(hs[:, 1]).all()
+    assert np.isfinite(hs[:, 0]).all()
+
+
+@built
+def test_wrong_sizes_are_an_error_and_no_crash():
+    shape = jax.ShapeDtypeStruct((T, B, H), jnp.float32)
+    sizes = {"T": T, "B": B, "I": I, "H": H, "slices": 1, "cell": 0, "phi": 0, "input": 0}
+    attributes = {"isa": native.library().isa, "bits": 32, **sizes}
+    attributes = {k: np.int64(x) for k, x in attributes.items()}
+    results = (shape, shape, shape, jax.ShapeDtypeStruct((8,), jnp.uint8))
+    call = jax.ffi.ffi_call("jrnn_native_forward", results)
+    with pytest.raises(Exception, match="jrnn native kernel: xs has 3 elements and not 105"):
+        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 10, **attributes))
+    wrong = attributes | {"T": np.int64(0)}
+    with pytest.raises(Exception, match="out of range"):
+        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 10, **wrong))
+
+
+# --- a library that does not fit ------------------------------------------------------------------
+
+ASK = "import jax.numpy as jnp; from jrnn import native; print(native.why_not()); jnp.ones(2)"
+
+
+def package(folder, library=None):
+    """A copy of the package, with a library of this content, as pip would install it."""
+    shutil.copytree(
+        Path(jrnn.__file__).parent,
+        folder / "jrnn",
+        ignore=shutil.ignore_patterns("*.so.1", "__pycache__"),
+    )
+    metadata = folder / f"jrnn-{jrnn.__version__}.dist-info/METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: jrnn\nVersion: {jrnn.__version__}\n")
+    (metadata.parent / "RECORD").write_text(f"jrnn/{native.FILE},,\n")
+    if library is not None:
+        (folder / "jrnn" / native.FILE).write_bytes(library)
+    return folder
+
+
+def answer(*folders):
+    """What a new process, which finds the package in the first of these, says of the library."""
+    run = subprocess.run(
+        [sys.executable, "-c", ASK],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
+        cwd=folders[0],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.strip()
+
+
+@built
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b"0.3 ", b"0.9 ", "needs version 0.9 of XLA's FFI"),
+        (b" 0.1.0 ", b" 0.0.9 ", "was built for jrnn 0.0.9, and this is 0.1.0"),
+        (b"jrnn_native_build", b"jrnn_native_bxxxx", "cannot be loaded: "),
+        (b"\x7fELF", b"nono", "cannot be loaded: "),
+    ],
+    ids=["newer headers", "another version", "a symbol that lacks", "no library"],
+)
+def test_a_library_that_does_not_fit_is_refused_and_jax_works(tmp_path, old, new, said):
+    content = native.library().path.read_bytes()
+    assert old in content
+    assert said in answer(package(tmp_path, content.replace(old, new)))
+
+
+def test_a_package_without_a_library(tmp_path):
+    assert answer(package(tmp_path)).startswith("The native kernel was not built")
+
+
+@built
+@pytest.mark.parametrize("own", [None, b"of an older build"])
+def test_a_clone_finds_the_library_that_is_installed(tmp_path, own):
+    """Python reads the package in the clone, whatever was installed from it."""
+    clone, installed = package(tmp_path / "clone", own), tmp_path / "installed"
+    shutil.rmtree(clone / f"jrnn-{jrnn.__version__}.dist-info")
+    package(installed, native.library().path.read_bytes())
+    assert answer(clone, installed) == "None"
+    shutil.copytree(ROOT / "native", clone / "native")
+    assert answer(clone, installed) == "None"
+    (clone / "native/core/new.h").touch()
+    said = (
+        "cannot be loaded"
+        if own
+        else f"{installed}/jrnn/{native.FILE} was built from other sources"
+    )
+    assert said in answer(clone, installed)
+
+
+@built
+def test_random_networks_marks_and_options_agree_with_xla():
+    """The first ones of `native_shapes.py`; `.ci/native` compares 300 shapes."""
+    compare_with_xla(3, 3)
