@@ -276,3 +276,12 @@ def test_a_clone_finds_the_library_that_is_installed(tmp_path, own):
 def test_random_networks_marks_and_options_agree_with_xla():
     """The first ones of `native_shapes.py`; `.ci/native` compares 300 shapes."""
     compare_with_xla(3, 3)
+
+
+@built
+@pytest.mark.parametrize(("steps", "number"), [(1, 0), (400, 2)])
+def test_few_steps_of_large_networks_run_elsewhere(steps, number):
+    shapes = [(256, 512), (512, 512), (512,), (steps, 1, 256)]
+    *params, xs = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    gradient = jax.grad(lambda params, xs: jrnn.rnn(params, xs)[1].sum())
+    assert calls(jax.jit(gradient).lower(jrnn.RNNParams(*params), xs)) == number
