@@ -18,6 +18,7 @@ from cases import B, H, I, T, assert_close, make_case
 from jax import export, lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from native_built import built
 from native_shapes import main as compare_with_xla
 
 import jrnn
@@ -26,10 +27,6 @@ from jrnn.cells.elman import elman
 from jrnn.kernel import reference
 from jrnn.kernel.backends.native import Native
 
-built = pytest.mark.skipif(
-    not native.available() and os.environ.get("JRNN_REQUIRE_NATIVE", "0") == "0",
-    reason=f"it is not built here: {native.why_not()}",
-)
 CASE = make_case()
 ROOT = Path(__file__).parents[1]
 
