@@ -37,7 +37,7 @@ def computing(function: Any, args: Any, backends: list[str]) -> list[str | None]
         passes = jrnn.explain(function, *args)
     if not passes:
         return [None]
-    is_native = any(one.backend.startswith("Native(") for one in passes)
+    is_native = any(one.backend.startswith("native") for one in passes)
     return [backend for backend in backends if backend == "xla" or is_native]
 
 

@@ -217,7 +217,9 @@ def measure_group(
         programs += load("torch").programs(case, given, gradient, cell=args.cell)
     kinds = {r.label: "ends" if r.ends else r.activation for r in found}
     errors = {
-        p.name: compare(p, expected[kinds.get(p.name, "tanh")], tolerance(dtype)) for p in programs
+        p.name: compare(p, expected[kind], tolerance(dtype, kind))
+        for p in programs
+        for kind in [kinds.get(p.name, "tanh")]
     }
     times, flops_per_second = time_beside_matmul(programs, args.rounds, args.toy)
     names = {r.label: (r.name, r.backend, r.activation) for r in found}

@@ -25,10 +25,16 @@ FLOAT32_TOLERANCE = 1e-5
 ROUNDED_TOLERANCE = 0.1
 
 
-def tolerance(dtype: str) -> float:
+# Of millions of pre-activations one may round to the other side of 0, where relu' jumps: 1e-5 and
+# 1e-3 of a gradient's norm were seen from one unit at one step.
+RELU_TOLERANCE = 3e-3
+
+
+def tolerance(dtype: str, activation: str = "tanh") -> float:
     """The tolerance of results in this dtype on this device."""
     exact = dtype == "float32" and jax.default_backend() == "cpu"
-    return FLOAT32_TOLERANCE if exact else ROUNDED_TOLERANCE
+    smooth = FLOAT32_TOLERANCE if activation != "relu" else RELU_TOLERANCE
+    return smooth if exact else ROUNDED_TOLERANCE
 
 
 class Program(NamedTuple):

@@ -27,6 +27,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from adding_networks import (
 from char_model import Model
 from command import not_negative, on_devices, positive, positive_float, require_memory
 from matplotlib.figure import Figure
-from networks import CELLS
+from networks import CELLS, kernel_of
 from tqdm import tqdm
 
 import jrnn
@@ -98,6 +99,8 @@ def run(args: argparse.Namespace, T: int, start: str) -> Row:
     key_model, key_data, key_measured = jax.random.split(jax.random.key(args.seed), 3)
     model = init_model(key_model, start, T, args.hidden_size)
     before = sensitivity(model, key_measured, T, activation)
+    batch = jax.eval_shape(lambda: draw_batch(key_data, T, args.batch_size))
+    kernel = kernel_of(partial(mean_squared_error, activation=activation), model, *batch)
     begin, train_block = make_train_block(args, T, activation, key_data)
     state, errors, began = begin(model), [], time.perf_counter()
     with tqdm(total=args.steps, desc=f"T = {T}, {start}", unit="step") as bar:
@@ -121,6 +124,7 @@ def run(args: argparse.Namespace, T: int, start: str) -> Row:
         "after": finite(after),
         "options": {k: str(v) if k == "out" else v for k, v in vars(args).items()},
         "versions": {"jrnn": jrnn.__version__, "jax": jax.__version__},
+        "kernel": kernel,
     }
 
 

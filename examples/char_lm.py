@@ -68,9 +68,10 @@ def run_training(args: argparse.Namespace, stop: StopFlag) -> int:
             check_agreement(options | {"the text's SHA-256": data.sha256})
         resumed = find_checkpoint(args, data, mesh, directory.resumable) if args.resume else None
         counts = baselines(data) if speaks else {}
-        print(f"cell        {args.cell}\ndevices     {describe_devices(mesh)}")
-        directory.begin(resumed)
         settings = settings_of(args, data, mesh)
+        print(f"cell        {args.cell}\ndevices     {describe_devices(mesh)}")
+        print(f"kernel      {settings['kernel']}")
+        directory.begin(resumed)
 
         def write_best(model: Model, row: Row) -> None:
             if speaks:

@@ -12,7 +12,7 @@ from command import require_memory
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from networks import CELLS, zero_state
+from networks import CELLS, kernel_of, zero_state
 
 import jrnn
 from jrnn import ActivationName
@@ -74,6 +74,19 @@ def make_loss(activation: ActivationName | None) -> Any:
         return mean(losses.sum(), labels.size), state
 
     return loss
+
+
+def kernel_of_training(args: argparse.Namespace, vocabulary: int, mesh: Mesh) -> str:
+    """The kernel of a training step, on each device."""
+    ids = jax.ShapeDtypeStruct((args.length, args.batch_size), np.int32)
+    key = jax.random.key(0)
+    model = jax.eval_shape(lambda: init_model(key, args, vocabulary))
+    state = jax.eval_shape(lambda: zero_state(model.rnn, args.batch_size))
+    split = (P(), P(BATCH), P(None, BATCH), P())
+    loss = jax.shard_map(
+        make_loss(args.activation), mesh=mesh, in_specs=split, out_specs=split[:2], check_vma=False
+    )
+    return kernel_of(loss, model, state, (ids, ids), key, platform=mesh.devices.flat[0].platform)
 
 
 def make_evaluate(

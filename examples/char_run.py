@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 from char_data import Data, training_chunks
 from char_devices import describe_devices
-from char_model import Model, init_model, make_evaluate, make_loss, make_optimizer
+from char_model import (
+    Model,
+    init_model,
+    kernel_of_training,
+    make_evaluate,
+    make_loss,
+    make_optimizer,
+)
 from char_record import Record, Row
 from char_signals import StopFlag
 from jax.sharding import Mesh
@@ -37,6 +44,7 @@ FIXED = [
     "seed",
 ]
 BEFORE = {"cell": "rnn"}  # options that runs of earlier versions did not record
+KERNEL_BEFORE = "XLA"  # of version 0.1, which recorded none
 OF_THE_PROCESS = ["out", "resume", "overwrite", "coordinator", "processes", "process", "cluster"]
 
 
@@ -180,6 +188,7 @@ def manifest_of(args: argparse.Namespace, data: Data, mesh: Mesh) -> dict[str, A
     options = {k: v for k, v in vars(args).items() if k not in OF_THE_PROCESS}
     return {
         "options": options,
+        "kernel": kernel_of_training(args, len(data.alphabet.characters), mesh),
         "text_sha256": data.sha256,
         "machine": {
             "devices": describe_devices(mesh),
@@ -220,4 +229,13 @@ def find_checkpoint(
                 print(f"            {key}: was {value}, is {new[what].get(key)}")
     if old["machine"] != new["machine"]:
         print("            another machine: the same run to rounding, not bit for bit")
+    say_another_kernel(old.get("kernel", KERNEL_BEFORE), new["kernel"])
     return found
+
+
+def say_another_kernel(was: str, now: str) -> None:
+    """Report that a run continues with another kernel, and how it continues with its own."""
+    if was != now:
+        print(f"            kernel: was {was}, is {now}: the results agree only up to rounding")
+        if was == "XLA":
+            print("            JRNN_NATIVE=0 resumes it without the native kernel")

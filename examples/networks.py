@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
@@ -35,6 +36,18 @@ def zero_state(params: Any, batch_size: int, sharding: NamedSharding | None = No
     states = CELLS[cell_name(params)].states
     h = [jnp.zeros((batch_size, len(params.w_hh)), device=sharding) for _ in range(states)]
     return h[0] if states == 1 else jrnn.LSTMState(*h)
+
+
+def kernel_of(loss: Callable[..., Any], *args: Any, platform: str | None = None) -> str:
+    """The kernel of the networks of a loss, for the record of a run: its bits depend on it.
+
+    It is "XLA", or the native kernel with its instruction set and the slices of a batch. Nothing is
+    run; `args` may be types of arrays.
+    """
+    if (platform or jax.default_backend()) != "cpu":
+        return "XLA"
+    backends = {call.backend for call in jrnn.explain(loss, *args, platform="cpu")}
+    return " and ".join(sorted(b for b in backends if b.startswith("native"))) or "XLA"
 
 
 def output_of(state: Any) -> Any:

@@ -1,6 +1,7 @@
 """Shared helpers: token ids, biases, float32 accumulation, random parameters, names of leaves."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -88,6 +89,13 @@ def matmul_precision() -> str | None:
 def mesh_axes(x: jax.Array) -> frozenset[str]:
     """The mesh axes over which x varies, inside `jax.shard_map`."""
     return frozenset(jax.typeof(x).manual_axis_type.varying)
+
+
+def devices_of_this_process() -> int:
+    """The number of devices that share a call in a `jax.shard_map`, as it is traced; else 1."""
+    mesh = jax.sharding.get_abstract_mesh()
+    devices = math.prod(mesh.shape[name] for name in mesh.manual_axes)
+    return max(devices // jax.process_count(), 1)
 
 
 def varying(x: jax.Array, axes: frozenset[str]) -> jax.Array:

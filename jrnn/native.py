@@ -9,14 +9,13 @@ environment, or at any time
 which belongs to the key of compiled functions: they are compiled again.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
 import re
 import runpy
-from contextlib import AbstractContextManager
-from importlib import resources
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -42,6 +41,7 @@ _enabled: Any = config.config_states[_NAME]
 class Library(NamedTuple):
     """The loaded library, whose handlers JAX knows."""
 
+    path: Path
     isa: int  # a key of ISAS
     scratch_bytes: Any  # a function of C, see native/shim
 
@@ -65,7 +65,7 @@ def enabled() -> bool:
     return bool(_enabled.value) and available()
 
 
-def turned(on: bool) -> AbstractContextManager[Any]:
+def turned(on: bool) -> contextlib.AbstractContextManager[Any]:
     """Turn the native kernel on or off in a block, for this thread.
 
     Args:
@@ -74,7 +74,7 @@ def turned(on: bool) -> AbstractContextManager[Any]:
     Returns:
         A context manager.
     """
-    return cast(AbstractContextManager[Any], _enabled(on))
+    return cast(contextlib.AbstractContextManager[Any], _enabled(on))
 
 
 def cpu_cores() -> int:
@@ -115,10 +115,31 @@ def library() -> Library:
 
 @functools.cache
 def _load() -> Library | str:
-    """The library, or the reason why it is not there. Nothing is registered before all checks."""
-    file = path()
-    if file is None:
-        return "The native kernel was not built: there was no compiler, or it failed."
+    """The first library that fits, or the reason why there is none."""
+    reasons = []
+    for file in _files():
+        found = _open(file)
+        if isinstance(found, Library):
+            return found
+        reasons.append(found)
+    return (*reasons, "The native kernel was not built: there was no compiler, or it failed.")[0]
+
+
+def _files() -> list[Path]:
+    """The library in this folder, and among the installed files.
+
+    The installed one is in another folder after `pip install -e`, and if Python runs in a clone and
+    reads the package there.
+    """
+    files = [Path(__file__).parent / FILE]
+    with contextlib.suppress(PackageNotFoundError):
+        installed = distribution("jrnn").files or []
+        files += [Path(str(file.locate())) for file in installed if file.name == FILE]
+    return [file for file in dict.fromkeys(files) if file.is_file()]
+
+
+def _open(file: Path) -> Library | str:
+    """A library, or the reason why it does not fit. Nothing is registered before all checks."""
     try:
         loaded = ctypes.CDLL(str(file))
         build, isa, scratch = (
@@ -136,26 +157,7 @@ def _load() -> Library | str:
     for name, handler in handlers.items():
         target = jax.ffi.pycapsule(handler)
         jax.ffi.register_ffi_target(f"jrnn_native_{name.lower()}", target, platform="cpu")
-    return Library(isa(), scratch)
-
-
-def path() -> Path | None:
-    """The file of the library.
-
-    Returns:
-        Its path, or None if it was not built.
-    """
-    for folder in _folders():
-        if (folder / FILE).is_file():
-            return folder / FILE
-    return None
-
-
-def _folders() -> list[Path]:
-    """The package may have several folders: an editable install keeps what it built apart."""
-    files = resources.files("jrnn")
-    paths = getattr(files, "_paths", [files])  # of a MultiplexedPath
-    return [Path(str(path)) for path in paths]
+    return Library(file, isa(), scratch)
 
 
 def _wrong_build(build: str) -> str | None:

@@ -11,6 +11,7 @@ import pytest
 from cases import parameters
 
 import jrnn
+from jrnn import native
 
 pytestmark = pytest.mark.usefixtures("float32")
 TOY = ["--lengths=6", "--steps=20", "--block=10", "--hidden-size=5", "--batch-size=4"]
@@ -141,6 +142,7 @@ def test_a_toy_run(tmp_path, capsys):
         assert len(row["before"]) == len(row["after"]) == 6
         assert row["before"] != row["after"]
         assert row["options"]["hidden_size"] == 5
+        assert row["kernel"].startswith("native, " if native.enabled() else "XLA")
 
 
 @pytest.mark.parametrize(

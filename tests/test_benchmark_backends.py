@@ -1,15 +1,12 @@
 """`benchmarks.kernel` measures jrnn with the native kernel and with XLA."""
 
 import pytest
+from native_built import built
 
 from benchmarks import backends, cases, claims, kernel, machine, report
 from benchmarks.measuring import FLOAT32_TOLERANCE, compare, time_in_turn
 from jrnn import native
 from jrnn.kernel import dispatch
-
-built = pytest.mark.skipif(
-    not native.available(), reason=f"the native kernel is not built here: {native.why_not()}"
-)
 
 
 def options(*words):

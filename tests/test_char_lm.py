@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from functools import partial
 from itertools import count, islice, product
+from types import SimpleNamespace
 
 import char_data
 import char_lm
@@ -25,8 +26,10 @@ from ngram import witten_bell
 from programs import ROOT, TEXT
 
 import jrnn
+from jrnn import native
+from jrnn.checkpoint import Checkpoints
 from jrnn.model_file import load_model, save_model
-from jrnn.parallel import BATCH
+from jrnn.parallel import BATCH, batch_mesh
 from jrnn.text import Alphabet, read_blocks
 
 SPACE = 2  # its id, after U+FFFD and the newline
@@ -382,12 +385,54 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(interrupted, trained
     checkpoint = f"checkpoint {tmp_path}/unfinished/checkpoints/17"
     assert f"resumed     {checkpoint}, after step 17 of 30" in text
     assert "another machine" not in text
+    assert "kernel: " not in text
     ours, whole = (load_model(d / "model.safetensors") for d in (tmp_path, trained[0]))
     jax.tree.map(np.testing.assert_array_equal, ours[0], whole[0])
     assert ours[1] == whole[1]
     for row, other in zip(rows_of(tmp_path), rows_of(trained[0]), strict=True):
         del row["characters_per_second"], other["characters_per_second"]
         assert row == other
+
+
+@pytest.mark.skipif(not native.enabled(), reason="the native kernel is off, or not there")
+def test_another_kernel_is_said(interrupted, capsys, monkeypatch):
+    """The run was made with the native kernel; it goes on without it, and again with it."""
+    own, repair = explained("rnn"), "JRNN_NATIVE=0 resumes it without the native"
+    with monkeypatch.context() as patch, native._enabled(False):
+        patch.setattr(char_signals.StopFlag, "is_set", lambda self, step: step == 20)
+        status, text, _ = run(capsys, *interrupted, "--resume")
+    assert status == 0
+    assert f"kernel: was {own}, is XLA: the results agree only up to rounding\n" in text
+    assert repair not in text
+    assert "another machine" not in text
+    status, text, _ = run(capsys, *interrupted, "--resume")
+    assert status == 0
+    assert f"kernel: was XLA, is {own}: the results agree only up to rounding\n" in text
+    assert repair in text
+
+
+def explained(cell):
+    """What computes the network in a step of the toy run, by the step itself."""
+    args = char_lm.parse([*TOY, f"--cell={cell}", "--devices=2"])
+    data, mesh = SimpleNamespace(alphabet=Alphabet(TEXT)), batch_mesh(2)
+    state, step = char_run.make_training(args, data, mesh)
+    ids = jax.ShapeDtypeStruct((args.length, args.batch_size), np.int32)
+    found = {call.backend for call in jrnn.explain(step, state, (ids, ids), platform="cpu")}
+    (kernel,) = {name if name.startswith("native, ") else name.split("(")[0] for name in found}
+    return kernel
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+@pytest.mark.usefixtures("float32")
+def test_the_kernel_is_recorded(cell, text_file, tmp_path, capsys):
+    command = ("--text", text_file, "--out", tmp_path, *TOY, f"--cell={cell}", "--steps=1")
+    status, text, _ = run(capsys, *command)
+    own = explained(cell)
+    assert status == 0
+    assert f"\nkernel      {own}\n" in text
+    assert load_model(tmp_path / "model.safetensors")[1]["kernel"] == own
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest().manifest["kernel"] == own
 
 
 def test_other_machines_and_options_are_said(interrupted, capsys):

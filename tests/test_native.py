@@ -18,6 +18,7 @@ from cases import B, H, I, T, assert_close, make_case
 from jax import export, lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from native_built import built
 from native_shapes import main as compare_with_xla
 
 import jrnn
@@ -26,11 +27,8 @@ from jrnn.cells.elman import elman
 from jrnn.kernel import reference
 from jrnn.kernel.backends.native import Native
 
-built = pytest.mark.skipif(
-    not native.available() and os.environ.get("JRNN_REQUIRE_NATIVE", "0") == "0",
-    reason=f"it is not built here: {native.why_not()}",
-)
 CASE = make_case()
+ROOT = Path(__file__).parents[1]
 
 
 def gradient(params):
@@ -65,11 +63,13 @@ def test_it_is_turned_off_and_on():
 @built
 def test_what_a_call_takes_is_explained():
     forward, backward = jrnn.explain(jrnn.rnn, CASE.params, CASE.xs, platform="cpu")
-    assert forward.backend.startswith("Native(")
-    assert backward.backend.startswith("Native(")
+    isa = native.ISAS[native.library().isa]
+    slices = min(native.cpu_cores(), B)
+    said = f"native, {isa}, {slices} slice{'s' * (slices > 1)}"
+    assert forward.backend == backward.backend == said
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "enabled", lambda: False)
-        assert not jrnn.explain(jrnn.rnn, CASE.params, CASE.xs)[0].backend.startswith("Native(")
+        assert jrnn.explain(jrnn.rnn, CASE.params, CASE.xs)[0].backend.startswith("XLA(")
 
 
 @built
@@ -197,15 +197,31 @@ def test_wrong_sizes_are_an_error_and_no_crash():
 
 # --- a library that does not fit ------------------------------------------------------------------
 
-ASK = "import jax.numpy as jnp; from jrnn import native; {}; print(native.why_not()); jnp.ones(2)"
+ASK = "import jax.numpy as jnp; from jrnn import native; print(native.why_not()); jnp.ones(2)"
 
 
-def answer(folder, command="pass", **environment):
-    """What a new process, which finds the package in a folder, says of the library."""
+def package(folder, library=None):
+    """A copy of the package, with a library of this content, as pip would install it."""
+    shutil.copytree(
+        Path(jrnn.__file__).parent,
+        folder / "jrnn",
+        ignore=shutil.ignore_patterns("*.so.1", "__pycache__"),
+    )
+    metadata = folder / f"jrnn-{jrnn.__version__}.dist-info/METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: jrnn\nVersion: {jrnn.__version__}\n")
+    (metadata.parent / "RECORD").write_text(f"jrnn/{native.FILE},,\n")
+    if library is not None:
+        (folder / "jrnn" / native.FILE).write_bytes(library)
+    return folder
+
+
+def answer(*folders):
+    """What a new process, which finds the package in the first of these, says of the library."""
     run = subprocess.run(
-        [sys.executable, "-c", ASK.format(command)],
-        env=os.environ | environment | {"PYTHONPATH": str(folder)},
-        cwd=folder,
+        [sys.executable, "-c", ASK],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
+        cwd=folders[0],
         capture_output=True,
         text=True,
         check=True,
@@ -225,25 +241,44 @@ def answer(folder, command="pass", **environment):
     ids=["newer headers", "another version", "a symbol that lacks", "no library"],
 )
 def test_a_library_that_does_not_fit_is_refused_and_jax_works(tmp_path, old, new, said):
-    package = Path(jrnn.__file__).parent
-    shutil.copytree(
-        package, tmp_path / "jrnn", ignore=shutil.ignore_patterns("*.so.1", "__pycache__")
-    )
-    content = native.path().read_bytes()
+    content = native.library().path.read_bytes()
     assert old in content
-    (tmp_path / "jrnn" / native.FILE).write_bytes(content.replace(old, new))
-    assert said in answer(tmp_path)
+    assert said in answer(package(tmp_path, content.replace(old, new)))
 
 
 def test_a_package_without_a_library(tmp_path):
-    package = Path(jrnn.__file__).parent
-    shutil.copytree(
-        package, tmp_path / "jrnn", ignore=shutil.ignore_patterns("*.so.1", "__pycache__")
+    assert answer(package(tmp_path)).startswith("The native kernel was not built")
+
+
+@built
+@pytest.mark.parametrize("own", [None, b"of an older build"])
+def test_a_clone_finds_the_library_that_is_installed(tmp_path, own):
+    """Python reads the package in the clone, whatever was installed from it."""
+    clone, installed = package(tmp_path / "clone", own), tmp_path / "installed"
+    shutil.rmtree(clone / f"jrnn-{jrnn.__version__}.dist-info")
+    package(installed, native.library().path.read_bytes())
+    assert answer(clone, installed) == "None"
+    shutil.copytree(ROOT / "native", clone / "native")
+    assert answer(clone, installed) == "None"
+    (clone / "native/core/new.h").touch()
+    said = (
+        "cannot be loaded"
+        if own
+        else f"{installed}/jrnn/{native.FILE} was built from other sources"
     )
-    assert answer(tmp_path).startswith("The native kernel was not built")
+    assert said in answer(clone, installed)
 
 
 @built
 def test_random_networks_marks_and_options_agree_with_xla():
     """The first ones of `native_shapes.py`; `.ci/native` compares 300 shapes."""
     compare_with_xla(3, 3)
+
+
+@built
+@pytest.mark.parametrize(("steps", "number"), [(1, 0), (400, 2)])
+def test_few_steps_of_large_networks_run_elsewhere(steps, number):
+    shapes = [(256, 512), (512, 512), (512,), (steps, 1, 256)]
+    *params, xs = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    gradient = jax.grad(lambda params, xs: jrnn.rnn(params, xs)[1].sum())
+    assert calls(jax.jit(gradient).lower(jrnn.RNNParams(*params), xs)) == number

@@ -6,14 +6,10 @@ import sys
 
 import pytest
 from native_bits import digest, gradients
+from native_built import built
 from programs import ROOT
 
-from jrnn import native
-
-pytestmark = pytest.mark.skipif(
-    not native.available() and os.environ.get("JRNN_REQUIRE_NATIVE", "0") == "0",
-    reason=f"it is not built here: {native.why_not()}",
-)
+pytestmark = built
 
 
 def digests(*, pool, slices, calls=10, threads=1):

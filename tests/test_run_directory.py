@@ -19,6 +19,7 @@ import pytest
 from char_out import BEST, CHECKPOINTS, FILES, MODEL, RunDirectory
 from programs import ROOT, finish, start_two, table
 
+from jrnn import native
 from jrnn.model_file import load_model
 from jrnn.parallel import batch_mesh
 
@@ -374,6 +375,9 @@ def test_a_run_of_version_0_1_goes_on(out, capsys, float32):
     printed, error = capsys.readouterr()
     assert status == 0, error
     assert "after step 15 of 30" in printed
+    kernel = settings(out / BEST)["kernel"]
+    said = f"kernel: was XLA, is {kernel}: the results agree only up to rounding\n"
+    assert (said in printed) == native.enabled() == kernel.startswith("native, ")
     bits = {int(row["step"]): float(row["validation_bits"]) for row in rows(out)}
     assert list(bits) == [10, 20, 30]
     assert settings(out / BEST)["step"] == min((20, 30), key=bits.get)

@@ -33,7 +33,7 @@ from jax.extend.core import Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
 
 from jrnn import checks
-from jrnn.arrays import steps, varying_alike
+from jrnn.arrays import devices_of_this_process, steps, varying_alike
 from jrnn.cells import Arrays
 from jrnn.kernel import reference, step
 from jrnn.kernel.dispatch import choose, keeps_gates, shape_of
@@ -54,6 +54,7 @@ def unroll(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Ar
         The last states and the outputs.
     """
     _assert_fit(spec, weights, inputs)
+    spec = spec._replace(devices=devices_of_this_process())
     # Under `shard_map` a replicated weight becomes a copy per device here, so that JAX, not the
     # rule, sums its gradient over the mesh.
     arguments = varying_alike((weights, inputs))
@@ -338,22 +339,16 @@ def _primitive(name: str, batched: Callable[..., Any]) -> Primitive:
 def _lower(platform: str, context: Any, *leaves: Any, call: Call) -> Any:
     """The program for a platform. Native code is for this machine, and not to be cut by XLA."""
     module = context.module_context
-    devices, by_xla = _split(module.axis_context)
-    if module.lowering_parameters.for_export or by_xla:
+    if module.lowering_parameters.for_export or _cut_by_xla(module.axis_context):
         call = call.without_native()
-    call = call._replace(spec=call.spec._replace(devices=max(devices // jax.process_count(), 1)))
     return mlir.lower_fun(partial(call.of, platform), True)(context, *leaves)
 
 
-def _split(axes: Any) -> tuple[int, bool]:
-    """Over how many devices a program is split, and whether XLA cuts its arrays for some of them.
-
-    `jax.shard_map` cuts them itself, over the axes of its mesh that are called manual.
-    """
+def _cut_by_xla(axes: Any) -> bool:
+    """Whether XLA cuts arrays for several devices; `jax.shard_map` does that itself."""
     if (mesh := getattr(axes, "mesh", None)) is None:
-        devices = getattr(axes, "num_devices", 2)
-        return devices, devices > 1
-    return mesh.size, math.prod(mesh.shape[name] for name in axes.manual_axes) < mesh.size
+        return getattr(axes, "num_devices", 2) > 1
+    return math.prod(mesh.shape[name] for name in axes.manual_axes) < mesh.size
 
 
 rnn_p = _primitive("rnn", _fold)

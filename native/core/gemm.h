@@ -298,7 +298,9 @@ INLINE void for_tiles(int64_t rows, const Start<Real>& start, const Term<Real>* 
 
 // --- products of transposed matrices: weight gradients --------------------------------------------
 
-// c [panels][M][W] += the transpose of a [N, M] x b [N, columns]: MR rows and NV panels of c.
+// c [panels][M][W] += the transpose of a [N, M] x b [N, columns]: MR rows and NV panels of c. The N
+// terms are summed before they are added: c is a sum over thousands of rows, and sums of sums round
+// less (1.7e-6 of the norm against 6e-7, T = 512, B = 32).
 template <class Real, int MR, int NV>
 void transposed_tile(const Real* a, const Real* b, int64_t stride, int64_t N, Real* c, int64_t c_stride) {
   Sums<Real, MR, NV> sums;
@@ -306,14 +308,17 @@ void transposed_tile(const Real* a, const Real* b, int64_t stride, int64_t N, Re
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) {
-      sums[r][v] = load<Real>(c + v * c_stride + r * W<Real>);
-      __builtin_prefetch(c + v * c_stride + (r + 2 * MR) * W<Real>, 1);
+      sums[r][v] = Vector<Real>{};
+      __builtin_prefetch(c + v * c_stride + r * W<Real>, 1);
     }
   multiply_transposed<Real, MR, NV>(sums, a, b, stride, N);
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) store<Real>(c + v * c_stride + r * W<Real>, sums[r][v]);
+    for (int v = 0; v < NV; ++v) {
+      Real* to = c + v * c_stride + r * W<Real>;
+      store<Real>(to, load<Real>(to) + sums[r][v]);
+    }
 }
 
 // The rows [i0, i1) of c, a multiple of MR, in tiles of MR. The panels of b stay in the first cache.

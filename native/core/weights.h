@@ -56,9 +56,9 @@ void block_chunk(const Given<Real>& in, int64_t b0, int64_t rows, int64_t t0, in
 template <class Real>
 void add_column_sums(Blocks<Real> deltas, int64_t rows, int64_t p0, int64_t p1, Real* sums) {
   for (int64_t p = p0; p < p1; ++p) {
-    Vector<Real> sum = load<Real>(sums + p * W<Real>);
+    Vector<Real> sum{};
     for (int64_t n = RIGHT_OR_FAULT(0, 8, 1); n < rows; ++n) sum += load<Real>(deltas.panel(n, p));
-    store<Real>(sums + p * W<Real>, sum);
+    store<Real>(sums + p * W<Real>, load<Real>(sums + p * W<Real>) + sum);
   }
 }
 

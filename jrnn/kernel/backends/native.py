@@ -72,11 +72,26 @@ def reads_gates(cell: UncheckedCell) -> bool:
     return CODES[cell].gates > 0
 
 
+def number_of_slices(T: int, B: int, rows: int, cores: int) -> int:
+    """How many slices a batch is cut into: one for each core, but no more than memory allows.
+
+    Each slice sums its own weight gradients, H for each of the `rows` I + H of the weights. Beyond
+    two slices these sums may be as large as the states, T * B * H: 1.4 of the bytes of XLA's loops
+    with 10 slices at T, B, I, H = 128, 64, 256, 512, where 16 would need 1.7.
+    """
+    return max(1, min(cores, B, max(2, T * B // rows)))
+
+
 @dataclass(frozen=True)
 class Native:
     """Loops in C++, for a batch on a CPU."""
 
     slices: int
+
+    def __str__(self) -> str:
+        """The bits of a result depend on this. `jrnn.explain` and the record of a run show it."""
+        isa, plural = native.ISAS[native.library().isa], "s" * (self.slices > 1)
+        return f"native, {isa}, {self.slices} slice{plural}"
 
     def forward(self, spec: Spec, weights: Weights, inputs: Inputs) -> States:
         """As `types.Backend`."""

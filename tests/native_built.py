@@ -1,0 +1,12 @@
+"""The mark of tests that need the native kernel; where it is required they run and fail."""
+
+import os
+
+import pytest
+
+from jrnn import native
+
+built = pytest.mark.skipif(
+    not native.available() and os.environ.get("JRNN_REQUIRE_NATIVE", "0") == "0",
+    reason=f"the native kernel is not built here: {native.why_not()}",
+)
