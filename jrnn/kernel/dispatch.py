@@ -97,15 +97,17 @@ def keeps_gates(spec: Spec, shape: Shape) -> bool:
     A matmul of many steps computes them at full speed, so keeping them only pays while the arrays
     are small, or while a matmul takes longer than they do. Kept / computed, in time: 0.88 at
     T = 128, B = 32, I = H = 64 and at T = 1024, B = 1, I = 32, H = 128, and 0.81 at T = 128,
-    B = 64, I = 256, H = 512 (LSTM, AMD EPYC, jaxlib 0.10.2), in about twice the memory. Under
-    `vmap` of a gradient the shape is that of one call.
+    B = 64, I = 256, H = 512 (LSTM, AMD EPYC, jaxlib 0.10.2), in about twice the memory. The native
+    kernel writes them while they are in registers: it always keeps them. Under `vmap` of a gradient
+    the shape is that of one call.
 
     Args:
         spec: the static part of the call.
         shape: its sizes.
 
     Returns:
-        The answer, the same on every platform: it decides what the passes hand to each other.
+        The answer, the same for every platform that a program is compiled for: it decides what
+        the passes hand to each other. Where this process has no accelerator, it suits a CPU.
     """
     if not spec.cell.adjoint_reads_blocks or spec.remat is not None or spec.backend is not None:
         return False  # a backend that the call names need not know of gates
