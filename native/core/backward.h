@@ -44,29 +44,31 @@ struct BackwardGroup {
   const Given<Real>& in;
   const BackwardScratch<Real>& mem;
   WeightSums<Real> sums;
+  Span span;
   int64_t b0, rows, steps;
   int64_t late_row;  // of the deltas of this group, if they are kept; or -1
 
   void run() const {
-    clear(call.d_reset[0]), clear(call.d_reset[1]), clear(call.d_mask), clear(call.d_alpha);
-    for (int64_t t = steps; t < in.T && call.dx; ++t) clear_dx(t);
+    if (span.t1 == in.T) clear(call.d_reset[0]), clear(call.d_reset[1]), clear(call.d_mask), clear(call.d_alpha);
+    for (int64_t t = larger(span.t0, steps); t < span.t1 && call.dx; ++t) clear_dx(t);
     const int64_t several = steps_of_chunk(call.sizes);
-    for (int64_t t1 = steps; t1 > 0; t1 -= several) chunk(larger<int64_t>(0, t1 - several), t1);
+    for (int64_t t1 = smaller(span.t1, steps); t1 > span.t0; t1 -= several) chunk(larger(span.t0, t1 - several), t1);
+    if (span.t0) return;
     const bool first = call.d_start[0] || call.d_start[1], reset = call.d_reset[0] || call.d_reset[1];
     if (!first && !reset && !call.d_mask) return;
-    step(-1, 0, late_row >= 0 ? late_row : mem.rows_of_deltas);
+    step(-1, 0, mem.rows_of_deltas);
   }
 
   void chunk(int64_t t0, int64_t t1) const {
     const bool late = late_row >= 0, weights = !late && (sums.hh || sums.ih || sums.b);
-    const int64_t first = late ? late_row + t0 * rows : 0;
+    const int64_t first = late ? late_row + (t0 - span.t0) * rows : 0;
     if (pulls()) {
       block_chunk<Real, Cell>(in, b0, rows, t0, t1, mem.inputs);
       compute_pull(t0, t1);
     }
     for (int64_t t = t1 - 1; t >= t0; --t) {
       const int64_t n = (t - t0) * rows, at = first + n;
-      const bool from_chunk_after = RIGHT_OR_FAULT(t + 1 == t1, 11, false) && !late;
+      const bool from_chunk_after = RIGHT_OR_FAULT(t + 1 == t1, 11, false);
       step(t, at, from_chunk_after ? mem.rows_of_deltas : at + rows, n);
     }
     const Blocks<Real> deltas = mem.deltas.from(first);
@@ -75,8 +77,8 @@ struct BackwardGroup {
       add_weight_gradients(in, b0, rows, t0, t1, mem.inputs, deltas, 0, panels<Real>(in.H), sums);
     }
     if (call.dx) add_dx(t0, t1, deltas);
-    for (int64_t p = 0; p < panels<Real>(in.H) * Of::all && !late; ++p)
-      memcpy(mem.deltas.panel(mem.rows_of_deltas, p), mem.deltas.panel(0, p), rows * W<Real> * sizeof(Real));
+    for (int64_t p = 0; p < panels<Real>(in.H) * Of::all; ++p)
+      memcpy(mem.deltas.panel(mem.rows_of_deltas, p), deltas.panel(0, p), rows * W<Real> * sizeof(Real));
   }
 
   // c_t from delta_{t+1}, at row `next` of the deltas; then delta_t, to row `at`. Row `n` of `pull`
@@ -241,16 +243,16 @@ void backward_prepare(const JrnnBackward& c, int32_t task) {
 
 // f(first row, rows, the row of their deltas if they are kept) for each group of a slice.
 template <class F>
-INLINE void for_groups_of_deltas(const JrnnSizes& s, int64_t slice, F f) {
+INLINE void for_groups_of_deltas(const JrnnSizes& s, Span span, int64_t slice, F f) {
   int64_t at = 0;
   for_groups(s, slice, [&](int64_t b0, int64_t rows) {
     f(b0, rows, is_late(s) ? at : -1);
-    at += s.T * rows;
+    at += (span.t1 - span.t0) * rows;
   });
 }
 
 template <class Real>
-void backward_slice(const JrnnBackward& c, int32_t slice) {
+void backward_slice(const JrnnBackward& c, Span span, int32_t slice) {
   const JrnnSizes& s = c.sizes;
   const auto mem = scratch_of<BackwardScratch<Real>>(s, c.scratch, slice);
   const BackwardCall<Real> call(c, mem.zeros);
@@ -258,33 +260,34 @@ void backward_slice(const JrnnBackward& c, int32_t slice) {
   if (!is_late(s)) sums = call.wanted(mem.sums);
   sums.clear(s, 0, panels<Real>(s.H));
   with_cell<Real>(s, [&](auto cell) {
-    for_groups_of_deltas(s, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
+    for_groups_of_deltas(s, span, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
       const int64_t steps = call.in.longest(b0, rows);
-      BackwardGroup<Real, decltype(cell)>{call, call.in, mem, sums, b0, rows, steps, late_row}.run();
+      BackwardGroup<Real, decltype(cell)>{call, call.in, mem, sums, span, b0, rows, steps, late_row}.run();
     });
   });
 }
 
-// The weight gradients of kept deltas, of the panels [p0, p1) of each block.
+// The weight gradients of the kept deltas of a span, of the panels [p0, p1) of each block.
 template <class Real>
 void late_weight_gradients(const BackwardCall<Real>& call, void* scratch, const ChunkInputs<Real>& inputs,
-                           const WeightSums<Real>& sums, int64_t p0, int64_t p1) {
+                           const WeightSums<Real>& sums, Span span, int64_t p0, int64_t p1) {
   const JrnnSizes& s = call.sizes;
   const int64_t several = steps_of_chunk(s), j = p0 * W<Real>;
   const bool ids = call.dw_ih && s.input == JRNN_IDS;
-  sums.clear(s, p0, p1);
+  const bool first = RIGHT_OR_FAULT(span.t1 == s.T, 31, true);
+  if (first) sums.clear(s, p0, p1);
   const int each = call.in.blocks.each;
   auto row_of = [&](int g, int64_t id) { return call.dw_ih + (id * each + call.in.blocks.place(g)) * s.H; };
-  for (int64_t i = 0; i < s.I && ids; ++i)
+  for (int64_t i = 0; i < s.I && ids && first; ++i)
     for (int g = 0; g < each; ++g)
       memset(row_of(g, i) + j, 0, (smaller<int64_t>(s.H, p1 * W<Real>) - j) * sizeof(Real));
   for (int64_t slice = 0; slice < slices_of(s); ++slice) {
     const Blocks<Real> all = scratch_of<BackwardScratch<Real>>(s, scratch, slice).deltas;
-    for_groups_of_deltas(s, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
-      const int64_t steps = call.in.longest(b0, rows);
-      for (int64_t t0 = 0; t0 < steps; t0 += several) {
-        const int64_t t1 = smaller(steps, t0 + several);
-        const Blocks<Real> deltas = all.from(late_row + t0 * rows);
+    for_groups_of_deltas(s, span, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
+      const int64_t end = smaller(span.t1, call.in.longest(b0, rows));
+      for (int64_t t0 = span.t0; t0 < end; t0 += several) {
+        const int64_t t1 = smaller(end, t0 + several);
+        const Blocks<Real> deltas = all.from(late_row + (t0 - span.t0) * rows);
         with_cell<Real>(s, [&](auto cell) { block_chunk<Real, decltype(cell)>(call.in, b0, rows, t0, t1, inputs); });
         add_weight_gradients(call.in, b0, rows, t0, t1, inputs, deltas, p0, p1, sums);
         if (ids)
@@ -295,16 +298,17 @@ void late_weight_gradients(const BackwardCall<Real>& call, void* scratch, const 
   }
 }
 
-// The weight gradients of some panels of each block, summed over the slices.
+// The weight gradients of some panels of each block; after the last span summed over the slices.
 template <class Real>
-void backward_finish(const JrnnBackward& c, int32_t task) {
+void backward_weights(const JrnnBackward& c, Span span, int32_t task) {
   const JrnnSizes& s = c.sizes;
   const auto mem = scratch_of<BackwardScratch<Real>>(s, c.scratch, 0);
   const BackwardCall<Real> call(c, mem.zeros);
-  const int64_t count = panels<Real>(s.H), tasks = backward_tasks(&s, JRNN_FINISH);
+  const int64_t count = panels<Real>(s.H), tasks = backward_tasks(&s, 2);
   const int64_t p0 = count * task / tasks, p1 = count * (task + 1) / tasks;
   const WeightSums<Real> sums = call.wanted(mem.sums);
-  if (is_late(s)) late_weight_gradients(call, c.scratch, mem.late_inputs_of(task), sums, p0, p1);
+  if (is_late(s)) late_weight_gradients(call, c.scratch, mem.late_inputs_of(task), sums, span, p0, p1);
+  if (span.t0) return;
   const int64_t n = is_late(s) ? 1 : slices_of(s);
   auto of = [&](int64_t q) { return scratch_of<BackwardScratch<Real>>(s, c.scratch, q).sums; };
   const CellBlocks blocks = call.in.blocks;
@@ -319,9 +323,10 @@ void backward_finish(const JrnnBackward& c, int32_t task) {
 
 template <class Real>
 void backward_run(const JrnnBackward* call, int32_t phase, int32_t task) {
-  if (phase == JRNN_PREPARE) backward_prepare<Real>(*call, task);
-  if (phase == JRNN_SLICES) backward_slice<Real>(*call, task);
-  if (phase == JRNN_FINISH) backward_finish<Real>(*call, task);
+  if (!phase) return backward_prepare<Real>(*call, task);
+  const Span span = span_of(call->sizes, (phase - 1) / 2);
+  if (phase % 2) backward_slice<Real>(*call, span, task);
+  else backward_weights<Real>(*call, span, task);
 }
 
 }  // namespace

@@ -1,12 +1,12 @@
 /* The whole time loop of a recurrent network in one call: its interface.
 
-   A pass (forward or backward) is three phases; a phase is a number of tasks. The tasks of a phase
+   A pass (forward or backward) is some phases; a phase is a number of tasks. The tasks of a phase
    may run in any order and at the same time, on any threads; a phase begins when the phase before it
    has ended. A task waits for nothing, allocates nothing, and keeps nothing: all memory comes in by
    the arguments. So the caller owns the threads, and a pass is
 
-       for (phase = 0; phase < JRNN_PHASES; ++phase)
-         parallel for (task = 0; task < pass->tasks(&args.sizes, phase); ++task)
+       for (phase = 0; (n = pass->tasks(&args.sizes, phase)) >= 0; ++phase)
+         parallel for (task = 0; task < n; ++task)
            pass->run(&args, phase, task);
 
    `slices` fixes how the batch is cut and in which order everything is summed: for the same sizes
@@ -31,7 +31,7 @@
 extern "C" {
 #endif
 
-enum { JRNN_CORE_VERSION = 2 }; /* changes with every change of this file that a caller can see */
+enum { JRNN_CORE_VERSION = 3 }; /* changes with every change of this file that a caller can see */
 
 /* Where nothing else is said, the state is h, which is hs, and G = X = Y = 1. */
 enum JrnnCell {
@@ -49,8 +49,6 @@ enum JrnnInput {
   JRNN_IDS = 1,     /* xs int32 [T, B]; an id outside [0, I) gives NaN, and adds to no gradient */
   JRNN_ADDED = 2    /* xs [T, B, X*H] are added to the pre-activation as they are; w_ih null, I 0 */
 };
-
-enum JrnnPhase { JRNN_PREPARE = 0, JRNN_SLICES = 1, JRNN_FINISH = 2, JRNN_PHASES = 3 };
 
 /* Results of the backward pass that need further scratch; their pointers must be null if the bit is
    not set. All other results may be null freely. */
@@ -118,7 +116,7 @@ typedef struct {
 
 typedef struct {
   size_t (*scratch_bytes)(const JrnnSizes *);
-  int32_t (*tasks)(const JrnnSizes *, int32_t phase); /* may be 0 */
+  int32_t (*tasks)(const JrnnSizes *, int32_t phase); /* may be 0; -1: there is no such phase */
   void (*run)(const JrnnForward *, int32_t phase, int32_t task);
 } JrnnForwardPass;
 

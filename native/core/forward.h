@@ -205,8 +205,8 @@ INLINE int32_t tasks_of_packing(const JrnnSizes& s) {
 }
 
 inline int32_t forward_tasks(const JrnnSizes* s, int32_t phase) {
-  if (phase == JRNN_PREPARE) return tasks_of_packing(*s);
-  return phase == JRNN_SLICES ? int32_t(slices_of(*s)) : 0;
+  if (phase == 0) return tasks_of_packing(*s);
+  return phase == 1 ? int32_t(slices_of(*s)) : -1;
 }
 
 // The weights in the order of a tile of the forward pass.
@@ -247,8 +247,8 @@ void forward_slice(const JrnnForward& call, int32_t slice) {
 
 template <class Real>
 void forward_run(const JrnnForward* call, int32_t phase, int32_t task) {
-  if (phase == JRNN_PREPARE) forward_prepare<Real>(*call, task);
-  if (phase == JRNN_SLICES) forward_slice<Real>(*call, task);
+  if (phase == 0) forward_prepare<Real>(*call, task);
+  if (phase == 1) forward_slice<Real>(*call, task);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 //
 //     dw_hh = sum_t (m * h_e)^T delta_t      dw_ih = sum_t x_t^T delta_t      db = sum_t delta_t
 //
-// Each slice sums its own, in panels of columns; FINISH adds those of all slices, in their order. The
+// Each slice sums its own, in panels of columns; the last phase adds those of all slices, in their order. The
 // panels of a block of deltas come one after the other, then those of the next block: x feeds the
 // first blocks, h the last.
 #pragma once

@@ -155,13 +155,13 @@ ffi::Error run(ffi::ThreadPool& pool, const Pass& pass, const Args& args) {
     const Args* args;
     int32_t phase;
   };
-  for (int32_t phase = 0; phase < JRNN_PHASES; ++phase) {
+  for (int32_t phase = 0, n; (n = pass.tasks(&args.sizes, phase)) >= 0; ++phase) {
     Phase own{&pass, &args, phase};
     auto task = +[](const void* p, int32_t n) {
       auto* own = static_cast<const Phase*>(p);
       own->pass->run(own->args, own->phase, n);
     };
-    run_tasks(pool, pass.tasks(&args.sizes, phase), task, &own);
+    run_tasks(pool, n, task, &own);
   }
   return ffi::Error::Success();
 }

@@ -133,8 +133,8 @@ struct Program {
   }
   template <class Pass, class Call>
   void run(const Pass& pass, const Call& call) {
-    for (int phase = 0; phase < JRNN_PHASES; ++phase)
-      pool.run(pass.tasks(&call.sizes, phase), [&](int task) { pass.run(&call, phase, task); });
+    for (int phase = 0, n; (n = pass.tasks(&call.sizes, phase)) >= 0; ++phase)
+      pool.run(n, [&](int task) { pass.run(&call, phase, task); });
   }
   void forward(bool keep_gates) {
     for (int n = 0; n < JRNN_GATES; ++n) f.gates[n] = keep_gates ? (void*)g.gates[n] : nullptr;

@@ -84,8 +84,8 @@ class Guarded {
 
 template <class Pass, class Call>
 void run_pass(const Pass& pass, const Call& call, int threads) {
-  for (int phase = 0; phase < JRNN_PHASES; ++phase)
-    parallel(threads, pass.tasks(&call.sizes, phase), [&](int task) { pass.run(&call, phase, task); });
+  for (int phase = 0, n; (n = pass.tasks(&call.sizes, phase)) >= 0; ++phase)
+    parallel(threads, n, [&](int task) { pass.run(&call, phase, task); });
 }
 
 inline const JrnnReal& real_of(const JrnnCore& core, float) { return core.f32; }
