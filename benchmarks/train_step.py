@@ -3,7 +3,7 @@
     python -m benchmarks.train_step                          # speed: 60 steps of each
     python -m benchmarks.train_step --rows 2 --rounds 1500   # and the final loss of each
     python -m benchmarks.train_step --rivals torch
-    python -m benchmarks.train_step --cell lstm --hidden-size 512      # or gru; beside torch alone
+    python -m benchmarks.train_step --cell lstm --hidden-size 512   # or gru; with torch alone
 
 The recipe: H = 256, chunks over 32 streams, Adam at 2e-3, gradients clipped to norm 1, the state
 carried over the chunks. Row 1 uses chunks of 64, as `examples/char_lm.py`, row 2 chunks of 128. All
@@ -160,12 +160,11 @@ def loss_of(network: CharacterModel) -> Any:
 # --- the measurement -----------------------------------------------------------------------------
 
 
-def recipe(options: argparse.Namespace, row: int) -> argparse.Namespace:
+def recipe(toy: bool, row: int, cell: str = "rnn", hidden_size: int = 256) -> argparse.Namespace:
     """The options of `examples/char_lm.py`."""
-    length = 5 if options.toy else LENGTHS[row]
-    network = f"--cell {options.cell} --hidden-size {options.hidden_size}"
-    words = f"--length {length} {RECIPE} {network} {TOY if options.toy else ''}"
-    return char_lm.parse(words.split())
+    length = 5 if toy else LENGTHS[row]
+    words = f"--length {length} --cell {cell} --hidden-size {hidden_size} {RECIPE}"
+    return char_lm.parse(f"{words} {TOY if toy else ''}".split())
 
 
 def model_and_chunks(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -179,7 +178,7 @@ def model_and_chunks(args: argparse.Namespace) -> tuple[Any, Any]:
 
 def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
     """Measure every program; return their records."""
-    args = recipe(options, row)
+    args = recipe(options.toy, row, options.cell, options.hidden_size)
     model, data = model_and_chunks(args)
     running = programs(model, args, options.rivals)
     devices = jax.device_count()
