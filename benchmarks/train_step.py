@@ -3,6 +3,7 @@
     python -m benchmarks.train_step                          # speed: 60 steps of each
     python -m benchmarks.train_step --rows 2 --rounds 1500   # and the final loss of each
     python -m benchmarks.train_step --rivals torch
+    python -m benchmarks.train_step --cell lstm --hidden-size 512   # or gru; with torch alone
 
 The recipe: H = 256, chunks over 32 streams, Adam at 2e-3, gradients clipped to norm 1, the state
 carried over the chunks. Row 1 uses chunks of 64, as `examples/char_lm.py`, row 2 chunks of 128. All
@@ -34,6 +35,8 @@ import char_lm as char_lm
 import char_model as char_model
 from char_data import load_data as load_data
 from char_data import training_chunks as training_chunks
+from networks import CELLS as CELLS
+from networks import zero_state as zero_state
 
 from jrnn.parallel import batch_mesh, mean, use_cpu_cores
 from jrnn.training import init_train_state, make_train_step
@@ -59,20 +62,21 @@ class Jrnn:
     ) -> None:
         optimizer = char_model.make_optimizer(args)
         mesh = batch_mesh(devices) if devices > 1 else None
-        zeros = jnp.zeros((args.batch_size, args.hidden_size))
+        zeros = zero_state(params[0], args.batch_size)
         self.state = init_train_state(params, optimizer, zeros, jax.random.key(0), mesh=mesh)
         loss = loss or char_model.make_loss(args.activation)
         self.train_step = make_train_step(loss, optimizer, mesh=mesh)
 
     def step(self, batch: Any, first: bool) -> float:
         if first:
-            self.state = self.state._replace(carry=jnp.zeros_like(self.state.carry))
+            zeros = jax.tree.map(jnp.zeros_like, self.state.carry)
+            self.state = self.state._replace(carry=zeros)
         self.state, metrics = self.train_step(self.state, batch)
         jax.block_until_ready(self.state)
         return float(metrics.loss)
 
     def model(self) -> Any:
-        """The learned (RNNParams, ReadoutParams)."""
+        """The learned (parameters of the network, ReadoutParams)."""
         return self.state.params
 
 
@@ -156,21 +160,25 @@ def loss_of(network: CharacterModel) -> Any:
 # --- the measurement -----------------------------------------------------------------------------
 
 
-def recipe(toy: bool, row: int) -> argparse.Namespace:
+def recipe(toy: bool, row: int, cell: str = "rnn", hidden_size: int = 256) -> argparse.Namespace:
     """The options of `examples/char_lm.py`."""
     length = 5 if toy else LENGTHS[row]
-    return char_lm.parse(f"--length {length} {RECIPE} {TOY if toy else ''}".split())
+    words = f"--length {length} --cell {cell} --hidden-size {hidden_size} {RECIPE}"
+    return char_lm.parse(f"{words} {TOY if toy else ''}".split())
 
 
 def model_and_chunks(args: argparse.Namespace) -> tuple[Any, Any]:
     """The common initial parameters, and the text."""
     data = load_data(None, args.batch_size, args.length, tempfile.gettempdir())
-    return char_model.init_model(jax.random.key(0), args, len(data.alphabet.characters)), data
+    model = char_model.init_model(jax.random.key(0), args, len(data.alphabet.characters))
+    if args.cell == "gru":  # torch's second bias stays 0, as it does not exist in other networks
+        model = model._replace(rnn=model.rnn._replace(b_hn=None))
+    return model, data
 
 
 def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
     """Measure every program; return their records."""
-    args = recipe(options.toy, row)
+    args = recipe(options.toy, row, options.cell, options.hidden_size)
     model, data = model_and_chunks(args)
     running = programs(model, args, options.rivals)
     devices = jax.device_count()
@@ -191,6 +199,7 @@ def record(row: int, args: argparse.Namespace, name: str, seconds: list[float]) 
     return {
         "row": row,
         "program": name,
+        "cell": args.cell,
         "activation": args.activation,
         "length": args.length,
         "batch_size": args.batch_size,
@@ -243,7 +252,13 @@ def check_losses(losses: dict[str, float], n: int, exact: bool = True) -> None:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = report.parser(__doc__, "train_step", RIVALS, rounds=60)
+    parser.add_argument("--cell", choices=list(CELLS), default="rnn")
+    parser.add_argument("--hidden-size", type=report.positive, default=256)
     options = report.parse(parser, argv, list(LENGTHS), [1])
+    if options.cell != "rnn":
+        if options.rivals != RIVALS and options.rivals != ["torch"]:
+            parser.error(f"argument --rivals: with --cell {options.cell} torch is the only one")
+        options.rivals = ["torch"]
     if options.rounds <= len(TOLERANCES):
         parser.error(f"argument --rounds: at least {len(TOLERANCES) + 1}: the first ones compile")
     return options

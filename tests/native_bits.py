@@ -10,25 +10,32 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jrnn
-from jrnn.cells.elman import elman
-from jrnn.kernel import Spec, Weights, unroll
-from jrnn.kernel.backends.native import Native
+from jrnn import native
+
+CELLS = ("rnn", "lstm", "gru", "leaky")
 
 
-def gradients(slices, T, B, I, H):
-    """The gradient of a batch, by so many slices, and its arguments."""
+def gradients(slices, T, B, I, H, kind="rnn"):
+    """The gradient of a batch, compiled for so many slices, and its arguments."""
     rng = np.random.default_rng(0)
-    params = jrnn.init_rnn(jax.random.key(0), I, H)
+    more, options = ({"alpha": 0.3}, {"leak": "state"}) if kind == "leaky" else ({}, {})
+    params = getattr(jrnn, f"init_{kind}")(jax.random.key(0), I, H, **more)
     xs, h0 = (rng.normal(size=size).astype(params.b_h.dtype) for size in ((T, B, I), (B, H)))
-    spec = Spec(elman("tanh"), backend=Native(slices))
+    start = jrnn.LSTMState(h0, h0) if kind == "lstm" else h0
 
-    def cost(params, xs, h0):
-        (last,), hs = unroll(spec, Weights(*params), xs, (h0,))
-        return jnp.sum(last) + jnp.sum(jnp.sin(hs))
+    def cost(params, xs, start):
+        last, hs = getattr(jrnn, kind)(params, xs, start, **options)
+        return sum(x.sum() for x in jax.tree.leaves(last)) + jnp.sum(jnp.sin(hs))
 
-    return jax.jit(jax.grad(cost, (0, 1, 2))), (params, xs, h0)
+    arguments = (params, xs, start)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "cpu_cores", lambda: slices)
+        lowered = jax.jit(jax.grad(cost, (0, 1, 2))).lower(*arguments)
+    assert lowered.as_text().count(f"slices = {slices} :") == 2
+    return lowered.compile(), arguments
 
 
 def digest(results):
@@ -38,12 +45,12 @@ def digest(results):
 
 
 def main(slices, calls, threads):
-    """Print the digests of a large and a small shape."""
-    for shape, number in (((40, 37, 65, 100), 10), ((5, 6, 3, 17), calls)):
-        run, arguments = gradients(slices, *shape)
-        run = run.lower(*arguments).compile()
+    """Print the digests of a large shape by each cell, and of a small shape."""
+    many = [((40, 37, 33, 50), kind, 10) for kind in CELLS]
+    for shape, kind, number in (*many, ((20, 6, 3, 17), "rnn", calls)):
+        run, arguments = gradients(min(slices, shape[1]), *shape, kind)
         with ThreadPoolExecutor(threads) as pool:
-            found = set(pool.map(lambda _: digest(run(*arguments)), range(number)))
+            found = set(pool.map(lambda _, run=run, of=arguments: digest(run(*of)), range(number)))
         assert len(found) == 1, found
         print(*found)
 

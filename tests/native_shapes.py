@@ -28,22 +28,31 @@ def network(rng):
         "clip_delta": 0.1 if rng.random() < 0.3 else None,
     }
     key = jax.random.key(int(rng.integers(2**31)))
-    if rng.random() < 0.5:
-        params, run = jrnn.init_rnn(key, I, H, dtype=jnp.float64), jrnn.rnn
-    else:
-        learned = bool(rng.random() < 0.5)
-        params = jrnn.init_leaky(key, I, H, alpha=0.3, learned=learned, dtype=jnp.float64)
-        run = partial(jrnn.leaky, leak="input")
+    kind = str(rng.choice(["rnn", "leaky", "lstm", "gru"]))
+    more = {}
+    if kind == "leaky":
+        more = {"alpha": 0.3, "learned": bool(rng.random() < 0.5)}
+        options["leak"] = str(rng.choice(["input", "state"]))
+    if kind in ("lstm", "gru"):
+        del options["activation"]
+    params = getattr(jrnn, f"init_{kind}")(key, I, H, dtype=jnp.float64, **more)
+    run = getattr(jrnn, kind)
     ids = bool(rng.random() < 0.3)
     return (T, B, I, H), params, partial(run, **options), ids
 
 
-def marks(rng, T, B, H):
+def states(rng, params, B, H):
+    """A state of the network; of an LSTM h and c."""
+    h, c = rng.normal(size=(2, B, H))
+    return jrnn.LSTMState(h, c) if isinstance(params, jrnn.LSTMParams) else h
+
+
+def marks(rng, params, T, B, H):
     """Lengths, resets, the state after them and a recurrent mask."""
     return (
         rng.integers(0, T + 1, B),
         rng.random((T, B)) < rng.random(),
-        rng.normal(size=(B, H)),
+        states(rng, params, B, H),
         (rng.random((B, H)) < 0.8) / 0.8,
     )
 
@@ -69,8 +78,9 @@ def compare(seed, draws):
     compiled = {}
     for _ in range(draws):
         xs = rng.integers(0, I, (T, B)) if ids else rng.normal(size=(T, B, I))
-        cotangents = (rng.normal(size=(B, H)), rng.normal(size=(T, B, H)))
-        arguments = (params, xs, rng.normal(size=(B, H)), marks(rng, T, B, H), cotangents)
+        cotangents = (states(rng, params, B, H), rng.normal(size=(T, B, H)))
+        h0, marked = states(rng, params, B, H), marks(rng, params, T, B, H)
+        arguments = (params, xs, h0, marked, cotangents)
         found = []
         for on in (True, False):
             with native.turned(on):

@@ -288,7 +288,7 @@ def test_lstm_and_gru_are_timed_too():
     for r in records:
         assert r["cell"] == "lstm"
         assert r["error"] < 1e-5
-        assert r["operations_per_step"] >= 1
+        assert r["operations_per_step"] >= (0 if native.enabled() else 1)
 
 
 @pytest.mark.usefixtures("float32")

@@ -149,23 +149,33 @@ def test_any_number_of_slices(slices):
 
 
 @built
-@pytest.mark.parametrize("activation", ["tanh", "relu", "sigmoid", "identity"])
-def test_special_numbers_are_those_of_xla(activation):
+@pytest.mark.parametrize("cell", ["tanh", "relu", "sigmoid", "identity", "leaky", "lstm", "gru"])
+def test_special_numbers_are_those_of_xla(cell):
     """Infinities, NaN, -0, numbers that overflow exp, and denormal ones."""
     numbers = [np.inf, -np.inf, np.nan, -0.0, 0.0, 88.0, -86.9, -88.0, -104.0, 1e30, 1e-39, -1e-39]
     xs = np.array(numbers, np.float32)[None, :, None]
-    one = np.ones((1, 1), np.float32)
+    one = lambda blocks: np.ones((1, blocks), np.float32)
+    network, params, options = {
+        "lstm": (jrnn.lstm, jrnn.LSTMParams(one(4), 0 * one(4), None), {}),
+        "gru": (jrnn.gru, jrnn.GRUParams(one(3), 0 * one(3), None, None), {}),
+        "leaky": (
+            jrnn.leaky,
+            jrnn.LeakyParams(one(1), 0 * one(1), None, one(1)[0] / 2, None),
+            {"leak": "state"},
+        ),
+    }.get(cell, (jrnn.rnn, jrnn.RNNParams(one(1), 0 * one(1), None), {"activation": cell}))
 
     def states(params, xs):
-        return jrnn.rnn(params, xs, activation=activation)[1]
+        return network(params, xs, **options)[1]
 
     def gradient(params, xs):
         return jax.grad(lambda xs: jnp.nansum(states(params, xs)))(xs)
 
     for f in (states, gradient):
-        found = jax.jit(f)(jrnn.RNNParams(one, 0 * one, None), xs)
+        found = jax.jit(f)(params, xs)
+        assert calls(jax.jit(f).lower(params, xs))
         with native.turned(False):
-            expected = jax.jit(f)(jrnn.RNNParams(one, 0 * one, None), xs)
+            expected = jax.jit(f)(params, xs)
         numbers = ~np.isnan(expected)
         np.testing.assert_array_equal(~np.isnan(found), numbers)
         np.testing.assert_array_equal(np.signbit(found)[numbers], np.signbit(expected)[numbers])
@@ -184,15 +194,15 @@ def test_ids_of_64_bits_out_of_range_are_no_silent_neighbours():
 def test_wrong_sizes_are_an_error_and_no_crash():
     shape = jax.ShapeDtypeStruct((T, B, H), jnp.float32)
     sizes = {"T": T, "B": B, "I": I, "H": H, "slices": 1, "cell": 0, "phi": 0, "input": 0}
-    attributes = {"isa": native.library().isa, "bits": 32, **sizes}
+    attributes = {"isa": native.library().isa, "bits": 32, "keep_gates": 0, **sizes}
     attributes = {k: np.int64(x) for k, x in attributes.items()}
-    results = (shape, shape, shape, jax.ShapeDtypeStruct((8,), jnp.uint8))
+    results = (*[shape] * 4, jax.ShapeDtypeStruct((8,), jnp.uint8))
     call = jax.ffi.ffi_call("jrnn_native_forward", results)
     with pytest.raises(Exception, match="jrnn native kernel: xs has 3 elements and not 105"):
-        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 10, **attributes))
+        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 12, **attributes))
     wrong = attributes | {"T": np.int64(0)}
     with pytest.raises(Exception, match="out of range"):
-        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 10, **wrong))
+        jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 12, **wrong))
 
 
 # --- a library that does not fit ------------------------------------------------------------------

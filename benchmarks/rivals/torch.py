@@ -90,15 +90,20 @@ def programs(
     ]
 
 
+CLASSES = {jrnn.RNNParams: "rnn", jrnn.LSTMParams: "lstm", jrnn.GRUParams: "gru"}
+
+
 class Trainer:
-    """A training step of `nn.RNN` with a `Linear`; ids are one-hot vectors."""
+    """A training step of a network with a `Linear`; ids are one-hot vectors."""
 
     def __init__(
         self, model: Any, batch_size: int, learning_rate: float, clip: float, device: str = "cpu"
     ) -> None:
-        self.vocabulary, hidden = model.rnn.w_ih.shape
+        self.vocabulary, hidden = len(model.rnn.w_ih), len(model.rnn.w_hh)
         self.device = device
-        self.rnn = _rnn(model.rnn, device)
+        self.given = model.rnn
+        cell = CLASSES[type(model.rnn)]
+        self.rnn = _rnn(model.rnn, device, cell)
         self.readout = torch.nn.Linear(hidden, self.vocabulary)
         with torch.no_grad():
             self.readout.weight.copy_(_tensor(model.readout.w_ho).T)
@@ -108,14 +113,17 @@ class Trainer:
         self.trained = [p for m in modules for p in m.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.trained, learning_rate)
         self.clip = clip
-        self.zeros = self.h = torch.zeros(1, batch_size, hidden, device=device)
+        h = torch.zeros(1, batch_size, hidden, device=device)
+        self.zeros = self.state = (h, h) if cell == "lstm" else h
 
     def step(self, batch: Any, first: bool) -> float:
         arrays = (torch.from_numpy(np.ascontiguousarray(a)) for a in batch)
         ids, labels = (a.to(self.device).long() for a in arrays)
         vectors = torch.nn.functional.one_hot(ids, self.vocabulary).float()
-        hs, h = self.rnn(vectors, self.zeros if first else self.h)
-        self.h = h.detach()
+        hs, state = self.rnn(vectors, self.zeros if first else self.state)
+        self.state = (
+            tuple(x.detach() for x in state) if isinstance(state, tuple) else state.detach()
+        )
         logits = self.readout(hs).reshape(-1, self.vocabulary)
         loss = torch.nn.functional.cross_entropy(logits, labels.reshape(-1))
         self.optimizer.zero_grad()
@@ -125,12 +133,12 @@ class Trainer:
         return loss.item()
 
     def model(self) -> Any:
-        """The learned (RNNParams, ReadoutParams)."""
+        """The learned (parameters of the network, ReadoutParams)."""
         ih, hh, b = (
             p.detach() for p in (self.rnn.weight_ih_l0, self.rnn.weight_hh_l0, self.rnn.bias_ih_l0)
         )
         readout = (_numpy(p.detach()) for p in (self.readout.weight.T, self.readout.bias))
-        return jrnn.RNNParams(**_common(ih, hh, b)), jrnn.ReadoutParams(*readout)
+        return self.given._replace(**_common(ih, hh, b)), jrnn.ReadoutParams(*readout)
 
 
 class Classifier(torch.nn.Module):

@@ -8,13 +8,14 @@ that is `Reference`, also in `vmap(grad)`. Second derivatives are those of the p
 
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 from jax.export import is_symbolic_dim
 
 from jrnn import native
 from jrnn.arrays import are_ids, steps
 from jrnn.kernel import step
-from jrnn.kernel.backends.native import Native, number_of_slices, serves
+from jrnn.kernel.backends.native import Native, number_of_slices, reads_gates, serves
 from jrnn.kernel.backends.xla import XLA, schedule_for
 from jrnn.kernel.reference import Reference
 from jrnn.kernel.types import Backend, Inputs, Spec
@@ -96,20 +97,22 @@ def keeps_gates(spec: Spec, shape: Shape) -> bool:
     A matmul of many steps computes them at full speed, so keeping them only pays while the arrays
     are small, or while a matmul takes longer than they do. Kept / computed, in time: 0.88 at
     T = 128, B = 32, I = H = 64 and at T = 1024, B = 1, I = 32, H = 128, and 0.81 at T = 128,
-    B = 64, I = 256, H = 512 (LSTM, AMD EPYC, jaxlib 0.10.2), in about twice the memory. Under
-    `vmap` of a gradient the shape is that of one call.
+    B = 64, I = 256, H = 512 (LSTM, AMD EPYC, jaxlib 0.10.2), in about twice the memory. The native
+    kernel writes them while they are in registers: it always keeps them. Under `vmap` of a gradient
+    the shape is that of one call.
 
     Args:
         spec: the static part of the call.
         shape: its sizes.
 
     Returns:
-        The answer, the same on every platform: it decides what the passes hand to each other.
+        The answer, the same for every platform that a program is compiled for: it decides what
+        the passes hand to each other. Where this process has no accelerator, it suits a CPU.
     """
     if not spec.cell.adjoint_reads_blocks or spec.remat is not None or spec.backend is not None:
         return False  # a backend that the call names need not know of gates
-    if may_be_native(spec, shape):
-        return False
+    if may_be_native(spec, shape) and jax.default_backend() == "cpu":
+        return reads_gates(spec.cell)
     T, B, _, H, _ = shape
     size = T * (OPEN if B is None else B) * H * step.number_of_blocks(spec.cell)
     return H >= 512 or size <= 2**23

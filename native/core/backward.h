@@ -1,122 +1,20 @@
-// The backward pass: (9)-(13) with (16), (17) and (29).
+// The backward pass: (9)-(13) with (16), (17), (25), (27), (28) and (29).
 //
 //     delta_t = the cell's adjoint of c_t and dhs_t, clipped              0 in the padding
-//     d_t     = the cell's `back` of m * (delta_t w_hh^T)
+//     d_t     = the cell's `back` of m * (delta_t w_hh^T), and what goes beside the matmul
 //     c_{t-1} = d_t; after a reset 0, and d_t goes to dh_r
+//
+// for each block of delta_t. An LSTM's c_{t-1} and d_t have two parts, of h and of c: to h goes what
+// comes from the matmul, to c what goes beside it.
 //
 // A tile of delta_{t+1} w_hh^T becomes d_{t+1}, c_t and delta_t while it is in the first cache. The
 // deltas of a chunk of steps, about 128 rows, make their part of the weight gradients while they are
 // in the cache.
-//
-// One sequence, or a few, keep the other cores idle; and a large table of ids can't be summed once
-// for each slice. These keep all their deltas, and FINISH makes the weight gradients of them, cut by
-// columns (`is_late`).
 #pragma once
 
-#include "weights.h"
+#include "backward_call.h"
 
 namespace {
-
-INLINE int64_t steps_of_chunk(const JrnnSizes& s) {
-  return smaller(s.T, larger<int64_t>(1, GROUP / rows_of_group(s)));
-}
-INLINE bool is_late(const JrnnSizes& s) {
-  if (s.input == JRNN_IDS && s.I * slices_of(s) > s.T * s.B) return true;
-  return slices_of(s) == 1 && s.B <= 4;
-}
-
-inline int32_t backward_tasks(const JrnnSizes* s, int32_t phase) {
-  if (phase == JRNN_PREPARE) return tasks_of_packing(*s);
-  if (phase == JRNN_SLICES) return int32_t(slices_of(*s));
-  // H / 64 tasks: every one reads all states and inputs, into panels.
-  if (is_late(*s)) return int32_t(smaller<int64_t>(16, larger<int64_t>(1, s->H / 64)));
-  return tasks_of_packing(*s);
-}
-
-template <class Real>
-struct BackwardScratch {
-  Packed<Real> w_hh_t, w_ih_t;  // for delta_t w_hh^T and dx
-  Packed<Real> w_hh, w_ih;      // for a_t, which d_alpha reads
-  Real *bias, *zeros;
-  WeightSums<Real> sums;
-  Blocks<Real> deltas, d, pull;
-  ChunkInputs<Real> inputs;       // of a chunk
-  ChunkInputs<Real> late_inputs;  // of a chunk, for the first task of FINISH
-  int64_t late_bytes;             // from a task to the next
-  int64_t rows_of_deltas;         // before the rows of the step after a chunk
-
-  static bool wants_dx(const JrnnSizes& s) { return (s.wanted & JRNN_WANT_DX) && s.input == JRNN_VECTORS; }
-  static bool wants_alpha(const JrnnSizes& s) { return s.wanted & JRNN_WANT_DALPHA; }
-
-  void shared(const JrnnSizes& s, Arena& arena) {
-    const int64_t rows = rows_of_group(s), chunk = rows * steps_of_chunk(s);
-    w_hh_t = arena.packed<Real>(s.H, s.H, widest_for(rows));
-    if (wants_dx(s)) w_ih_t = arena.packed<Real>(s.H, s.I, widest_for(chunk));
-    if (wants_alpha(s)) w_hh = arena.packed<Real>(s.H, s.H, widest_for(chunk));
-    if (wants_alpha(s) && s.input == JRNN_VECTORS) w_ih = arena.packed<Real>(s.I, s.H, widest_for(chunk));
-    bias = arena.take<Real>(panels<Real>(s.H) * W<Real>);
-    zeros = arena.take<Real>(larger<int64_t>(s.H, W<Real>));
-    if (!is_late(s)) return;
-    take_sums(s, arena);
-    const size_t before = arena.used;
-    late_inputs = take_inputs(s, arena, chunk);
-    late_bytes = int64_t(arena.used - before);
-    arena.used += late_bytes * (backward_tasks(&s, JRNN_FINISH) - 1);
-  }
-  void own(const JrnnSizes& s, Arena& arena) {
-    const int64_t rows = rows_of_group(s), chunk = rows * steps_of_chunk(s);
-    if (!is_late(s)) take_sums(s, arena);
-    rows_of_deltas = is_late(s) ? s.T * ((s.B + slices_of(s) - 1) / slices_of(s)) : chunk;
-    deltas = arena.blocks<Real>(rows_of_deltas + rows, s.H);
-    if (s.cell == JRNN_LEAKY_INPUT) d = arena.blocks<Real>(rows, s.H);
-    if (wants_alpha(s)) pull = arena.blocks<Real>(chunk, s.H);
-    if (!is_late(s) || wants_alpha(s)) inputs = take_inputs(s, arena, chunk);
-  }
-  ChunkInputs<Real> late_inputs_of(int32_t task) const {
-    const int64_t n = task * late_bytes / int64_t(sizeof(Real));
-    ChunkInputs<Real> found = late_inputs;
-    found.states.at += n;
-    if (found.x.at) found.x.at += n;
-    return found;
-  }
-  static ChunkInputs<Real> take_inputs(const JrnnSizes& s, Arena& arena, int64_t rows) {
-    ChunkInputs<Real> found{};
-    found.states = arena.blocks<Real>(rows, s.H);
-    if (s.input == JRNN_VECTORS) found.x = arena.blocks<Real>(rows, s.I);
-    return found;
-  }
-  void take_sums(const JrnnSizes& s, Arena& arena) {
-    const int64_t columns = panels<Real>(s.H) * W<Real>;
-    sums.hh = arena.take<Real>(s.H * columns);
-    const bool table = s.input == JRNN_IDS && !is_late(s);
-    if (s.input == JRNN_VECTORS || table) sums.ih = arena.take<Real>(s.I * columns);
-    sums.b = arena.take<Real>(columns);
-  }
-};
-
-// The arguments of the call, typed.
-template <class Real>
-struct BackwardCall {
-  const JrnnSizes& sizes;
-  Given<Real> in;
-  const Real* dhs;
-  Rows<const Real> d_last;
-  bool clips;
-  Real clip;
-  Real *dw_ih, *dw_hh, *db, *dx;
-  Rows<Real> d_start, d_reset, d_mask, d_alpha;
-
-  BackwardCall(const JrnnBackward& c, const Real* zeros)
-      : sizes(c.sizes), in(c.sizes, c.in, c.hs, c.kept, zeros), dhs((const Real*)c.dhs),
-        d_last(in.rows_or(c.d_last[0], zeros)), clips(c.clip_delta >= 0), clip(Real(c.clip_delta)),
-        dw_ih((Real*)c.dw_ih), dw_hh((Real*)c.dw_hh), db((Real*)c.db), dx((Real*)c.dx),
-        d_start{(Real*)c.d_start[0], in.H}, d_reset{(Real*)c.d_reset_state[0], in.H},
-        d_mask{(Real*)c.d_mask, in.H}, d_alpha{(Real*)c.d_alpha, in.H} {}
-
-  WeightSums<Real> wanted(WeightSums<Real> sums) const {
-    return {dw_hh ? sums.hh : nullptr, dw_ih ? sums.ih : nullptr, db ? sums.b : nullptr};
-  }
-};
 
 // Row r of a group, sequence b of the batch, and the units of panel p.
 template <class Real>
@@ -138,52 +36,64 @@ template <class Real, class Cell>
 struct BackwardGroup {
   using V = Vector<Real>;
   using Place = PlaceOf<Real>;
+  using Of = typename Cell::Of;
+  struct Arriving {  // c_t, or d_t, of each state
+    V of[Cell::STATES];
+  };
   const BackwardCall<Real>& call;
   const Given<Real>& in;
   const BackwardScratch<Real>& mem;
   WeightSums<Real> sums;
+  Span span;
   int64_t b0, rows, steps;
   int64_t late_row;  // of the deltas of this group, if they are kept; or -1
 
   void run() const {
-    clear(call.d_reset), clear(call.d_mask), clear(call.d_alpha);
-    for (int64_t t = steps; t < in.T && call.dx; ++t) clear_dx(t);
+    if (span.t1 == in.T) clear(call.d_reset[0]), clear(call.d_reset[1]), clear(call.d_mask), clear(call.d_alpha);
+    for (int64_t t = larger(span.t0, steps); t < span.t1 && call.dx; ++t) clear_dx(t);
     const int64_t several = steps_of_chunk(call.sizes);
-    for (int64_t t1 = steps; t1 > 0; t1 -= several) chunk(larger<int64_t>(0, t1 - several), t1);
-    if (!call.d_start && !call.d_reset && !call.d_mask) return;
-    step(-1, 0, late_row >= 0 ? late_row : mem.rows_of_deltas);
+    for (int64_t t1 = smaller(span.t1, steps); t1 > span.t0; t1 -= several) chunk(larger(span.t0, t1 - several), t1);
+    if (span.t0) return;
+    const bool first = call.d_start[0] || call.d_start[1], reset = call.d_reset[0] || call.d_reset[1];
+    if (!first && !reset && !call.d_mask) return;
+    step(-1, 0, mem.rows_of_deltas);
   }
 
   void chunk(int64_t t0, int64_t t1) const {
     const bool late = late_row >= 0, weights = !late && (sums.hh || sums.ih || sums.b);
-    const int64_t first = late ? late_row + t0 * rows : 0;
-    if (call.d_alpha) {
+    const int64_t first = late ? late_row + (t0 - span.t0) * rows : 0;
+    if (pulls()) {
       block_chunk<Real, Cell>(in, b0, rows, t0, t1, mem.inputs);
       compute_pull(t0, t1);
     }
     for (int64_t t = t1 - 1; t >= t0; --t) {
       const int64_t n = (t - t0) * rows, at = first + n;
-      const bool from_chunk_after = RIGHT_OR_FAULT(t + 1 == t1, 11, false) && !late;
+      const bool from_chunk_after = RIGHT_OR_FAULT(t + 1 == t1, 11, false);
       step(t, at, from_chunk_after ? mem.rows_of_deltas : at + rows, n);
     }
     const Blocks<Real> deltas = mem.deltas.from(first);
     if (weights) {
-      if (!call.d_alpha) block_chunk<Real, Cell>(in, b0, rows, t0, t1, mem.inputs);
+      if (!pulls()) block_chunk<Real, Cell>(in, b0, rows, t0, t1, mem.inputs);
       add_weight_gradients(in, b0, rows, t0, t1, mem.inputs, deltas, 0, panels<Real>(in.H), sums);
     }
     if (call.dx) add_dx(t0, t1, deltas);
-    for (int64_t p = 0; p < panels<Real>(in.H) && !late; ++p)
-      memcpy(mem.deltas.panel(mem.rows_of_deltas, p), mem.deltas.panel(0, p), rows * W<Real> * sizeof(Real));
+    for (int64_t p = 0; p < panels<Real>(in.H) * Of::all; ++p)
+      memcpy(mem.deltas.panel(mem.rows_of_deltas, p), deltas.panel(0, p), rows * W<Real> * sizeof(Real));
   }
 
   // c_t from delta_{t+1}, at row `next` of the deltas; then delta_t, to row `at`. Row `n` of `pull`
   // is that of step t. Step -1 has no delta: c is the cotangent of the first state.
   void step(int64_t t, int64_t at, int64_t next, int64_t n = 0) const {
-    const Term<Real> term = {mem.deltas.from(next), mem.w_hh_t};
+    const Term<Real> term = {mem.deltas.from(next).from_panel(of_h()), mem.w_hh_t};
+    const Real* read[2 + Cell::GATES];  // by step t - 1, which with gates reads the state before it
+    int count = 0;
+    if (!Cell::GATES) read[count++] = in.hs;
+    else if (t > 1) read[count++] = in.states - in.B * in.H;
+    if (call.dhs) read[count++] = call.dhs;
+    for (int g = 0; g < Cell::GATES; ++g) read[count++] = in.gates[g];
     auto ahead = [&](int64_t r, int64_t p) -> Ahead<Real> {
       if (t < 1) return {};
-      const int64_t row = ((t - 1) * in.B + b0 + r) * in.H + p * W<Real>;
-      return {in.hs + row, call.dhs ? call.dhs + row : nullptr, in.H};
+      return {read, count, ((t - 1) * in.B + b0 + r) * in.H + p * W<Real>, in.H};
     };
     for_tiles<Real>(rows, Start<Real>{mem.zeros, 0, 0}, &term, t + 1 < steps ? 1 : 0, t + 1, ahead,
                     [&](const Part<Real>& part) { finish(t, at, n, part); });
@@ -195,43 +105,61 @@ struct BackwardGroup {
       const int64_t b = place.b, length = in.length(b);
       const bool later = t + 1 < length, anew = later && in.starts_anew(t + 1, b);
       const Entering<Real> e = later ? in.entering(t + 1, b) : Entering<Real>{nullptr, nullptr};
+      const Real* before = Cell::GATES && t >= 0 && t < length ? in.entering(t, b).state : nullptr;
       for (int v = 0; v < part.nv; ++v) {
         place.to_panel(part.p0 + v, in.H);
-        const V c = later ? arriving(part.at(i, v), e, anew, place) : place.load(call.d_last);
-        if (t >= 0) leave(c, t, t < length, place, at, n);
-        else if (call.d_start) place.store(call.d_start, RIGHT_OR_FAULT(c, 12, V{}));
+        Arriving c;
+        if (later) c = arriving(part.at(i, v), e, anew, place);
+        else
+          for (int s = 0; s < Cell::STATES; ++s) c.of[s] = place.load(call.d_last[s]);
+        if (t >= 0) leave(c, t, t < length, before, place, at, n);
+        else
+          for (int s = 0; s < Cell::STATES; ++s)
+            if (call.d_start[s]) place.store(call.d_start[s], RIGHT_OR_FAULT(c.of[s], 12, V{}));
       }
     }
   }
 
   // c_t (16) from delta_{t+1} w_hh^T, and the sums (17) of step t + 1.
-  INLINE V arriving(V product, const Entering<Real>& e, bool anew, const Place& at) const {
-    V h_e{}, alpha{}, d{};
-    if (Cell::LEAKY || call.d_mask) h_e = e.output ? at.load(e.output) : Cell::output(at.load(e.state));
+  INLINE Arriving arriving(V product, const Entering<Real>& e, bool anew, const Place& at) const {
+    V h_e{}, beside{};
+    if (Cell::READS_H || call.d_mask) h_e = e.output ? at.load(e.output) : Cell::output(at.load(e.state));
     if (call.d_mask) at.add(call.d_mask, product * h_e);
     if (RIGHT_OR_FAULT(bool(in.mask), 13, false)) product *= at.load(in.mask);
-    if (Cell::LEAKY) alpha = at.load(in.alpha), d = load<Real>(mem.d.panel(at.r, at.p));
-    const V before = Cell::back(product, d, h_e, alpha);
-    if (RIGHT_OR_FAULT(!anew, 14, true)) return before;
-    if (call.d_reset) at.add(call.d_reset, before);
-    return V{};
+    if (Cell::READS) beside = load<Real>(mem.beside.panel(at.r, at.p));
+    Arriving d{{Cell::back(product, h_e)}};
+    if (Cell::READS) d.of[RIGHT_OR_FAULT(Cell::STATES - 1, 27, 0)] += beside;
+    if (RIGHT_OR_FAULT(!anew, 14, true)) return d;
+    for (int s = 0; s < Cell::STATES; ++s)
+      if (call.d_reset[s]) at.add(call.d_reset[s], d.of[s]);
+    return Arriving{};
   }
 
   // delta_t from c_t, to the rows of the deltas that begin at `first`.
-  INLINE void leave(V c, int64_t t, bool inside, const Place& at, int64_t first, int64_t n) const {
+  INLINE void leave(const Arriving& c, int64_t t, bool inside, const Real* before, const Place& at, int64_t first,
+                    int64_t n) const {
     const int64_t row = (t * in.B + at.b) * in.H;
-    Cotangents<Real> found{};
+    Cotangents<Real, Of::all> found{};
     if (inside) {
-      V dh{}, alpha{};
-      if (call.dhs) dh = at.load(call.dhs + row);
-      if (Cell::LEAKY) alpha = at.load(in.alpha);
-      found = Cell::adjoint(RIGHT_OR_FAULT(c, 18, t + 1 == in.T ? c : V{}), dh, at.load(in.hs + row), alpha);
-      if (call.clips) found.delta = clipped(found.delta);
-      if (Cell::LEAKY && call.d_alpha) at.add(call.d_alpha, load<Real>(mem.pull.panel(n + at.r, at.p)) * found.d);
+      Stepped<Real> s{};
+      s.dh = RIGHT_OR_FAULT(c.of[0], 18, t + 1 == in.T ? c.of[0] : V{}), s.dc = c.of[Cell::STATES - 1];
+      if (call.dhs) s.d_output = at.load(call.dhs + row);
+      if (Cell::LEAKS) s.alpha = at.load(in.alpha);
+      for (int g = 0; g < Cell::GATES; ++g) s.gates[g] = at.load(in.gates[g] + row);
+      if (Cell::GATES) s.before = at.load(before);
+      else s.h = at.load(in.hs + row);
+      if (Cell::STATES > 1) s.after = at.load(in.states + row);
+      found = Cell::adjoint(s);
+      for (int g = 0; g < RIGHT_OR_FAULT(Of::all, 30, 1) && call.clips; ++g) found.delta[g] = clipped(found.delta[g]);
+      if (pulls()) found.pull = load<Real>(mem.pull.panel(n + at.r, at.p));
+      if (Cell::LEAKS && call.d_alpha) at.add(call.d_alpha, found.pull * found.d);
     }
-    store<Real>(mem.deltas.panel(first + at.r, at.p), found.delta);
-    if (Cell::LEAKY) store<Real>(mem.d.panel(at.r, at.p), found.d);
+    for (int g = 0; g < Of::all; ++g)
+      store<Real>(mem.deltas.panel(first + at.r, g * panels<Real>(in.H) + at.p), found.delta[g]);
+    if (Cell::READS) store<Real>(mem.beside.panel(at.r, at.p), found.beside);
   }
+  bool pulls() const { return Cell::READS_H && call.d_alpha; }
+  int64_t of_h() const { return in.blocks.first_of_h() * panels<Real>(in.H); }  // a panel of the deltas
   INLINE V clipped(V delta) const {  // NaN stays
     const V high = broadcast(call.clip), low = RIGHT_OR_FAULT(-high, 15, broadcast(Real(-__builtin_inf())));
     delta = delta > high ? high : delta;
@@ -252,7 +180,7 @@ struct BackwardGroup {
           const int64_t p = part.p0 + v, j = p * W<Real>;
           const int columns = width<Real>(in.H, p);
           V a = part.at(i, v);
-          if (!vectors) a += in.projected(t, b, j, columns);
+          if (!vectors) a += in.projected(t, b, 0, j, columns);
           store<Real>(mem.pull.panel(n, p), RIGHT_OR_FAULT(a - load<Real>(e.state + j, columns), 17, a));
         }
       }
@@ -265,8 +193,11 @@ struct BackwardGroup {
       int64_t n = 0;
       for (int64_t t = t0; t < t1; ++t)
         for (int64_t b = b0; b < b0 + rows; ++b, ++n)
-          for (int64_t p = 0; p < panels<Real>(in.H); ++p)
-            store<Real>(dx_row(t, b) + p * W<Real>, load<Real>(deltas.panel(n, p)), width<Real>(in.H, p));
+          for (int g = 0; g < Of::each; ++g)
+            for (int64_t p = 0; p < panels<Real>(in.H); ++p) {
+              const V delta = load<Real>(deltas.panel(n, g * panels<Real>(in.H) + p));
+              store<Real>(dx_row(t, b) + in.blocks.place(g) * in.H + p * W<Real>, delta, width<Real>(in.H, p));
+            }
       return;
     }
     const Term<Real> term = {deltas, mem.w_ih_t};
@@ -282,7 +213,7 @@ struct BackwardGroup {
       }
     });
   }
-  int64_t dx_columns() const { return in.input == JRNN_ADDED ? in.H : in.I; }
+  int64_t dx_columns() const { return in.input == JRNN_ADDED ? Of::each * in.H : in.I; }
   Real* dx_row(int64_t t, int64_t b) const { return call.dx + (t * in.B + b) * dx_columns(); }
   void clear(Rows<Real> sum) const {
     if (sum) memset(sum.row(b0), 0, rows * in.H * sizeof(Real));
@@ -298,10 +229,13 @@ void backward_prepare(const JrnnBackward& c, int32_t task) {
   const auto mem = scratch_of<BackwardScratch<Real>>(s, c.scratch, 0);
   const Given<Real> in(s, c.in, c.hs, c.kept, mem.zeros);
   const int32_t n = tasks_of_packing(s);
-  pack(in.w_hh, RIGHT_OR_FAULT(1, 16, s.H), RIGHT_OR_FAULT(s.H, 16, 1), mem.w_hh_t, task, n);
-  if (mem.wants_dx(s)) pack(in.w_ih, 1, s.H, mem.w_ih_t, task, n);
-  if (mem.wants_alpha(s)) pack(in.w_hh, s.H, 1, mem.w_hh, task, n);
-  if (mem.wants_alpha(s) && s.input == JRNN_VECTORS) pack(in.w_ih, s.H, 1, mem.w_ih, task, n);
+  const int each = in.blocks.each, first = in.blocks.first_of_h();
+  auto transposed_w_hh = [&](int g) {
+    return RIGHT_OR_FAULT(in.transposed_w_hh(first + g), 16, in.block_of_w_hh(first + g));
+  };
+  pack_below<Real>(transposed_w_hh, each, s.H, mem.w_hh_t, task, n);
+  if (mem.wants_dx(s)) pack_below<Real>([&](int g) { return in.transposed_w_ih(g); }, each, s.H, mem.w_ih_t, task, n);
+  if (mem.pulls(s)) pack_weights(in, mem.w_ih, mem.w_hh, task, n);
   if (task) return;
   pad_bias(in, mem.bias);
   memset(mem.zeros, 0, larger<int64_t>(s.H, W<Real>) * sizeof(Real));
@@ -309,16 +243,16 @@ void backward_prepare(const JrnnBackward& c, int32_t task) {
 
 // f(first row, rows, the row of their deltas if they are kept) for each group of a slice.
 template <class F>
-INLINE void for_groups_of_deltas(const JrnnSizes& s, int64_t slice, F f) {
+INLINE void for_groups_of_deltas(const JrnnSizes& s, Span span, int64_t slice, F f) {
   int64_t at = 0;
   for_groups(s, slice, [&](int64_t b0, int64_t rows) {
     f(b0, rows, is_late(s) ? at : -1);
-    at += s.T * rows;
+    at += (span.t1 - span.t0) * rows;
   });
 }
 
 template <class Real>
-void backward_slice(const JrnnBackward& c, int32_t slice) {
+void backward_slice(const JrnnBackward& c, Span span, int32_t slice) {
   const JrnnSizes& s = c.sizes;
   const auto mem = scratch_of<BackwardScratch<Real>>(s, c.scratch, slice);
   const BackwardCall<Real> call(c, mem.zeros);
@@ -326,62 +260,73 @@ void backward_slice(const JrnnBackward& c, int32_t slice) {
   if (!is_late(s)) sums = call.wanted(mem.sums);
   sums.clear(s, 0, panels<Real>(s.H));
   with_cell<Real>(s, [&](auto cell) {
-    for_groups_of_deltas(s, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
+    for_groups_of_deltas(s, span, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
       const int64_t steps = call.in.longest(b0, rows);
-      BackwardGroup<Real, decltype(cell)>{call, call.in, mem, sums, b0, rows, steps, late_row}.run();
+      BackwardGroup<Real, decltype(cell)>{call, call.in, mem, sums, span, b0, rows, steps, late_row}.run();
     });
   });
 }
 
-// The weight gradients of kept deltas, of the panels [p0, p1).
+// The weight gradients of the kept deltas of a span, of the panels [p0, p1) of each block.
 template <class Real>
 void late_weight_gradients(const BackwardCall<Real>& call, void* scratch, const ChunkInputs<Real>& inputs,
-                           const WeightSums<Real>& sums, int64_t p0, int64_t p1) {
+                           const WeightSums<Real>& sums, Span span, int64_t p0, int64_t p1) {
   const JrnnSizes& s = call.sizes;
   const int64_t several = steps_of_chunk(s), j = p0 * W<Real>;
   const bool ids = call.dw_ih && s.input == JRNN_IDS;
-  sums.clear(s, p0, p1);
-  for (int64_t i = 0; i < s.I && ids; ++i)
-    memset(call.dw_ih + i * s.H + j, 0, (smaller<int64_t>(s.H, p1 * W<Real>) - j) * sizeof(Real));
+  const bool first = RIGHT_OR_FAULT(span.t1 == s.T, 31, true);
+  if (first) sums.clear(s, p0, p1);
+  const int each = call.in.blocks.each;
+  auto row_of = [&](int g, int64_t id) { return call.dw_ih + (id * each + call.in.blocks.place(g)) * s.H; };
+  for (int64_t i = 0; i < s.I && ids && first; ++i)
+    for (int g = 0; g < each; ++g)
+      memset(row_of(g, i) + j, 0, (smaller<int64_t>(s.H, p1 * W<Real>) - j) * sizeof(Real));
   for (int64_t slice = 0; slice < slices_of(s); ++slice) {
     const Blocks<Real> all = scratch_of<BackwardScratch<Real>>(s, scratch, slice).deltas;
-    for_groups_of_deltas(s, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
-      const int64_t steps = call.in.longest(b0, rows);
-      for (int64_t t0 = 0; t0 < steps; t0 += several) {
-        const int64_t t1 = smaller(steps, t0 + several);
-        const Blocks<Real> deltas = all.from(late_row + t0 * rows);
+    for_groups_of_deltas(s, span, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
+      const int64_t end = smaller(span.t1, call.in.longest(b0, rows));
+      for (int64_t t0 = span.t0; t0 < end; t0 += several) {
+        const int64_t t1 = smaller(end, t0 + several);
+        const Blocks<Real> deltas = all.from(late_row + (t0 - span.t0) * rows);
         with_cell<Real>(s, [&](auto cell) { block_chunk<Real, decltype(cell)>(call.in, b0, rows, t0, t1, inputs); });
         add_weight_gradients(call.in, b0, rows, t0, t1, inputs, deltas, p0, p1, sums);
         if (ids)
           add_rows_of_ids(call.in, b0, rows, t0, t1, deltas, p0, p1,
-                          [&](int64_t p, int64_t id) { return call.dw_ih + id * s.H + p * W<Real>; });
+                          [&](int g, int64_t p, int64_t id) { return row_of(g, id) + p * W<Real>; });
       }
     });
   }
 }
 
-// The weight gradients of some panels, summed over the slices.
+// The weight gradients of some panels of each block; after the last span summed over the slices.
 template <class Real>
-void backward_finish(const JrnnBackward& c, int32_t task) {
+void backward_weights(const JrnnBackward& c, Span span, int32_t task) {
   const JrnnSizes& s = c.sizes;
   const auto mem = scratch_of<BackwardScratch<Real>>(s, c.scratch, 0);
   const BackwardCall<Real> call(c, mem.zeros);
-  const int64_t count = panels<Real>(s.H), tasks = backward_tasks(&s, JRNN_FINISH);
+  const int64_t count = panels<Real>(s.H), tasks = backward_tasks(&s, 2);
   const int64_t p0 = count * task / tasks, p1 = count * (task + 1) / tasks;
   const WeightSums<Real> sums = call.wanted(mem.sums);
-  if (is_late(s)) late_weight_gradients(call, c.scratch, mem.late_inputs_of(task), sums, p0, p1);
+  if (is_late(s)) late_weight_gradients(call, c.scratch, mem.late_inputs_of(task), sums, span, p0, p1);
+  if (span.t0) return;
   const int64_t n = is_late(s) ? 1 : slices_of(s);
   auto of = [&](int64_t q) { return scratch_of<BackwardScratch<Real>>(s, c.scratch, q).sums; };
-  if (sums.hh) sum_slices<Real>(s.H, s.H, n, p0, p1, [&](int64_t q) { return of(q).hh; }, call.dw_hh);
-  if (sums.ih) sum_slices<Real>(s.I, s.H, n, p0, p1, [&](int64_t q) { return of(q).ih; }, call.dw_ih);
-  if (sums.b) sum_slices<Real>(1, s.H, n, p0, p1, [&](int64_t q) { return of(q).b; }, call.db);
+  const CellBlocks blocks = call.in.blocks;
+  auto as_is = [](int g) { return g; };
+  auto place = [&](int g) { return blocks.place(g); };
+  if (sums.hh)
+    sum_slices<Real>(s.H, s.H, blocks.each, n, p0, p1, [&](int64_t q) { return of(q).hh; }, as_is, call.dw_hh);
+  if (sums.ih)
+    sum_slices<Real>(s.I, s.H, blocks.each, n, p0, p1, [&](int64_t q) { return of(q).ih; }, place, call.dw_ih);
+  if (sums.b) sum_slices<Real>(1, s.H, blocks.all, n, p0, p1, [&](int64_t q) { return of(q).b; }, place, call.db);
 }
 
 template <class Real>
 void backward_run(const JrnnBackward* call, int32_t phase, int32_t task) {
-  if (phase == JRNN_PREPARE) backward_prepare<Real>(*call, task);
-  if (phase == JRNN_SLICES) backward_slice<Real>(*call, task);
-  if (phase == JRNN_FINISH) backward_finish<Real>(*call, task);
+  if (!phase) return backward_prepare<Real>(*call, task);
+  const Span span = span_of(call->sizes, (phase - 1) / 2);
+  if (phase % 2) backward_slice<Real>(*call, span, task);
+  else backward_weights<Real>(*call, span, task);
 }
 
 }  // namespace

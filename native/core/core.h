@@ -1,12 +1,12 @@
 /* The whole time loop of a recurrent network in one call: its interface.
 
-   A pass (forward or backward) is three phases; a phase is a number of tasks. The tasks of a phase
+   A pass (forward or backward) is some phases; a phase is a number of tasks. The tasks of a phase
    may run in any order and at the same time, on any threads; a phase begins when the phase before it
    has ended. A task waits for nothing, allocates nothing, and keeps nothing: all memory comes in by
    the arguments. So the caller owns the threads, and a pass is
 
-       for (phase = 0; phase < JRNN_PHASES; ++phase)
-         parallel for (task = 0; task < pass->tasks(&args.sizes, phase); ++task)
+       for (phase = 0; (n = pass->tasks(&args.sizes, phase)) >= 0; ++phase)
+         parallel for (task = 0; task < n; ++task)
            pass->run(&args, phase, task);
 
    `slices` fixes how the batch is cut and in which order everything is summed: for the same sizes
@@ -19,8 +19,8 @@
 
    The caller sets the flags of the floating-point unit (XLA: denormals are flushed).
 
-   T steps, B sequences, I inputs, H units. Equations: jrnn/kernel/__init__.py, step.py, masking.py,
-   jrnn/cells/leaky.py. */
+   T steps, B sequences, I inputs, H units. A pre-activation has G blocks of H; X of them are fed by
+   the input, Y by the state. Equations: jrnn/kernel/__init__.py, step.py, masking.py, jrnn/cells. */
 #ifndef JRNN_NATIVE_CORE_H
 #define JRNN_NATIVE_CORE_H
 
@@ -31,11 +31,15 @@
 extern "C" {
 #endif
 
-enum { JRNN_CORE_VERSION = 1 }; /* changes with every change of this file that a caller can see */
+enum { JRNN_CORE_VERSION = 3 }; /* changes with every change of this file that a caller can see */
 
+/* Where nothing else is said, the state is h, which is hs, and G = X = Y = 1. */
 enum JrnnCell {
-  JRNN_ELMAN = 0,      /* (2): the state is h, which is hs; `kept` is not used */
-  JRNN_LEAKY_INPUT = 1 /* (29): the state is v, hs = phi(v); `kept` is v */
+  JRNN_ELMAN = 0,       /* (2) */
+  JRNN_LEAKY_INPUT = 1, /* (29): the state is v, hs = phi(v); `kept` is v */
+  JRNN_LEAKY_STATE = 2, /* (28): gates: phi(a_t) */
+  JRNN_LSTM = 3,        /* (24): states h and c; `kept` is c; G = X = Y = 4, gates: i f g o */
+  JRNN_GRU = 4          /* (26): G = 4, gates: r z n and the block u; x feeds r z n, h feeds r z u */
 };
 
 enum JrnnPhi { JRNN_TANH = 0, JRNN_RELU = 1, JRNN_SIGMOID = 2, JRNN_IDENTITY = 3 };
@@ -43,23 +47,22 @@ enum JrnnPhi { JRNN_TANH = 0, JRNN_RELU = 1, JRNN_SIGMOID = 2, JRNN_IDENTITY = 3
 enum JrnnInput {
   JRNN_VECTORS = 0, /* xs [T, B, I] */
   JRNN_IDS = 1,     /* xs int32 [T, B]; an id outside [0, I) gives NaN, and adds to no gradient */
-  JRNN_ADDED = 2    /* xs [T, B, H] are added to the pre-activation as they are; w_ih null, I 0 */
+  JRNN_ADDED = 2    /* xs [T, B, X*H] are added to the pre-activation as they are; w_ih null, I 0 */
 };
-
-enum JrnnPhase { JRNN_PREPARE = 0, JRNN_SLICES = 1, JRNN_FINISH = 2, JRNN_PHASES = 3 };
 
 /* Results of the backward pass that need further scratch; their pointers must be null if the bit is
    not set. All other results may be null freely. */
 enum JrnnWanted { JRNN_WANT_DX = 1, JRNN_WANT_DALPHA = 2 };
 
-enum { JRNN_STATES = 2 }; /* states of a cell, at most: arrays of states; Elman, leaky: [0] alone */
+enum { JRNN_STATES = 2 }; /* states of a cell, at most: arrays of states; an LSTM has h, c, others [0] alone */
+enum { JRNN_GATES = 4 };  /* gates of a cell, at most: in the order of `JrnnCell`; null where it has none */
 
 /* The static part of a call: it decides the scratch and the tasks. T, B, H >= 1; I >= 1, or 0. */
 typedef struct {
   int64_t T, B, I, H;
   int32_t slices; /* >= 1; more than B count as B */
   int32_t cell;   /* JrnnCell */
-  int32_t phi;    /* JrnnPhi */
+  int32_t phi;    /* JrnnPhi, of Elman and leaky cells */
   int32_t input;  /* JrnnInput */
   int32_t wanted; /* bits of JrnnWanted; the forward pass ignores it */
 } JrnnSizes;
@@ -68,9 +71,9 @@ typedef struct {
    there. Nothing that xs holds in the padding matters, NaN and ids out of range included. */
 typedef struct {
   const void *xs;                       /* see JrnnInput */
-  const void *w_ih;                     /* [I, H]; null if JRNN_ADDED */
-  const void *w_hh;                     /* [H, H] */
-  const void *b;                        /* [H]; null: zeros */
+  const void *w_ih;                     /* [I, X*H]; null if JRNN_ADDED */
+  const void *w_hh;                     /* [H, Y*H] */
+  const void *b;                        /* [G*H]; null: zeros */
   const void *start[JRNN_STATES];       /* [B, H] h_0 (v_0); null: zeros */
   const void *reset_state[JRNN_STATES]; /* [B, H] h_r (v_r); null: zeros */
   const void *recurrent_mask;           /* [B, H] m; null: ones */
@@ -85,6 +88,7 @@ typedef struct {
   JrnnInputs in;
   void *hs;                /* [T, B, H] the outputs; 0 in the padding */
   void *kept;              /* [T, B, H] for the backward, see JrnnCell; held in the padding */
+  void *gates[JRNN_GATES]; /* [T, B, H] for the backward; 0 in the padding; null: not wanted, all of them */
   void *last[JRNN_STATES]; /* [B, H] h_last (v_T); null: not wanted */
   void *scratch;           /* of scratch_bytes(&sizes) */
 } JrnnForward;
@@ -95,13 +99,14 @@ typedef struct {
   JrnnInputs in;
   const void *hs;                  /* [T, B, H] of the forward pass */
   const void *kept;                /* [T, B, H] of the forward pass */
+  const void *gates[JRNN_GATES];   /* [T, B, H] of the forward pass */
   const void *dhs;                 /* [T, B, H]; null: zeros. In the padding it does not matter */
   const void *d_last[JRNN_STATES]; /* [B, H]; null: zeros */
   double clip_delta;               /* delta_t is clipped to [-clip_delta, clip_delta]; < 0: it is not */
-  void *dw_ih;                     /* [I, H] summed over steps and sequences, as the next two */
-  void *dw_hh;                     /* [H, H] */
-  void *db;                        /* [H] */
-  void *dx;                        /* [T, B, I], or [T, B, H] if JRNN_ADDED; not for ids; 0 in the padding */
+  void *dw_ih;                     /* [I, X*H] summed over steps and sequences, as the next two */
+  void *dw_hh;                     /* [H, Y*H] */
+  void *db;                        /* [G*H] */
+  void *dx;                        /* [T, B, I], or [T, B, X*H] if JRNN_ADDED; not for ids; 0 in the padding */
   void *d_start[JRNN_STATES];       /* [B, H] */
   void *d_reset_state[JRNN_STATES]; /* [B, H] summed over the steps, as the next two */
   void *d_mask;                    /* [B, H] */
@@ -111,7 +116,7 @@ typedef struct {
 
 typedef struct {
   size_t (*scratch_bytes)(const JrnnSizes *);
-  int32_t (*tasks)(const JrnnSizes *, int32_t phase); /* may be 0 */
+  int32_t (*tasks)(const JrnnSizes *, int32_t phase); /* may be 0; -1: there is no such phase */
   void (*run)(const JrnnForward *, int32_t phase, int32_t task);
 } JrnnForwardPass;
 

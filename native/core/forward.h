@@ -1,4 +1,4 @@
-// The forward pass: (1), (2), (15), (29).
+// The forward pass: (1), (2), (15), (23), (24), (26), (28), (29).
 //
 //     a_t = x_t w_ih + (m * h_e) w_hh + b          h_e = output(e_{t-1})
 //
@@ -27,14 +27,16 @@ INLINE void block_operand(const Given<Real>& in, const Entering<Real>& e, int64_
   }
 }
 
-// The bias, padded to whole panels.
+// The bias in the order of a tile: the blocks of a panel of units one after the other.
 template <class Real>
 void pad_bias(const Given<Real>& in, Real* to) {
-  for (int64_t p = 0; p < panels<Real>(in.H); ++p) {
-    Vector<Real> b{};
-    if (in.b) b = load<Real>(in.b + p * W<Real>, width<Real>(in.H, p));
-    store<Real>(to + p * W<Real>, b);
-  }
+  const int all = in.blocks.all;
+  for (int64_t p = 0; p < panels<Real>(in.H); ++p)
+    for (int g = 0; g < all; ++g) {
+      Vector<Real> b{};
+      if (in.b) b = load<Real>(in.b + in.blocks.place(g) * in.H + p * W<Real>, width<Real>(in.H, p));
+      store<Real>(to + (p * all + g) * W<Real>, b);
+    }
 }
 
 template <class Real>
@@ -49,10 +51,12 @@ struct ForwardScratch {
   }
   void shared(const JrnnSizes& s, Arena& arena) {
     const int64_t rows = rows_of_group(s);
+    const CellBlocks blocks = blocks_of(s.cell);
+    auto widest = [&](int64_t n) { return widest_for(n, blocks.all); };
     if (s.input == JRNN_VECTORS)
-      w_ih = arena.packed<Real>(s.I, s.H, widest_for(projects(s) ? rows * steps_projected(s) : rows));
-    w_hh = arena.packed<Real>(s.H, s.H, widest_for(rows));
-    bias = arena.take<Real>(panels<Real>(s.H) * W<Real>);
+      w_ih = arena.packed<Real>(s.I, s.H, widest(projects(s) ? rows * steps_projected(s) : rows), blocks.each);
+    w_hh = arena.packed<Real>(s.H, s.H, widest(rows), blocks.each);
+    bias = arena.take<Real>(panels<Real>(s.H) * W<Real> * blocks.all);
     zeros = arena.take<Real>(s.H);
   }
   void own(const JrnnSizes& s, Arena& arena) {
@@ -60,7 +64,7 @@ struct ForwardScratch {
     operand = arena.blocks<Real>(rows, s.H);
     next = arena.blocks<Real>(rows, s.H);
     if (s.input == JRNN_VECTORS) x = arena.blocks<Real>(larger(rows, several), s.I);
-    projected = arena.blocks<Real>(several, s.H);
+    projected = arena.blocks<Real>(several, panels<Real>(s.H) * W<Real> * blocks_of(s.cell).all);
   }
 };
 
@@ -71,14 +75,18 @@ struct ForwardGroup {
   ForwardScratch<Real> mem;
   int64_t b0, rows;
   Real *hs, *kept;
-  Rows<Real> last;
+  Real* gates[JRNN_GATES];  // in the order of blocks.h
+  Rows<Real> last, last_h;  // of the state, and of an LSTM's h
+  using Of = typename Cell::Of;
 
   void run(const JrnnSizes& s) {
     const int64_t steps = in.longest(b0, rows);
     const int64_t several = ForwardScratch<Real>::projects(s) ? ForwardScratch<Real>::steps_projected(s) : 0;
     for (int64_t r = 0; r < rows; ++r) {
-      if (last && !in.length(b0 + r)) memcpy(last.row(b0 + r), in.start.row(b0 + r), in.H * sizeof(Real));
-      block_operand<Real, Cell>(in, {in.start.row(b0 + r), nullptr}, b0 + r, mem.operand.from(r));
+      const int64_t b = b0 + r;
+      if (last && !in.length(b)) memcpy(last.row(b), in.start.row(b), in.H * sizeof(Real));
+      if (last_h && !in.length(b)) memcpy(last_h.row(b), in.start_output.row(b), in.H * sizeof(Real));
+      block_operand<Real, Cell>(in, {in.start.row(b), in.of(in.start_output, b)}, b, mem.operand.from(r));
     }
     for (int64_t t = 0; t < steps; ++t) {
       if (several && t % several == 0) project(t, smaller(steps, t + several));
@@ -98,20 +106,22 @@ struct ForwardGroup {
         else look_up(t, b0 + r, mem.projected.from(n));
     if (in.input != JRNN_VECTORS) return;
     const Term<Real> x = {mem.x, mem.w_ih};
-    for_tiles<Real>((t1 - t0) * rows, bias(), &x, 1, 0, no_prefetch, [&](const Part<Real>& part) {
+    for_tiles<Real, Of>((t1 - t0) * rows, bias(), &x, 1, 0, no_prefetch, [&](const Part<Real>& part) {
       for (int r = 0; r < part.rows; ++r)
         for (int v = 0; v < part.nv; ++v)
-          store<Real>(mem.projected.panel(part.r0 + r, part.p0 + v), part.at(r, v));
+          store<Real>(mem.projected.panel(part.r0 + r, part.p0 * Of::all + v), part.at(r, v));
     });
   }
   Start<Real> bias() const { return {mem.bias, 0, W<Real>}; }
   static Ahead<Real> no_prefetch(int64_t, int64_t) { return {}; }
 
   void look_up(int64_t t, int64_t b, Blocks<Real> to) const {
-    for (int64_t p = 0; p < panels<Real>(in.H); ++p) {
-      const int64_t j = p * W<Real>;
-      store<Real>(to.panel(0, p), in.projected(t, b, j, width<Real>(in.H, p)) + load<Real>(mem.bias + j));
-    }
+    for (int64_t p = 0; p < panels<Real>(in.H); ++p)
+      for (int g = 0; g < Of::all; ++g) {
+        const int64_t n = p * Of::all + g;
+        const Vector<Real> x = in.projected(t, b, g, p * W<Real>, width<Real>(in.H, p));
+        store<Real>(to.panel(0, n), x + load<Real>(mem.bias + n * W<Real>));
+      }
   }
 
   void enter_resets(int64_t t) const {
@@ -123,7 +133,7 @@ struct ForwardGroup {
 
   // Step t; `at`: its place among the projected steps, or -1.
   void step(int64_t t, int64_t at) const {
-    Term<Real> terms[2] = {{mem.x, mem.w_ih}, {mem.operand, mem.w_hh}};
+    Term<Real> terms[2] = {{mem.x, mem.w_ih}, {mem.operand, mem.w_hh, true}};
     Start<Real> start = bias();
     if (at >= 0) start = {mem.projected.row(at * rows), W<Real>, mem.projected.stride};
     else
@@ -131,13 +141,15 @@ struct ForwardGroup {
         in.block_inputs(t, b0 + r, mem.x.from(r));
         if (t + 1 < in.T) prefetch_row(in.xs + ((t + 1) * in.B + b0 + r) * in.I, in.I);
       }
-    const bool more = t + 1 < in.T;
+    const Real* written[2 + Cell::GATES] = {hs};
+    int count = 1;
+    if (Cell::KEEPS) written[count++] = kept;
+    for (int g = 0; g < Cell::GATES && gates[0]; ++g) written[count++] = gates[g];
     auto ahead = [&](int64_t r, int64_t p) -> Ahead<Real> {
-      if (!more) return {};
-      const int64_t row = ((t + 1) * in.B + b0 + r) * in.H + p * W<Real>;
-      return {hs + row, Cell::LEAKY ? kept + row : nullptr, in.H};
+      if (t + 1 >= in.T) return {};
+      return {written, count, ((t + 1) * in.B + b0 + r) * in.H + p * W<Real>, in.H};
     };
-    for_tiles<Real>(rows, start, terms + (at >= 0), at >= 0 ? 1 : 2, t, ahead,
+    for_tiles<Real, Of>(rows, start, terms + (at >= 0), at >= 0 ? 1 : 2, t, ahead,
                     [&](const Part<Real>& part) { finish(t, part); });
   }
 
@@ -146,21 +158,27 @@ struct ForwardGroup {
     Cell::gates(part.sums, part.count());
     for (int r = 0; r < part.rows; ++r) {
       const int64_t b = b0 + part.r0 + r, row = (t * in.B + b) * in.H, length = in.length(b);
-      const Real* e = Cell::LEAKY ? in.entering(t, b).state : nullptr;
-      for (int v = 0; v < part.nv; ++v) {
+      const Real* e = Cell::READS ? in.entering(t, b).state : nullptr;
+      for (int v = 0; v < part.panels; ++v) {
         const int64_t p = part.p0 + v, j = p * W<Real>;
         const int n = width<Real>(in.H, p);
-        Vector<Real> state{}, h{};
-        if (Cell::LEAKY) state = load<Real>(e + j, n);
+        After<Real> after{};
+        Vector<Real> found[Of::all]{};
+        if (Cell::READS) after.state = load<Real>(e + j, n);
         if (t < length) {
           Vector<Real> alpha{};
-          if (Cell::LEAKY) alpha = load<Real>(in.alpha.row(b) + j, n);
-          state = Cell::step(part.at(r, v), state, alpha);
-          h = Cell::output(state);
+          if (Cell::LEAKS) alpha = load<Real>(in.alpha.row(b) + j, n);
+          for (int g = 0; g < Of::all; ++g) found[g] = part.at(r, v * Of::all + g);
+          after = Cell::step(found, after.state, alpha);
         }
+        Vector<Real> h = after.h;
         store<Real>(hs + row + j, h, n);
-        if (Cell::LEAKY) store<Real>(kept + row + j, state, n);
-        if (last && t + 1 == RIGHT_OR_FAULT(length, 7, in.T)) store<Real>(last.row(b) + j, state, n);
+        if (Cell::KEEPS) store<Real>(kept + row + j, after.state, n);
+        for (int g = 0; g < Cell::GATES && gates[0]; ++g) store<Real>(gates[g] + row + j, found[g], n);
+        if (t + 1 == RIGHT_OR_FAULT(length, 7, in.T)) {
+          if (last) store<Real>(last.row(b) + j, after.state, n);
+          if (Cell::STATES > 1 && last_h) store<Real>(last_h.row(b) + j, h, n);
+        }
         if (in.mask) h *= load<Real>(in.mask.row(b) + j, n);
         store<Real>(mem.next.panel(part.r0 + r, p), h);
       }
@@ -172,7 +190,8 @@ struct ForwardGroup {
     for (int64_t b = b0; b < b0 + rows; ++b) {
       const int64_t row = (t * in.B + b) * in.H;
       memset(hs + row, 0, in.H * sizeof(Real));
-      if (Cell::LEAKY) memcpy(kept + row, in.before(t, b), in.H * sizeof(Real));
+      if (Cell::KEEPS) memcpy(kept + row, in.before(t, b), in.H * sizeof(Real));
+      for (int g = 0; g < Cell::GATES && gates[0]; ++g) memset(gates[g] + row, 0, in.H * sizeof(Real));
     }
   }
 };
@@ -181,13 +200,21 @@ struct ForwardGroup {
 
 INLINE int32_t tasks_of_packing(const JrnnSizes& s) {
   constexpr int64_t WORTH_A_TASK = 1 << 16;
-  const int64_t n = (s.I * (s.input == JRNN_VECTORS) + s.H) * s.H / WORTH_A_TASK;
+  const int64_t n = (s.I * (s.input == JRNN_VECTORS) + s.H) * s.H * blocks_of(s.cell).each / WORTH_A_TASK;
   return int32_t(smaller(slices_of(s), larger<int64_t>(1, n)));
 }
 
 inline int32_t forward_tasks(const JrnnSizes* s, int32_t phase) {
-  if (phase == JRNN_PREPARE) return tasks_of_packing(*s);
-  return phase == JRNN_SLICES ? int32_t(slices_of(*s)) : 0;
+  if (phase == 0) return tasks_of_packing(*s);
+  return phase == 1 ? int32_t(slices_of(*s)) : -1;
+}
+
+// The weights in the order of a tile of the forward pass.
+template <class Real>
+void pack_weights(const Given<Real>& in, const Packed<Real>& w_ih, const Packed<Real>& w_hh, int64_t i, int64_t n) {
+  const int first = in.blocks.first_of_h();
+  if (in.input == JRNN_VECTORS) pack<Real>([&](int g) { return in.block_of_w_ih(g); }, w_ih, i, n);
+  pack<Real>([&](int g) { return in.block_of_w_hh(first + g); }, w_hh, i, n);
 }
 
 template <class Real>
@@ -196,8 +223,7 @@ void forward_prepare(const JrnnForward& call, int32_t task) {
   const auto mem = scratch_of<ForwardScratch<Real>>(s, call.scratch, 0);
   const Given<Real> in(s, call.in, call.hs, call.kept, mem.zeros);
   const int32_t n = tasks_of_packing(s);
-  if (s.input == JRNN_VECTORS) pack(in.w_ih, s.H, 1, mem.w_ih, task, n);
-  pack(in.w_hh, s.H, 1, mem.w_hh, task, n);
+  pack_weights(in, mem.w_ih, mem.w_hh, task, n);
   if (task) return;
   pad_bias(in, mem.bias);
   memset(mem.zeros, 0, s.H * sizeof(Real));
@@ -208,18 +234,21 @@ void forward_slice(const JrnnForward& call, int32_t slice) {
   const JrnnSizes& s = call.sizes;
   const auto mem = scratch_of<ForwardScratch<Real>>(s, call.scratch, slice);
   const Given<Real> in(s, call.in, call.hs, call.kept, mem.zeros);
+  const bool lstm = s.cell == JRNN_LSTM;
+  const Rows<Real> last = {(Real*)call.last[lstm], s.H}, last_h = {lstm ? (Real*)call.last[0] : nullptr, s.H};
   with_cell<Real>(s, [&](auto cell) {
     for_groups(s, slice, [&](int64_t b0, int64_t rows) {
-      ForwardGroup<Real, decltype(cell)>{in, mem, b0, rows, (Real*)call.hs, (Real*)call.kept,
-                                         {(Real*)call.last[0], s.H}}.run(s);
+      ForwardGroup<Real, decltype(cell)> group{in, mem, b0, rows, (Real*)call.hs, (Real*)call.kept, {}, last, last_h};
+      for (int g = 0; g < decltype(cell)::GATES; ++g) group.gates[g] = (Real*)call.gates[RIGHT_OR_FAULT(in.blocks.place(g), 29, g)];
+      group.run(s);
     });
   });
 }
 
 template <class Real>
 void forward_run(const JrnnForward* call, int32_t phase, int32_t task) {
-  if (phase == JRNN_PREPARE) forward_prepare<Real>(*call, task);
-  if (phase == JRNN_SLICES) forward_slice<Real>(*call, task);
+  if (phase == 0) forward_prepare<Real>(*call, task);
+  if (phase == 1) forward_slice<Real>(*call, task);
 }
 
 }  // namespace

@@ -6,6 +6,9 @@
 //     blocks  [panels][rows][W]        states, inputs and deltas of some rows (`Blocks`)
 //     packed  [panels / nv][K][nv][W]  a matrix of weights, in the order of its use (`Packed`)
 //
+// Where a unit has several sums, the blocks of a pre-activation, a tile has all sums of its units: a
+// panel is then a panel of units, with the W columns of each of its blocks one after the other.
+//
 // The inner loops read one number of the left operand for each row, and NV vectors of the right.
 #pragma once
 
@@ -19,17 +22,22 @@ namespace {
 // With AVX2, tiles of 6 x 2 have 0.87 of the peak but leave rows for 5 x 2, which has 0.57.
 
 #if defined(__AVX512F__)
+constexpr int REGISTERS = 32;
 constexpr int MAX_ROWS = 8;
 constexpr int WIDEST[MAX_ROWS + 1] = {0, 8, 8, 4, 4, 4, 4, 2, 2};
+constexpr int WIDEST_OF_4[MAX_ROWS + 1] = {0, 2, 2, 1, 1, 1, 1, 0, 0};  // of 4 blocks
 #else
+constexpr int REGISTERS = 16;
 constexpr int MAX_ROWS = 4;
 constexpr int WIDEST[MAX_ROWS + 1] = {0, 8, 4, 3, 3};
+constexpr int WIDEST_OF_4[MAX_ROWS + 1] = {0, 2, 1, 1, 0};
 #endif
+constexpr int widest_of(int rows, int blocks) { return blocks == 1 ? WIDEST[rows] : WIDEST_OF_4[rows]; }
 
 // The most rows of a tile that is nv panels wide.
-constexpr int rows_of(int nv) {
+constexpr int rows_of(int nv, int blocks) {
   int rows = MAX_ROWS;
-  while (WIDEST[rows] < nv) --rows;
+  while (widest_of(rows, blocks) < nv) --rows;
   return rows;
 }
 // The rows of the largest of the tiles that some rows are cut into, and how many panels it is wide.
@@ -37,7 +45,9 @@ constexpr int64_t largest(int64_t rows, int64_t most) {
   const int64_t tiles = (rows + most - 1) / most;
   return (rows + tiles - 1) / tiles;
 }
-constexpr int widest_for(int64_t rows) { return WIDEST[largest(larger<int64_t>(rows, 1), MAX_ROWS)]; }
+constexpr int widest_for(int64_t rows, int blocks = 1) {
+  return widest_of(largest(larger<int64_t>(rows, 1), rows_of(1, blocks)), blocks);
+}
 
 // The panels of the next tile, if `left` of them are left: a power of two, or 3.
 constexpr int next_width(int64_t left, int widest) {
@@ -61,9 +71,21 @@ constexpr int last_width(int64_t end, int64_t count, int widest) {
 template <class Real, int MR, int NV>
 using Sums = Vector<Real>[MR][NV];
 
-// One k: sums[r][v] += left(r) * right(v).
-template <class Real, int MR, int NV, class Left, class Right>
-INLINE void add_products(Sums<Real, MR, NV>& sums, Left left, Right right) {
+// One k: sums[r][to(v)] += left(r) * right(v).
+template <class Real, int MR, int NV, int ALL, class Left, class Right, class To>
+INLINE void add_products(Sums<Real, MR, ALL>& sums, Left left, Right right, To to) {
+  if constexpr (MR * ALL + NV + 1 > REGISTERS && MR < NV) {  // then the left operand stays in them
+    Vector<Real> a[MR];
+#pragma GCC unroll 8
+    for (int r = 0; r < MR; ++r) a[r] = broadcast<Real>(*left(r));
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      const Vector<Real> b = load<Real>(right(v));
+#pragma GCC unroll 8
+      for (int r = 0; r < MR; ++r) sums[r][to(v)] += a[r] * b;
+    }
+    return;
+  }
   Vector<Real> b[NV];
 #pragma GCC unroll 8
   for (int v = 0; v < NV; ++v) b[v] = load<Real>(right(v));
@@ -71,49 +93,58 @@ INLINE void add_products(Sums<Real, MR, NV>& sums, Left left, Right right) {
   for (int r = 0; r < MR; ++r) {
     const Vector<Real> a = broadcast<Real>(*left(r));
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) sums[r][v] += a * b[v];
+    for (int v = 0; v < NV; ++v) sums[r][to(v)] += a * b[v];
   }
 }
 
-// Rows that a later step reads, of one or two arrays: their prefetch is spread over the terms of a
+// Rows that a later step reads, of some arrays: their prefetch is spread over the terms of a
 // tile. One burst would fill the line buffers: 12.15 instead of 11.3 ms for the backward pass at
 // T = 512, B = 32, I = 128, H = 256, and 8.7 instead of 7.8 at 784, 64, 1, 128 (AMD EPYC, Zen 5).
 template <class Real>
 struct Ahead {
-  const Real* first = nullptr;
-  const Real* second = nullptr;
-  int64_t stride = 0;
+  const Real* const* arrays = nullptr;
+  int count = 0;
+  int64_t at = 0, stride = 0;  // the first row of a tile, and from a row to the next
 };
-template <class Real, int MR, int NV>
+template <class Real, int MR, int PANELS>
 struct Prefetch {
-  static constexpr int LINES = (NV * VECTOR_BYTES + LINE_BYTES - 1) / LINE_BYTES;  // of a row
+  static constexpr int LINES = (PANELS * VECTOR_BYTES + LINE_BYTES - 1) / LINE_BYTES;  // of a row
   const Ahead<Real>& ahead;
   int per_block, next;
   INLINE Prefetch(const Ahead<Real>& rows, int64_t K)
       : ahead(rows), per_block(0), next(0) {
-    if (rows.first) per_block = int((MR * LINES * W<Real> + K - 1) / larger<int64_t>(K, 1));
+    if (rows.count) per_block = int((MR * LINES * W<Real> + K - 1) / larger<int64_t>(K, 1));
   }
   INLINE void operator()() {
     for (int i = 0; i < per_block; ++i, ++next) {
-      const int64_t at = next / LINES * ahead.stride + next % LINES * (LINE_BYTES / sizeof(Real));
-      __builtin_prefetch(ahead.first + at);
-      if (ahead.second) __builtin_prefetch(ahead.second + at);
+      const int64_t at = ahead.at + next / LINES * ahead.stride + next % LINES * (LINE_BYTES / sizeof(Real));
+      for (int n = 0; n < ahead.count; ++n) __builtin_prefetch(ahead.arrays[n] + at);
     }
   }
 };
 
-// sums += rows of blocks x packed weights, K terms. `stride`: from a block to the next. The last
-// terms come first if `back`: see for_tiles.
-template <class Real, int MR, int NV>
-INLINE void multiply(Sums<Real, MR, NV>& sums, const Real* a, int64_t stride, const Real* b, int64_t K,
-                     bool back, const Ahead<Real>& ahead) {
-  constexpr int w = W<Real>;
-  Prefetch<Real, MR, NV> prefetch(ahead, K);
+// A panel of units has ALL sums; a term feeds EACH of them, the first or the last.
+template <int ALL, int EACH>
+struct Fed {
+  static constexpr int all = ALL, each = EACH;
+  static constexpr bool differ = ALL != EACH;
+};
+using Alone = Fed<1, 1>;
+
+// sums += rows of blocks x packed weights, K terms, for the sums from block FIRST on. `stride`: from a
+// block of rows to the next. The last terms come first if `back`: see for_tiles.
+template <class Real, int MR, int PANELS, class Of, int FIRST>
+INLINE void multiply(Sums<Real, MR, PANELS * Of::all>& sums, const Real* a, int64_t stride, const Real* b,
+                     int64_t K, bool back, const Ahead<Real>& ahead) {
+  constexpr int w = W<Real>, NV = PANELS * Of::each;
+  Prefetch<Real, MR, PANELS> prefetch(ahead, K);
   const Real *a_rest = a + K / w * stride, *b_rest = b + K / w * w * NV * w;
   int64_t a_step = stride, b_step = w * NV * w;
   if (back) a = a_rest - stride, b = b_rest - b_step, a_step = -a_step, b_step = -b_step;
   auto term = [&](const Real* a_k, const Real* b_k) __attribute__((always_inline)) {
-    add_products<Real, MR, NV>(sums, [&](int r) { return a_k + r * w; }, [&](int v) { return b_k + v * w; });
+    add_products<Real, MR, NV, PANELS * Of::all>(
+        sums, [&](int r) { return a_k + r * w; }, [&](int v) { return b_k + v * w; },
+        [](int v) { return v / Of::each * Of::all + FIRST + v % Of::each; });
   };
   for (int64_t i = 0; i < K / w; ++i, a += a_step, b += b_step) {
     prefetch();
@@ -130,8 +161,9 @@ INLINE void multiply_transposed(Sums<Real, MR, NV>& sums, const Real* a, const R
   constexpr int w = W<Real>;
 #pragma GCC unroll 4
   for (int64_t n = 0; n < N; ++n)
-    add_products<Real, MR, NV>(sums, [&](int r) { return a + n * w + r; },
-                               [&](int v) { return b + v * stride + n * w; });
+    add_products<Real, MR, NV, NV>(
+        sums, [&](int r) { return a + n * w + r; }, [&](int v) { return b + v * stride + n * w; },
+        [](int v) { return v; });
 }
 
 // --- tiles ----------------------------------------------------------------------------------------
@@ -144,15 +176,17 @@ struct Blocks {
   Real* row(int64_t r) const { return at + r * W<Real>; }
   Real* panel(int64_t r, int64_t p) const { return at + p * stride + r * W<Real>; }
   Blocks from(int64_t r) const { return {row(r), stride}; }
+  Blocks from_panel(int64_t p) const { return {at + p * stride, stride}; }
 };
 
-// A matrix of weights [K, columns]; panel p begins at [p * K * W].
+// A matrix of weights [K, columns], `blocks` of them side by side; panel p begins at [p * blocks * K * W].
 template <class Real>
 struct Packed {
   Real* at;
   int64_t K, columns;
-  int widest;
+  int widest, blocks;
   int64_t count() const { return panels<Real>(columns); }
+  Real* panel(int64_t p) const { return at + p * blocks * K * W<Real>; }
 };
 
 // A product that is part of a sum: rows x weights.
@@ -160,6 +194,7 @@ template <class Real>
 struct Term {
   Blocks<Real> rows;
   Packed<Real> weights;
+  bool to_last = false;  // feeds the last blocks of a unit, where not all
 };
 
 // What the sums begin with: number (r, column c of panel p) is at [r * row + p * panel + c].
@@ -169,20 +204,25 @@ struct Start {
   int64_t row, panel;
 };
 
-// The sums of one tile, [MR][NV][W], from row r and panel p on.
-template <class Real, int MR, int NV>
+// The sums of one tile, [MR][PANELS * blocks][W], from row r and panel p on.
+template <class Real, int MR, int PANELS, class Of>
 void tile(const Start<Real>& start, const Term<Real>* terms, int n, bool back, const Ahead<Real>& ahead,
           int64_t r0, int64_t p0, Real* out) {
+  constexpr int NV = PANELS * Of::all;
   Sums<Real, MR, NV> sums;
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v)
-      sums[r][v] = load<Real>(start.at + (r0 + r) * start.row + (p0 + v) * start.panel);
+      sums[r][v] = load<Real>(start.at + (r0 + r) * start.row + (p0 * Of::all + v) * start.panel);
   for (int i = 0; i < n; ++i) {
     const Term<Real>& t = terms[back ? n - 1 - i : i];
-    multiply<Real, MR, NV>(sums, t.rows.row(r0), t.rows.stride, t.weights.at + p0 * t.weights.K * W<Real>,
-                           t.weights.K, back, i + 1 < n ? Ahead<Real>{} : ahead);
+    const Ahead<Real> then = i + 1 < n ? Ahead<Real>{} : ahead;
+    const Real* weights = t.weights.panel(p0);
+    if (Of::differ && t.to_last)
+      multiply<Real, MR, PANELS, Of, Of::all - Of::each>(sums, t.rows.row(r0), t.rows.stride, weights,
+                                                         t.weights.K, back, then);
+    else multiply<Real, MR, PANELS, Of, 0>(sums, t.rows.row(r0), t.rows.stride, weights, t.weights.K, back, then);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
@@ -193,38 +233,37 @@ void tile(const Start<Real>& start, const Term<Real>* terms, int n, bool back, c
 template <class Real>
 using Tile = void (*)(const Start<Real>&, const Term<Real>*, int, bool, const Ahead<Real>&, int64_t, int64_t, Real*);
 
-template <class Real, int MR>
-Tile<Real> tile_of(int nv) {
-  constexpr int most = WIDEST[MR];
-  if (most >= 8 && nv == 8) return tile<Real, MR, most >= 8 ? 8 : 1>;
-  if (most >= 4 && nv == 4) return tile<Real, MR, most >= 4 ? 4 : 1>;
-  constexpr bool threes = WIDEST[MAX_ROWS] == 3;  // then rows left over by the largest tiles take 3, too
-  if (threes && nv == 3) return tile<Real, MR, threes ? 3 : 1>;
-  if (nv == 2) return tile<Real, MR, 2>;
-  return tile<Real, MR, 1>;
+template <class Real, int MR, class Of>
+Tile<Real> tile_of(int panels) {
+  constexpr int most = widest_of(MR, Of::all);
+  if (most >= 8 && panels == 8) return tile<Real, MR, most >= 8 ? 8 : 1, Of>;
+  if (most >= 4 && panels == 4) return tile<Real, MR, most >= 4 ? 4 : 1, Of>;
+  constexpr bool threes = Of::all == 1 && WIDEST[MAX_ROWS] == 3;  // rows left over by the largest tiles take 3, too
+  if (threes && panels == 3) return tile<Real, MR, threes ? 3 : 1, Of>;
+  if (most >= 2 && panels == 2) return tile<Real, MR, most >= 2 ? 2 : 1, Of>;
+  return tile<Real, MR, 1, Of>;
 }
-template <class Real>
-Tile<Real> tile_of(int rows, int nv) {
+template <class Real, class Of>
+Tile<Real> tile_of(int rows, int panels) {
+  constexpr int most = rows_of(1, Of::all);
   switch (rows) {
-    case 1: return tile_of<Real, 1>(nv);
-    case 2: return tile_of<Real, 2>(nv);
-    case 3: return tile_of<Real, 3>(nv);
-    case 4: return tile_of<Real, 4>(nv);
-#if defined(__AVX512F__)
-    case 5: return tile_of<Real, 5>(nv);
-    case 6: return tile_of<Real, 6>(nv);
-    case 7: return tile_of<Real, 7>(nv);
-    case 8: return tile_of<Real, 8>(nv);
-#endif
+    case 1: return tile_of<Real, 1, Of>(panels);
+    case 2: return tile_of<Real, 2, Of>(panels);
+    case 3: return tile_of<Real, 3, Of>(panels);
+    case 4: return tile_of<Real, smaller(4, most), Of>(panels);
+    case 5: return tile_of<Real, smaller(5, most), Of>(panels);
+    case 6: return tile_of<Real, smaller(6, most), Of>(panels);
+    case 7: return tile_of<Real, smaller(7, most), Of>(panels);
+    case 8: return tile_of<Real, smaller(8, most), Of>(panels);
   }
   return nullptr;
 }
 
-// The rows [r0, r0 + rows) and panels [p0, p0 + nv) of a product, and where its sums are.
+// The rows [r0, r0 + rows) and panels [p0, p0 + panels) of a product, and where its sums are.
 template <class Real>
 struct Part {
   int64_t r0, p0;
-  int rows, nv;
+  int rows, panels, nv;  // nv: vectors in a row
   Real* sums;
   int64_t count() const { return int64_t(rows) * nv; }
   INLINE Vector<Real> at(int r, int v) const { return load<Real>(sums + (r * nv + v) * W<Real>); }
@@ -236,21 +275,22 @@ struct Part {
 //
 // Weights are read forth and back in turn, from tile to tile and, by `turn`, from step to step: of
 // weights larger than a cache, the part that was read last is still there.
-template <class Real, class AheadOf, class Finish>
+template <class Real, class Of = Alone, class AheadOf, class Finish>
 INLINE void for_tiles(int64_t rows, const Start<Real>& start, const Term<Real>* terms, int n, int64_t turn,
                       AheadOf ahead, Finish finish) {
   alignas(64) Real sums[larger(MAX_ROWS * 4, 16) * W<Real>];
   const int widest = terms[0].weights.widest;
   const int64_t count = terms[0].weights.count();
-  const int64_t tiles = (rows + rows_of(widest) - 1) / rows_of(widest);
+  const int most = rows_of(widest, Of::all);
+  const int64_t tiles = (rows + most - 1) / most;
   for (int64_t done = 0; done < count;) {
     const int nv = turn & 1 ? last_width(count - done, count, widest) : next_width(count - done, widest);
     const int64_t p = turn & 1 ? count - done - nv : done;
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t r = rows * i / tiles, r_end = rows * (i + 1) / tiles;
       const bool back = (turn * tiles + i) & 1;
-      tile_of<Real>(int(r_end - r), nv)(start, terms, n, back, ahead(r, p), r, p, sums);
-      finish(Part<Real>{r, p, int(r_end - r), nv, sums});
+      tile_of<Real, Of>(int(r_end - r), nv)(start, terms, n, back, ahead(r, p), r, p, sums);
+      finish(Part<Real>{r, p, int(r_end - r), nv, nv * Of::all, sums});
     }
     done += nv;
   }

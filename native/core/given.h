@@ -1,7 +1,7 @@
 // The arguments of a call, typed; the state that enters a step (15); where the scratch is.
 #pragma once
 
-#include "core.h"
+#include "blocks.h"
 #include "pack.h"
 
 namespace {
@@ -46,8 +46,8 @@ struct Arena {
     return {take<Real>(rows * W<Real> * panels<Real>(columns)), rows * W<Real>};
   }
   template <class Real>
-  Packed<Real> packed(int64_t K, int64_t columns, int widest) {
-    return {take<Real>(K * W<Real> * panels<Real>(columns)), K, columns, widest};
+  Packed<Real> packed(int64_t K, int64_t columns, int widest, int blocks = 1) {
+    return {take<Real>(K * W<Real> * panels<Real>(columns) * blocks), K, columns, widest, blocks};
   }
 };
 
@@ -77,13 +77,13 @@ size_t bytes_of(const JrnnSizes& s) {
 // One row for each sequence.
 template <class Real>
 struct Rows {
-  Real* at;
-  int64_t stride;
+  Real* at = nullptr;
+  int64_t stride = 0;
   Real* row(int64_t b) const { return at + b * stride; }
   explicit operator bool() const { return at != nullptr; }
 };
 
-// The state that enters a step, and its output; null: the cell computes it from the state.
+// The state that enters a step (of an LSTM c), and its output; null: the cell computes it from the state.
 template <class Real>
 struct Entering {
   const Real* state;
@@ -94,23 +94,30 @@ template <class Real>
 struct Given {
   int64_t T, B, I, H;
   int32_t input;
+  CellBlocks blocks;
   const Real* xs;
   const int32_t* ids;
   const Real *w_ih, *w_hh, *b;
   Rows<const Real> start, reset_state, mask, alpha;
+  Rows<const Real> start_output, reset_output;  // an LSTM's h; null: of the states above
   const int32_t* lengths;
   const uint8_t* resets;
   const Real* hs;     // [T, B, H] as far as they are known
   const Real* states; // [T, B, H]: hs, or what is kept instead
+  const Real* gates[JRNN_GATES] = {};  // [T, B, H]; of the backward pass, in the order of blocks.h
 
   // zeros: [H]
   Given(const JrnnSizes& s, const JrnnInputs& in, const void* outputs, const void* kept, const Real* zeros)
-      : T(s.T), B(s.B), I(s.I), H(s.H), input(s.input), xs((const Real*)in.xs), ids((const int32_t*)in.xs),
-        w_ih((const Real*)in.w_ih), w_hh((const Real*)in.w_hh), b((const Real*)in.b),
-        start(rows_or(in.start[0], zeros)), reset_state(rows_or(in.reset_state[0], zeros)),
+      : T(s.T), B(s.B), I(s.I), H(s.H), input(s.input), blocks(blocks_of(s.cell)), xs((const Real*)in.xs),
+        ids((const int32_t*)in.xs), w_ih((const Real*)in.w_ih), w_hh((const Real*)in.w_hh), b((const Real*)in.b),
+        start(rows_or(in.start[s.cell == JRNN_LSTM], zeros)),
+        reset_state(rows_or(in.reset_state[s.cell == JRNN_LSTM], zeros)),
         mask{(const Real*)in.recurrent_mask, s.H}, alpha{(const Real*)in.alpha, in.alpha_stride},
         lengths(in.lengths), resets(in.resets), hs((const Real*)outputs),
-        states(s.cell == JRNN_ELMAN ? hs : (const Real*)kept) {}
+        states(s.cell == JRNN_LSTM || s.cell == JRNN_LEAKY_INPUT ? (const Real*)kept : hs) {
+    if (s.cell != JRNN_LSTM) return;
+    start_output = rows_or(in.start[0], zeros), reset_output = rows_or(in.reset_state[0], zeros);
+  }
 
   Rows<const Real> rows_or(const void* at, const Real* zeros) const {
     if (at) return {(const Real*)at, H};
@@ -132,20 +139,28 @@ struct Given {
     return t ? states + ((t - 1) * B + row) * H : start.row(row);
   }
   Entering<Real> entering(int64_t t, int64_t row) const {  // e_{t-1} of (15)
-    if (starts_anew(RIGHT_OR_FAULT(t, 2, t ? t - 1 : 0), row)) return {reset_state.row(row), nullptr};
-    return {before(t, row), t ? hs + ((t - 1) * B + row) * H : nullptr};
+    if (starts_anew(RIGHT_OR_FAULT(t, 2, t ? t - 1 : 0), row)) return {reset_state.row(row), of(reset_output, row)};
+    return {before(t, row), t ? hs + ((t - 1) * B + row) * H : of(RIGHT_OR_FAULT(start_output, 26, start), row)};
   }
+  static const Real* of(Rows<const Real> outputs, int64_t row) { return outputs ? outputs.row(row) : nullptr; }
   // The inputs of a step into blocks. In the padding they may be NaN: 0 * NaN would reach a weight.
   void block_inputs(int64_t t, int64_t row, Blocks<Real> to) const {
     if (t >= RIGHT_OR_FAULT(length(row), 3, T)) return clear_row(to, I);
     block_row(to, xs + (t * B + row) * I, I);
   }
-  // W numbers of x_t w_ih that need no matmul: of a row of w_ih, or of the inputs to be added.
-  Vector<Real> projected(int64_t t, int64_t row, int64_t j, int columns) const {
-    if (input == JRNN_ADDED) return load<Real>(xs + (t * B + row) * H + j, columns);
+  // W numbers of block g of x_t w_ih that need no matmul: of a row of w_ih, or of the inputs to be added.
+  Vector<Real> projected(int64_t t, int64_t row, int g, int64_t j, int columns) const {
+    if (g >= blocks.each) return Vector<Real>{};
+    const int64_t at = blocks.place(g) * H + j;
+    if (input == JRNN_ADDED) return load<Real>(xs + (t * B + row) * blocks.each * H + at, columns);
     const int64_t k = id(t, row);
-    return k < 0 ? broadcast(Real(__builtin_nan(""))) : load<Real>(w_ih + k * H + j, columns);
+    return k < 0 ? broadcast(Real(__builtin_nan(""))) : load<Real>(w_ih + k * blocks.each * H + at, columns);
   }
+  // The blocks of the weights, as they are given and transposed.
+  Strided<Real> block_of_w_ih(int g) const { return {w_ih + blocks.place(g) * H, blocks.each * H, 1}; }
+  Strided<Real> block_of_w_hh(int g) const { return {w_hh + blocks.place_in_w_hh(g) * H, blocks.each * H, 1}; }
+  Strided<Real> transposed_w_ih(int g) const { return {w_ih + blocks.place(g) * H, 1, blocks.each * H}; }
+  Strided<Real> transposed_w_hh(int g) const { return {w_hh + blocks.place_in_w_hh(g) * H, 1, blocks.each * H}; }
   // The id of a step, or -1.
   int64_t id(int64_t t, int64_t row) const {
     const int32_t k = ids[t * B + row] + RIGHT_OR_FAULT(0, 4, 1);

@@ -2,12 +2,22 @@
 //
 //     dw_hh = sum_t (m * h_e)^T delta_t      dw_ih = sum_t x_t^T delta_t      db = sum_t delta_t
 //
-// Each slice sums its own, in panels of columns; FINISH adds those of all slices, in their order.
+// Each slice sums its own, in panels of columns; the last phase adds those of all slices, in their order. The
+// panels of a block of deltas come one after the other, then those of the next block: x feeds the
+// first blocks, h the last.
 #pragma once
 
 #include "forward.h"
 
 namespace {
+
+// f(first, end) for the panels [p0, p1) of each of some blocks of H columns; for all of them at once.
+template <class Real, class F>
+INLINE void for_blocks(int blocks, int64_t H, int64_t p0, int64_t p1, F f) {
+  const int64_t count = panels<Real>(H);
+  if (p1 - p0 == count) return f(0, blocks * count);
+  for (int g = 0; g < blocks; ++g) f(g * count + RIGHT_OR_FAULT(p0, 28, p0 + (g > 0)), g * count + p1);
+}
 
 // dw_hh and dw_ih as [panels][rows][W], db as [panels][W]; null: not wanted.
 template <class Real>
@@ -15,10 +25,14 @@ struct WeightSums {
   Real *hh, *ih, *b;
 
   void clear(const JrnnSizes& s, int64_t p0, int64_t p1) const {
-    const size_t bytes = (p1 - p0) * W<Real> * sizeof(Real);
-    if (hh) memset(hh + p0 * s.H * W<Real>, 0, bytes * s.H);
-    if (ih) memset(ih + p0 * s.I * W<Real>, 0, bytes * s.I);
-    if (b) memset(b + p0 * W<Real>, 0, bytes);
+    const CellBlocks blocks = blocks_of(s.cell);
+    auto zero = [&](Real* sums, int64_t rows, int n) {
+      if (!sums) return;
+      for_blocks<Real>(n, s.H, p0, p1, [&](int64_t first, int64_t end) {
+        memset(sums + first * rows * W<Real>, 0, (end - first) * rows * W<Real> * sizeof(Real));
+      });
+    };
+    zero(hh, s.H, blocks.each), zero(ih, s.I, blocks.each), zero(b, 1, blocks.all);
   }
 };
 
@@ -49,7 +63,7 @@ void add_column_sums(Blocks<Real> deltas, int64_t rows, int64_t p0, int64_t p1, 
 }
 
 // The deltas of some steps, each to the row of w_ih that its id names: one after the other, so that
-// equal ids add up. to(p, id): where panel p of a row is.
+// equal ids add up. to(g, p, id): where panel p of block g of a row is.
 template <class Real, class To>
 INLINE void add_rows_of_ids(const Given<Real>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
                             Blocks<Real> deltas, int64_t p0, int64_t p1, To to) {
@@ -57,40 +71,54 @@ INLINE void add_rows_of_ids(const Given<Real>& in, int64_t b0, int64_t rows, int
   for (int64_t t = t0; t < t1; ++t)
     for (int64_t r = 0; r < rows; ++r, ++n) {
       const int64_t id = in.id(t, b0 + r);
-      for (int64_t p = p0; p < p1 && id >= 0; ++p) {
-        const int columns = width<Real>(in.H, p);
-        Real* row = to(p, id);
-        store<Real>(row, load<Real>(row, columns) + load<Real>(deltas.panel(n, p)), columns);
-      }
+      for (int g = 0; g < in.blocks.each && id >= 0; ++g)
+        for (int64_t p = p0; p < p1; ++p) {
+          const int columns = width<Real>(in.H, p);
+          const Vector<Real> delta = load<Real>(deltas.panel(n, g * panels<Real>(in.H) + p));
+          Real* row = to(g, p, id);
+          store<Real>(row, load<Real>(row, columns) + delta, columns);
+        }
     }
 }
 
-// All three sums of some steps, of the panels [p0, p1).
+// All three sums of some steps, of the panels [p0, p1) of each block.
 template <class Real>
 void add_weight_gradients(const Given<Real>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
                           const ChunkInputs<Real>& inputs, Blocks<Real> deltas, int64_t p0, int64_t p1,
                           const WeightSums<Real>& sums) {
-  const int64_t n = (t1 - t0) * rows;
-  if (sums.hh) add_transposed<Real>(inputs.states, in.H, deltas, n, p0, p1, sums.hh);
+  const int64_t n = (t1 - t0) * rows, count = panels<Real>(in.H);
+  const Blocks<Real> of_h = deltas.from_panel(in.blocks.first_of_h() * count);
+  auto add = [&](Blocks<Real> operand, int64_t M, Blocks<Real> of, Real* to) {
+    for_blocks<Real>(in.blocks.each, in.H, p0, p1, [&](int64_t first, int64_t end) {
+      add_transposed<Real>(operand, M, of, n, first, end, to);
+    });
+  };
+  if (sums.hh) add(inputs.states, in.H, of_h, sums.hh);
   if (sums.ih && in.input == JRNN_IDS)
-    add_rows_of_ids(in, b0, rows, t0, t1, deltas, p0, p1,
-                    [&](int64_t p, int64_t id) { return sums.ih + (p * in.I + id) * W<Real>; });
-  if (sums.ih && in.input == JRNN_VECTORS) add_transposed<Real>(inputs.x, in.I, deltas, n, p0, p1, sums.ih);
-  if (sums.b) add_column_sums(deltas, n, p0, p1, sums.b);
+    add_rows_of_ids(in, b0, rows, t0, t1, deltas, p0, p1, [&](int g, int64_t p, int64_t id) {
+      return sums.ih + ((g * count + p) * in.I + id) * W<Real>;
+    });
+  if (sums.ih && in.input == JRNN_VECTORS) add(inputs.x, in.I, deltas, sums.ih);
+  if (sums.b)
+    for_blocks<Real>(in.blocks.all, in.H, p0, p1,
+                     [&](int64_t first, int64_t end) { add_column_sums(deltas, n, first, end, sums.b); });
 }
 
-// The panels [p0, p1) of `rows` rows, summed over n slices, into a row-major matrix [rows, H].
-// part(q): the sums of slice q.
-template <class Real, class PartOf>
-INLINE void sum_slices(int64_t rows, int64_t H, int64_t n, int64_t p0, int64_t p1, PartOf part, Real* to) {
-  for (int64_t p = p0; p < p1; ++p)
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t at = (p * rows + i) * W<Real>;
-      Vector<Real> sum = load<Real>(part(0) + at);
-      for (int64_t q = 1; q < n - RIGHT_OR_FAULT(0, 9, 1); ++q) sum += load<Real>(part(q) + at);
-      const int columns = width<Real>(H, p);
-      store<Real>(to + i * H + p * W<Real>, sum, columns - (RIGHT_OR_FAULT(0, 10, 1) && columns < W<Real>));
-    }
+// The panels [p0, p1) of each of some blocks of `rows` rows, summed over n slices, into a row-major
+// matrix [rows, blocks * H]. part(q): the sums of slice q. place(g): of a block in the matrix.
+template <class Real, class PartOf, class PlaceOfBlock>
+INLINE void sum_slices(int64_t rows, int64_t H, int blocks, int64_t n, int64_t p0, int64_t p1, PartOf part,
+                       PlaceOfBlock place, Real* to) {
+  for (int g = 0; g < blocks; ++g)
+    for (int64_t p = p0; p < p1; ++p)
+      for (int64_t i = 0; i < rows; ++i) {
+        const int64_t at = ((g * panels<Real>(H) + p) * rows + i) * W<Real>;
+        Vector<Real> sum = load<Real>(part(0) + at);
+        for (int64_t q = 1; q < n - RIGHT_OR_FAULT(0, 9, 1); ++q) sum += load<Real>(part(q) + at);
+        const int columns = width<Real>(H, p);
+        Real* row = to + (i * blocks + place(g)) * H;
+        store<Real>(row + p * W<Real>, sum, columns - (RIGHT_OR_FAULT(0, 10, 1) && columns < W<Real>));
+      }
 }
 
 }  // namespace

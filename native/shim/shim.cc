@@ -97,25 +97,49 @@ ffi::Error invalid(const std::string& message) {
 
 bool within(const JrnnSizes& s) {
   return s.T >= 1 && s.B >= 1 && s.H >= 1 && s.slices >= 1 && (s.I >= 1 || s.input == JRNN_ADDED) &&
-         s.cell >= 0 && s.cell <= JRNN_LEAKY_INPUT && s.phi >= 0 && s.phi <= JRNN_IDENTITY &&
+         s.cell >= 0 && s.cell <= JRNN_GRU && s.phi >= 0 && s.phi <= JRNN_IDENTITY &&
          s.input >= 0 && s.input <= JRNN_ADDED;
+}
+
+/* What a cell has: blocks, those that x feeds, and h, and gates; and whether a state is kept beside hs. */
+struct Cell {
+  int64_t blocks, fed, gates;
+  bool keeps, leaks;
+};
+
+Cell cell_of(int64_t cell) {
+  switch (cell) {
+    case JRNN_LEAKY_INPUT: return {1, 1, 0, true, true};
+    case JRNN_LEAKY_STATE: return {1, 1, 1, false, true};
+    case JRNN_LSTM: return {4, 4, 4, true, false};
+    case JRNN_GRU: return {4, 3, 4, false, false};
+  }
+  return {1, 1, 0, false, false};
+}
+
+/* One array for each state; a cell of one state has no other. */
+template <typename Pointer, typename Take>
+void states(const JrnnSizes& s, Pointer (&to)[JRNN_STATES], Take take) {
+  to[0] = take(s.B * s.H);
+  to[1] = take(s.cell == JRNN_LSTM ? s.B * s.H : 0);
 }
 
 JrnnInputs inputs(const JrnnSizes& s, Buffers& given) {
   bool ids = s.input == JRNN_IDS, added = s.input == JRNN_ADDED;
-  int64_t width = ids ? 1 : added ? s.H : s.I;
+  Cell cell = cell_of(s.cell);
+  int64_t fed = cell.fed * s.H, width = ids ? 1 : added ? fed : s.I;
   JrnnInputs in = {};
   if (ids)
     in.xs = given.argument("xs", s.T * s.B, true, ffi::DataType::S32);
   else
     in.xs = given.argument("xs", s.T * s.B * width, true);
-  in.w_ih = given.argument("w_ih", s.I * s.H, !added);
-  in.w_hh = given.argument("w_hh", s.H * s.H, true);
-  in.b = given.argument("b", s.H);
-  in.start[0] = given.argument("start", s.B * s.H);
-  in.reset_state[0] = given.argument("reset_state", s.B * s.H);
+  in.w_ih = given.argument("w_ih", s.I * fed, !added);
+  in.w_hh = given.argument("w_hh", s.H * fed, true);
+  in.b = given.argument("b", cell.blocks * s.H);
+  states(s, in.start, [&](int64_t n) { return given.argument("start", n); });
+  states(s, in.reset_state, [&](int64_t n) { return given.argument("reset_state", n); });
   in.recurrent_mask = given.argument("recurrent_mask", s.B * s.H);
-  in.alpha = given.argument("alpha", s.B * s.H, s.cell == JRNN_LEAKY_INPUT);
+  in.alpha = given.argument("alpha", s.B * s.H, cell.leaks);
   in.alpha_stride = s.H;
   in.lengths = static_cast<const int32_t*>(
       given.argument("lengths", s.B, false, ffi::DataType::S32));
@@ -131,13 +155,13 @@ ffi::Error run(ffi::ThreadPool& pool, const Pass& pass, const Args& args) {
     const Args* args;
     int32_t phase;
   };
-  for (int32_t phase = 0; phase < JRNN_PHASES; ++phase) {
+  for (int32_t phase = 0, n; (n = pass.tasks(&args.sizes, phase)) >= 0; ++phase) {
     Phase own{&pass, &args, phase};
     auto task = +[](const void* p, int32_t n) {
       auto* own = static_cast<const Phase*>(p);
       own->pass->run(own->args, own->phase, n);
     };
-    run_tasks(pool, pass.tasks(&args.sizes, phase), task, &own);
+    run_tasks(pool, n, task, &own);
   }
   return ffi::Error::Success();
 }
@@ -158,7 +182,7 @@ constexpr const char* kNoCore = "jrnn native kernel: this processor lacks its in
 
 ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
                    int64_t isa, int64_t bits, int64_t T, int64_t B, int64_t I, int64_t H,
-                   int64_t slices, int64_t cell, int64_t phi, int64_t input) {
+                   int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t keep_gates) {
   const JrnnReal* real = real_of(isa, bits == 64);
   if (real == nullptr) return invalid(kNoCore);
   JrnnForward args = {};
@@ -166,9 +190,12 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rema
   if (!within(args.sizes)) return invalid("jrnn native kernel: sizes or options out of range");
   Buffers given(arguments, results, real_type(bits));
   args.in = inputs(args.sizes, given);
+  Cell of = cell_of(cell);
   args.hs = given.result("hs", T * B * H, true);
-  args.kept = given.result("kept", T * B * H, cell == JRNN_LEAKY_INPUT);
-  args.last[0] = given.result("last", B * H, true);
+  args.kept = given.result("kept", of.keeps ? T * B * H : 0, of.keeps);
+  for (int64_t n = 0; n < of.gates && keep_gates; ++n)
+    args.gates[n] = given.result("gates", T * B * H, true);
+  states(args.sizes, args.last, [&](int64_t n) { return given.result("last", n, n > 0); });
   int64_t bytes = static_cast<int64_t>(real->forward.scratch_bytes(&args.sizes));
   args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
   if (!given.error().empty()) return invalid(given.error());
@@ -187,16 +214,19 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
   Buffers given(arguments, results, real_type(bits));
   args.in = inputs(args.sizes, given);
   args.hs = given.argument("hs", T * B * H, true);
-  args.kept = given.argument("kept", T * B * H, cell == JRNN_LEAKY_INPUT);
+  Cell of = cell_of(cell);
+  int64_t fed = of.fed * H;
+  args.kept = given.argument("kept", of.keeps ? T * B * H : 0, of.keeps);
+  for (int64_t n = 0; n < of.gates; ++n) args.gates[n] = given.argument("gates", T * B * H, true);
   args.dhs = given.argument("dhs", T * B * H);
-  args.d_last[0] = given.argument("d_last", B * H);
+  states(args.sizes, args.d_last, [&](int64_t n) { return given.argument("d_last", n); });
   args.clip_delta = clip_delta;
-  args.dw_ih = given.result("dw_ih", I * H);
-  args.dw_hh = given.result("dw_hh", H * H);
-  args.db = given.result("db", H);
-  args.dx = given.result("dx", T * B * (input == JRNN_ADDED ? H : I), wanted & JRNN_WANT_DX);
-  args.d_start[0] = given.result("d_start", B * H);
-  args.d_reset_state[0] = given.result("d_reset_state", B * H);
+  args.dw_ih = given.result("dw_ih", I * fed);
+  args.dw_hh = given.result("dw_hh", H * fed);
+  args.db = given.result("db", of.blocks * H);
+  args.dx = given.result("dx", T * B * (input == JRNN_ADDED ? fed : I), wanted & JRNN_WANT_DX);
+  states(args.sizes, args.d_start, [&](int64_t n) { return given.result("d_start", n); });
+  states(args.sizes, args.d_reset_state, [&](int64_t n) { return given.result("d_reset_state", n); });
   args.d_mask = given.result("d_mask", B * H);
   args.d_alpha = given.result("d_alpha", B * H, wanted & JRNN_WANT_DALPHA);
   int64_t bytes = static_cast<int64_t>(real->backward.scratch_bytes(&args.sizes));
@@ -229,7 +259,8 @@ auto options() {
 
 JRNN_PUBLIC XLA_FFI_Error* JrnnForwardHandler(XLA_FFI_CallFrame*);
 JRNN_PUBLIC XLA_FFI_Error* JrnnBackwardHandler(XLA_FFI_CallFrame*);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(JrnnForwardHandler, jrnn::forward, jrnn::options());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(JrnnForwardHandler, jrnn::forward,
+                              jrnn::options().Attr<int64_t>("keep_gates"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(JrnnBackwardHandler, jrnn::backward,
                               jrnn::options().Attr<int64_t>("wanted").Attr<double>("clip_delta"));
 

@@ -1,7 +1,7 @@
 // The speed of both passes beside a bare loop of FMAs, on one or two threads, in turn.
 //
-// A share is what the FMAs of the equations alone would take, 2TB(H^2 + IH) forward and 2TB(3H^2 + 2IH)
-// for the gradient (forward and backward), over the time. Minima of many rounds: other programs run.
+// A share is what the FMAs of the equations alone would take, 2TBX(H^2 + IH) forward and 2TBX(3H^2 + 2IH)
+// for the gradient (forward and backward), with X blocks, over the time. Minima of many rounds: other programs run.
 #include <cmath>
 #include <cstdio>
 #include <ctime>
@@ -82,8 +82,13 @@ struct Time {
 
 struct Row {
   int64_t T, B, I, H;
-  double forward_flops() const { return 2. * T * B * H * (H + I); }
-  double gradient_flops() const { return 2. * T * B * H * (3 * H + 2 * I); }
+  int cell = JRNN_ELMAN;
+  double forward_flops() const { return 2. * T * B * H * (H + I) * fed(); }
+  double gradient_flops() const { return 2. * T * B * H * (3 * H + 2 * I) * fed(); }
+  JrnnSizes sizes(int threads) const { return {T, B, I, H, threads, cell, JRNN_TANH, JRNN_VECTORS, 0}; }
+  int64_t fed() const { return fed_of(sizes(1)); }
+  int64_t blocks() const { return blocks_of(sizes(1)); }
+  int64_t states() const { return T * B * H; }
 };
 
 // n elements on a line of the cache, as XLA's arrays are.
@@ -104,38 +109,44 @@ struct Program {
   JrnnForward f{};
   JrnnBackward g{};
   Random random{1};
-  Aligned<float> xs, w_ih, w_hh, b, hs, dhs, dw_ih, dw_hh, db;
+  Aligned<float> xs, w_ih, w_hh, b, hs, kept, gates, dhs, dw_ih, dw_hh, db;
   Aligned<char> scratch_f, scratch_b;
 
   Program(const JrnnCore& which, Pool& threads, const Row& row)
       : core(which), pool(threads), xs(random.numbers(row.T * row.B * row.I, 1)),
-        w_ih(random.numbers(row.I * row.H, 1 / std::sqrt(float(row.I)))),
-        w_hh(random.numbers(row.H * row.H, 1 / std::sqrt(float(row.H)))), b(random.numbers(row.H, 1)),
-        hs(row.T * row.B * row.H), dhs(random.numbers(row.T * row.B * row.H, 1)), dw_ih(row.I * row.H),
-        dw_hh(row.H * row.H), db(row.H), scratch_f(core.f32.forward.scratch_bytes(sizes(row))),
+        w_ih(random.numbers(row.I * row.H * row.fed(), 1 / std::sqrt(float(row.I)))),
+        w_hh(random.numbers(row.H * row.H * row.fed(), 1 / std::sqrt(float(row.H)))),
+        b(random.numbers(row.H * row.blocks(), 1)), hs(row.states()), kept(row.states()),
+        gates(row.states() * JRNN_GATES), dhs(random.numbers(row.states(), 1)), dw_ih(row.I * row.H * row.fed()),
+        dw_hh(row.H * row.H * row.fed()), db(row.H * row.blocks()), scratch_f(core.f32.forward.scratch_bytes(sizes(row))),
         scratch_b(core.f32.backward.scratch_bytes(sizes(row))) {
     f.sizes = g.sizes = *sizes(row);
     f.in.xs = xs.data(), f.in.w_ih = w_ih.data(), f.in.w_hh = w_hh.data(), f.in.b = b.data(), g.in = f.in;
     f.hs = hs.data(), f.scratch = scratch_f.data(), g.hs = hs.data(), g.scratch = scratch_b.data();
+    if (keeps(f.sizes)) f.kept = kept.data(), g.kept = kept.data();
+    for (int n = 0; n < gates_of(f.sizes); ++n) g.gates[n] = gates.data() + n * row.states();
     g.dhs = dhs.data(), g.clip_delta = -1, g.dw_ih = dw_ih.data(), g.dw_hh = dw_hh.data(), g.db = db.data();
   }
   const JrnnSizes* sizes(const Row& row) {
-    f.sizes = {row.T, row.B, row.I, row.H, pool.threads, JRNN_ELMAN, JRNN_TANH, JRNN_VECTORS, 0};
+    f.sizes = row.sizes(pool.threads);
     return &f.sizes;
   }
   template <class Pass, class Call>
   void run(const Pass& pass, const Call& call) {
-    for (int phase = 0; phase < JRNN_PHASES; ++phase)
-      pool.run(pass.tasks(&call.sizes, phase), [&](int task) { pass.run(&call, phase, task); });
+    for (int phase = 0, n; (n = pass.tasks(&call.sizes, phase)) >= 0; ++phase)
+      pool.run(n, [&](int task) { pass.run(&call, phase, task); });
   }
-  void forward() { run(core.f32.forward, f); }
+  void forward(bool keep_gates) {
+    for (int n = 0; n < JRNN_GATES; ++n) f.gates[n] = keep_gates ? (void*)g.gates[n] : nullptr;
+    run(core.f32.forward, f);
+  }
   void backward() { run(core.f32.backward, g); }
 };
 
 }  // namespace
 
 int bench(const JrnnCore& core, const Options& options) {
-  const Row rows[] = {{128, 32, 64, 64}, {512, 32, 128, 256}, {784, 64, 1, 128},
+  Row rows[] = {{128, 32, 64, 64}, {512, 32, 128, 256}, {784, 64, 1, 128},
                       {128, 64, 256, 512}, {1024, 1, 32, 128}, {64, 256, 512, 1024}};
   const auto fma = core.isa == std::string("avx512") ? fma_avx512 : fma_avx2;
   Pool pool(options.threads);
@@ -144,15 +155,16 @@ int bench(const JrnnCore& core, const Options& options) {
   for (int i = 1; i <= 6; ++i) {
     const std::vector<int>& only = options.rows;
     if (!only.empty() && std::find(only.begin(), only.end(), i) == only.end()) continue;
-    const Row& row = rows[i - 1];
+    Row& row = rows[i - 1];
+    row.cell = options.cell;
     Program program(core, pool, row);
     Time peak, forward, gradient;
     const int64_t turns = 100000;
     double flops = 0;
     for (int round = 0; round < options.rounds; ++round) {
       peak.measure(pool, [&] { pool.run(pool.threads, [&](int) { flops = pool.threads * fma(turns); }); });
-      forward.measure(pool, [&] { program.forward(); });
-      gradient.measure(pool, [&] { program.forward(), program.backward(); });
+      forward.measure(pool, [&] { program.forward(false); });
+      gradient.measure(pool, [&] { program.forward(true), program.backward(); });
     }
     const double wall = flops / peak.wall, busy = flops / peak.busy;
     auto share = [&](double of, const Time& t) {

@@ -84,8 +84,8 @@ class Guarded {
 
 template <class Pass, class Call>
 void run_pass(const Pass& pass, const Call& call, int threads) {
-  for (int phase = 0; phase < JRNN_PHASES; ++phase)
-    parallel(threads, pass.tasks(&call.sizes, phase), [&](int task) { pass.run(&call, phase, task); });
+  for (int phase = 0, n; (n = pass.tasks(&call.sizes, phase)) >= 0; ++phase)
+    parallel(threads, n, [&](int task) { pass.run(&call, phase, task); });
 }
 
 inline const JrnnReal& real_of(const JrnnCore& core, float) { return core.f32; }
@@ -96,57 +96,85 @@ template <class Real>
 class Call {
  public:
   Call(const JrnnCore& core, const Inputs<Real>& in, uint64_t asked)
-      : s(in.sizes), real(real_of(core, Real())), xs(in.xs), w_ih(in.w_ih), w_hh(in.w_hh), b(in.b), start(in.start),
-        reset_state(in.reset_state), mask(in.mask), alpha(in.alpha), dhs(in.dhs), d_last(in.d_last), ids(in.ids),
-        lengths(in.lengths), resets(in.resets), hs(s.T * s.B * s.H),
-        kept(s.cell == JRNN_ELMAN ? 0 : s.T * s.B * s.H), last(asked & 1 ? s.B * s.H : 0),
-        dw_ih(asked & 2 ? s.I * s.H : 0), dw_hh(asked & 4 ? s.H * s.H : 0), db(asked & 8 ? s.H : 0),
-        dx(s.wanted & JRNN_WANT_DX ? s.T * s.B * (s.input == JRNN_ADDED ? s.H : s.I) : 0),
-        d_start(asked & 16 ? s.B * s.H : 0), d_reset(asked & 32 ? s.B * s.H : 0), d_mask(asked & 64 ? s.B * s.H : 0),
-        d_alpha(s.wanted & JRNN_WANT_DALPHA ? s.B * s.H : 0), scratch_f(real.forward.scratch_bytes(&s)),
-        scratch_b(real.backward.scratch_bytes(&s)) {
+      : s(in.sizes), real(real_of(core, Real())), BH(s.B * s.H), fed(fed_of(s) * s.H), xs(in.xs), w_ih(in.w_ih),
+        w_hh(in.w_hh), b(in.b), start(in.start), start_c(in.start_c), reset_state(in.reset_state),
+        reset_state_c(in.reset_state_c), mask(in.mask), alpha(in.alpha), dhs(in.dhs), d_last(in.d_last),
+        d_last_c(in.d_last_c), ids(in.ids), lengths(in.lengths), resets(in.resets), hs(s.T * BH),
+        kept(keeps(s) ? s.T * BH : 0), gates(of_gates()), last(asked & 1 ? BH : 0), last_c(of_c(asked & 128)),
+        dw_ih(asked & 2 ? s.I * fed : 0), dw_hh(asked & 4 ? s.H * fed : 0), db(asked & 8 ? blocks_of(s) * s.H : 0),
+        dx(s.wanted & JRNN_WANT_DX ? s.T * s.B * (s.input == JRNN_ADDED ? fed : s.I) : 0),
+        d_start(asked & 16 ? BH : 0), d_start_c(of_c(asked & 256)), d_reset(asked & 32 ? BH : 0),
+        d_reset_c(of_c(asked & 512)), d_mask(asked & 64 ? BH : 0), d_alpha(s.wanted & JRNN_WANT_DALPHA ? BH : 0),
+        scratch_f(real.forward.scratch_bytes(&s)), scratch_b(real.backward.scratch_bytes(&s)) {
     given.xs = s.input == JRNN_IDS ? (const void*)ids.data() : xs.data();
     given.w_ih = w_ih.or_null(), given.w_hh = w_hh.data(), given.b = b.or_null();
     given.start[0] = start.or_null(), given.reset_state[0] = reset_state.or_null();
+    given.start[1] = start_c.or_null(), given.reset_state[1] = reset_state_c.or_null();
     given.recurrent_mask = mask.or_null(), given.alpha = alpha.or_null(), given.alpha_stride = in.alpha_stride;
     given.lengths = lengths.or_null(), given.resets = resets.or_null();
     clip = in.clip;
   }
 
   void run(int threads) {
-    JrnnForward f{s, given, hs.data(), kept.or_null(), {last.or_null()}, scratch_f.data()};
-    run_pass(real.forward, f, threads);
+    forward(threads);
     JrnnBackward g{};
     g.sizes = s, g.in = given, g.hs = hs.data(), g.kept = kept.or_null(), g.dhs = dhs.or_null();
-    g.d_last[0] = d_last.or_null(), g.clip_delta = clip, g.dw_ih = dw_ih.or_null(), g.dw_hh = dw_hh.or_null();
-    g.db = db.or_null(), g.dx = dx.or_null(), g.d_start[0] = d_start.or_null(), g.d_mask = d_mask.or_null();
-    g.d_reset_state[0] = d_reset.or_null(), g.d_alpha = d_alpha.or_null(), g.scratch = scratch_b.data();
+    for (size_t n = 0; n < gates.size(); ++n) g.gates[n] = gates[n].data();
+    g.d_last[0] = d_last.or_null(), g.d_last[1] = d_last_c.or_null(), g.clip_delta = clip;
+    g.dw_ih = dw_ih.or_null(), g.dw_hh = dw_hh.or_null(), g.db = db.or_null(), g.dx = dx.or_null();
+    g.d_start[0] = d_start.or_null(), g.d_start[1] = d_start_c.or_null(), g.d_mask = d_mask.or_null();
+    g.d_reset_state[0] = d_reset.or_null(), g.d_reset_state[1] = d_reset_c.or_null();
+    g.d_alpha = d_alpha.or_null(), g.scratch = scratch_b.data();
     run_pass(real.backward, g, threads);
+  }
+  void forward(int threads, bool keep_gates = true) {
+    JrnnForward f{};
+    f.sizes = s, f.in = given, f.hs = hs.data(), f.kept = kept.or_null(), f.scratch = scratch_f.data();
+    for (size_t n = 0; n < gates.size() && keep_gates; ++n) f.gates[n] = gates[n].data();
+    f.last[0] = last.or_null(), f.last[1] = last_c.or_null();
+    run_pass(real.forward, f, threads);
   }
 
   // Empty where it was not asked for.
   Results<Real> results() {
-    return {hs.values(), kept.values(), last.values(), dw_ih.values(), dw_hh.values(), db.values(),
-            dx.values(), d_start.values(), d_reset.values(), d_mask.values(), d_alpha.values()};
+    Results<Real> r;
+    r.hs = hs.values(), r.kept = kept.values(), r.last = last.values(), r.last_c = last_c.values();
+    for (size_t n = 0; n < gates.size(); ++n) r.gates[n] = gates[n].values();
+    r.dw_ih = dw_ih.values(), r.dw_hh = dw_hh.values(), r.db = db.values(), r.dx = dx.values();
+    r.d_start = d_start.values(), r.d_start_c = d_start_c.values(), r.d_reset = d_reset.values();
+    r.d_reset_c = d_reset_c.values(), r.d_mask = d_mask.values(), r.d_alpha = d_alpha.values();
+    return r;
   }
   bool borders_intact() {
     bool good = scratch_f.intact() && scratch_b.intact();
-    for (Guarded<Real>* x : {&xs, &w_ih, &w_hh, &b, &start, &reset_state, &mask, &alpha, &dhs, &d_last, &hs, &kept,
-                             &last, &dw_ih, &dw_hh, &db, &dx, &d_start, &d_reset, &d_mask, &d_alpha})
+    for (Guarded<Real>* x : {&xs, &w_ih, &w_hh, &b, &start, &start_c, &reset_state, &reset_state_c, &mask, &alpha, &dhs,
+                             &d_last, &d_last_c, &hs, &kept, &last, &last_c, &dw_ih, &dw_hh, &db, &dx, &d_start,
+                             &d_start_c, &d_reset, &d_reset_c, &d_mask, &d_alpha})
       good &= x->intact();
+    for (Guarded<Real>& x : gates) good &= x.intact();
     return good;
   }
 
  private:
   JrnnSizes s;
   const JrnnReal& real;
-  Guarded<Real> xs, w_ih, w_hh, b, start, reset_state, mask, alpha, dhs, d_last;
+  int64_t BH, fed;
+  Guarded<Real> xs, w_ih, w_hh, b, start, start_c, reset_state, reset_state_c, mask, alpha, dhs, d_last, d_last_c;
   Guarded<int32_t> ids, lengths;
   Guarded<uint8_t> resets;
-  Guarded<Real> hs, kept, last, dw_ih, dw_hh, db, dx, d_start, d_reset, d_mask, d_alpha;
+  Guarded<Real> hs, kept;
+  std::vector<Guarded<Real>> gates;
+  Guarded<Real> last, last_c, dw_ih, dw_hh, db, dx, d_start, d_start_c, d_reset, d_reset_c, d_mask, d_alpha;
   Guarded<char> scratch_f, scratch_b;
   JrnnInputs given{};
   double clip;
+
+  int64_t of_c(uint64_t asked) const { return asked && s.cell == JRNN_LSTM ? BH : 0; }
+  std::vector<Guarded<Real>> of_gates() const {
+    std::vector<Guarded<Real>> all;
+    for (int g = 0; g < gates_of(s); ++g) all.emplace_back(s.T * BH);
+    return all;
+  }
 };
 
 }  // namespace test

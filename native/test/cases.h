@@ -37,14 +37,15 @@ inline JrnnSizes random_sizes(Random& random) {
     case 2: s.B = random.between(100, 300), s.T = random.between(1, 4), s.H = random.between(1, 20); break;
     case 3: s.I = 16 * random.between(1, 5); break;
     case 4: s.T = random.between(20, 40), s.B = random.between(5, 20), s.H = random.between(1, 16); break;
+    case 5: s.T = random.between(1, 4), s.B = random.between(1, 2), s.H = random.between(128, 140); break;
   }
   s.slices = int32_t(random.chance(80) ? random.between(1, 4) : random.between(1, 50));
-  s.cell = random.chance(60) ? JRNN_ELMAN : JRNN_LEAKY_INPUT;
+  s.cell = int32_t(random.below(5));
   s.phi = int32_t(random.below(4));
   s.input = random.chance(60) ? JRNN_VECTORS : random.chance(70) ? JRNN_IDS : JRNN_ADDED;
   if (s.input == JRNN_ADDED) s.I = 0;
   if (s.input != JRNN_IDS && random.chance(70)) s.wanted |= JRNN_WANT_DX;
-  if (s.cell == JRNN_LEAKY_INPUT && random.chance(70)) s.wanted |= JRNN_WANT_DALPHA;
+  if (leaks(s) && random.chance(70)) s.wanted |= JRNN_WANT_DALPHA;
   return s;
 }
 
@@ -56,6 +57,8 @@ inline void random_marks(Random& random, Inputs<float>& in) {
     for (int64_t i = 0; i < s.T * s.B; ++i) in.resets.push_back(random.chance(25));
   if (random.chance(70)) in.start = random.numbers(s.B * s.H, 1);
   if (random.chance(60)) in.reset_state = random.numbers(s.B * s.H, 1);
+  if (s.cell == JRNN_LSTM && random.chance(70)) in.start_c = random.numbers(s.B * s.H, 1);
+  if (s.cell == JRNN_LSTM && random.chance(60)) in.reset_state_c = random.numbers(s.B * s.H, 1);
   if (random.chance(30)) in.mask = random.numbers(s.B * s.H, 1.5);
   if (random.chance(25)) in.clip = random.chance(10) ? 0 : 0.3 * random.number(1) * random.number(1);
 }
@@ -65,19 +68,21 @@ inline Inputs<float> random_case(uint64_t number) {
   Inputs<float> in;
   const JrnnSizes s = in.sizes = random_sizes(random);
   const float scale = 1.2f / std::sqrt(float(s.H));
+  const int64_t fed = fed_of(s) * s.H;
   if (s.input == JRNN_VECTORS) in.xs = random.numbers(s.T * s.B * s.I, 1);
-  if (s.input == JRNN_ADDED) in.xs = random.numbers(s.T * s.B * s.H, 1);
+  if (s.input == JRNN_ADDED) in.xs = random.numbers(s.T * s.B * fed, 1);
   if (s.input == JRNN_IDS)
     for (int64_t i = 0; i < s.T * s.B; ++i) in.ids.push_back(int32_t(random.below(s.I)));
-  if (s.input != JRNN_ADDED) in.w_ih = random.numbers(s.I * s.H, s.input == JRNN_IDS ? 1.f : 1 / std::sqrt(float(s.I)));
-  in.w_hh = random.numbers(s.H * s.H, scale);
-  if (random.chance(70)) in.b = random.numbers(s.H, 0.5);
-  if (s.cell == JRNN_LEAKY_INPUT) {
+  if (s.input != JRNN_ADDED) in.w_ih = random.numbers(s.I * fed, s.input == JRNN_IDS ? 1.f : 1 / std::sqrt(float(s.I)));
+  in.w_hh = random.numbers(s.H * fed, scale);
+  if (random.chance(70)) in.b = random.numbers(blocks_of(s) * s.H, 0.5);
+  if (leaks(s)) {
     in.alpha_stride = random.chance(50) ? s.H : 0;
     for (float x : random.numbers(in.alpha_stride ? s.B * s.H : s.H, 0.5)) in.alpha.push_back(0.505f + 0.99f * x);
   }
   if (random.chance(90)) in.dhs = random.numbers(s.T * s.B * s.H, 1);
   if (random.chance(60)) in.d_last = random.numbers(s.B * s.H, 1);
+  if (s.cell == JRNN_LSTM && random.chance(60)) in.d_last_c = random.numbers(s.B * s.H, 1);
   random_marks(random, in);
   return in;
 }
@@ -106,6 +111,7 @@ Inputs<Real> converted(const Inputs<float>& from) {
   in.xs = to(from.xs), in.w_ih = to(from.w_ih), in.w_hh = to(from.w_hh), in.b = to(from.b);
   in.start = to(from.start), in.reset_state = to(from.reset_state), in.mask = to(from.mask);
   in.alpha = to(from.alpha), in.dhs = to(from.dhs), in.d_last = to(from.d_last);
+  in.start_c = to(from.start_c), in.reset_state_c = to(from.reset_state_c), in.d_last_c = to(from.d_last_c);
   return in;
 }
 
@@ -113,7 +119,7 @@ Inputs<Real> converted(const Inputs<float>& from) {
 inline Inputs<float> moved(Inputs<float> in, uint64_t seed) {
   Random random(seed);
   for (Array<float>* x : {&in.xs, &in.w_ih, &in.w_hh, &in.b, &in.start, &in.reset_state, &in.mask, &in.alpha,
-                          &in.dhs, &in.d_last})
+                          &in.dhs, &in.d_last, &in.start_c, &in.reset_state_c, &in.d_last_c})
     for (float& value : *x) {
       const uint64_t way = random.below(3);
       if (way) value = std::nextafterf(value, way == 1 ? INFINITY : -INFINITY);
@@ -124,7 +130,7 @@ inline Inputs<float> moved(Inputs<float> in, uint64_t seed) {
 inline std::string described(uint64_t number, const Inputs<float>& in) {
   const JrnnSizes& s = in.sizes;
   auto flag = [](bool on, const char* name) { return on ? std::string(" ") + name : std::string(); };
-  static const char* const cells[] = {"elman", "leaky"};
+  static const char* const cells[] = {"elman", "leaky input", "leaky state", "lstm", "gru"};
   static const char* const phis[] = {"tanh", "relu", "sigmoid", "identity"};
   static const char* const inputs[] = {"vectors", "ids", "added"};
   return "case " + std::to_string(number) + ": T " + std::to_string(s.T) + " B " + std::to_string(s.B) + " I " +

@@ -1,4 +1,4 @@
-// The definition: both passes as plain loops over one sequence after the other, (1)-(17) and (29).
+// The definition: both passes as plain loops over one sequence after the other, (1)-(17), (23)-(29).
 // Nothing here is shared with the core.
 #pragma once
 
@@ -12,11 +12,11 @@ namespace test {
 template <class Real>
 using Array = std::vector<Real>;
 
-// The arrays of a call; an empty one is a null pointer.
+// The arrays of a call; an empty one is a null pointer. Of an LSTM the names without _c are those of h.
 template <class Real>
 struct Inputs {
   JrnnSizes sizes;
-  Array<Real> xs, w_ih, w_hh, b, start, reset_state, mask, alpha, dhs, d_last;
+  Array<Real> xs, w_ih, w_hh, b, start, start_c, reset_state, reset_state_c, mask, alpha, dhs, d_last, d_last_c;
   Array<int32_t> ids, lengths;
   Array<uint8_t> resets;
   int64_t alpha_stride = 0;
@@ -34,8 +34,16 @@ struct Inputs {
 
 template <class Real>
 struct Results {
-  Array<Real> hs, kept, last, dw_ih, dw_hh, db, dx, d_start, d_reset, d_mask, d_alpha;
+  Array<Real> hs, kept, gates[JRNN_GATES], last, last_c, dw_ih, dw_hh, db, dx, d_start, d_start_c, d_reset, d_reset_c,
+      d_mask, d_alpha;
 };
+
+// The blocks of a pre-activation; those that x feeds are the first.
+inline int blocks_of(const JrnnSizes& s) { return s.cell == JRNN_LSTM || s.cell == JRNN_GRU ? 4 : 1; }
+inline int fed_of(const JrnnSizes& s) { return s.cell == JRNN_GRU ? 3 : blocks_of(s); }
+inline int gates_of(const JrnnSizes& s) { return s.cell == JRNN_LEAKY_STATE ? 1 : blocks_of(s) - (blocks_of(s) == 1); }
+inline bool keeps(const JrnnSizes& s) { return s.cell == JRNN_LEAKY_INPUT || s.cell == JRNN_LSTM; }
+inline bool leaks(const JrnnSizes& s) { return s.cell == JRNN_LEAKY_INPUT || s.cell == JRNN_LEAKY_STATE; }
 
 template <class Real>
 Real phi(int which, Real a) {
@@ -60,15 +68,16 @@ template <class Real>
 class Naive {
  public:
   explicit Naive(const Inputs<Real>& inputs)
-      : in(inputs), T(in.sizes.T), B(in.sizes.B), I(in.sizes.I), H(in.sizes.H),
-        leaky(in.sizes.cell == JRNN_LEAKY_INPUT), which(in.sizes.phi) {}
+      : in(inputs), T(in.sizes.T), B(in.sizes.B), I(in.sizes.I), H(in.sizes.H), G(blocks_of(in.sizes)),
+        X(fed_of(in.sizes)), cell(in.sizes.cell), which(in.sizes.phi) {}
 
   Results<Real> run() {
     out.hs.assign(T * B * H, 0), out.kept = out.hs, out.last.assign(B * H, 0);
-    out.dw_ih.assign(I * H, 0), out.dw_hh.assign(H * H, 0), out.db.assign(H, 0);
+    for (Array<Real>& gate : out.gates) gate = out.hs;
+    out.dw_ih.assign(I * X * H, 0), out.dw_hh.assign(H * X * H, 0), out.db.assign(G * H, 0);
     out.dx.assign(T * B * columns(), 0);
-    out.d_start = out.d_reset = out.d_mask = out.d_alpha = out.last;
-    entering.assign(T * H, 0), a_of = entering;
+    out.last_c = out.d_start = out.d_start_c = out.d_reset = out.d_reset_c = out.d_mask = out.d_alpha = out.last;
+    entering.assign(T * H, 0), entering_c = after_c = entering, a_of.assign(T * G * H, 0);
     for (int64_t b = 0; b < B; ++b) forward(b), backward(b);
     return out;
   }
@@ -78,98 +87,142 @@ class Naive {
  private:
   const Inputs<Real>& in;
   const int64_t T, B, I, H;
-  const bool leaky;
-  const int which;
+  const int G, X, cell, which;
   Results<Real> out;
-  Array<Real> entering, a_of;  // [T, H] e_{t-1} and a_t of one sequence
+  Array<Real> entering, entering_c, after_c, a_of;  // [T, H] e_{t-1}, c_t and [T, G, H] a_t of one sequence
 
-  int64_t columns() const { return in.sizes.input == JRNN_ADDED ? H : I; }
+  int64_t columns() const { return in.sizes.input == JRNN_ADDED ? X * H : I; }
+  // The block that column block n of w_hh feeds.
+  int of_h(int n) const { return cell == JRNN_GRU && n == 2 ? 3 : n; }
   static Real or_else(const Array<Real>& x, int64_t i, Real other) { return x.empty() ? other : x[i]; }
+  static Real sigmoid(Real a) { return phi<Real>(JRNN_SIGMOID, a); }
   Real m(int64_t b, int64_t k) const { return or_else(in.mask, b * H + k, 1); }
   Real alpha(int64_t b, int64_t j) const { return in.alpha[b * in.alpha_stride + j]; }
-  Real output(Real s) const { return leaky ? phi(which, s) : s; }
+  Real output(Real s) const { return cell == JRNN_LEAKY_INPUT ? phi(which, s) : s; }
 
-  void pre_activation(int64_t t, int64_t b, const Real* e, Real* a) {
-    for (int64_t j = 0; j < H; ++j) a[j] = or_else(in.b, j, 0);
-    if (in.sizes.input == JRNN_ADDED)
-      for (int64_t j = 0; j < H; ++j) a[j] += in.xs[(t * B + b) * H + j];
-    else if (in.sizes.input == JRNN_IDS)
-      for (int64_t j = 0; j < H; ++j) a[j] += in.w_ih[in.ids[t * B + b] * H + j];
-    else
-      for (int64_t i = 0; i < I; ++i)
-        for (int64_t j = 0; j < H; ++j) a[j] += in.xs[(t * B + b) * I + i] * in.w_ih[i * H + j];
+  void pre_activation(int64_t t, int64_t b, const Real* e, Real* a) {  // (23)
+    for (int64_t j = 0; j < G * H; ++j) a[j] = or_else(in.b, j, 0);
+    for (int64_t j = 0; j < X * H; ++j) {
+      if (in.sizes.input == JRNN_ADDED) a[j] += in.xs[(t * B + b) * X * H + j];
+      else if (in.sizes.input == JRNN_IDS) a[j] += in.w_ih[in.ids[t * B + b] * X * H + j];
+      else
+        for (int64_t i = 0; i < I; ++i) a[j] += in.xs[(t * B + b) * I + i] * in.w_ih[i * X * H + j];
+    }
     for (int64_t k = 0; k < H; ++k)
-      for (int64_t j = 0; j < H; ++j) a[j] += m(b, k) * output(e[k]) * in.w_hh[k * H + j];
+      for (int n = 0; n < X; ++n)
+        for (int64_t j = 0; j < H; ++j) a[of_h(n) * H + j] += m(b, k) * output(e[k]) * in.w_hh[(k * X + n) * H + j];
   }
 
-  void forward(int64_t b) {  // (1), (2), (15), (29)
-    Array<Real> s(H);
-    for (int64_t j = 0; j < H; ++j) s[j] = or_else(in.start, b * H + j, 0);
+  void forward(int64_t b) {  // (1), (2), (15), (24), (26), (28), (29)
+    Array<Real> s(H), c(H);
+    for (int64_t j = 0; j < H; ++j) s[j] = or_else(in.start, b * H + j, 0), c[j] = or_else(in.start_c, b * H + j, 0);
     for (int64_t t = 0; t < T; ++t) {
-      Real *e = &entering[t * H], *a = &a_of[t * H];
-      for (int64_t j = 0; j < H; ++j) e[j] = in.anew(t, b) ? or_else(in.reset_state, b * H + j, 0) : s[j];
+      Real *e = &entering[t * H], *e_c = &entering_c[t * H], *a = &a_of[t * G * H];
+      for (int64_t j = 0; j < H; ++j) {
+        const int64_t at = b * H + j;
+        e[j] = in.anew(t, b) ? or_else(in.reset_state, at, 0) : s[j];
+        e_c[j] = in.anew(t, b) ? or_else(in.reset_state_c, at, 0) : c[j];
+      }
       if (in.inside(t, b)) pre_activation(t, b, e, a);
       for (int64_t j = 0; j < H; ++j) {
         const int64_t at = (t * B + b) * H + j;
-        if (in.inside(t, b)) {
-          s[j] = leaky ? (1 - alpha(b, j)) * e[j] + alpha(b, j) * a[j] : phi(which, a[j]);
-          out.hs[at] = output(s[j]);
-          nearest_to_kink = std::min<double>(nearest_to_kink, std::fabs(leaky ? s[j] : a[j]));
-        }
-        out.kept[at] = s[j];
+        if (in.inside(t, b)) step(b, j, at, a, e[j], e_c[j], s[j], c[j]), out.hs[at] = output(s[j]);
+        out.kept[at] = cell == JRNN_LSTM ? c[j] : s[j];
+        after_c[t * H + j] = c[j];
       }
     }
-    for (int64_t j = 0; j < H; ++j) out.last[b * H + j] = s[j];
+    for (int64_t j = 0; j < H; ++j) out.last[b * H + j] = s[j], out.last_c[b * H + j] = c[j];
+  }
+
+  void step(int64_t b, int64_t j, int64_t at, const Real* a, Real e, Real e_c, Real& s, Real& c) {
+    Real gate[4] = {a[j]};
+    if (cell == JRNN_ELMAN) s = phi(which, a[j]);
+    if (cell == JRNN_LEAKY_INPUT) s = (1 - alpha(b, j)) * e + alpha(b, j) * a[j];
+    if (cell == JRNN_LEAKY_STATE) gate[0] = phi(which, a[j]), s = (1 - alpha(b, j)) * e + alpha(b, j) * gate[0];
+    if (cell == JRNN_LSTM) {
+      for (int g = 0; g < 4; ++g) gate[g] = g == 2 ? std::tanh(a[2 * H + j]) : sigmoid(a[g * H + j]);
+      c = gate[1] * e_c + gate[0] * gate[2], s = gate[3] * std::tanh(c);
+    }
+    if (cell == JRNN_GRU) {
+      gate[0] = sigmoid(a[j]), gate[1] = sigmoid(a[H + j]), gate[3] = a[3 * H + j];
+      gate[2] = std::tanh(a[2 * H + j] + gate[0] * gate[3]);
+      s = gate[2] + gate[1] * (e - gate[2]);
+    }
+    for (int g = 0; g < 4; ++g) out.gates[g][at] = gate[g];
+    nearest_to_kink = std::min<double>(nearest_to_kink, std::fabs(cell == JRNN_LEAKY_INPUT ? s : a[j]));
   }
 
   void backward(int64_t b) {  // (9)-(13), (16), (17)
-    Array<Real> c(H), delta(H), d(H);
-    for (int64_t j = 0; j < H; ++j) c[j] = or_else(in.d_last, b * H + j, 0);
+    Array<Real> d(H), d_c(H), delta(G * H), beside(H);
+    for (int64_t j = 0; j < H; ++j) d[j] = or_else(in.d_last, b * H + j, 0), d_c[j] = or_else(in.d_last_c, b * H + j, 0);
     for (int64_t t = T - 1; t >= 0; --t) {
       if (!in.inside(t, b)) continue;
-      adjoint(t, b, c, delta, d);
+      for (int64_t j = 0; j < H; ++j) adjoint(t, b, j, d[j], d_c[j], delta, beside[j]);
       to_weights(t, b, delta);
       for (int64_t k = 0; k < H; ++k) {
         Real product = 0;
-        for (int64_t j = 0; j < H; ++j) product += delta[j] * in.w_hh[k * H + j];
+        for (int n = 0; n < X; ++n)
+          for (int64_t j = 0; j < H; ++j) product += delta[of_h(n) * H + j] * in.w_hh[(k * X + n) * H + j];
         const Real h_e = output(entering[t * H + k]);
         out.d_mask[b * H + k] += product * h_e;
         product *= m(b, k);
-        if (leaky) product = (1 - alpha(b, k)) * d[k] + phi_derivative(which, h_e) * product;
-        if (in.anew(t, b)) out.d_reset[b * H + k] += product;
-        c[k] = in.anew(t, b) ? 0 : product;
+        if (cell == JRNN_LEAKY_INPUT) product *= phi_derivative(which, h_e);
+        d[k] = product + (cell == JRNN_LSTM ? 0 : beside[k]), d_c[k] = cell == JRNN_LSTM ? beside[k] : 0;
+        if (!in.anew(t, b)) continue;
+        out.d_reset[b * H + k] += d[k], out.d_reset_c[b * H + k] += d_c[k];
+        d[k] = d_c[k] = 0;
       }
     }
-    for (int64_t j = 0; j < H; ++j) out.d_start[b * H + j] = c[j];
+    for (int64_t j = 0; j < H; ++j) out.d_start[b * H + j] = d[j], out.d_start_c[b * H + j] = d_c[j];
   }
 
-  void adjoint(int64_t t, int64_t b, const Array<Real>& c, Array<Real>& delta, Array<Real>& d) {
-    for (int64_t j = 0; j < H; ++j) {
-      const int64_t at = (t * B + b) * H + j;
-      const Real slope = phi_derivative(which, out.hs[at]), dh = or_else(in.dhs, at, 0);
-      d[j] = leaky ? c[j] + slope * dh : c[j] + dh;
-      delta[j] = leaky ? alpha(b, j) * d[j] : slope * d[j];
-      if (leaky) out.d_alpha[b * H + j] += (a_of[t * H + j] - entering[t * H + j]) * d[j];
-      if (in.clip >= 0) delta[j] = std::min(std::max(delta[j], Real(-in.clip)), Real(in.clip));
+  // The deltas of a unit, and what goes to the state that enters beside the matmul: (9), (25), (27)-(29).
+  void adjoint(int64_t t, int64_t b, int64_t j, Real d, Real d_c, Array<Real>& delta, Real& beside) {
+    const int64_t at = (t * B + b) * H + j;
+    const Real dh = or_else(in.dhs, at, 0), e = entering[t * H + j], e_c = entering_c[t * H + j];
+    Real gate[4], found[4] = {};
+    for (int g = 0; g < 4; ++g) gate[g] = out.gates[g][at];
+    if (cell == JRNN_ELMAN) found[0] = phi_derivative(which, out.hs[at]) * (d + dh);
+    if (cell == JRNN_LEAKY_INPUT) {
+      d += phi_derivative(which, out.hs[at]) * dh;
+      found[0] = alpha(b, j) * d;
+    } else d += dh;
+    if (cell == JRNN_LEAKY_STATE) found[0] = alpha(b, j) * phi_derivative(which, gate[0]) * d;
+    if (leaks(in.sizes)) beside = (1 - alpha(b, j)) * d, out.d_alpha[b * H + j] += (gate[0] - e) * d;
+    if (cell == JRNN_LSTM) {
+      const Real i = gate[0], f = gate[1], g = gate[2], o = gate[3], tanh_c = std::tanh(after_c[t * H + j]);
+      const Real q = d_c + d * o * (1 - tanh_c * tanh_c);
+      found[0] = q * g * i * (1 - i), found[1] = q * e_c * f * (1 - f);
+      found[2] = q * i * (1 - g * g), found[3] = d * tanh_c * o * (1 - o);
+      beside = q * f;
     }
+    if (cell == JRNN_GRU) {
+      const Real r = gate[0], z = gate[1], n = gate[2], u = gate[3];
+      found[2] = d * (1 - z) * (1 - n * n);
+      found[0] = found[2] * u * r * (1 - r), found[1] = d * (e - n) * z * (1 - z), found[3] = found[2] * r;
+      beside = d * z;
+    }
+    for (int g = 0; g < G; ++g)
+      delta[g * H + j] = in.clip >= 0 ? std::min(std::max(found[g], Real(-in.clip)), Real(in.clip)) : found[g];
   }
 
   void to_weights(int64_t t, int64_t b, const Array<Real>& delta) {
-    for (int64_t j = 0; j < H; ++j) out.db[j] += delta[j];
+    for (int64_t j = 0; j < G * H; ++j) out.db[j] += delta[j];
     for (int64_t k = 0; k < H; ++k) {
       const Real operand = m(b, k) * output(entering[t * H + k]);
-      for (int64_t j = 0; j < H; ++j) out.dw_hh[k * H + j] += operand * delta[j];
+      for (int n = 0; n < X; ++n)
+        for (int64_t j = 0; j < H; ++j) out.dw_hh[(k * X + n) * H + j] += operand * delta[of_h(n) * H + j];
     }
-    const int64_t row = t * B + b;
+    const int64_t row = t * B + b, width = X * H;
     if (in.sizes.input == JRNN_ADDED)
-      for (int64_t j = 0; j < H; ++j) out.dx[row * H + j] = delta[j];
+      for (int64_t j = 0; j < width; ++j) out.dx[row * width + j] = delta[j];
     else if (in.sizes.input == JRNN_IDS)
-      for (int64_t j = 0; j < H; ++j) out.dw_ih[in.ids[row] * H + j] += delta[j];
+      for (int64_t j = 0; j < width; ++j) out.dw_ih[in.ids[row] * width + j] += delta[j];
     else
       for (int64_t i = 0; i < I; ++i)
-        for (int64_t j = 0; j < H; ++j) {
-          out.dw_ih[i * H + j] += in.xs[row * I + i] * delta[j];
-          out.dx[row * I + i] += delta[j] * in.w_ih[i * H + j];
+        for (int64_t j = 0; j < width; ++j) {
+          out.dw_ih[i * width + j] += in.xs[row * I + i] * delta[j];
+          out.dx[row * I + i] += delta[j] * in.w_ih[i * width + j];
         }
   }
 };

@@ -31,6 +31,7 @@ bool Options::parse(int argc, char** argv) {
     else if (name == "--first") first = value();
     else if (name == "--case") one = value();
     else if (name == "--threads") threads = int(value());
+    else if (name == "--cell") cell = int(value());
     else if (name == "--all-floats") all_floats = true;
     else if (name == "--bench") {
       bench = true;
@@ -40,7 +41,7 @@ bool Options::parse(int argc, char** argv) {
     else return false;
   }
   core = core_named(isa);
-  return core && cases >= 0 && first >= 0 && threads > 0 && rounds > 0;
+  return core && cases >= 0 && first >= 0 && threads > 0 && rounds > 0 && cell >= 0 && cell <= JRNN_GRU;
 }
 
 }  // namespace test

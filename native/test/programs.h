@@ -12,7 +12,7 @@ namespace test {
 struct Options {
   const JrnnCore* core = nullptr;  // null: the processor has neither, or not the one asked for
   int64_t cases = 10000, first = 0, one = -1;
-  int threads = 2, rounds = 50;
+  int threads = 2, rounds = 50, cell = JRNN_ELMAN;
   std::vector<int> rows;
   bool all_floats = false, bench = false;
   bool parse(int argc, char** argv);

@@ -14,9 +14,11 @@ import numpy as np
 
 from jrnn import native
 from jrnn.arrays import are_ids, mesh_axes, varying
-from jrnn.cells import UncheckedCell
+from jrnn.cells import Arrays, UncheckedCell
 from jrnn.cells.elman import ActivationName, elman
+from jrnn.cells.gru import GRU
 from jrnn.cells.leaky import leaky_cell, share_and_rate
+from jrnn.cells.lstm import LSTM
 from jrnn.kernel import step
 from jrnn.kernel.types import (
     Backward,
@@ -39,21 +41,35 @@ class Code(NamedTuple):
     """A cell as the library knows it."""
 
     cell: int
-    phi: int
+    phi: int = 0
+    gates: int = 0  # arrays that its backward pass reads
 
 
-CODES: dict[UncheckedCell, Code] = {elman(name): Code(0, n) for name, n in PHI.items()} | {
-    leaky_cell(name, "input", learned): Code(1, n)
-    for name, n in PHI.items()
-    for learned in (False, True)
+ELMAN, LEAKY_INPUT, LEAKY_STATE, LSTM_CODE, GRU_CODE = range(5)
+CODES: dict[UncheckedCell, Code] = {
+    LSTM: Code(LSTM_CODE, gates=4),
+    GRU: Code(GRU_CODE, gates=4),
 }
+for _name, _phi in PHI.items():
+    CODES[elman(_name)] = Code(ELMAN, _phi)
+    for _learned in (False, True):
+        CODES[leaky_cell(_name, "input", _learned)] = Code(LEAKY_INPUT, _phi)
+        CODES[leaky_cell(_name, "state", _learned)] = Code(LEAKY_STATE, _phi, gates=1)
 
 
 def serves(spec: Spec, dtype: Any) -> bool:
     """Whether the library has the cell, and computes in this dtype."""
-    known = spec.cell in CODES and jnp.dtype(dtype) in (jnp.float32, jnp.float64)
+    code = CODES.get(spec.cell)
+    if code is None or jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
+        return False
     algorithm = spec.precision is not None and spec.precision.isupper()  # such as BF16_BF16_F32
-    return known and spec.compute_dtype is None and not algorithm
+    gates = code.gates > 0 or not spec.keep_gates
+    return spec.compute_dtype is None and not algorithm and gates
+
+
+def reads_gates(cell: UncheckedCell) -> bool:
+    """Whether the backward pass of the library reads the gates of a cell that it has."""
+    return CODES[cell].gates > 0
 
 
 def number_of_slices(T: int, B: int, rows: int, cores: int) -> int:
@@ -79,53 +95,61 @@ class Native:
 
     def forward(self, spec: Spec, weights: Weights, inputs: Inputs) -> States:
         """As `types.Backend`."""
-        call = _Call.of(self.slices, spec, weights, inputs)
-        T, B, H = call.sizes["T"], call.sizes["B"], call.sizes["H"]
-        states = call.array(T, B, H)
-        kept = states if CODES[spec.cell].cell else call.array(0)
-        results = (states, kept, call.array(B, H), call.scratch(backward=False))
+        call, code = _Call.of(self.slices, spec, weights, inputs), CODES[spec.cell]
+        states, last = call.array(*call.steps()), call.array(*inputs.start[0].shape)
+        keeps = step.number_kept(spec) > code.gates * spec.keep_gates
+        results = (
+            states,
+            states if keeps else call.array(0),
+            *(states,) * (code.gates * spec.keep_gates),
+            *call.two((last,) * spec.cell.states, call.array(0)),
+            call.scratch(backward=False),
+        )
         with jax.named_scope("rnn_forward"):
-            hs, v, last, _ = call.run("forward", results, call.arguments)
-        return States((last,), hs, (v,) if CODES[spec.cell].cell else ())
+            found = call.run("forward", results, call.arguments, keep_gates=int(spec.keep_gates))
+        hs, kept, *gates = found[:-3]
+        states_last = found[-3 : -3 + spec.cell.states]
+        return States(tuple(states_last), hs, (*((kept,) if keeps else ()), *gates))
 
     def backward(
         self, spec: Spec, residuals: Residuals, cotangents: Cotangents, sums: Weights
     ) -> Backward:
         """As `types.Backend`."""
-        weights, inputs, hs, kept = residuals
-        leaky, constants = bool(CODES[spec.cell].cell), inputs.constants
+        weights, inputs, hs, _ = residuals
+        constants, number = inputs.constants, spec.cell.states
         learned = "log_tau" in constants.unit
         ids = are_ids(inputs.steps.xs)
         dx = spec.wants_dx and not ids
         call = _Call.of(self.slices, spec, weights, inputs)
         wanted = WANT_DX * dx + WANT_DALPHA * learned
-        B, I, H = call.sizes["B"], call.sizes["I"], call.sizes["H"]
-        none, per_sequence = call.array(0), call.array(B, H)
+        none, nothing = call.array(0), call.nothing()
+        per_sequence = call.array(*inputs.start[0].shape)
+        per_state = call.two((per_sequence,) * number, none)
         results = (
-            none if weights.w_ih is None else call.array(I, H),
-            call.array(H, H),
-            none if weights.b is None else call.array(H),
+            *(none if w is None else call.array(*w.shape) for w in weights),
             call.array(*inputs.steps.xs.shape) if dx else none,
-            per_sequence,
-            none if constants.reset_state is None else per_sequence,
+            *per_state,
+            *((none, none) if constants.reset_state is None else per_state),
             none if constants.recurrent_mask is None else per_sequence,
             per_sequence if learned else none,
             call.scratch(backward=True, wanted=wanted),
         )
-        given = (hs, *(kept if leaky else (call.nothing(),)), cotangents.hs, cotangents.last[0])
+        d_last = call.two(cotangents.last, nothing)
+        given = (hs, *_read(spec, residuals, nothing), cotangents.hs, *d_last)
         clip = -1.0 if spec.clip_delta is None else spec.clip_delta
         with jax.named_scope("rnn_backward"):
             found = call.run(
                 "backward", results, (*call.arguments, *given), wanted=wanted, clip_delta=clip
             )
-        dw_ih, dw_hh, db, dxs, d_start, d_reset, d_mask, d_alpha, _ = found
+        dw_ih, dw_hh, db, dxs, *rest = found
+        d_start, d_reset, (d_mask, d_alpha, _) = rest[:2], rest[2:4], rest[4:]
         zeros = step.first_carry(constants, cotangents.last).constants
         unit = zeros.unit
         if learned:
             alpha, rate = share_and_rate(constants.unit, {})
             unit = {"log_tau": -rate * (1 - alpha) * d_alpha}
         once = Constants(
-            None if constants.reset_state is None else (d_reset,),
+            None if constants.reset_state is None else tuple(d_reset[:number]),
             None if constants.recurrent_mask is None else d_mask,
             unit,
             zeros.data,
@@ -138,7 +162,20 @@ class Native:
         sums = jax.tree.map(lambda s, d: s + d.astype(s.dtype), sums, dw)
         if not (dx or ids):
             dxs = jnp.zeros_like(inputs.steps.xs)
-        return Backward(BackwardCarry((d_start,), once), sums, None if ids else dxs, {})
+        carry = BackwardCarry(tuple(d_start[:number]), once)
+        return Backward(carry, sums, None if ids else dxs, {})
+
+
+def _read(spec: Spec, residuals: Residuals, nothing: jax.Array) -> Arrays:
+    """The state that is kept next to hs, and the gates: computed again if they were not kept."""
+    weights, inputs, _, _ = residuals
+    after, gates = step.kept_states(spec, residuals)
+    if reads_gates(spec.cell) and not gates:
+        T = len(inputs.steps.xs)
+        entering = step.states_entering(spec, inputs, after, 0, T)
+        gates = step.recomputed_gates(spec, weights, inputs.constants, inputs.steps, entering)
+    apart = spec.cell.states > 1 or spec.cell.output is not None
+    return (after[-1] if apart else nothing, *gates)
 
 
 class _Call(NamedTuple):
@@ -151,26 +188,22 @@ class _Call(NamedTuple):
 
     @staticmethod
     def of(slices: int, spec: Spec, weights: Weights, inputs: Inputs) -> "_Call":
-        steps, (start,), constants = inputs
-        dtype, (B, H) = weights.w_hh.dtype, start.shape
+        steps, start, constants = inputs
+        dtype, (B, H) = weights.w_hh.dtype, start[0].shape
         xs = _in_32_bits(steps.xs) if are_ids(steps.xs) else steps.xs
         kind = IDS if are_ids(xs) else ADDED if weights.w_ih is None else VECTORS
         I = 0 if weights.w_ih is None else weights.w_ih.shape[0]
-        code = CODES[spec.cell]
-        alpha = share_and_rate(constants.unit, {})[0] if code.cell else None
+        code, none = CODES[spec.cell], jnp.zeros(0, dtype)
+        alpha = share_and_rate(constants.unit, {})[0] if spec.cell.unit else None
         lengths = None if steps.valid is None else steps.valid.sum(0, dtype=jnp.int32)
-        again = constants.reset_state
         arrays = (
             xs,
-            weights.w_ih,
-            weights.w_hh,
-            weights.b,
-            start,
-            None if again is None else again[0],
+            *weights,
+            *_Call.two(start, none),
+            *_Call.two(constants.reset_state or (), none),
             constants.recurrent_mask,
             alpha,
         )
-        none = jnp.zeros(0, dtype)
         given = tuple(none if x is None else x for x in arrays)
         marks = (
             jnp.zeros(0, jnp.int32) if lengths is None else lengths,
@@ -178,7 +211,16 @@ class _Call(NamedTuple):
         )
         sizes = {"T": len(xs), "B": B, "I": I, "H": H, "slices": min(slices, B)}
         sizes |= {"cell": code.cell, "phi": code.phi, "input": kind}
-        return _Call((*given, *marks), sizes, dtype, mesh_axes(start))
+        return _Call((*given, *marks), sizes, dtype, mesh_axes(start[0]))
+
+    def steps(self) -> tuple[int, int, int]:
+        """[T, B, H]."""
+        return self.sizes["T"], self.sizes["B"], self.sizes["H"]
+
+    @staticmethod
+    def two(states: tuple[Any, ...], none: Any) -> tuple[Any, ...]:
+        """The states as the library takes them: two, of which there may be fewer."""
+        return (*states, *(none,) * (2 - len(states)))
 
     def array(self, *shape: int) -> jax.ShapeDtypeStruct:
         """The type of a result."""
