@@ -19,6 +19,7 @@ from jrnn._explain import explain as explain
 from jrnn._gru import gru as gru
 from jrnn._gru import gru_cell as gru_cell
 from jrnn._gru import init_gru as init_gru
+from jrnn._layers import dropout_mask as dropout_mask
 from jrnn._leaky import init_leaky as init_leaky
 from jrnn._leaky import leaky as leaky
 from jrnn._leaky import leaky_cell as leaky_cell
@@ -28,9 +29,9 @@ from jrnn._lstm import lstm_cell as lstm_cell
 from jrnn._rnn import init_rnn as init_rnn
 from jrnn._rnn import rnn as rnn
 from jrnn._rnn import rnn_cell as rnn_cell
-from jrnn._stack import dropout_mask as dropout_mask
 from jrnn._stack import init_stack as init_stack
 from jrnn._stack import stack as stack
+from jrnn._stack_step import stack_step as stack_step
 from jrnn._unroll import init_cell as init_cell
 from jrnn._unroll import unroll as unroll
 from jrnn.cells import Cell as Cell

@@ -5,7 +5,6 @@ that a second call outside a jitted function compiles nothing. `jrnn.rnn`, `jrnn
 and `jrnn.leaky` are these functions for one kind of cell.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -374,12 +373,28 @@ _unroll = jax.jit(
 )
 
 
-@partial(jax.jit, static_argnames="spec")
-def _step(params: Any, state: Any, x_t: jax.Array, data: Named | None, *, spec: kernel.Spec) -> Any:
+def step_network(
+    params: Any, state: Any, x_t: jax.Array, data: Named | None = None, *, spec: kernel.Spec
+) -> Any:
+    """`kernel.one_step` of a network.
+
+    Args:
+        params: as in `unroll`, and so the rest, which has passed the checks.
+        state: before the step.
+        x_t: the input.
+        data: what the cell reads.
+        spec: the static part of the call.
+
+    Returns:
+        The state after the step.
+    """
     weights, unit = weights_of(spec.cell, params)
     return state_of(
         spec.cell, kernel.one_step(spec, weights, x_t, states_of(spec.cell, state), unit, data)
     )
+
+
+_step = jax.jit(step_network, static_argnames="spec")
 
 
 def draw_weights(

@@ -62,10 +62,12 @@ from jrnn.checks.sequences import one_step as one_step
 from jrnn.checks.stacks import cell_name as cell_name
 from jrnn.checks.stacks import dropout_rate as dropout_rate
 from jrnn.checks.stacks import for_each_layer as for_each_layer
+from jrnn.checks.stacks import forwards as forwards
 from jrnn.checks.stacks import mean_arguments as mean_arguments
 from jrnn.checks.stacks import one_direction as one_direction
 from jrnn.checks.stacks import residual as residual
 from jrnn.checks.stacks import stack_arguments as stack_arguments
 from jrnn.checks.stacks import stack_of_layers as stack_of_layers
 from jrnn.checks.stacks import stack_sizes as stack_sizes
+from jrnn.checks.stacks import stack_step_arguments as stack_step_arguments
 from jrnn.checks.stacks import within as within
