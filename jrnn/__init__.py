@@ -42,6 +42,12 @@ from jrnn.lengths import mean_over_time as mean_over_time
 from jrnn.lengths import sequence_mask as sequence_mask
 from jrnn.loss.blockwise import readout_cross_entropy as readout_cross_entropy
 from jrnn.loss.recurrent import rnn_cross_entropy as rnn_cross_entropy
+from jrnn.loss.recurrent import rnn_loss as rnn_loss
+from jrnn.loss.regression import absolute_error as absolute_error
+from jrnn.loss.regression import gaussian_nll as gaussian_nll
+from jrnn.loss.regression import huber_loss as huber_loss
+from jrnn.loss.regression import quantile_loss as quantile_loss
+from jrnn.loss.regression import squared_error as squared_error
 from jrnn.loss.softmax import init_readout as init_readout
 from jrnn.loss.softmax import readout as readout
 from jrnn.loss.softmax import softmax_cross_entropy as softmax_cross_entropy

@@ -36,10 +36,13 @@ from jrnn.checks.leaks import time_steps as time_steps
 from jrnn.checks.losses import cross_entropy_arguments as cross_entropy_arguments
 from jrnn.checks.losses import logits as logits
 from jrnn.checks.losses import objective_arguments as objective_arguments
+from jrnn.checks.losses import objective_of as objective_of
 from jrnn.checks.losses import of_a_batch as of_a_batch
+from jrnn.checks.losses import quantiles as quantiles
 from jrnn.checks.losses import readout_arguments as readout_arguments
 from jrnn.checks.losses import readout_cross_entropy_arguments as readout_cross_entropy_arguments
 from jrnn.checks.losses import readout_params as readout_params
+from jrnn.checks.losses import regression_arguments as regression_arguments
 from jrnn.checks.options import activation as activation
 from jrnn.checks.options import activation_derivative as activation_derivative
 from jrnn.checks.options import compute_dtype as compute_dtype

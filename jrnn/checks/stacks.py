@@ -156,11 +156,15 @@ def stack_arguments(
     recurrent_mask: Any = None,
     *,
     reading: Any = None,
+    of_a_batch: bool = False,
 ) -> Any:
-    """Check the arguments; return xs as ids or features."""
+    """Check the arguments; return xs as ids or features.
+
+    `of_a_batch`: whether an argument that is not passed here has a batch axis.
+    """
     stack_params(cells, params)
     states = jax.tree.leaves((h0, reset_state, recurrent_mask))
-    of_a_batch = any(np.ndim(h) > 1 for h in states)
+    of_a_batch |= any(np.ndim(h) > 1 for h in states)
     data = (None, lengths, resets, None, None, mask)
     first = cells[0], params.layers[0].forward
     xs = network_arguments(*first, xs, *data, reading=reading, of_a_batch=of_a_batch)
