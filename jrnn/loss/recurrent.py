@@ -20,7 +20,7 @@ from jrnn import checks, kernel
 from jrnn._layers import Dropout, layer_by_layer
 from jrnn._stack import as_stack
 from jrnn._unroll import state_of, states_of, weights_of
-from jrnn.arrays import ArrayLike, InputsAre, are_ids, at_least_float32, rows
+from jrnn.arrays import ArrayLike, InputsAre, at_least_float32, rows
 from jrnn.cells import Arrays, Named
 from jrnn.kernel.masking import Move
 from jrnn.kernel.remat import over_segments
@@ -246,7 +246,9 @@ def _static(loss: Any) -> LossFunction:
 
 
 def _of_wide(outputs: jax.Array, targets: jax.Array, *, loss: LossFunction) -> jax.Array:
-    return loss(outputs, targets if are_ids(targets) else at_least_float32(targets))
+    floats = jnp.issubdtype(targets.dtype, jnp.floating)
+    targets = at_least_float32(targets) if floats else targets
+    return loss(at_least_float32(outputs), targets)
 
 
 @partial(jax.jit, static_argnames=("specs", "loss", "dropout", "residual", "remat"))
