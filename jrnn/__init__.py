@@ -16,6 +16,7 @@ from jrnn import text as text
 from jrnn import training as training
 from jrnn._explain import Explanation as Explanation
 from jrnn._explain import explain as explain
+from jrnn._generate import generate as generate
 from jrnn._gru import gru as gru
 from jrnn._gru import gru_cell as gru_cell
 from jrnn._gru import init_gru as init_gru

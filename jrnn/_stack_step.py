@@ -90,7 +90,12 @@ def filled_states(
 
 
 def step_layers(
-    specs: Sequence[kernel.Spec], params: StackParams, states: Any, x_t: jax.Array, residual: bool
+    specs: Sequence[kernel.Spec],
+    params: StackParams,
+    states: Any,
+    x_t: jax.Array,
+    *,
+    residual: bool = False,
 ) -> tuple[tuple[Any, ...], jax.Array]:
     """`stack_step` without checks and without jit.
 
@@ -125,4 +130,4 @@ def _stack_step(
     specs: tuple[kernel.Spec, ...],
     residual: bool,
 ) -> tuple[tuple[Any, ...], jax.Array]:
-    return step_layers(specs, params, states, x_t, residual)
+    return step_layers(specs, params, states, x_t, residual=residual)

@@ -353,20 +353,6 @@ def output_of(cell: UncheckedCell, state: Any) -> jax.Array:
     return kernel.output(cell, states_of(cell, state))
 
 
-def zero_state(cell: UncheckedCell, params: Any) -> Any:
-    """The state that None stands for, of one sequence.
-
-    Args:
-        cell: the cell.
-        params: as in `unroll`.
-
-    Returns:
-        Zeros `[H]` in the form of the states of `unroll`.
-    """
-    H = params.w_hh.shape[0]
-    return state_of(cell, tuple(jnp.zeros(H, params.w_hh.dtype) for _ in range(cell.states)))
-
-
 _unroll = jax.jit(
     lambda *arrays, spec, reverse: run_network(spec, *arrays, reverse=reverse),
     static_argnames=("spec", "reverse"),

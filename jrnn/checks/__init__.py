@@ -46,12 +46,16 @@ from jrnn.checks.losses import regression_arguments as regression_arguments
 from jrnn.checks.options import activation as activation
 from jrnn.checks.options import activation_derivative as activation_derivative
 from jrnn.checks.options import compute_dtype as compute_dtype
-from jrnn.checks.options import generate_arguments as generate_arguments
+from jrnn.checks.options import no_sampling_options as no_sampling_options
 from jrnn.checks.options import nonfinite as nonfinite
 from jrnn.checks.options import sampling_options as sampling_options
 from jrnn.checks.sampling import distribution as distribution
 from jrnn.checks.sampling import drawn as drawn
+from jrnn.checks.sampling import drawn_inputs as drawn_inputs
 from jrnn.checks.sampling import finite_parameters as finite_parameters
+from jrnn.checks.sampling import generate_arguments as generate_arguments
+from jrnn.checks.sampling import key_of_tokens as key_of_tokens
+from jrnn.checks.sampling import sampler_arguments as sampler_arguments
 from jrnn.checks.sequences import bias_parts as bias_parts
 from jrnn.checks.sequences import cell_arguments as cell_arguments
 from jrnn.checks.sequences import known_steps as known_steps

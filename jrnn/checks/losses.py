@@ -93,14 +93,14 @@ def objective_arguments(
     mask: Any = None,
 ) -> None:
     """Check the arguments of `rnn_cross_entropy` that the network does not check."""
-    _readout_of(rnn.w_hh, readout)
+    readout_of(rnn.w_hh, readout)
     lead = steps(xs)
     inside = None if lengths is None else steps_inside(lengths, lead)
     inside = inside if mask is None else steps_counted(mask, lead)
     _labels_of_positions(readout, lead, labels, weights, inside)
 
 
-def _readout_of(w_hh: Any, readout: "ReadoutParams") -> None:
+def readout_of(w_hh: Any, readout: "ReadoutParams") -> None:
     readout_params(readout)
     H = w_hh.shape[0]
     shape("w_ho", readout.w_ho, (H, None), "[H, O]", f"w_hh makes states of size H = {H}.")
@@ -111,7 +111,7 @@ def objective_of(
     loss: Any, rnn: Any, readout: "ReadoutParams", xs: Any, targets: Any, weights: Any
 ) -> None:
     """The same of `rnn_loss`, for any other loss."""
-    _readout_of(rnn.w_hh, readout)
+    readout_of(rnn.w_hh, readout)
     lead = steps(xs)
     array("targets", targets)
     if targets.shape[: len(lead)] != lead:
