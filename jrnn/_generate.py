@@ -13,7 +13,7 @@ from jrnn._stack import as_stack, run_layers
 from jrnn._stack_step import filled_states, step_layers
 from jrnn._tokens import token_of, token_options
 from jrnn._unroll import run_network
-from jrnn.arrays import ArrayLike, are_ids, steps
+from jrnn.arrays import ArrayLike, are_ids, steps, varying_alike
 from jrnn.loss.softmax import readout
 from jrnn.types import ReadoutParams, StackParams
 
@@ -126,6 +126,8 @@ def _generate(
     draw: Draw | None,
     residual: bool,
 ) -> tuple[Any, jax.Array]:
+    given = (params, readout_params, states, prefix, known)
+    params, readout_params, states, prefix, known = varying_alike(given)  # as the carry of the scan
     P, lead = len(prefix), prefix.shape[1:-1]
     if known is not None:
         known = known.reshape(len(known), *(1,) * (prefix.ndim - known.ndim), *known.shape[1:])

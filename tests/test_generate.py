@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import LAW_RTOL, assert_close, parameters
+from jax.sharding import PartitionSpec
 
 import jrnn
 from jrnn import _generate, sampling
@@ -173,6 +174,16 @@ def test_it_is_differentiated_and_mapped():
     assert_close(jax.grad(cost(free))(params), jax.grad(cost(by_steps))(params))
     mapped = jax.vmap(lambda x: jrnn.generate(params, readout, x, 5)[1], 1, 1)(prefix)
     assert_close(mapped, free(params), LAW_RTOL)
+
+
+def test_two_devices_are_one():
+    params, width, _ = NETWORKS["stack"](D)
+    readout, prefix = readout_of(width, D), normal(1, 4, D)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    free = lambda params, prefix: jrnn.generate(params, readout, prefix, 5)[1]
+    batch = PartitionSpec(None, "data")
+    split = jax.shard_map(free, mesh=mesh, in_specs=(PartitionSpec(), batch), out_specs=batch)
+    assert_close(jax.jit(split)(params, prefix), free(params, prefix), LAW_RTOL)
 
 
 VECTORS, IDS = parameters(jrnn.init_rnn, D + K, H), parameters(jrnn.init_rnn, 6, H)

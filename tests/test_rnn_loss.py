@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from cases import LAW_RTOL, assert_close, parameters, together
+from jax.sharding import PartitionSpec
 from jaxprs import equations, sizes
 
 import jrnn
@@ -266,6 +267,20 @@ def test_vmap_of_sequences():
     f = partial(jrnn.rnn_loss, loss=jrnn.squared_error, remat=True)
     mapped = jax.vmap(f, (None, None, 1, 1))(params, readout, XS, TARGETS)[0]
     assert_close(mapped.sum(), f(params, readout, XS, TARGETS)[0], LAW_RTOL)
+
+
+@pytest.mark.parametrize("remat", [False, True], ids=["whole", "remat"])
+def test_two_devices_are_one(remat):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    readout, xs, targets = readout_of("stack", D), normal(T, 4, I), normal(T, 4, D)
+    options = {"loss": jrnn.squared_error, "residual": True, "remat": remat}
+    cost = lambda params, *data: jrnn.rnn_loss(params, readout, *data, **options)[0]
+    local = lambda *given: jax.lax.psum(cost(*given), "data")
+    batch = PartitionSpec(None, "data")
+    specs = (PartitionSpec(), batch, batch)
+    split = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec())
+    found, expected = (jax.jit(jax.value_and_grad(f)) for f in (split, cost))
+    assert_close(found(MIXED, xs, targets), expected(MIXED, xs, targets), 10 * LAW_RTOL)
 
 
 @pytest.mark.optimized
