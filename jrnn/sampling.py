@@ -20,8 +20,6 @@ from jrnn._stack import as_stack
 from jrnn._stack_step import filled_states, step_layers
 from jrnn._tokens import Options, token_options
 from jrnn._tokens import sample_token as sample_token
-from jrnn.cells import UncheckedCell
-from jrnn.cells.elman import Activation, ActivationName
 from jrnn.types import ReadoutParams, StackParams
 
 Specs = tuple[kernel.Spec, ...]  # of each layer
@@ -38,8 +36,8 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    activation: ActivationName | Activation | None = None,
-    cell: UncheckedCell | None = None,
+    activation: Any = None,
+    cell: Any = None,
 ) -> Iterator[np.ndarray]:
     """Continue a prompt with one or several samples; tokens are yielded as they are drawn.
 
@@ -55,8 +53,8 @@ def generate(
         temperature: as in `sample_token`; at least 0.
         top_k: as in `sample_token`; at least 1.
         top_p: as in `sample_token`; above 0, at most 1.
-        activation: as in `jrnn.rnn_cross_entropy`.
-        cell: as in `jrnn.rnn_cross_entropy`; one that reads no `data`.
+        activation: as in `jrnn.generate`.
+        cell: as in `jrnn.generate`.
 
     Returns:
         An iterator over `[num_samples, n]` int32 tokens, n <= 32; the n add up to `length`.

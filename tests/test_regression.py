@@ -113,7 +113,7 @@ def test_nothing_leaks_where_the_weight_is_zero(name, weights, poison):
 
 def test_several_quantiles_of_one_target():
     o, y = normal(T, O), normal(T, 1)
-    loss = partial(jrnn.quantile_loss, quantile=list(LEVELS))
+    loss = partial(jrnn.quantile_loss, quantile=jnp.asarray(LEVELS))
     losses, found = value_and_cotangents(loss, o, y, None, np.ones((T, O)))
     same, expected = value_and_cotangents(loss, o, np.tile(y, O), None, np.ones((T, O)))
     assert_close(losses, same, LAW_RTOL)
@@ -194,6 +194,10 @@ REFUSED = {
     "a quantile in percent among others": (
         lambda: jrnn.quantile_loss(X, X, quantile=(0.1, 0.5, 0.9, 95)),
         "quantile: expected a number between 0 and 1, or a sequence of one for each output; got 95",
+    ),
+    "a traced quantile": (
+        lambda: jax.jit(lambda q: jrnn.quantile_loss(X, X, quantile=q))(0.5),
+        "got a traced array. It is fixed when the call is compiled.",
     ),
     "another number of quantiles": (
         lambda: jrnn.quantile_loss(X, X, quantile=(0.1, 0.9)),

@@ -343,6 +343,10 @@ REFUSED = {
         lambda: objective(TARGETS, loss=lambda o, y: ((o - y) ** 2).sum()),
         "loss: expected losses of shape [7, 3, '...']; got float64[]. rnn_loss sums them; the loss",
     ),
+    "targets that are no array": (
+        lambda: objective([[1.0]], loss=jrnn.squared_error),
+        "targets: expected a JAX or NumPy array; got list.",
+    ),
     "no loss": (
         lambda: objective(TARGETS, loss="squared"),
         "loss: expected a function of outputs and targets; got str. See jrnn.squared_error.",

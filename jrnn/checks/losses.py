@@ -128,9 +128,9 @@ def objective_of(
     _weights(weights, [lead, losses.shape], readout.w_ho, "rnn_params")
 
 
-def of_a_batch(labels: Any, weights: Any) -> bool:
+def of_a_batch(labels: Any, weights: Any, named: str = "labels") -> bool:
     """Whether labels or weights have a batch axis."""
-    array("labels", labels)
+    array(named, labels)
     ids = are_ids(labels)
     return np.ndim(weights) > (1 if ids else 2) or labels.ndim > (1 if ids else 2)
 
@@ -165,7 +165,10 @@ def regression_arguments(
 def quantiles(quantile: Any, predictions: Any) -> tuple[float, ...]:
     """The quantiles as a tuple, of one or one for each output."""
     expected = "a number between 0 and 1, or a sequence of one for each output"
-    found = quantile if isinstance(quantile, (tuple, list, np.ndarray)) else (quantile,)
+    if isinstance(quantile, jax.core.Tracer):
+        refuse("quantile", expected, "a traced array", "It is fixed when the call is compiled.")
+    several = np.ndim(quantile) == 1
+    found = np.asarray(quantile).tolist() if several else [quantile]
     for q in found:
         if not (is_number(q) and 0 < q < 1):
             refuse("quantile", expected, shown(q), "0.5 is the median.")

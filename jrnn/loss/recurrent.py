@@ -10,6 +10,7 @@ states at a time, and one block of outputs. In a stack a segment goes through al
 next one begins, so no layer may read backwards.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -45,7 +46,7 @@ def rnn_loss(
     data: Named | None = None,
     key: jax.Array | None = None,
     *,
-    loss: Any,
+    loss: Callable[..., Any],
     weights: ArrayLike | None = None,
     activation: Any = None,
     cell: Any = None,
@@ -116,7 +117,9 @@ def rnn_loss(
     options = {"activation": activation, "cell": cell, "clip_delta": clip_delta}
     params, cells, specs = as_stack(rnn_params, **options, compute_dtype=compute_dtype)
     given = (h0, lengths, resets, reset_state)
-    read: dict[str, Any] = {"reading": inputs, "of_a_batch": checks.of_a_batch(targets, weights)}
+    named = "labels" if loss is cross_entropy else "targets"
+    batch = checks.of_a_batch(targets, weights, named)
+    read: dict[str, Any] = {"reading": inputs, "of_a_batch": batch}
     alone = not isinstance(rnn_params, StackParams)
     if alone:
         arrays = (*given, recurrent_mask, mask, data)
