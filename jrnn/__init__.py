@@ -16,9 +16,11 @@ from jrnn import text as text
 from jrnn import training as training
 from jrnn._explain import Explanation as Explanation
 from jrnn._explain import explain as explain
+from jrnn._generate import generate as generate
 from jrnn._gru import gru as gru
 from jrnn._gru import gru_cell as gru_cell
 from jrnn._gru import init_gru as init_gru
+from jrnn._layers import dropout_mask as dropout_mask
 from jrnn._leaky import init_leaky as init_leaky
 from jrnn._leaky import leaky as leaky
 from jrnn._leaky import leaky_cell as leaky_cell
@@ -28,9 +30,9 @@ from jrnn._lstm import lstm_cell as lstm_cell
 from jrnn._rnn import init_rnn as init_rnn
 from jrnn._rnn import rnn as rnn
 from jrnn._rnn import rnn_cell as rnn_cell
-from jrnn._stack import dropout_mask as dropout_mask
 from jrnn._stack import init_stack as init_stack
 from jrnn._stack import stack as stack
+from jrnn._stack_step import stack_step as stack_step
 from jrnn._unroll import init_cell as init_cell
 from jrnn._unroll import unroll as unroll
 from jrnn.cells import Cell as Cell
@@ -41,6 +43,12 @@ from jrnn.lengths import mean_over_time as mean_over_time
 from jrnn.lengths import sequence_mask as sequence_mask
 from jrnn.loss.blockwise import readout_cross_entropy as readout_cross_entropy
 from jrnn.loss.recurrent import rnn_cross_entropy as rnn_cross_entropy
+from jrnn.loss.recurrent import rnn_loss as rnn_loss
+from jrnn.loss.regression import absolute_error as absolute_error
+from jrnn.loss.regression import gaussian_nll as gaussian_nll
+from jrnn.loss.regression import huber_loss as huber_loss
+from jrnn.loss.regression import quantile_loss as quantile_loss
+from jrnn.loss.regression import squared_error as squared_error
 from jrnn.loss.softmax import init_readout as init_readout
 from jrnn.loss.softmax import readout as readout
 from jrnn.loss.softmax import softmax_cross_entropy as softmax_cross_entropy

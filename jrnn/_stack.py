@@ -1,19 +1,7 @@
-"""Layers of networks of any kind, read in one direction or in both.
+"""Stacks: layers of networks of any kind, read in one direction or in both.
 
-A layer reads x_t; its output y_t, after dropout, is the x_t of the layer above. Its networks have
-the outputs h_t, forwards, and g_t, backwards:
-
-    u_t = [h_t, g_t]             or h_t alone                                      (18)
-    n_t = scale * (u_t - mean(u_t)) / sqrt(var(u_t) + 1e-5) + offset     or u_t    (19)
-    y_t = n_t + x_t              or n_t; in the padding 0                          (20)
-    x_t of the next layer = m_t y_t       m_t: 0 with probability p, else 1/(1-p)  (21)
-
-(18) is Schuster and Paliwal, Bidirectional recurrent neural networks, 1997; (19), whose mean and
-variance are those of the features of one step, Ba, Kiros and Hinton, Layer normalization, 2016, on
-the output of a layer and not inside the recurrence; (20) He et al., Deep residual learning for
-image recognition, 2016; (21) Zaremba, Sutskever and Vinyals, Recurrent neural network
-regularization, 2014. A residual connection adds x_t before dropout; only the networks read it after
-dropout. JAX differentiates (18)-(21).
+The equations (18)-(21) between the layers are in `_layers.py`. Every recurrence is that of its
+network alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,23 +14,19 @@ from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import checks, kernel
 from jrnn._gru import init_gru
+from jrnn._layers import Dropout, Run, layer_by_layer, read_both_ways
 from jrnn._leaky import init_leaky
 from jrnn._lstm import init_lstm
 from jrnn._rnn import init_rnn
 from jrnn._unroll import init_cell, run_network, spec_of
-from jrnn.arrays import ArrayLike, Initializer, InputsAre, add_bias, at_least_float32
+from jrnn.arrays import ArrayLike, Initializer, InputsAre, steps
 from jrnn.cells import UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
 from jrnn.cells.kinds import cell_of
 from jrnn.lengths import counted_steps
 from jrnn.types import LayerNormParams, LayerParams, StackParams
 
-EPSILON = 1e-5  # of (19)
-
 LayerStates = Sequence[Any]  # one for each layer, see `stack`
-# A network in one direction: (parameters, xs, state, lengths, resets, reset_state, recurrent_mask,
-# mask, reverse=...) -> (state, hs)
-Run = Callable[..., tuple[Any, jax.Array]]
 INITIALISERS: dict[str, Callable[..., Any]] = {
     "rnn": init_rnn,
     "lstm": init_lstm,
@@ -174,7 +158,7 @@ def stack(
         cell: the `jrnn.Cell` of layers with parameters of your own, static; None: that of the
             package.
         dropout: p of (21), the share of the outputs of every layer but the last that the layer
-            above does not see; every step draws its own.
+            above does not see; every step draws its own, with a key of its own.
         residual: whether every layer adds its input to its output, (20). The inputs of every layer
             must then be vectors as wide as its output, D*H.
         reverse: as in `rnn`, in every layer; for layers without a backward network.
@@ -249,6 +233,36 @@ def specs_of(
     return tuple(found), tuple(specs)
 
 
+def as_stack(
+    params: Any,
+    activation: Any = None,
+    cell: Any = None,
+    clip_delta: Any = None,
+    compute_dtype: Any = None,
+) -> tuple[StackParams, tuple[UncheckedCell, ...], tuple[kernel.Spec, ...]]:
+    """Any network as a stack: a network that is no stack is a stack of one layer.
+
+    Args:
+        params: a `StackParams`, or the parameters of one network.
+        activation: as in `stack`, like the rest.
+        cell: one or one for each layer.
+        clip_delta: one or one for each layer.
+        compute_dtype: one or one for each layer.
+
+    Returns:
+        The stack, and the cell and the static part of the call of each layer.
+
+    Raises:
+        ValueError: as `specs_of`.
+    """
+    if isinstance(params, StackParams):
+        return params, *specs_of(params, activation, cell, clip_delta, compute_dtype)
+    cell = cell_of(params, activation, cell)
+    checks.network(cell, params)
+    alone = StackParams((LayerParams(params, None, None),))
+    return alone, (cell,), (spec_of(cell, params, compute_dtype, clip_delta),)
+
+
 @partial(jax.jit, static_argnames=("specs", "dropout", "residual", "reverse"))
 def _stack(
     params: StackParams,
@@ -258,12 +272,12 @@ def _stack(
     **options: Any,
 ) -> tuple[tuple[Any, ...], jax.Array]:
     runs = [partial(run_network, spec) for spec in specs]
-    h_lasts, ys = layer_by_layer(runs, specs, params, xs, *data, **options)
+    h_lasts, ys = run_layers(runs, specs, params, xs, *data, **options)
     rounded = specs[-1].compute_dtype
     return h_lasts, ys if rounded is None else ys.astype(rounded)
 
 
-def layer_by_layer(
+def run_layers(
     runs: Sequence[Run],
     specs: Sequence[kernel.Spec],
     params: StackParams,
@@ -301,127 +315,14 @@ def layer_by_layer(
     Returns:
         The last states of each layer, and the outputs of the last layer.
     """
-    ys, h_lasts, none = xs, [], (None,) * len(params.layers)
+    none, ends = (None,) * len(params.layers), (lengths, resets, mask)
     of_layers = (h0 or none, reset_state or none, recurrent_mask or none)
-    layers = zip(params.layers, runs, specs, *of_layers, strict=True)
-    for index, (layer, run, spec, *states) in enumerate(layers):
-        below, xs = ys, ys
-        if index > 0 and key is not None:
-            mask_key = jax.random.fold_in(key, index)
-            xs = below * _dropout_mask(mask_key, dropout, below.shape, below.dtype)  # (21)
-        ends = lengths, resets, mask
-        h_last, us = _read(run, spec.cell, layer, xs, *states, ends=ends, reverse=reverse)
-        ys = us.astype(layer.forward.w_hh.dtype)
-        if residual or layer.norm is not None:
-            ys = _outputs(layer.norm, ys, below if residual else None, lengths, mask)
-        h_lasts.append(h_last)
-    return tuple(h_lasts), ys
-
-
-def _read(
-    run: Run,
-    cell: UncheckedCell,
-    layer: LayerParams,
-    xs: jax.Array,
-    *states: Any,
-    ends: tuple[Any, ...],
-    reverse: bool,
-) -> tuple[Any, jax.Array]:
-    """The last states and (18), the outputs, of every direction."""
-    lengths, resets, mask = ends
-    networks = [layer.forward] if layer.backward is None else [layer.forward, layer.backward]
-    D, found = len(networks), []
-    pairs = [True, True, False] if is_pair(cell) else [False] * 3
-    each = (split_directions(h, D, pair) for h, pair in zip(states, pairs, strict=True))
-    for i, (network, start, again, m) in enumerate(zip(networks, *each, strict=True)):
-        data = (xs, start, lengths, resets, again, m, mask)
-        found.append(run(network, *data, reverse=i == 1 or reverse))
-    h_lasts, outputs = zip(*found, strict=True)
-    if is_pair(cell):
-        return h_lasts if D == 2 else h_lasts[0], jnp.concatenate(outputs, -1)
-    return jnp.concatenate(h_lasts, -1), jnp.concatenate(outputs, -1)
-
-
-def is_pair(cell: UncheckedCell) -> bool:
-    """Whether the states of two directions are a pair, and not one array.
-
-    Args:
-        cell: of the layer.
-
-    Returns:
-        True for cells of several states.
-    """
-    return cell.states > 1 or cell.state is not None
-
-
-def split_directions(h: Any, D: int, pair: bool) -> Sequence[Any]:
-    """The states of a layer, for each direction.
-
-    Args:
-        h: of the layer, or None.
-        D: directions.
-        pair: as `is_pair`.
-
-    Returns:
-        D states, each None or as one network takes it.
-    """
-    if h is None:
-        return [None] * D
-    if pair:
-        return h if D == 2 else [h]
-    return jnp.split(h, D, -1)
-
-
-@partial(jax.checkpoint, prevent_cse=False)  # keep us and nothing else of its size
-def _outputs(
-    norm: LayerNormParams | None,
-    us: jax.Array,
-    below: jax.Array | None,
-    lengths: jax.Array | None,
-    mask: jax.Array | None,
-) -> jax.Array:
-    """(19) and (20). At a step that does not count us is 0, but x_t may be anything."""
-    ys = us if norm is None else _normalised(norm, us)
-    ys = ys if below is None else ys + below
-    if lengths is None and mask is None:
-        return ys
-    return jnp.where(counted_steps(us.shape[:-1], lengths, mask)[..., None], ys, 0)
-
-
-def _normalised(norm: LayerNormParams, us: jax.Array) -> jax.Array:
-    """(19), inside in at least float32."""
-    wide = at_least_float32(us)
-    centred = wide - wide.mean(-1, keepdims=True)
-    variance = (centred**2).mean(-1, keepdims=True)
-    scale = at_least_float32(norm.scale).reshape((1,) * (us.ndim - 1) + (-1,))
-    n = scale * centred * jax.lax.rsqrt(variance + EPSILON)
-    return add_bias(n, norm.offset).astype(us.dtype)
-
-
-def dropout_mask(
-    key: jax.Array, rate: jax.Array | float, shape: Sequence[int], dtype: Any = None
-) -> jax.Array:
-    """A random mask m of (21). Its mean is 1, so evaluation needs no scaling.
-
-    Args:
-        key: a JAX random key.
-        rate: p in [0, 1), the share of zeros.
-        shape: of the mask.
-        dtype: a floating dtype, that of the array to multiply; None is JAX's default float.
-
-    Returns:
-        `shape` of 0, with probability p, and 1/(1-p).
-
-    Raises:
-        ValueError: a concrete rate outside [0, 1), or a dtype that is not floating.
-    """
-    checks.dropout_rate("rate", rate)
-    return _dropout_mask(key, rate, tuple(shape), checks.floating_dtype(dtype))
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _dropout_mask(
-    key: jax.Array, rate: jax.Array | float, shape: tuple[int, ...], dtype: Any
-) -> jax.Array:
-    kept = jax.random.bernoulli(key, 1 - rate, shape)
-    return jnp.where(kept, 1 / (1 - rate), 0).astype(dtype)
+    reads = [
+        partial(read_both_ways, run, spec.cell, layer, *states, ends=ends, reverse=reverse)
+        for run, spec, layer, *states in zip(runs, specs, params.layers, *of_layers, strict=True)
+    ]
+    counted = None
+    if lengths is not None or mask is not None:
+        counted = counted_steps(steps(xs), lengths, mask)
+    drop = None if key is None else Dropout(key, dropout, jnp.arange(len(xs)))
+    return layer_by_layer(reads, params.layers, xs, counted, drop, residual=residual)

@@ -5,7 +5,6 @@ that a second call outside a jitted function compiles nothing. `jrnn.rnn`, `jrnn
 and `jrnn.leaky` are these functions for one kind of cell.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -354,32 +353,34 @@ def output_of(cell: UncheckedCell, state: Any) -> jax.Array:
     return kernel.output(cell, states_of(cell, state))
 
 
-def zero_state(cell: UncheckedCell, params: Any) -> Any:
-    """The state that None stands for, of one sequence.
-
-    Args:
-        cell: the cell.
-        params: as in `unroll`.
-
-    Returns:
-        Zeros `[H]` in the form of the states of `unroll`.
-    """
-    H = params.w_hh.shape[0]
-    return state_of(cell, tuple(jnp.zeros(H, params.w_hh.dtype) for _ in range(cell.states)))
-
-
 _unroll = jax.jit(
     lambda *arrays, spec, reverse: run_network(spec, *arrays, reverse=reverse),
     static_argnames=("spec", "reverse"),
 )
 
 
-@partial(jax.jit, static_argnames="spec")
-def _step(params: Any, state: Any, x_t: jax.Array, data: Named | None, *, spec: kernel.Spec) -> Any:
+def step_network(
+    params: Any, state: Any, x_t: jax.Array, data: Named | None = None, *, spec: kernel.Spec
+) -> Any:
+    """`kernel.one_step` of a network.
+
+    Args:
+        params: as in `unroll`, and so the rest, which has passed the checks.
+        state: before the step.
+        x_t: the input.
+        data: what the cell reads.
+        spec: the static part of the call.
+
+    Returns:
+        The state after the step.
+    """
     weights, unit = weights_of(spec.cell, params)
     return state_of(
         spec.cell, kernel.one_step(spec, weights, x_t, states_of(spec.cell, state), unit, data)
     )
+
+
+_step = jax.jit(step_network, static_argnames="spec")
 
 
 def draw_weights(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jrnn import checks
-from jrnn._stack import layer_by_layer, specs_of, stack
+from jrnn._stack import run_layers, specs_of, stack
 from jrnn._unroll import run_network, spec_of, unroll
 from jrnn.arrays import ArrayLike, InputsAre, are_ids, named_leaves, reading
 from jrnn.cells import Named, UncheckedCell
@@ -119,7 +119,7 @@ def _of_a_stack(
     def scan(params: Any, xs: Any, h0: Any, data: Any) -> Any:
         _, specs = specs_of(params, activation, cell)
         runs = [partial(run_network, spec, run=unroll_by_scan) for spec in specs]
-        return layer_by_layer(runs, specs, params, xs, h0)
+        return run_layers(runs, specs, params, xs, h0)
 
     return "jrnn.stack", run, scan, xs
 

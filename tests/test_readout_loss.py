@@ -37,7 +37,7 @@ def small_blocks(monkeypatch):
 
 
 def fused(params, hs, labels, weights=None):
-    return blockwise.cost(None, params, hs, labels, weights)
+    return blockwise.cost(None, blockwise.cross_entropy, params, hs, labels, weights)
 
 
 def apart(params, hs, labels, weights=None):
@@ -223,9 +223,10 @@ def cross_entropy_fault(change):
     """A change of (dlogits, dlabels) in the rule by positions."""
 
     def plant(patch):
-        sound = blockwise.cross_entropy_bwd
-        wrong = lambda residuals, m: change(*sound(residuals, m), residuals, m)
-        patch(blockwise, "cross_entropy_bwd", wrong)
+        rule = jax.custom_vjp(lambda o, y: softmax.cross_entropy_fwd(o, y)[0])
+        bwd = lambda kept, m: change(*softmax.cross_entropy_bwd(kept, m), kept, m)
+        rule.defvjp(softmax.cross_entropy_fwd, bwd)
+        patch(blockwise, "cross_entropy", rule)
 
     return plant
 
@@ -341,8 +342,8 @@ def test_planted_fault(monkeypatch, layout, fault):
 
 def test_planted_fault_in_the_factor(monkeypatch):
     """The gradient is formed for the cotangent 1; another one must still count."""
-    rule = jax.custom_vjp(blockwise._sum_by_positions, nondiff_argnums=(0,))
-    wrong = lambda precision, grads, d: blockwise._sum_by_positions_bwd(precision, grads, 1.0)
+    rule = jax.custom_vjp(blockwise._sum_by_positions, nondiff_argnums=(0, 1))
+    wrong = lambda p, loss, grads, d: blockwise._sum_by_positions_bwd(p, loss, grads, 1.0)
     rule.defvjp(blockwise._sum_by_positions_fwd, wrong, symbolic_zeros=True)
     monkeypatch.setattr(blockwise, "_sum_by_positions", rule)
     at = example()
@@ -486,7 +487,9 @@ def test_matmul_precision_reaches_the_backward_pass(monkeypatch, lead):
     at = example(lead, O=5000, weights="no weights")
     with jax.default_matmul_precision("highest"):
         _, vjp = jax.vjp(jax.jit(jrnn.readout_cross_entropy), *at.values())
-    forward = jax.make_jaxpr(partial(blockwise.cost, "highest"))(*at.values())
+    forward = jax.make_jaxpr(partial(blockwise.cost, "highest", softmax.cross_entropy))(
+        *at.values()
+    )
     found = [*named(jax.make_jaxpr(vjp)(1.0), "dot_general"), *named(forward, "dot_general")]
     assert len(found) >= (4 if len(lead) == 1 else 1)  # by positions all are in the forward pass
     assert {e.params["precision"] for e in found} == {(lax.Precision.HIGHEST,) * 2}

@@ -61,7 +61,8 @@ def expected(arguments, cotangents, dropout=False, residual=False):
     for i, layer in enumerate(arguments["params"].layers[:-1]):
         width = layer.forward.w_hh.shape[0] * (1 if layer.backward is None else 2)
         key = jax.random.fold_in(KEY, i + 1)
-        masks.append(np.asarray(jrnn.dropout_mask(key, P, (T, B, width))) if dropout else 1.0)
+        draw = lambda t: jrnn.dropout_mask(jax.random.fold_in(key, t), P, (B, width))
+        masks.append(np.array([draw(t) for t in range(T)]) if dropout else 1.0)
     outputs, (leaves, *d) = stack_oracle.stack(
         **arguments, masks=masks, residual=residual, dh_last=cotangents[0], dys=cotangents[1]
     )

@@ -14,10 +14,12 @@ from jrnn.checks.basics import (
     floating,
     ids_within,
     is_float,
+    is_number,
     parameters,
     refuse,
     same_dtype,
     shape,
+    shown,
 )
 from jrnn.checks.sequences import steps_counted, steps_inside
 
@@ -90,21 +92,91 @@ def objective_arguments(
     lengths: Any = None,
     mask: Any = None,
 ) -> None:
-    """Check the arguments of `rnn_cross_entropy` that `rnn_arguments` does not check."""
-    readout_params(readout)
-    H = rnn.w_hh.shape[0]
-    shape("w_ho", readout.w_ho, (H, None), "[H, O]", f"w_hh makes states of size H = {H}.")
-    same_dtype("w_ho", readout.w_ho, "rnn_params", rnn.w_hh)
+    """Check the arguments of `rnn_cross_entropy` that the network does not check."""
+    readout_of(rnn.w_hh, readout)
     lead = steps(xs)
     inside = None if lengths is None else steps_inside(lengths, lead)
     inside = inside if mask is None else steps_counted(mask, lead)
     _labels_of_positions(readout, lead, labels, weights, inside)
 
 
-def of_a_batch(labels: Any, weights: Any) -> bool:
+def readout_of(w_hh: Any, readout: "ReadoutParams") -> None:
+    readout_params(readout)
+    H = w_hh.shape[0]
+    shape("w_ho", readout.w_ho, (H, None), "[H, O]", f"w_hh makes states of size H = {H}.")
+    same_dtype("w_ho", readout.w_ho, "rnn_params", w_hh)
+
+
+def objective_of(
+    loss: Any, rnn: Any, readout: "ReadoutParams", xs: Any, targets: Any, weights: Any
+) -> None:
+    """The same of `rnn_loss`, for any other loss."""
+    readout_of(rnn.w_hh, readout)
+    lead = steps(xs)
+    array("targets", targets)
+    if targets.shape[: len(lead)] != lead:
+        repair = "Every step has its target; those that do not count may be NaN."
+        refuse("targets", f"shape {[*lead, '...']}", describe(targets), repair)
+    if is_float(targets):
+        same_dtype("targets", targets, "rnn_params", readout.w_ho)
+    outputs = jax.ShapeDtypeStruct((*lead, readout.w_ho.shape[1]), readout.w_ho.dtype)
+    losses = jax.eval_shape(loss, outputs, jax.ShapeDtypeStruct(targets.shape, targets.dtype))
+    if getattr(losses, "shape", ())[: len(lead)] != lead:
+        came = describe(losses) if hasattr(losses, "shape") else type(losses).__name__
+        repair = "rnn_loss sums them; the loss must not."
+        refuse("loss", f"losses of shape {[*lead, '...']}", came, repair)
+    _weights(weights, [lead, losses.shape], readout.w_ho, "rnn_params")
+
+
+def of_a_batch(labels: Any, weights: Any, named: str = "labels") -> bool:
     """Whether labels or weights have a batch axis."""
-    array("labels", labels)
-    return np.ndim(weights) > 1 or labels.ndim > (1 if are_ids(labels) else 2)
+    array(named, labels)
+    ids = are_ids(labels)
+    return np.ndim(weights) > (1 if ids else 2) or labels.ndim > (1 if ids else 2)
+
+
+def regression_arguments(
+    predictions: Any, targets: Any, weights: Any, *, outputs: int = 1, shared: bool = False
+) -> None:
+    """Check the arguments of a loss with so many outputs for each target.
+
+    `shared`: whether all outputs may predict one target.
+    """
+    array("predictions", predictions)
+    floating("predictions", predictions)
+    wanted = predictions.shape
+    if outputs > 1:
+        if not wanted or wanted[-1] == 0 or wanted[-1] % outputs:
+            repair = "The means come first, then the logarithms of the standard deviations."
+            refuse("predictions", "[..., 2D] with D >= 1", describe(predictions), repair)
+        wanted = (*wanted[:-1], wanted[-1] // outputs)
+    array("targets", targets)
+    shapes = [wanted, (*wanted[:-1], 1)] if shared and wanted else [wanted]
+    if targets.shape not in shapes:
+        repair = "One for each prediction; a single output is an axis of size 1."
+        either = " or ".join(str(list(shape)) for shape in shapes)
+        refuse("targets", f"shape {either}", describe(targets), repair)
+    if not is_float(targets):
+        refuse("targets", "a floating dtype", describe(targets), "Cast counts by .astype.")
+    same_dtype("targets", targets, "predictions", predictions)
+    _weights(weights, [wanted[:-1], wanted], predictions, "predictions")
+
+
+def quantiles(quantile: Any, predictions: Any) -> tuple[float, ...]:
+    """The quantiles as a tuple, of one or one for each output."""
+    expected = "a number between 0 and 1, or a sequence of one for each output"
+    if isinstance(quantile, jax.core.Tracer):
+        refuse("quantile", expected, "a traced array", "It is fixed when the call is compiled.")
+    several = np.ndim(quantile) == 1
+    found = np.asarray(quantile).tolist() if several else [quantile]
+    for q in found:
+        if not (is_number(q) and 0 < q < 1):
+            refuse("quantile", expected, shown(q), "0.5 is the median.")
+    O = predictions.shape[-1] if predictions.ndim else 1
+    if len(found) not in (1, O):
+        came = f"{len(found)} for {O} outputs"
+        refuse("quantile", expected, came, "A readout has one output for each quantile.")
+    return tuple(map(float, found))
 
 
 def _labels_and_weights(
@@ -112,8 +184,7 @@ def _labels_and_weights(
 ) -> None:
     """Compare with the shape and dtype of logits; messages name the argument `source`."""
     array("labels", labels)
-    if weights is not None:
-        _weights(weights, logits, source)
+    _weights(weights, [logits.shape[:-1]], logits, source)
     if are_ids(labels):
         _label_ids(labels, logits, weights, inside)
     else:
@@ -123,18 +194,21 @@ def _labels_and_weights(
         same_dtype("labels", labels, source, logits)
 
 
-def _weights(weights: Any, logits: Any, source: str) -> None:
+def _weights(weights: Any, shapes: list[tuple[int, ...]], like: Any, source: str) -> None:
+    """Check weights of one of these shapes, or []; the dtype is that of the argument `source`."""
+    if weights is None:
+        return
     array("weights", weights)
-    positions = logits.shape[:-1]
-    if weights.shape not in ((), positions):
+    if weights.shape not in ((), *shapes):
         repair = "One weight per position, or one for all."
-        refuse("weights", f"shape {list(positions)} or []", describe(weights), repair)
+        wanted = ", ".join(str(list(shape)) for shape in dict.fromkeys(shapes))
+        refuse("weights", f"shape {wanted} or []", describe(weights), repair)
     if weights.dtype == jnp.bool_:
         return
     if not is_float(weights):
         repair = "A mask is bool, a weight is a float: cast it by .astype."
         refuse("weights", "a bool or floating dtype", describe(weights), repair)
-    same_dtype("weights", weights, source, logits)
+    same_dtype("weights", weights, source, like)
 
 
 def _label_ids(labels: Any, logits: Any, weights: Any, inside: np.ndarray | None) -> None:

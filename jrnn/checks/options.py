@@ -1,20 +1,13 @@
 """Checks of options: activation, compute dtype, sampling."""
 
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jrnn.arrays import are_ids
-from jrnn.checks.basics import describe, ids_within, is_number, refuse, shape, shown, sizes
-from jrnn.checks.losses import readout_params
-from jrnn.checks.sequences import network_of_inputs
-
-if TYPE_CHECKING:
-    from jrnn.cells import UncheckedCell
-    from jrnn.types import ReadoutParams
+from jrnn.checks.basics import is_number, refuse, shown
 
 
 def activation(value: Any, activation_class: type, names: Collection[str]) -> None:
@@ -82,31 +75,6 @@ def activation_derivative(
         refuse("derivative_from_output", right, f"{found[worst]:.6g}", repair)
 
 
-def generate_arguments(
-    cell: "UncheckedCell",
-    rnn: Any,
-    readout: "ReadoutParams",
-    prompt: Any,
-    length: int,
-    num_samples: int,
-) -> None:
-    network_of_inputs(cell, rnn)
-    readout_params(readout)
-    O = readout.w_ho.shape[1]
-    if (rnn.w_ih.shape[0], rnn.w_hh.shape[0]) != (O, readout.w_ho.shape[0]):
-        refuse(
-            "readout_params",
-            f"w_ho [H, O] = [{rnn.w_hh.shape[0]}, {rnn.w_ih.shape[0]}], a logit for every input id",
-            list(readout.w_ho.shape),
-            "Each generated token is the next input.",
-        )
-    shape("prompt", prompt, (None,), "[P]", "Encode one text; num_samples draws several.")
-    if not are_ids(prompt) or prompt.size == 0:
-        refuse("prompt", "at least one integer id", describe(prompt), "Start with a newline, say.")
-    ids_within("prompt", prompt, O, f"O = {O} tokens")
-    sizes(length=length, num_samples=num_samples)
-
-
 def sampling_options(temperature: Any, top_k: Any, top_p: Any) -> None:
     """Check concrete options; traced ones are not checked."""
     traced = [isinstance(x, jax.core.Tracer) for x in (temperature, top_k, top_p)]
@@ -120,3 +88,14 @@ def sampling_options(temperature: Any, top_k: Any, top_p: Any) -> None:
     share = top_p is None or traced[2] or (is_number(top_p) and 0 < top_p <= 1)
     if not share:
         refuse("top_p", "a number in (0, 1] or None", shown(top_p), "1 keeps every token.")
+
+
+def no_sampling_options(temperature: Any, top_k: Any, top_p: Any) -> None:
+    for argument, value, default in (
+        ("temperature", temperature, 1.0),
+        ("top_k", top_k, None),
+        ("top_p", top_p, None),
+    ):
+        if isinstance(value, jax.core.Tracer) or value != default:
+            repair = "It is for token ids; a draw of your own has its own options."
+            refuse(argument, f"its default, {default}", shown(value), repair)

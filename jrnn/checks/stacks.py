@@ -21,8 +21,10 @@ from jrnn.checks.basics import (
     sizes,
 )
 from jrnn.checks.sequences import (
+    as_read,
     counted_steps,
     input_size,
+    inputs,
     lengths,
     named_states,
     network,
@@ -93,6 +95,9 @@ def stack_params(cells: Cells, params: "StackParams") -> None:
     layers = params.layers
     for i, (cell, layer) in enumerate(zip(cells, layers, strict=True)):
         with within(f"layers[{i}]"):
+            if cell.data:
+                came = f"{cell.name}, which reads {', '.join(cell.data)}"
+                refuse("forward", "a cell that reads no data", came, "Run it by jrnn.unroll.")
             _layer_params(cell, layer)
             if i > 0:
                 below = _output_size(layers[i - 1])
@@ -151,22 +156,48 @@ def stack_arguments(
     recurrent_mask: Any = None,
     *,
     reading: Any = None,
+    of_a_batch: bool = False,
 ) -> Any:
-    """Check the arguments; return xs as ids or features."""
+    """Check the arguments; return xs as ids or features.
+
+    `of_a_batch`: whether an argument that is not passed here has a batch axis.
+    """
     stack_params(cells, params)
     states = jax.tree.leaves((h0, reset_state, recurrent_mask))
-    of_a_batch = any(np.ndim(h) > 1 for h in states)
+    of_a_batch |= any(np.ndim(h) > 1 for h in states)
     data = (None, lengths, resets, None, None, mask)
     first = cells[0], params.layers[0].forward
     xs = network_arguments(*first, xs, *data, reading=reading, of_a_batch=of_a_batch)
     batch = steps(xs)[1:]
-    _layer_states("h0", h0, cells, params, batch)
-    _layer_states("reset_state", reset_state, cells, params, batch)
-    _layer_states("recurrent_mask", recurrent_mask, None, params, batch)
+    layer_states("h0", h0, cells, params, batch)
+    layer_states("reset_state", reset_state, cells, params, batch)
+    layer_states("recurrent_mask", recurrent_mask, None, params, batch)
     return xs
 
 
-def _layer_states(
+def stack_step_arguments(
+    cells: Cells, params: "StackParams", states: Any, x_t: Any, *, reading: Any = None
+) -> Any:
+    """Check the arguments of one step; return x_t as ids or features."""
+    stack_params(cells, params)
+    forwards(params, "Read backwards, a step needs all inputs after it: see jrnn.stack.")
+    first = params.layers[0].forward
+    batch = any(np.ndim(h) > 1 for h in jax.tree.leaves(states))
+    I = input_size(cells[0], first)
+    x_t = as_read("x_t", x_t, first, I, "", reading, batch)
+    inputs("x_t", x_t, first, I, ("", "B"))
+    layer_states("states", states, cells, params, steps(x_t))
+    return x_t
+
+
+def forwards(params: "StackParams", reason: str) -> None:
+    """Refuse layers that read backwards."""
+    for i, layer in enumerate(params.layers):
+        if layer.backward is not None:
+            refuse(f"layers[{i}].backward", "None", type(layer.backward).__name__, reason)
+
+
+def layer_states(
     argument: str,
     states: Any,
     cells: Cells | None,

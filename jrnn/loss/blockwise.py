@@ -14,7 +14,8 @@ N positions have N*O logits. For a vocabulary of 32,000 they are much larger tha
 a training step. Here neither all logits nor all p_t exist at once. There are two kinds of blocks.
 
 *Blocks of positions* (`_sum_by_positions`). A block holds all logits of R positions, so the forward
-pass can compute p_t and (7) directly after (3). J is a scalar, so its cotangent dJ is a common
+pass can compute p_t and (7) directly after (3). Any other loss takes the place of (4), (5) and (7):
+JAX differentiates it within the block. J is a scalar, so its cotangent dJ is a common
 factor of every gradient. The forward rule computes (8), (10) and (14) for dJ = 1 while it has the
 logits, and the backward rule multiplies them by dJ:
 
@@ -41,9 +42,11 @@ JAX's transpose (10) of (3) contracts time and batch at once. So a batch [T, B, 
 positions, and [T, H] or [H], which a `vmap` may turn into a batch, uses blocks of classes. K does
 not depend on the number of positions, which may be unknown if `jax.export` has a symbolic batch. A
 sequence with T >= 8 H uses blocks of positions too: there an [H, O] is at most an eighth of its
-logits.
+logits. Blocks of classes need a softmax. Other losses of one short sequence use no blocks: their
+outputs are as large as their targets, which the caller holds.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -68,8 +71,6 @@ from jrnn.loss.softmax import (
     assert_states_fit,
     class_ids,
     cross_entropy,
-    cross_entropy_bwd,
-    cross_entropy_fwd,
     replace_uncounted,
 )
 from jrnn.types import ReadoutParams
@@ -80,6 +81,8 @@ POSITIONS = 512
 LOGITS = 2**22
 CLASSES = 2048  # per block of classes
 LONG = 8  # a sequence with T >= LONG * H uses blocks of positions
+
+LossFunction = Callable[[jax.Array, jax.Array], jax.Array]  # outputs, labels -> losses
 
 
 def readout_cross_entropy(
@@ -125,52 +128,61 @@ def _readout_cross_entropy(
     labels: jax.Array,
     weights: jax.Array | None,
 ) -> jax.Array:
-    return cost(precision, params, hs, labels, weights)
+    return cost(precision, cross_entropy, params, hs, labels, weights)
 
 
 def cost(
     precision: str | None,
+    loss: LossFunction,
     params: ReadoutParams,
     hs: jax.Array,
     labels: jax.Array,
     weights: jax.Array | None,
 ) -> jax.Array:
-    """`readout_cross_entropy` without checks and without jit, for use inside other rules.
+    """J for any loss, without checks and without jit, for use inside other rules.
 
     Args:
         precision: precision of the matmuls, as in `jax.default_matmul_precision`.
+        loss: `cross_entropy`, or any function of outputs `[N, O]` and labels `[N, ...]`, in at
+            least float32, to losses `[N, ...]`. It is static.
         params: `w_ho [H, O]`, `b_o [O]` or None; like the other arguments, JAX or NumPy arrays.
         hs: `[..., H]` states.
-        labels: `[...]` ids or `[..., O]` floats.
-        weights: `[...]` or `[]`: None, a mask or floats.
+        labels: `[...]` ids or `[..., O]` floats; or the targets of another loss.
+        weights: `[...]` or `[]`: None, a mask or floats; or in the shape of the losses.
 
     Returns:
         `[]` the cost.
     """
     H, O = params.w_ho.shape
     assert_states_fit(params, hs)
-    assert_labels_fit((*hs.shape[:-1], O), labels)
-    symbolic = any(map(is_symbolic_dim, hs.shape[:-1]))
+    lead, classes = hs.shape[:-1], loss is cross_entropy
+    if classes:
+        assert_labels_fit((*lead, O), labels)
+    symbolic = any(map(is_symbolic_dim, lead))
     by_positions = not symbolic and (hs.ndim > 2 or len(hs) >= LONG * H)
     m = None
     if weights is not None:
-        weights = jnp.broadcast_to(weights, hs.shape[:-1])
+        weights = jnp.broadcast_to(weights, lead) if weights.ndim == 0 else weights
         counted, hs, labels = replace_uncounted(weights, hs, labels)
         m = jnp.where(counted, weights.astype(hs.dtype), 0)
-        m = at_least_float32(m).reshape(-1)
+        m = at_least_float32(m).reshape(-1, *m.shape[len(lead) :])
     hs = hs.reshape(-1, H)
-    labels = class_ids(labels, O).reshape(-1) if are_ids(labels) else labels.reshape(-1, O)
+    labels = class_ids(labels, O) if classes and are_ids(labels) else labels
+    labels = labels.reshape(-1, *labels.shape[len(lead) :])
     if by_positions and len(hs) > max(POSITIONS, LOGITS // O):
         arguments = varying_alike((*params, hs, labels, m))
-        return _sum_by_positions(precision, *arguments)
-    if not by_positions and O > CLASSES:
+        return _sum_by_positions(precision, loss, *arguments)
+    if classes and not by_positions and O > CLASSES:
         return _weighted_sum(_losses_by_classes(precision, params, hs, labels), m)
     logits = add_bias(jnp.matmul(hs, params.w_ho, precision=precision), params.b_o)
-    return _weighted_sum(cross_entropy(at_least_float32(logits), labels), m)
+    return _weighted_sum(loss(at_least_float32(logits), labels), m)
 
 
 def _weighted_sum(losses: jax.Array, m: jax.Array | None) -> jax.Array:
-    return (losses if m is None else jnp.where(m == 0, 0, m * losses)).sum()  # (6)
+    if m is None:
+        return losses.sum()
+    m = m.reshape(m.shape + (1,) * (losses.ndim - m.ndim))
+    return jnp.where(m == 0, 0, m * losses).sum()  # (6)
 
 
 def _split(n: int, limit: int) -> tuple[int, int, int]:
@@ -197,7 +209,7 @@ class Gradients(NamedTuple):
 
 
 def _positions(
-    precision: str | None, wanted: Gradients, arguments: Gradients
+    precision: str | None, loss: LossFunction, wanted: Gradients, arguments: Gradients
 ) -> tuple[jax.Array, Gradients]:
     """J and its `wanted` gradients, in at least float32."""
     w_ho, b_o, hs, labels, m = arguments
@@ -213,15 +225,15 @@ def _positions(
         h, y, m_t = part(hs), part(labels), part(m)
         logits = _wide_matmul(precision, h, w_ho)  # (3)
         logits = logits if b_o is None else logits + at_least_float32(b_o)[None]
-        losses, kept = cross_entropy_fwd(logits, y)  # (4), (5)
-        total += _weighted_sum(losses, m_t)
-        dlogits, dlabels = cross_entropy_bwd(kept, jnp.ones_like(losses) if m is None else m_t)
+        J, vjp = jax.vjp(lambda o, y, m: _weighted_sum(loss(o, y), m), logits, y, m_t)
+        dlogits, dlabels, dm = vjp(jnp.ones_like(J))  # (7), (14)
+        total += J
         if wanted.b_o:
             grads = grads._replace(b_o=grads.b_o + dlogits.sum(0))  # (10)
         if wanted.labels:
             grads = grads._replace(labels=update_part(grads.labels, dlabels))  # (14)
         if wanted.m:
-            grads = grads._replace(m=update_part(grads.m, losses))  # (14)
+            grads = grads._replace(m=update_part(grads.m, dm))  # (14)
         dlogits = dlogits.astype(h.dtype)
         if wanted.hs:
             dh = _wide_matmul(precision, dlogits, w_ho.T)  # (8)
@@ -248,23 +260,27 @@ def _wide_matmul(precision: str | None, a: jax.Array, b: jax.Array) -> jax.Array
     return jnp.matmul(a, b, precision=precision, preferred_element_type=wide(a.dtype))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sum_by_positions(precision: str | None, *arguments: Any) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _sum_by_positions(precision: str | None, loss: LossFunction, *arguments: Any) -> jax.Array:
     """J as a function of five arguments, in the order of the fields of `Gradients`."""
     none_wanted = Gradients(*[False] * 5)
-    return _positions(precision, none_wanted, Gradients(*arguments))[0]
+    return _positions(precision, loss, none_wanted, Gradients(*arguments))[0]
 
 
-def _sum_by_positions_fwd(precision: str | None, *arguments: Any) -> tuple[jax.Array, Gradients]:
+def _sum_by_positions_fwd(
+    precision: str | None, loss: LossFunction, *arguments: Any
+) -> tuple[jax.Array, Gradients]:
     wanted = Gradients(*(x is not None and x.perturbed for x in arguments))
     values = Gradients(*(None if x is None else x.value for x in arguments))
     with jax.named_scope("readout_cross_entropy"):
-        total, grads = _positions(precision, wanted, values)
+        total, grads = _positions(precision, loss, wanted, values)
     cast = (None if g is None else g.astype(x.dtype) for g, x in zip(grads, values, strict=True))
     return total, Gradients(*cast)
 
 
-def _sum_by_positions_bwd(precision: str | None, grads: Gradients, dtotal: jax.Array) -> Any:
+def _sum_by_positions_bwd(
+    precision: str | None, loss: LossFunction, grads: Gradients, dtotal: jax.Array
+) -> Any:
     return tuple(
         None if g is None else (dtotal * at_least_float32(g)).astype(g.dtype) for g in grads
     )

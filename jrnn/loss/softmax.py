@@ -148,11 +148,16 @@ def _softmax_cross_entropy(
 def replace_uncounted(
     weights: jax.Array, x: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mask of weights other than 0; x [..., n] and labels, set to 0 elsewhere (0 * NaN is NaN)."""
-    counted = weights.astype(bool)
-    x = jnp.where(counted[..., None], x, 0)
-    labels = jnp.where(counted if are_ids(labels) else counted[..., None], labels, 0)
-    return counted, x, labels
+    """Mask of weights other than 0; x [..., n] and labels, set to 0 elsewhere (0 * NaN is NaN).
+
+    The weights may have further axes, as the losses of a position do: x is set to 0 if none counts.
+    """
+    counted, lead = weights.astype(bool), x.ndim - 1
+    somewhere = counted if counted.ndim == lead else counted.any(tuple(range(lead, counted.ndim)))
+    x = jnp.where(somewhere[..., None], x, 0)
+    own = counted if labels.ndim >= counted.ndim else somewhere
+    own = own.reshape(own.shape + (1,) * (labels.ndim - own.ndim))
+    return counted, x, jnp.where(own, labels, 0)
 
 
 class CrossEntropyResiduals(NamedTuple):

@@ -139,7 +139,7 @@ def test_the_readout_and_the_losses(wrong):
     calls = [
         lambda: softmax.assert_states_fit(params, wrong(hs)),
         lambda: softmax.assert_states_fit(params._replace(b_o=wrong(params.b_o)), hs),
-        lambda: blockwise.cost(None, params, wrong(hs), labels, None),
+        lambda: blockwise.cost(None, softmax.cross_entropy, params, wrong(hs), labels, None),
     ]
     for call in calls:
         with pytest.raises(AssertionError, match=NAMED):

@@ -1,0 +1,133 @@
+"""One step of a stack, for inputs that arrive one by one."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jrnn import checks, kernel
+from jrnn._layers import layer_by_layer
+from jrnn._stack import LayerStates, OneActivation, specs_of
+from jrnn._unroll import output_of, state_of, states_of, step_network
+from jrnn.arrays import ArrayLike, InputsAre, steps
+from jrnn.cells import UncheckedCell
+from jrnn.types import LayerParams, StackParams
+
+
+def stack_step(
+    params: StackParams,
+    states: LayerStates | None,
+    x_t: ArrayLike,
+    *,
+    activation: OneActivation | Sequence[OneActivation] = None,
+    cell: UncheckedCell | Sequence[UncheckedCell | None] | None = None,
+    residual: bool = False,
+    inputs: InputsAre | None = None,
+) -> tuple[tuple[Any, ...], jax.Array]:
+    """One step of a stack, for inputs that arrive one by one.
+
+    It equals `stack` over a sequence, step by step:
+
+        states = None
+        for x_t in stream:
+            states, y_t = jrnn.stack_step(params, states, x_t)
+
+    It compiles once for all steps. JAX differentiates it, in forward and reverse mode.
+
+    Args:
+        params: as in `stack`, of layers without a backward network.
+        states: before the step: None (zeros), or for each layer None or its state, as `h0` of
+            `stack`; `[H]` is shared by a batch.
+        x_t: `[I]` or `[B, I]` input, or `[]` or `[B]` token ids.
+        activation: as in `stack`.
+        cell: as in `stack`; cells that read no `data`.
+        residual: as in `stack`.
+        inputs: as in `stack`.
+
+    Returns:
+        `(states, y_t)`: the states of each layer after the step, and `[H]` or `[B, H]`, (20) of
+        the last layer, in the dtype of the parameters.
+
+    Raises:
+        ValueError: what `stack` refuses, or a layer with a backward network.
+    """
+    cells, specs = specs_of(params, activation, cell)
+    x_t = checks.stack_step_arguments(cells, params, states, x_t, reading=inputs)
+    checks.residual(residual, cells, params, x_t)
+    states = filled_states(specs, params, states, steps(x_t))
+    return _stack_step(params, states, x_t, specs=specs, residual=bool(residual))
+
+
+def filled_states(
+    specs: Sequence[kernel.Spec],
+    params: StackParams,
+    states: LayerStates | None,
+    batch: tuple[int, ...],
+) -> tuple[Any, ...]:
+    """The states of a call with an array for each, so that every step has the same types.
+
+    Args:
+        specs: of each layer.
+        params: of layers of one direction.
+        states: as in `stack_step`.
+        batch: () or (B,).
+
+    Returns:
+        For each layer `[*batch, H]`, or a state of such arrays.
+    """
+
+    def filled(spec: kernel.Spec, layer: LayerParams, state: Any) -> Any:
+        w_hh = layer.forward.w_hh
+        shape = (*batch, w_hh.shape[0])
+        given = states_of(spec.cell, state)
+        arrays = (jnp.zeros(shape, w_hh.dtype) if s is None else jnp.asarray(s) for s in given)
+        return state_of(spec.cell, tuple(jnp.broadcast_to(s, shape) for s in arrays))
+
+    states = states or (None,) * len(specs)
+    return tuple(map(filled, specs, params.layers, states))
+
+
+def step_layers(
+    specs: Sequence[kernel.Spec],
+    params: StackParams,
+    states: Any,
+    x_t: jax.Array,
+    *,
+    residual: bool = False,
+) -> tuple[tuple[Any, ...], jax.Array]:
+    """`stack_step` without checks and without jit.
+
+    Args:
+        specs: of each layer.
+        params: the parameters.
+        states: of each layer.
+        x_t: the input.
+        residual: whether (20) adds x_t.
+
+    Returns:
+        The states after the step, and the output of the last layer.
+    """
+
+    def read_one(spec: kernel.Spec, network: Any, state: Any, x_t: jax.Array) -> Any:
+        after = step_network(network, state, x_t, spec=spec)
+        return after, output_of(spec.cell, after)
+
+    reads = [
+        partial(read_one, spec, layer.forward, state)
+        for spec, layer, state in zip(specs, params.layers, states, strict=True)
+    ]
+    return layer_by_layer(reads, params.layers, x_t, residual=residual)
+
+
+@partial(jax.jit, static_argnames=("specs", "residual"))
+def _stack_step(
+    params: StackParams,
+    states: Any,
+    x_t: jax.Array,
+    *,
+    specs: tuple[kernel.Spec, ...],
+    residual: bool,
+) -> tuple[tuple[Any, ...], jax.Array]:
+    return step_layers(specs, params, states, x_t, residual=residual)
