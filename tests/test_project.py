@@ -144,7 +144,7 @@ def test_what_is_missing_is_brought_by_an_extra_of_the_clone():
             text = path.read_text()
             assert "pip install 'jrnn" not in text, f"{path}: jrnn is on no index"
             named |= set(re.findall(r"\binstall\(['\"](\w+)['\"]\)", text))
-    assert named == {"train", "plot"}
+    assert named == {"train", "plot", "nnx", "equinox"}
     assert named <= extras["optional-dependencies"].keys()
 
 
@@ -157,7 +157,7 @@ def test_importing_is_cheap_and_brings_no_extra():
     code = """
 import sys, time
 import jax, jax.numpy
-extras = {"matplotlib", "tqdm", "orbax", "safetensors"}
+extras = {"matplotlib", "tqdm", "orbax", "safetensors", "flax", "equinox"}
 start = time.process_time()
 import jrnn
 print(time.process_time() - start)

@@ -1,0 +1,94 @@
+"""A stack of networks as a module of flax nnx; the extra `nnx` installs flax.
+
+    model = jrnn.nnx.Stack(input_size, [256, 256], cell="lstm", dropout=0.3, rngs=nnx.Rngs(0))
+    states, hs = model(xs, lengths=lengths)
+
+The parameters are `nnx.Param`s: `nnx.Optimizer`, `nnx.jit`, `nnx.value_and_grad`, `nnx.split` and
+checkpoints treat it as a module of flax. The arrays stay time-major, `[T, B, I]`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jrnn._stack import init_stack, stack
+from jrnn.extras import install
+from jrnn.types import StackParams
+
+try:
+    from flax import nnx
+except ImportError as error:
+    raise ImportError(f"jrnn.nnx needs flax: {install('nnx')}") from error
+
+
+def _is_param(node: Any) -> bool:
+    return isinstance(node, nnx.Param)
+
+
+class Stack(nnx.Module):
+    """Layers of networks of one kind: `jrnn.stack` with its parameters.
+
+    Attributes:
+        params: the `jrnn.StackParams`, each array in an `nnx.Param`.
+        dropout: p of (21), as in `jrnn.stack`.
+        deterministic: True is evaluation, without dropout; `model.eval()` sets it.
+        options: further options of `jrnn.stack` for every call, such as `residual=True`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_sizes: Sequence[int],
+        *,
+        rngs: nnx.Rngs,
+        dropout: float = 0.0,
+        options: dict[str, Any] | None = None,
+        **init: Any,
+    ) -> None:
+        """Draw the parameters.
+
+        Args:
+            input_size: as in `jrnn.init_stack`.
+            hidden_sizes: as in `jrnn.init_stack`.
+            rngs: the keys, of the streams `params` and `dropout`; every call draws its dropout.
+            dropout: p of (21), as in `jrnn.stack`.
+            options: further options of `jrnn.stack` for every call.
+            init: further options of `jrnn.init_stack`, such as `cell` and `bidirectional`.
+
+        Raises:
+            ValueError: what `jrnn.init_stack` refuses.
+        """
+        params = init_stack(rngs.params(), input_size, hidden_sizes, **init)
+        self.params = nnx.data(jax.tree.map(nnx.Param, params))
+        self.rngs: Any = rngs.dropout.fork() if dropout else None
+        self.dropout, self.deterministic = dropout, False
+        self.options = nnx.static(dict(options or {}))
+
+    def __call__(
+        self, xs: Any, states: Any = None, **given: Any
+    ) -> tuple[tuple[Any, ...], jax.Array]:
+        """Run the stack.
+
+        Args:
+            xs: `[T, B, I]` or `[T, I]` inputs, or `[T, B]` or `[T]` ids, as in `jrnn.stack`.
+            states: the states before the first step, `h0` of `jrnn.stack`; None is zeros.
+            given: further arguments of `jrnn.stack`, such as `lengths`.
+
+        Returns:
+            `(states, hs)` as `jrnn.stack`.
+
+        Raises:
+            ValueError: what `jrnn.stack` refuses.
+        """
+        drops = self.dropout and not self.deterministic
+        key = self.rngs() if drops else None
+        return stack(self.pure(), xs, states, key=key, dropout=self.dropout, **self.options | given)
+
+    def pure(self) -> StackParams:
+        """The parameters for functions of jrnn.
+
+        Returns:
+            `jrnn.StackParams` of arrays.
+        """
+        return jax.tree.map(lambda p: p[...], self.params, is_leaf=_is_param)

@@ -1,0 +1,129 @@
+"""A stack as a module of flax nnx and of equinox computes what `jrnn.stack` does, and learns."""
+
+import io
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import jrnn
+import jrnn.equinox
+import jrnn.nnx
+
+pytestmark = pytest.mark.usefixtures("float32")
+XS = np.random.default_rng(0).normal(size=(7, 4, 3)).astype(np.float32)
+TARGET = np.cumsum(XS[..., :2], 0) / 4
+LENGTHS = jnp.array([7, 3, 0, 5])
+
+
+class NnxModel(nnx.Module):
+    def __init__(self, rngs, **options):
+        self.stack = jrnn.nnx.Stack(3, [6, 5], rngs=rngs, **options)
+        self.out = nnx.Linear(5, 2, rngs=rngs)
+
+    def __call__(self, xs, **given):
+        return self.out(self.stack(xs, **given)[1])
+
+
+class EqxModel(eqx.Module):
+    stack: jrnn.equinox.Stack
+    out: eqx.nn.Linear
+
+    def __init__(self, key, **options):
+        first, second = jax.random.split(key)
+        self.stack = jrnn.equinox.Stack(3, [6, 5], key=first, **options)
+        self.out = eqx.nn.Linear(5, 2, key=second)
+
+    def __call__(self, xs, **given):
+        return jax.vmap(jax.vmap(self.out))(self.stack(xs, **given)[1])
+
+
+@pytest.mark.parametrize("options", [{}, {"cell": "lstm", "bidirectional": True, "bias": False}])
+def test_they_compute_what_stack_does(options):
+    flax = jrnn.nnx.Stack(3, [6, 6], rngs=nnx.Rngs(0), options={"residual": False}, **options)
+    equinox = jrnn.equinox.Stack(3, [6, 6], key=jax.random.key(0), **options)
+    for module, params in ((flax, flax.pure()), (equinox, equinox.params)):
+        assert isinstance(params, jrnn.StackParams)
+        found = module(XS, lengths=LENGTHS)
+        assert jax.tree.all(
+            jax.tree.map(np.array_equal, found, jrnn.stack(params, XS, lengths=LENGTHS))
+        )
+        again = module(XS, found[0])
+        np.testing.assert_array_equal(again[1], jrnn.stack(params, XS, found[0])[1])
+
+
+def test_nnx_trains_it():
+    model = NnxModel(nnx.Rngs(0), cell="gru", dropout=0.2)
+    optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+    traces = []
+
+    @nnx.jit
+    def train_step(model, optimizer):
+        traces.append(None)
+        cost = lambda model: jnp.mean((model(XS) - TARGET) ** 2)
+        loss, gradient = nnx.value_and_grad(cost)(model)
+        optimizer.update(model, gradient)
+        return loss
+
+    before = model.stack.pure()
+    losses = [float(train_step(model, optimizer)) for _ in range(60)]
+    assert losses[-1] < losses[0] / 3
+    assert len(traces) == 1
+    assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, before, model.stack.pure())))
+    assert not np.array_equal(model(XS), model(XS))  # dropout, another for each call
+    model.eval()
+    evaluated = model(XS)
+    np.testing.assert_array_equal(evaluated, model(XS))
+    structure, state = nnx.split(model)
+    np.testing.assert_array_equal(nnx.merge(structure, state)(XS), evaluated)
+
+
+def test_equinox_trains_it():
+    model = EqxModel(jax.random.key(0), cell="gru", dropout=0.2)
+    optimizer = optax.adam(1e-2)
+    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+    traces = []
+
+    @eqx.filter_jit
+    def train_step(model, state, key):
+        traces.append(None)
+        cost = lambda model: jnp.mean((model(XS, key=key) - TARGET) ** 2)
+        loss, gradient = eqx.filter_value_and_grad(cost)(model)
+        updates, state = optimizer.update(gradient, state)
+        return eqx.apply_updates(model, updates), state, loss
+
+    losses = []
+    for key in jax.random.split(jax.random.key(2), 60):
+        model, state, loss = train_step(model, state, key)
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] / 3
+    assert len(traces) == 1
+    with pytest.raises(
+        ValueError, match=r"^key: expected a JAX random key, for dropout; got None\. "
+    ):
+        model(XS)
+    evaluated = eqx.nn.inference_mode(model)(XS)
+    file = io.BytesIO()
+    eqx.tree_serialise_leaves(file, model)
+    file.seek(0)
+    fresh = EqxModel(jax.random.key(9), cell="gru", dropout=0.2)
+    restored = eqx.nn.inference_mode(eqx.tree_deserialise_leaves(file, fresh))
+    np.testing.assert_array_equal(restored(XS), evaluated)
+    by_sequence = jax.vmap(restored.stack, 1, 1)(XS)[1]
+    np.testing.assert_allclose(by_sequence, restored.stack(XS)[1], 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["nnx", "equinox"])
+def test_bad_sizes_are_refused_by_the_package(name):
+    make = {
+        "nnx": lambda sizes: jrnn.nnx.Stack(3, sizes, rngs=nnx.Rngs(0)),
+        "equinox": lambda sizes: jrnn.equinox.Stack(3, sizes, key=jax.random.key(0)),
+    }[name]
+    with pytest.raises(ValueError, match="hidden_sizes"):
+        make([])
+    with pytest.raises(ValueError, match="xs"):
+        make([4])(jnp.ones((5, 2, 8)))
