@@ -27,15 +27,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from command import on_devices, positive, positive_float, require_memory
+from installed import installed_data
 from matplotlib.figure import Figure
 from networks import CELLS, output_of
 from tqdm import tqdm
-from ts_data import Sequences, installed_data, read_ts
+from ts_data import Sequences, read_ts
 
 import jrnn
 from jrnn.checks import refuse
 
 NAME = "JapaneseVowels"
+DATA = "aeon", f"aeon/datasets/data/{NAME}"  # a folder in a package
 MODELS = ["last-forwards", "last-both", "mean-forwards", "mean-both"]  # readout-directions
 OPTIONS_OF_SIZE = "--seeds, --epochs, --hidden-size or --batch-size"
 
@@ -74,7 +76,7 @@ def logits(name: str, model: Model, xs: jax.Array, lengths: jax.Array) -> jax.Ar
 
 def load_data(args: argparse.Namespace) -> tuple[Sequences, Sequences]:
     """Load the training and the evaluation set, standardised with the training set."""
-    folder = installed_data(NAME) if args.data is None else args.data
+    folder = installed_data(*DATA) if args.data is None else args.data
     train = read_ts(folder / f"{NAME}_TRAIN.ts")
     if args.validate:
         held_out = np.arange(len(train.labels)) % 5 == 4  # the file is ordered by speaker

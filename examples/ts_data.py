@@ -5,7 +5,6 @@ sequence: its channels and its label, separated by ":". A channel is the values 
 separated by ",".
 """
 
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,16 +25,6 @@ class Sequences(NamedTuple):
         """Select sequences by a mask or by numbers."""
         xs, lengths, labels, classes = self
         return Sequences(xs[:, chosen], lengths[chosen], labels[chosen], classes)
-
-
-def installed_data(name: str) -> Path:
-    """The folder of a data set in the package aeon; aeon is not imported."""
-    try:
-        folder = distribution("aeon").locate_file(f"aeon/datasets/data/{name}")
-    except PackageNotFoundError:
-        repair = "pip install --no-deps aeon==1.6.0, or name a folder that has it by --data."
-        refuse("data", f"the package aeon, which carries {name}", "no such package", repair)
-    return Path(str(folder))
 
 
 def read_ts(path: Path) -> Sequences:

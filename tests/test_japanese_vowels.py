@@ -4,6 +4,7 @@ import json
 from argparse import Namespace
 from importlib.metadata import PackageNotFoundError
 
+import installed
 import japanese_vowels
 import jax
 import numpy as np
@@ -99,12 +100,12 @@ def test_the_package_that_is_missing(monkeypatch, tmp_path, capsys):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(ts_data, "distribution", missing)
+    monkeypatch.setattr(installed, "distribution", missing)
     status, _, error = run(capsys, "--out", tmp_path)
     assert status == 1
     assert (
-        "data: expected the package aeon, which carries JapaneseVowels; got no such package. "
-        "pip install --no-deps aeon==1.6.0, or name a folder that has it by --data." in error
+        "data: expected the package aeon, which contains JapaneseVowels; got no such package. "
+        "pip install --no-deps aeon==1.6.0, or give a copy by --data." in error
     )
 
 
@@ -113,8 +114,8 @@ def test_the_package_that_is_there(monkeypatch, tmp_path):
         def locate_file(self, path):
             return tmp_path / path
 
-    monkeypatch.setattr(ts_data, "distribution", {"aeon": Installed()}.get)
-    found = ts_data.installed_data("JapaneseVowels")
+    monkeypatch.setattr(installed, "distribution", {"aeon": Installed()}.get)
+    found = installed.installed_data(*japanese_vowels.DATA)
     assert found == tmp_path / "aeon/datasets/data/JapaneseVowels"
 
 
