@@ -73,7 +73,7 @@ def load(args: argparse.Namespace) -> Job:
 
 def read_csv(path: Path) -> Series:
     """Read lines of `YYYYMMDD,ppm` after a header; an empty value is missing."""
-    lines = path.read_text().split()[1:]
+    lines = path.read_text().splitlines()[1:]
     months, values = [], []
     for n, line in enumerate(lines, 2):
         match = LINE.fullmatch(line)

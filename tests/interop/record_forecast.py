@@ -1,11 +1,11 @@
-"""Train torch's LSTM by the recipe of examples/co2_forecast.py, and record its errors for a test.
+"""Train torch's networks by the recipe of examples/co2_forecast.py, and record their errors.
 
 pip install -r tests/interop/requirements.txt
 pip install --no-deps statsmodels==0.15.0
 PYTHONPATH=examples python tests/interop/record_forecast.py     the options are the example's
 
-It reads the same windows by the same seeds, and draws initial weights of its own. torch has no mask
-of steps: the steps that count are moved to the front of each window, which is the same.
+It reads the same windows by the same seeds, and draws initial weights and noise of its own. torch
+has no mask of steps: the steps that count are moved to the front of each window, which is the same.
 """
 
 import json
@@ -17,20 +17,21 @@ from co2_data import LONGEST, absolute_errors, levels, load
 from co2_forecast import HORIZONS, WEIGHT_DECAY, mean_and_error, parse, window_starts
 
 RECORD = Path(__file__).parents[1] / "recorded/forecast.json"
-RECIPE = ["cell", "difference", "seeds", "steps", "hidden_size", "window", "batch_size"]
-RECIPE += ["learning_rate"]
+MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM}
+RECIPE = ["difference", "seeds", "steps", "hidden_size", "window", "batch_size"]
+RECIPE += ["learning_rate", "noise"]
 
 
 class Model(torch.nn.Module):
-    """An LSTM, and the mean and the logarithm of the standard deviation of the next change."""
+    """A network, and the mean and the logarithm of the standard deviation of the next change."""
 
-    def __init__(self, inputs, hidden_size):
+    def __init__(self, cell, inputs, hidden_size):
         super().__init__()
-        self.lstm = torch.nn.LSTM(inputs, hidden_size)
+        self.rnn = MODULES[cell](inputs, hidden_size)
         self.readout = torch.nn.Linear(hidden_size, 2)
 
     def forward(self, xs, state=None):
-        hs, state = self.lstm(xs, state)
+        hs, state = self.rnn(xs, state)
         return self.readout(hs), state
 
 
@@ -43,7 +44,7 @@ def nll(outputs, targets):
 def train(args, job, seed):
     torch.manual_seed(seed)
     inputs, by = job.by.inputs(), job.by
-    model = Model(inputs.shape[1], args.hidden_size)
+    model = Model(args.cell, inputs.shape[1], args.hidden_size)
     adamw = torch.optim.AdamW(model.parameters(), args.learning_rate, weight_decay=WEIGHT_DECAY)
     cosine = torch.optim.lr_scheduler.LambdaLR(
         adamw, lambda n: (1 + np.cos(np.pi * n / args.steps)) / 2
@@ -53,7 +54,9 @@ def train(args, job, seed):
         order = np.argsort(~by.seen[at], axis=0, kind="stable")  # the steps that count come first
         at = np.take_along_axis(at, order, 0)
         known = torch.tensor(by.seen[at] & by.seen[at + 1])
-        outputs, _ = model(torch.tensor(inputs[at]))
+        xs = torch.tensor(inputs[at])
+        xs[..., 0] += args.noise * torch.randn(at.shape)
+        outputs, _ = model(xs)
         loss = nll(outputs, torch.tensor(by.xs[at + 1]))[known].mean()
         adamw.zero_grad()
         loss.backward()
@@ -86,10 +89,11 @@ def record(args):
 
 
 if __name__ == "__main__":
-    args = parse(None)
-    found = record(args)
-    for h, errors in found.items():
-        print(f"{h} months: {{:.3f}} ({{:.3f}})".format(*mean_and_error(errors)))
+    args, found = parse(None), {}
+    for args.cell in MODULES:
+        found[args.cell] = record(args)
+        for h, errors in found[args.cell].items():
+            print(f"{args.cell}, {h} months: {{:.3f}} ({{:.3f}})".format(*mean_and_error(errors)))
     if not args.validate:
         recipe = {name: vars(args)[name] for name in RECIPE}
         about = {"command": "python tests/interop/record_forecast.py", "torch": torch.__version__}
