@@ -354,7 +354,7 @@ def test_equal_keys_give_equal_samples_and_samples_differ():
 
 
 def test_nothing_compiles_for_another_prompt_length_or_option():
-    sample([1], 3)
+    sample([1, 2], 3)
     sizes = sampling._read_block._cache_size(), sampling._draw_block._cache_size()
     for prompt in ([1, 2, 3], [1] * 40, [2] * 100):
         sample(prompt, 50, temperature=0.5, top_k=3, top_p=0.8)
