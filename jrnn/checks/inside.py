@@ -1,11 +1,12 @@
 """Checks of the arguments that look inside a network: its states, fixed points and components."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from jrnn.checks.basics import array, concrete, describe, floating, refuse, same_dtype, shown
+from jrnn.checks.basics import array, describe, floating, refuse, same_dtype, shown
 from jrnn.checks.sequences import named_states, one_step
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 def reads_forwards(params: "StackParams") -> None:
     for i, layer in enumerate(params.layers):
         if layer.backward is not None:
-            repair = "Its states depend on the whole sequence: there is no step from one to the next."
+            repair = (
+                "Its states depend on the whole sequence: there is no step from one to the next."
+            )
             refuse(f"layers[{i}].backward", "None", "a network that reads backwards", repair)
 
 
@@ -47,17 +50,28 @@ def start_states(argument: str, given: Any, cell: "UncheckedCell", params: Any) 
         repair = "Give those that the network visits: see jrnn.diagnostics.trajectory."
         refuse(argument, "states [..., H] to start from", "None", repair)
     H, found = params.w_hh.shape[0], named_states(argument, given, cell)
-    first, leading = next(iter(found.items()))
+    states_alike(given, argument=argument)
     for name, x in found.items():
-        array(name, x)
-        floating(name, x)
-        if not x.ndim or x.shape[-1] != H or x.shape[:-1] != leading.shape[:-1] or not x.size:
-            expected = f"states [..., H] with H = {H}" + (f", as {first}" if name != first else "")
-            refuse(name, expected, describe(x), "Leading axes, such as [T, B, H], count starts.")
+        if x.shape[-1] != H:
+            repair = "All axes but the last, as in [T, B, H], count starts."
+            refuse(name, f"states [..., H] with H = {H}", describe(x), repair)
         same_dtype(name, x, "params", params.w_hh)
-        if not np.isfinite(concrete(x)).all():
+        if not np.isfinite(np.asarray(x)).all():
             repair = "Leave the padding out, and sequences that overflow."
             refuse(name, "finite numbers", "NaN or inf", repair)
+
+
+def states_of_layers(states: Any, cells: Sequence["UncheckedCell"], networks: list[Any]) -> None:
+    """Check the states of a stack: for each layer as `start_states`, with equal leading axes."""
+    n = len(networks)
+    if not isinstance(states, (tuple, list)) or len(states) != n:
+        is_tuple = isinstance(states, (tuple, list))
+        came = f"{len(states)} of them" if is_tuple else type(states).__name__
+        repair = "See jrnn.diagnostics.trajectory."
+        refuse("states", f"a tuple of {n} states, one for each layer", came, repair)
+    for i, (given, cell, network) in enumerate(zip(states, cells, networks, strict=True)):
+        start_states(f"states[{i}]", given, cell, network)
+    states_alike(states)
 
 
 def values(argument: str, tree: Any) -> None:
@@ -79,17 +93,19 @@ def optimizer(optimizer: Any) -> None:
         refuse("optimizer", "an optax optimiser or None", came, "None is optax.lbfgs().")
 
 
-def states_alike(states: Any, mask: Any = None) -> None:
+def states_alike(states: Any, mask: Any = None, argument: str = "states") -> None:
     """Check a pytree of states [..., H] with equal leading axes, and their mask [...]."""
     leaves = jax.tree.leaves(states)
     if not leaves:
-        refuse("states", "an array [..., H], or several", "none", "See jrnn.diagnostics.trajectory.")
+        repair = "See jrnn.diagnostics.trajectory."
+        refuse(argument, "an array [..., H], or several", "none", repair)
     for x in leaves:
-        array("states", x)
-        floating("states", x)
-        if x.ndim < 2 or not x.size or x.shape[:-1] != leaves[0].shape[:-1]:
+        array(argument, x)
+        floating(argument, x)
+        if not x.ndim or not x.size or x.shape[:-1] != leaves[0].shape[:-1]:
             repair = "[T, H] and [T, B, H] are the states of sequences."
-            refuse("states", "arrays [..., H] with equal leading axes", describe(x), repair)
+            expected = "arrays [..., H] with equal leading axes"
+            refuse(argument, expected, ", ".join(map(describe, leaves)), repair)
     if mask is not None:
         array("mask", mask)
         lead = leaves[0].shape[:-1]

@@ -19,6 +19,7 @@ eigenvalue lambda with |lambda| < 1 is a direction in which the network returns,
 |lambda| > 1 one in which it leaves.
 """
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,14 +33,21 @@ from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cells import Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
-from jrnn.diagnostics.dynamics import Dynamics, advance, dynamics_of, first_states
+from jrnn.diagnostics.components import flat_states
+from jrnn.diagnostics.dynamics import (
+    Dynamics,
+    advance,
+    checked_sequence,
+    dynamics_of,
+    first_states,
+)
 from jrnn.diagnostics.run import integer_within, widened
 
 if TYPE_CHECKING:
     import optax
 
 EXACT_STEPS = 50  # Levenberg-Marquardt steps, at most
-ROUNDING = 100  # times eps: how far a fixed point may move in a step (mean over the units)
+ROUNDING = 30  # times eps: how far a fixed point may move in a step, by rounding
 
 
 class FixedPoints(NamedTuple):
@@ -58,12 +66,13 @@ class FixedPoints(NamedTuple):
 
     @property
     def unstable(self) -> np.ndarray:
-        """The number of unstable directions, eigenvalues above 1 in modulus.
+        """The number of unstable directions: eigenvalues above 1 in modulus, by more than rounding.
 
         Returns:
             `[P]` integers: 0 for a stable point; for a saddle between two of them usually 1.
         """
-        return (np.abs(self.eigenvalues) > 1).sum(-1)
+        rounding = np.finfo(self.jacobians.dtype).eps ** 0.5  # an eigenvalue of 1 is no instability
+        return (np.abs(self.eigenvalues) > 1 + rounding).sum(-1)
 
 
 def fixed_points(
@@ -76,7 +85,7 @@ def fixed_points(
     noise: float = 0.0,
     key: jax.Array | None = None,
     speed: float | None = None,
-    steps: int = 1000,
+    steps: int = 200,
     merge: float = 1e-3,
     optimizer: "optax.GradientTransformation | None" = None,
     activation: ActivationName | Activation | None = None,
@@ -96,7 +105,7 @@ def fixed_points(
 
     Args:
         params: as in `trajectory`.
-        x_t: the input to hold: `[I]`, or a token id `[]`; without `w_ih` what is added to a_t.
+        x_t: the input to hold: `[I]`, or a token id `[]`; without `w_ih` the vector that is added to a_t.
         states: where to start: states in the form of the network's (see `trajectory`), with any
             leading axes, such as `[T, B, H]`.
         data: the arrays `[H]` that `cell` names, held as well.
@@ -125,24 +134,188 @@ def fixed_points(
     checks.held_input(x_t)
     with jax.default_matmul_precision("highest"):  # an accelerator's default moves fixed points
         dynamics = dynamics_of(params, activation, cell, residual)
-    _check(dynamics, params, x_t, states, data)
+    _check_arrays(dynamics, params, x_t, states, data)
     integer_within("starts", starts, 1, np.inf, "It is the number of descents.")
     integer_within("steps", steps, 0, np.inf, "Each start takes as many at most.")
-    for name, value, meaning in (
-        ("noise", noise, "It is a standard deviation."),
-        ("merge", merge, "It is a distance between states."),
-        ("speed", 0 if speed is None else speed, "None finds fixed points."),
-    ):
-        checks.not_negative(name, value, meaning)
+    checks.not_negative("noise", noise, "It is a standard deviation.")
+    checks.not_negative("merge", merge, "It is a distance between states.")
+    checks.not_negative("speed", 0 if speed is None else speed, "None finds fixed points.")
     optimizer = _lbfgs() if optimizer is None else optimizer
     checks.optimizer(optimizer)
-    params, x_t, data, states = widened((params, x_t, data, states))
+    held, states = widened(((params, x_t, data), states))
+    key = jax.random.key(0) if key is None else key
+    first = _starts(states, int(starts), float(noise), key)
+    limit = None if speed is None else jnp.asarray(speed, first.dtype)
+    # The optimisers of optax mix dtypes and ranks.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        found = _search(held, first, limit, int(steps), dynamics=dynamics, optimizer=optimizer)
+    ends, speeds, arrived = jax.device_get(found)
+    points, counts = _distinct(ends, speeds, arrived, merge)
+    return _described(held, points, counts, dynamics)
 
-    first = _starts(states, int(starts), noise, jax.random.key(0) if key is None else key)
-    limit = speed if speed is not None else _rounding(first)
-    held = params, x_t, data
-    reached = _descend(held, first, limit, steps, dynamics=dynamics, optimizer=optimizer)
+
+def _check_arrays(dynamics: Dynamics, params: Any, x_t: Any, states: Any, data: Any) -> None:
+    checks.values("params, x_t, states, data", (params, x_t, states, data))
+    cells = [spec.cell for spec in dynamics.specs]
+    if not dynamics.stacked:
+        checks.cell_arguments(cells[0], params, None, x_t, data, None, "states")
+        checks.start_states("states", states, cells[0], params)
+        return
+    checks.no_data_of_a_stack(data)
+    networks = [layer.forward for layer in params.layers]
+    checks.cell_arguments(cells[0], networks[0], None, x_t, None, None, "states")
+    checked_sequence(dynamics, params, jnp.asarray(x_t)[None], None, None)
+    checks.states_of_layers(states, cells, networks)
+
+
+# --- the search ----------------------------------------------------------------------------------
+
+
+class Map(NamedTuple):
+    """F as a function of one vector of all state variables."""
+
+    step: Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # s [N] -> F(s) [N], output [H]
+    unravel: Callable[[jax.Array], Any]  # s [N] -> the states
+
+    def residual(self, s: jax.Array) -> jax.Array:
+        """`[N]`: F(s) - s."""
+        return self.step(s)[0] - s
+
+    def speed(self, s: jax.Array) -> jax.Array:
+        """`[]`: q."""
+        return jnp.square(self.residual(s)).sum() / 2
+
+
+def _map(held: Any, dynamics: Dynamics) -> Map:
+    params, x_t, data = held
+    _, unravel = ravel_pytree(first_states(dynamics, params, None, ()))
+
+    def step(s: jax.Array) -> tuple[jax.Array, jax.Array]:
+        after, output = advance(dynamics, params, unravel(s), jnp.asarray(x_t), data)
+        return ravel_pytree(after)[0], output
+
+    return Map(step, unravel)
+
+
+def _starts(states: Any, count: int, noise: float, key: jax.Array) -> jax.Array:
+    """`[K, N]`."""
+    flat = flat_states(states)
+    first = flat.reshape(-1, flat.shape[-1])
+    key_draw, key_noise = jax.random.split(key)
+    if count < len(first):
+        first = jax.random.choice(key_draw, first, (count,), replace=False)
+    return first + noise * jax.random.normal(key_noise, first.shape, first.dtype)
+
+
+@partial(jax.jit, static_argnames=("dynamics", "optimizer"))
+def _search(
+    held: Any,
+    first: jax.Array,
+    speed: jax.Array | None,
+    steps: int,
+    *,
+    dynamics: Dynamics,
+    optimizer: Any,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The end of each descent `[K, N]`, q there `[K]`, and whether it arrived `[K]`."""
+    F, eps = _map(held, dynamics), float(np.finfo(first.dtype).eps)
+
+    def limit(s: jax.Array, share: float) -> jax.Array:
+        if speed is not None:
+            return speed
+        move = share * (1 + jnp.abs(s).max())  # of each variable
+        return s.size / 2 * jnp.square(move)
+
+    near = partial(limit, share=eps**0.5)
+    ends = jax.vmap(partial(_descend, F, optimizer, steps, near))(first)
     if speed is None:
-        reached = _to_rounding(held, reached, dynamics=dynamics)
-        limit = _rounding(reached)
-    return _described(held, *_merged(reached, held, limit, merge, dynamics), dynamics)
+        ends = lax.map(partial(_refine, F), ends)  # one Jacobian at a time
+    speeds = jax.vmap(F.speed)(ends)
+    return ends, speeds, speeds <= jax.vmap(partial(limit, share=ROUNDING * eps))(ends)
+
+
+def _descend(
+    F: Map, optimizer: Any, steps: int, limit: Callable[[jax.Array], jax.Array], start: jax.Array
+) -> jax.Array:
+    def goes(carry: Any) -> jax.Array:
+        s, q, _, n = carry
+        return (q > limit(s)) & (n < steps)
+
+    def step(carry: Any) -> Any:
+        s, _, state, n = carry
+        q, slope = jax.value_and_grad(F.speed)(s)
+        given = {"value": q, "grad": slope, "value_fn": F.speed}
+        change, state = optimizer.update(slope, state, s, **given)
+        return s + change, F.speed(s + change), state, n + 1
+
+    carry = start, F.speed(start), optimizer.init(start), 0
+    return lax.while_loop(goes, step, carry)[0]
+
+
+def _refine(F: Map, start: jax.Array) -> jax.Array:
+    """Levenberg-Marquardt steps until one lowers the speed by less than a tenth."""
+    one = jnp.eye(start.size, dtype=start.dtype)
+
+    def goes(carry: Any) -> jax.Array:
+        _, _, goes_on, n = carry
+        return goes_on & (n < EXACT_STEPS)
+
+    def step(carry: Any) -> Any:
+        s, q, _, n = carry
+        r, A = F.residual(s), jax.jacfwd(F.residual)(s)
+        # The least squares of A d = r and |r| d = 0, whose normal equations are those above.
+        Q, R = jnp.linalg.qr(jnp.concatenate([A, jnp.sqrt(2 * q) * one]))
+        after = s - jax.scipy.linalg.solve_triangular(R, Q[: s.size].T @ r)
+        q_after = F.speed(after)  # NaN where R is singular
+        lower = q_after < q
+        return jnp.where(lower, after, s), jnp.where(lower, q_after, q), q_after < 0.9 * q, n + 1
+
+    return lax.while_loop(goes, step, (start, F.speed(start), jnp.asarray(True), 0))[0]
+
+
+@lru_cache(1)  # jit compiles once for each optimiser
+def _lbfgs() -> Any:
+    import optax
+
+    return optax.lbfgs()
+
+
+# --- the points ----------------------------------------------------------------------------------
+
+
+def _distinct(
+    ends: np.ndarray, speeds: np.ndarray, arrived: np.ndarray, merge: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The different points `[P, N]`, of those that are merged the slowest; their starts `[P]`."""
+    ordered = ends[arrived][np.argsort(speeds[arrived])]
+    points, counts = ordered[:0], np.zeros(0, np.int64)
+    for end in ordered:
+        same = np.abs(points - end).max(-1, initial=0) <= merge
+        if same.any():
+            counts[int(same.argmax())] += 1
+        else:
+            points, counts = np.concatenate([points, end[None]]), np.append(counts, 1)
+    return points, counts
+
+
+def _described(
+    held: Any, points: np.ndarray, counts: np.ndarray, dynamics: Dynamics
+) -> FixedPoints:
+    unravelled, *found = jax.device_get(_at_points(held, points, dynamics=dynamics))
+    outputs, speeds, jacobians = found
+    eigenvalues = np.linalg.eigvals(jacobians.astype(np.float64)).astype(np.complex128)
+    eigenvalues = np.take_along_axis(eigenvalues, np.argsort(-np.abs(eigenvalues), -1), -1)
+    result = FixedPoints(unravelled, outputs, speeds, jacobians, eigenvalues, counts)
+    order = np.lexsort((-counts, result.unstable))
+    return jax.tree.map(lambda x: x[order], result)
+
+
+@partial(jax.jit, static_argnames="dynamics")
+def _at_points(held: Any, points: jax.Array, *, dynamics: Dynamics) -> Any:
+    """The states, outputs, speeds and Jacobians."""
+    F = _map(held, dynamics)
+
+    def at(s: jax.Array) -> Any:
+        return F.unravel(s), F.step(s)[1], F.speed(s), jax.jacfwd(lambda s: F.step(s)[0])(s)
+
+    return lax.map(at, points)
