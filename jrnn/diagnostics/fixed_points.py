@@ -105,7 +105,8 @@ def fixed_points(
 
     Args:
         params: as in `trajectory`.
-        x_t: the input to hold: `[I]`, or a token id `[]`; without `w_ih` the vector that is added to a_t.
+        x_t: the input to hold: `[I]`, or a token id `[]`; without `w_ih` the vector that is added
+            to a_t.
         states: where to start: states in the form of the network's (see `trajectory`), with any
             leading axes, such as `[T, B, H]`.
         data: the arrays `[H]` that `cell` names, held as well.
