@@ -69,7 +69,7 @@ class Settings:
     clip: float = option(1.0, positive_float, "gradient norm")
     tests: int = option(1000, positive, "trials for each coherence and side")
     starts: int = option(256, positive, "of the search for fixed points")
-    speed: float = option(1e-4, positive_float, "of slow points, at most")
+    speed: float = option(1e-3, positive_float, "of slow points, at most")
     seed: int = option(0, not_negative, "of everything random")
 
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from jrnn import checks
@@ -44,16 +45,16 @@ def plot_principal_components(
     explained.plot(np.arange(1, len(share) + 1), share, marker=".")
     explained.set(
         xlabel="components",
-        ylabel="variance explained, in all (%)",
+        ylabel="cumulative variance explained (%)",
         ylim=(0, 105),
         title=f"Principal components\n{_dimensions(share)}",
     )
     explained.xaxis.get_major_locator().set_params(integer=True)
     _draw_paths(plane, paths)
-    (first,) = plane.plot(*paths[:, :, 0], linestyle="none", marker="o", markersize=4)
+    (first,) = plane.plot(*paths[:, 0], linestyle="none", marker="o", markersize=4)
     first.set_label("after the first step")
-    _label(plane, components, f"States\n{_sequences(paths.shape[2])} of {paths.shape[1]} steps")
-    plane.legend()
+    _label(plane, components, f"States\n{_describe_paths(jax.tree.leaves(states)[0].shape[:-1])}")
+    _add_legend(plane)
     return panels
 
 
@@ -111,14 +112,22 @@ def plot_fixed_points(
         title=f"Eigenvalues of the Jacobian\n{_describe_eigenvalues(points)}",
         aspect="equal",
     )
-    if plane.get_legend_handles_labels()[0]:
-        plane.legend()
-    spectrum.legend(loc="upper left", fontsize="small")  # eigenvalues are rarely there
+    for panel in panels:
+        _add_legend(panel)
     return panels
 
 
 def _draw_paths(axes: "Axes", paths: np.ndarray) -> None:
-    axes.plot(*paths, color="gray", linewidth=0.8, alpha=0.5, zorder=1)
+    axes.plot(*paths, color="gray", linewidth=0.8, alpha=0.6, zorder=1)
+
+
+def _add_legend(axes: "Axes") -> None:
+    """Add the legend in a free band at the top, where it covers no point."""
+    rows = -(-len(axes.get_legend_handles_labels()[0]) // 2)
+    if rows:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + (0.04 + 0.08 * rows) * (high - low))
+        axes.legend(loc="upper center", ncols=2, fontsize="small")
 
 
 def _label(axes: "Axes", components: PrincipalComponents, title: str) -> None:
@@ -137,8 +146,10 @@ def _dimensions(share: np.ndarray) -> str:
     return f"{n} explain{'s' * (n == 1)} {share[n - 1]:.0f} %"
 
 
-def _sequences(n: int) -> str:
-    return f"{n} sequence{'s' * (n != 1)}"
+def _describe_paths(shape: tuple[int, ...]) -> str:
+    T, B = shape[0], int(np.prod(shape[1:]))
+    drawn = f"{PATHS} of {B}" if B > PATHS else f"{B}"
+    return f"{drawn} sequence{'s' * (B != 1)} of {T} steps"
 
 
 def _describe_points(points: FixedPoints) -> str:
