@@ -36,9 +36,9 @@ from jrnn.checks.inside import not_negative as not_negative
 from jrnn.checks.inside import optimizer as optimizer
 from jrnn.checks.inside import reads_forwards as reads_forwards
 from jrnn.checks.inside import residual_of_a_stack as residual_of_a_stack
-from jrnn.checks.inside import size_of_states as size_of_states
 from jrnn.checks.inside import start_states as start_states
 from jrnn.checks.inside import states_alike as states_alike
+from jrnn.checks.inside import states_of_components as states_of_components
 from jrnn.checks.inside import states_of_layers as states_of_layers
 from jrnn.checks.inside import values as values
 from jrnn.checks.leaks import leak as leak

@@ -114,7 +114,7 @@ def states_alike(states: Any, mask: Any = None, argument: str = "states") -> Non
             refuse("mask", f"bool{list(lead)}, as the states", describe(mask), repair)
 
 
-def size_of_states(states: Any, size: int) -> None:
+def states_of_components(states: Any, size: int) -> None:
     came = sum(x.shape[-1] for x in jax.tree.leaves(states))
     if came != size:
         repair = "Components belong to the states that they were computed from."

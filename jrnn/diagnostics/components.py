@@ -81,7 +81,7 @@ def project(components: PrincipalComponents, states: Any) -> jax.Array:
     Raises:
         ValueError: states of another number of variables.
     """
-    checks.size_of_states(states, components.mean.shape[0])
+    checks.states_of_components(states, components.mean.shape[0])
     flat = widened(flat_states(states)).astype(components.mean.dtype)
     mean = components.mean.reshape((1,) * (flat.ndim - 1) + (-1,))
     return (flat - mean) @ components.directions

@@ -116,7 +116,8 @@ def fixed_points(
         key: a JAX random key for the draw and the noise; None: `jax.random.key(0)`.
         speed: None for fixed points, as exact as the dtype allows. A number for slow points: each
             descent stops at the first state whose q is at most this.
-        steps: of the optimiser, at most; a start that needs more is left out.
+        steps: of the optimiser, at most. A start that has not arrived then (for fixed points, after
+            the Levenberg-Marquardt steps that follow) is left out.
         merge: points of which no state variable differs by more than this are one point.
         optimizer: of optax; None is `optax.lbfgs()`, for each start with its own line search.
         activation: as in `trajectory`.
@@ -219,7 +220,10 @@ def _search(
     optimizer: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The end of each descent `[K, N]`, q there `[K]`, and whether it arrived `[K]`."""
+    import optax
+
     F, eps = _map(held, dynamics), float(np.finfo(first.dtype).eps)
+    optimizer = optax.with_extra_args_support(optimizer)  # those of a line search
 
     def limit(s: jax.Array, share: float) -> jax.Array:
         if speed is not None:
