@@ -34,7 +34,6 @@ from jrnn.checks.inside import held_input as held_input
 from jrnn.checks.inside import no_data_of_a_stack as no_data_of_a_stack
 from jrnn.checks.inside import not_negative as not_negative
 from jrnn.checks.inside import optimizer as optimizer
-from jrnn.checks.inside import reads_forwards as reads_forwards
 from jrnn.checks.inside import residual_of_a_stack as residual_of_a_stack
 from jrnn.checks.inside import start_states as start_states
 from jrnn.checks.inside import states_alike as states_alike

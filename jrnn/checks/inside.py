@@ -11,16 +11,6 @@ from jrnn.checks.sequences import named_states, one_step
 
 if TYPE_CHECKING:
     from jrnn.cells import UncheckedCell
-    from jrnn.types import StackParams
-
-
-def reads_forwards(params: "StackParams") -> None:
-    for i, layer in enumerate(params.layers):
-        if layer.backward is not None:
-            repair = (
-                "Its states depend on the whole sequence: there is no step from one to the next."
-            )
-            refuse(f"layers[{i}].backward", "None", "a network that reads backwards", repair)
 
 
 def residual_of_a_stack(residual: Any) -> None:

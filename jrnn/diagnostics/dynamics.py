@@ -13,14 +13,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks, kernel
-from jrnn._stack import layer_by_layer, specs_of
-from jrnn._unroll import spec_of, state_of, states_of, weights_of
+from jrnn._stack import specs_of
+from jrnn._stack_step import filled_states, step_layers
+from jrnn._unroll import output_of, spec_of, step_network
 from jrnn.arrays import ArrayLike, InputsAre, steps
 from jrnn.cells import Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
 from jrnn.cells.kinds import cell_of
 from jrnn.diagnostics.run import widened
-from jrnn.types import StackParams
+from jrnn.types import LayerParams, StackParams
 
 
 class Dynamics(NamedTuple):
@@ -50,7 +51,8 @@ def dynamics_of(params: Any, activation: Any, cell: Any, residual: Any) -> Dynam
     checks.flag("residual", residual)
     if isinstance(params, StackParams):
         _, specs = specs_of(params, activation, cell)
-        checks.reads_forwards(params)
+        reason = "Its states depend on the whole sequence: there is no step from one to the next."
+        checks.forwards(params, reason)
         return Dynamics(specs, bool(residual), True)
     checks.residual_of_a_stack(residual)
     found = cell_of(params, activation, cell)
@@ -103,18 +105,11 @@ def advance(
         The states after the step, and the output h_t, of a stack y_t of its last layer.
     """
 
-    def run(spec: kernel.Spec, network: Any, xs: jax.Array, state: Any, *_: Any, **__: Any) -> Any:
-        weights, unit = weights_of(spec.cell, network)
-        before = states_of(spec.cell, state)
-        after = kernel.one_step(spec, weights, xs[0], before, unit, data)
-        return state_of(spec.cell, after), kernel.output(spec.cell, after)[None]
-
-    if not dynamics.stacked:
-        states, ys = run(dynamics.specs[0], params, x_t[None], states)
-        return states, ys[0]
-    runs, residual = [partial(run, spec) for spec in dynamics.specs], dynamics.residual
-    states, ys = layer_by_layer(runs, dynamics.specs, params, x_t[None], states, residual=residual)
-    return states, ys[0]
+    specs = dynamics.specs
+    if dynamics.stacked:
+        return step_layers(specs, params, states, x_t, residual=dynamics.residual)
+    after = step_network(params, states, x_t, data, spec=specs[0])
+    return after, output_of(specs[0].cell, after)
 
 
 def first_states(dynamics: Dynamics, params: Any, h0: Any, batch: tuple[int, ...]) -> Any:
@@ -129,18 +124,10 @@ def first_states(dynamics: Dynamics, params: Any, h0: Any, batch: tuple[int, ...
     Returns:
         The states, of which none is None and each has these axes.
     """
-
-    def fill(spec: kernel.Spec, network: Any, state: Any) -> Any:
-        H, dtype = network.w_hh.shape[0], network.w_hh.dtype
-        given = states_of(spec.cell, state)
-        filled = (jnp.zeros(H, dtype) if s is None else jnp.asarray(s) for s in given)
-        return state_of(spec.cell, tuple(jnp.broadcast_to(s, (*batch, H)) for s in filled))
-
-    if not dynamics.stacked:
-        return fill(dynamics.specs[0], params, h0)
-    h0 = (None,) * len(dynamics.specs) if h0 is None else h0
-    layers = zip(dynamics.specs, params.layers, h0, strict=True)
-    return tuple(fill(spec, layer.forward, state) for spec, layer, state in layers)
+    if dynamics.stacked:
+        return filled_states(dynamics.specs, params, h0, batch)
+    alone = StackParams((LayerParams(params, None, None),))
+    return filled_states(dynamics.specs, alone, (h0,), batch)[0]
 
 
 def size_of_states(dynamics: Dynamics, params: Any) -> tuple[int, str]:
