@@ -3,7 +3,7 @@
     python -m benchmarks.train_step                          # speed: 60 steps of each
     python -m benchmarks.train_step --rows 2 --rounds 1500   # and the final loss of each
     python -m benchmarks.train_step --rivals torch
-    python -m benchmarks.train_step --cell lstm --hidden-size 512      # or gru; beside torch alone
+    python -m benchmarks.train_step --cell lstm --hidden-size 512      # or gru; with torch alone
 
 The recipe: H = 256, chunks over 32 streams, Adam at 2e-3, gradients clipped to norm 1, the state
 carried over the chunks. Row 1 uses chunks of 64, as `examples/char_lm.py`, row 2 chunks of 128. All
