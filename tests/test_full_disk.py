@@ -15,13 +15,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from char_report import write_curve, write_metrics
+from char_model.results import write_curve
 from disks import BLOCK, disk, needed, where_a_disk_may_be_mounted
 
 import jrnn
 from jrnn.checkpoint import Checkpoints
 from jrnn.files import write_whole
-from jrnn.metrics import csv_writer
+from jrnn.metrics import csv_writer, write_csv
 from jrnn.model_file import load_model, save_model
 from jrnn.text import map_ids
 
@@ -51,13 +51,13 @@ def a_file(directory):
 
 def a_table_and_a_picture(directory):
     with disk(directory, 2 * BLOCK):
-        write_metrics(directory / "metrics.csv", ROWS)
+        write_csv(directory / "metrics.csv", ROWS)
         counts = {"2-gram": 3.0, "3-gram": 2.5}
         path = directory / "curve.png"
         assert_full(path, lambda: write_curve(path, ROWS, counts))
         write_whole(directory / "much", bytes(BLOCK))
         path = directory / "metrics.csv"
-        assert_full(path, lambda: write_metrics(path, ROWS))
+        assert_full(path, lambda: write_csv(path, ROWS))
 
 
 def rows_that_are_added_to_a_table(directory):

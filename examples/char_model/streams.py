@@ -9,23 +9,6 @@ from typing import Any, TextIO, cast
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
-def open_closed() -> None:
-    """Open /dev/null for closed standard descriptors, before anything else is opened.
-
-    Otherwise the next file would get their numbers, and the logs of native code. It is opened in
-    the opposite direction, so reading and writing still fail.
-    """
-    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(
-                os.open(os.devnull, flags), True
-            )  # open() takes the lowest free number
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)  # None where it was closed
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-
-
 class Stream:
     """A stream whose OSErrors name it; a `spare` stream drops text that cannot be written."""
 

@@ -2,14 +2,13 @@
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ngram import witten_bell
 
 from jrnn.checks import refuse
 from jrnn.text import (
@@ -21,6 +20,8 @@ from jrnn.text import (
     map_ids,
     read_blocks,
 )
+
+from .ngram import witten_bell
 
 MOST_NGRAM_CHARACTERS = 5_000_000  # beyond this, n-gram models need more memory but do not improve
 # With this many characters, the bits per character have a standard error of 0.008 (estimated from
@@ -48,7 +49,9 @@ class Survey(NamedTuple):
     first: dict[str, int]  # the first position of each character
 
 
-def load_data(paths: list[str] | None, batch_size: int, length: int, directory: Path | str) -> Data:
+def load_data(
+    paths: Sequence[str] | None, batch_size: int, length: int, directory: Path | str
+) -> Data:
     """Encode a text, by default CPython's language reference, and print a summary.
 
     The text is read twice, in blocks; the ids of its training part go to an unnamed file in
@@ -87,7 +90,7 @@ def load_data(paths: list[str] | None, batch_size: int, length: int, directory: 
     return data
 
 
-def _source(paths: list[str] | None) -> tuple[str, Callable[[], Iterator[str]]]:
+def _source(paths: Sequence[str] | None) -> tuple[str, Callable[[], Iterator[str]]]:
     """The name of the text, and a function that reads it from its start."""
     if paths:
         return ", ".join(paths), partial(read_blocks, paths)
@@ -114,11 +117,8 @@ def _survey(blocks: Iterator[str]) -> Survey:
 
 def _split(characters: int, batch_size: int, length: int) -> int:
     """The number of training characters (nine tenths); checks that both parts are long enough."""
-    train, held_out = (
-        batch_size * (length + 1),
-        2 * batch_size,
-    )  # the minimum, from 9 n // 10 and the rest
-    least = max(-(-10 * train // 9), 10 * held_out - 9)
+    # The minimum of both parts: of 9 n // 10, and of the rest.
+    least = max(-(-10 * batch_size * (length + 1) // 9), 20 * batch_size - 9)
     if characters < least:
         expected = f"at least {least:,} characters for {batch_size} streams of chunks of {length}"
         repair = "Give more text, or a smaller --batch-size or --length."

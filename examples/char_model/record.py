@@ -8,11 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from char_model import Model
 
 from jrnn.arrays import named_leaves
 from jrnn.checks import refuse
+from jrnn.metrics import early_stopping
 from jrnn.training import StepMetrics
+
+from .model import Model
+from .settings import Settings
 
 Row = dict[str, float]
 
@@ -25,23 +28,37 @@ class Record:
 
     def __init__(
         self,
-        step_characters: int,
+        settings: Settings,
         alphabet_size: int,
         evaluate: Callable[[Model], float],
         model: Model,
         write_best: Callable[[Model, Row], bool],
+        on_metrics: Callable[[Row], Any],
     ) -> None:
-        """Start an empty record; `write_best` is called with each new best model."""
+        """Start an empty record.
+
+        `write_best` is called with each new best model, `on_metrics` with each row.
+        """
         self.rows: list[Row] = []
-        self.best_model, self._write_best = _copy(model), write_best
+        self.best_model, self._write_best, self._on_metrics = _copy(model), write_best, on_metrics
         self.best_is_written = False
         self._best_since = 0  # step; earlier rows have no saved model
         self.evenly = float(np.log2(alphabet_size - 1))  # bits of a uniform guess, without U+FFFD
-        self._step_characters, self._evaluate = step_characters, evaluate
+        self._settings, self._evaluate = settings, evaluate
+        self._step_characters = settings.length * settings.batch_size
         self._metrics: list[StepMetrics] = []  # since the last `read`, on the device
         self._losses: list[float] = []  # since the last row
         self.bits = np.nan  # per character, from the last loss that was read
         self._seconds, self._timed, self._started = 0.0, 0, 0.0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has made all its steps, or stops early."""
+        every, patience = self._settings.eval_every, self._settings.patience
+        history = [r["validation_bits"] for r in self.rows if r["step"] % every == 0]
+        if patience is not None and early_stopping(history, patience):
+            return True
+        return bool(self.rows) and self.rows[-1]["step"] == self._settings.steps
 
     def add(self, metrics: StepMetrics) -> None:
         """Keep the metrics of a step on the device, since reading would block."""
@@ -52,15 +69,16 @@ class Record:
             metrics.loss.block_until_ready()
             self._started = time.perf_counter()
 
-    def read(self, step: int, nonfinite: str) -> None:
+    def read(self, step: int) -> None:
         """Read the kept metrics up to a step.
 
         Raises:
-            ValueError: a loss or a gradient was not finite, and `nonfinite` is "stop".
+            ValueError: a loss or a gradient was not finite, and --nonfinite is "stop".
         """
+        stops = self._settings.nonfinite == "stop"
         metrics, self._metrics = jax.device_get(self._metrics), []
         for number, m in enumerate(metrics, step - len(metrics) + 1):
-            if nonfinite == "stop" and not np.isfinite([m.loss, m.grad_norm]).all():
+            if stops and not np.isfinite([m.loss, m.grad_norm]).all():
                 refuse_nonfinite(number, m)
             self._losses.append(float(m.loss))
             self.bits = self._losses[-1] / np.log(2)
@@ -88,6 +106,7 @@ class Record:
             self.best_model = _copy(model)
             self.best_is_written = self._write_best(self.best_model, self.best_row)
         self._say_if_worse_than_guessing()
+        self._on_metrics(self.rows[-1])
         self._losses, self._started = [], time.perf_counter()
         return validation_bits
 

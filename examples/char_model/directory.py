@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import IO
 
 import jax
-from char_devices import together
 
 from jrnn.checkpoint import Checkpoint
 from jrnn.checks import refuse
+
+from .devices import together
 
 MODEL, BEST, METRICS, CURVE = "model.safetensors", "best.safetensors", "metrics.csv", "curve.png"
 FILES, CHECKPOINTS, UNFINISHED = (MODEL, BEST, METRICS, CURVE), "checkpoints", "unfinished"
@@ -122,15 +123,13 @@ def find_model(out: Path, name: str) -> Path:
     Raises:
         ValueError: there is no such file.
     """
-    begun = [
-        out / UNFINISHED / name,
-        out / UNFINISHED / BEST,
-    ]  # until its end a run has only the best model
+    unfinished = out / UNFINISHED
+    begun = [unfinished / name, unfinished / BEST]  # until its end a run has only the best model
     found = [path for path in (out / name, *begun) if path.exists()]
     if not found:
         refuse("--out", f"a directory with a {name}", out, "Train a model first.")
     if found[0] == out / name and len(found) > 1:
-        note = f"{found[0]} is read; a later run, that has not finished, is in {out / UNFINISHED}"
+        note = f"{found[0]} is read; a later run, that has not finished, is in {unfinished}"
         print(note, file=sys.stderr)
     return found[0]
 
