@@ -3,7 +3,7 @@
     python -m benchmarks.train_step                          # speed: 60 steps of each
     python -m benchmarks.train_step --rows 2 --rounds 1500   # and the final loss of each
     python -m benchmarks.train_step --rivals torch
-    python -m benchmarks.train_step --cell lstm --hidden-size 512      # or gru; with torch alone
+    python -m benchmarks.train_step --cell lstm --hidden-size 512   # or gru; with torch alone
 
 The recipe: H = 256, chunks over 32 streams, Adam at 2e-3, gradients clipped to norm 1, the state
 carried over the chunks. Row 1 uses chunks of 64, as `examples/char_lm.py`, row 2 chunks of 128. All
@@ -32,7 +32,6 @@ from jrnn.checks import refuse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from char_model.data import load_data as load_data
-from char_model.data import training_chunks as training_chunks
 from char_model.model import CELLS, Model, make_evaluate, make_loss, make_optimizer
 from char_model.model import init_model as init_model
 from char_model.model import zero_state as zero_state
@@ -40,6 +39,7 @@ from char_model.settings import Settings as Settings
 from char_model.settings import resolved as resolved
 
 from jrnn.parallel import batch_mesh, mean, use_cpu_cores
+from jrnn.text import training_chunks as training_chunks
 from jrnn.training import init_train_state, make_train_step
 
 RIVALS = ["autodiff", "flax", "haiku", "keras", "equinox", "torch"]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import partial
-from itertools import count, islice, product
+from itertools import count, product
 from types import SimpleNamespace
 
 import jax
@@ -671,35 +671,6 @@ def test_no_more_than_the_start_of_a_long_held_out_part_is_judged(tmp_path, monk
     np.testing.assert_array_equal(data.validation, whole.validation[:most])
     assert data.validation_streams.size == most // 4 * 4
     assert char_data.baselines(data).keys() == char_data.baselines(whole).keys()
-
-
-def test_training_goes_on_from_any_step_with_the_chunks_that_follow_it():
-    streams = np.arange(200).reshape(50, 4)
-    ahead = list(islice(char_data.training_chunks(streams, 16), 10))
-    for start in range(10):
-        read = np.full_like(streams, -1)  # what is before the chunk is not there to be read
-        read[start % 3 * 16 :] = streams[start % 3 * 16 :]
-        (batch, first) = next(char_data.training_chunks(read, 16, start))
-        np.testing.assert_array_equal(batch, ahead[start][0])
-        assert first == ahead[start][1] == (start % 3 == 0)
-        rest = islice(char_data.training_chunks(streams, 16, start), 10 - start)
-        for a, b in zip(rest, ahead[start:], strict=True):
-            np.testing.assert_array_equal(a[0], b[0])
-            assert a[1] == b[1]
-
-
-def test_the_state_is_carried_and_starts_from_zero_with_each_pass():
-    streams = np.arange(200).reshape(50, 4)
-    source = char_data.training_chunks(streams, 16)
-    firsts, starts = [], []
-    for _ in range(7):
-        (xs, labels), first = next(source)
-        assert xs.shape == (16, 4)
-        np.testing.assert_array_equal(xs[1:], labels[:-1])
-        firsts.append(first)
-        starts.append(int(xs[0, 0]) // 4)
-    assert firsts == [True, False, False] * 2 + [True]
-    assert starts == [0, 16, 32] * 2 + [0]
 
 
 def test_witten_bell_against_dictionaries():

@@ -9,13 +9,14 @@ import jax
 import numpy as np
 import pytest
 from char_model import loop as char_loop
-from char_model.data import load_data, training_chunks
+from char_model.data import load_data
 from char_model.run import manifest_of
 from char_model.settings import parse
 from programs import run_example
 
 from jrnn.checkpoint import Checkpoints
 from jrnn.parallel import batch_mesh, whole_batch
+from jrnn.text import training_chunks
 
 
 def run(out, *options):

@@ -5,12 +5,10 @@ JAX's errors about missing devices and memory become ValueErrors with the usual 
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jrnn.checks import refuse
@@ -19,7 +17,6 @@ from jrnn.parallel import batch_mesh
 from .settings import Settings
 
 HEARTBEAT_SECONDS = 30  # if a process dies, the others end after this time
-MOST_SAID = 2000  # bytes of an error message for the other processes
 
 
 def join(settings: Settings) -> None:
@@ -49,40 +46,9 @@ def choose_devices(devices: int | Literal["all"] | None, batch_size: int) -> Mes
     return mesh
 
 
-def describe_devices(mesh: Mesh) -> str:
-    """The number and kind of the devices."""
-    return f"{mesh.size} {mesh.devices[0].platform}"
-
-
-def together(do: Callable[[], None]) -> None:
-    """Run a function in every process; if one fails, all end with its error."""
-    error: Exception | None = None
-    try:
-        do()
-    except (OSError, ValueError) as caught:
-        error = caught
-    if jax.process_count() > 1:
-        text = (
-            str(error or "").encode(errors="backslashreplace")[:MOST_SAID].ljust(MOST_SAID, b"\0")
-        )
-        everyones = multihost_utils.process_allgather(np.frombuffer(text, np.uint8))
-        said = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in everyones]
-        if any(said) and error is None:
-            error = ValueError(next(filter(None, said)))
-    if error is not None:
-        raise error
-
-
 @contextlib.contextmanager
 def on_devices(options: str) -> Iterator[None]:
-    """Let JAX create its devices, then run the block.
-
-    Args:
-        options: the options that determine the memory, for the message.
-
-    Raises:
-        ValueError: the device does not exist, or the memory is too small.
-    """
+    """Let JAX create its devices, then run the block, whose memory is determined by `options`."""
     try:
         jax.devices()
     except Exception as error:  # RuntimeError with a reason, or any error of JAX
@@ -105,27 +71,16 @@ def on_devices(options: str) -> Iterator[None]:
 def require_memory(numbers: int, what: str, options: str, devices: int = 1) -> None:
     """Refuse arrays that do not fit, before the system kills the program without a message.
 
-    Args:
-        numbers: how many numbers of 32 bits a device must hold at least.
-        what: what they are, for the message.
-        options: the options that determine them, for the message.
-        devices: the devices of this process; each holds as many.
-
-    Raises:
-        ValueError: they need more memory than the machine has.
+    Each of the devices of this process must hold so many numbers of 32 bits; `options` determine
+    them.
     """
-    device = jax.local_devices()[0]
-    if device.platform == "cpu":  # all devices share the memory of the machine
-        needed, there = 4 * numbers * devices, _memory_of_the_machine()
-    else:
+    device, there = jax.local_devices()[0], None
+    if device.platform != "cpu":
         needed, there = 4 * numbers, (device.memory_stats() or {}).get("bytes_limit")
+    else:  # all devices share the memory of the machine, which not every system reports
+        needed = 4 * numbers * devices
+        if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+            there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if there is not None and needed > there:
         expected = f"at least {needed / 1e9:,.1f} GB for {what}"
         refuse("memory", expected, f"{there / 1e9:,.1f} GB", f"Give a smaller {options}.")
-
-
-def _memory_of_the_machine() -> int | None:
-    """The memory in bytes, or None if the system does not report it."""
-    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
-        return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -21,18 +21,14 @@ import jax
 
 from jrnn.checkpoint import Checkpoint
 from jrnn.checks import refuse
-
-from .devices import together
+from jrnn.parallel import together
 
 MODEL, BEST, METRICS, CURVE = "model.safetensors", "best.safetensors", "metrics.csv", "curve.png"
 FILES, CHECKPOINTS, UNFINISHED = (MODEL, BEST, METRICS, CURVE), "checkpoints", "unfinished"
 
 
 class RunDirectory:
-    """`--out` while a run writes to it: a context manager that locks it against other runs.
-
-    Process 0 locks and writes; other processes may have different disks.
-    """
+    """`--out`, locked against other runs; process 0 does it all, others may have other disks."""
 
     def __init__(self, out: Path, *, resume: bool, overwrite: bool) -> None:
         """Store the options; nothing is read or written yet."""
@@ -118,11 +114,7 @@ class RunDirectory:
 
 
 def find_model(out: Path, name: str) -> Path:
-    """Find the model file for sampling; print a note if its run has not finished.
-
-    Raises:
-        ValueError: there is no such file.
-    """
+    """Find the model file for sampling; print a note if a later run has not finished."""
     unfinished = out / UNFINISHED
     begun = [unfinished / name, unfinished / BEST]  # until its end a run has only the best model
     found = [path for path in (out / name, *begun) if path.exists()]

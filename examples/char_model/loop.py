@@ -13,9 +13,10 @@ from tqdm import tqdm
 import jrnn
 from jrnn.checkpoint import Checkpoint, Checkpoints, restore
 from jrnn.parallel import own_part, whole_batch
+from jrnn.text import training_chunks
 from jrnn.training import TrainState, init_train_state, make_train_step
 
-from .data import Data, training_chunks
+from .data import Data
 from .model import Model, init_model, make_evaluate, make_loss, make_optimizer, zero_state
 from .record import Record, Row
 from .settings import Settings
@@ -51,19 +52,14 @@ def run_steps(
     checkpoints: Checkpoints | None = None,
     manifest: dict[str, Any] | None = None,
     resumed: Checkpoint | None = None,
-    write_best: Callable[[Model, Row], None] = ignore,
+    write_best: Callable[[Model, Row], Any] = ignore,
     on_metrics: Callable[[Row], Any] = ignore,
 ) -> tuple[TrainState, Record]:
     """Train from the beginning or from a checkpoint, until the end or until `stop` is set."""
     state, train_step = make_training(settings, data, mesh)
     evaluate = make_evaluate(settings, own_part(data.validation_streams), mesh)
-
-    def try_to_write_best(model: Model, row: Row) -> bool:
-        return attempt(settings, lambda: write_best(model, row))
-
-    alphabet_size, done = len(data.alphabet.characters), 0
-    hooks = try_to_write_best, on_metrics
-    record = Record(settings, alphabet_size, evaluate, state.params, *hooks)
+    start, done = (evaluate, state.params, write_best, on_metrics), 0
+    record = Record(settings, len(data.alphabet.characters), *start)
     if resumed is not None:
         saved, done = restore_saved(resumed, Saved(state, record.best_model)), resumed.step
         state = saved.state
@@ -82,7 +78,9 @@ def run_steps(
             raise
 
     last = record.is_finished  # a run that has stopped early
-    with progress_bar(settings, done) as bar:
+    characters = settings.length * settings.batch_size
+    span = {"total": settings.steps * characters, "initial": done * characters}
+    with tqdm(**span, unit="char", unit_scale=True, disable=jax.process_index() > 0) as bar:
         for step in range(done + 1, 1 + (done if last else settings.steps)):
             batch, first = next(source)
             if first:
@@ -90,7 +88,7 @@ def run_steps(
                 state = state._replace(carry=jax.tree.map(jnp.zeros_like, state.carry))
             state, metrics = train_step(state, whole_batch(batch, mesh))
             record.add(metrics)
-            bar.update(settings.length * settings.batch_size)
+            bar.update(characters)
             last, score = stop.is_set(step) or step == settings.steps, None
             closes = step % settings.eval_every == 0 or step == settings.steps
             saves = step % settings.checkpoint_every == 0
@@ -104,14 +102,6 @@ def run_steps(
                 break
     record.evaluate(int(state.step), state.params)  # the row of the stop, not in a checkpoint
     return state, record
-
-
-def progress_bar(settings: Settings, done: int) -> Any:
-    """A progress bar of characters, in one process only."""
-    characters = settings.length * settings.batch_size
-    total, initial = settings.steps * characters, done * characters
-    hidden = jax.process_index() > 0
-    return tqdm(total=total, initial=initial, unit="char", unit_scale=True, disable=hidden)
 
 
 def save_to(

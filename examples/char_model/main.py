@@ -5,7 +5,6 @@ import io
 import logging
 import signal
 import sys
-from dataclasses import replace
 
 import jax
 
@@ -25,9 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # escape characters that the terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
-    logging.getLogger("absl").setLevel(
-        logging.CRITICAL
-    )  # orbax also raises the errors that it logs
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax also raises what it logs
     with StopFlag() as stop, guarded("stderr", spare=True):
         try:
             with guarded("stdout", spare=not settings.sample) as output:
@@ -59,7 +56,6 @@ def run(settings: Settings, stop: StopFlag) -> int:
             if stop.signum is not None or not trained.finished:
                 return 130 if stop.signum == signal.SIGINT else int(not trained.saved)
             print("a sample:\n")
-            settings = replace(settings, sample=300, best=False, cell=None, activation=None)
         if jax.process_index() == 0:
             write_samples(settings)
     return 0

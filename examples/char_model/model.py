@@ -43,23 +43,31 @@ CELLS = {
 }
 
 
+def layers_of(params: Any) -> list[Any]:
+    """The parameters of the network of each layer, of a `StackParams` or of a network alone."""
+    stack = isinstance(params, jrnn.StackParams)
+    return [layer.forward for layer in params.layers] if stack else [params]
+
+
 def cell_name(params: Any) -> str:
     """The choice of --cell that has parameters of this class."""
-    return next(name for name, kind in CELLS.items() if isinstance(params, kind.params))
+    first = layers_of(params)[0]
+    return next(name for name, kind in CELLS.items() if isinstance(first, kind.params))
 
 
 def zero_state(params: Any, batch_size: int, sharding: NamedSharding | None = None) -> Any:
-    """The state before the first step: `[B, H]`, or an `LSTMState` of two of these."""
+    """The state before the first step: `[B, H]`, an `LSTMState` of two, or a tuple by layer."""
+    if isinstance(params, jrnn.StackParams):
+        return tuple(zero_state(one, batch_size, sharding) for one in layers_of(params))
     states = CELLS[cell_name(params)].states
     h = [jnp.zeros((batch_size, len(params.w_hh)), device=sharding) for _ in range(states)]
     return h[0] if states == 1 else jrnn.LSTMState(*h)
 
 
 def kernel_of(loss: Callable[..., Any], *args: Any, platform: str | None = None) -> str:
-    """The kernel of the networks of a loss, for the record of a run: its bits depend on it.
+    """The kernel of the networks of a loss, on whose arguments, or their types, nothing is run.
 
-    It is "XLA", or the native kernel with its instruction set and the slices of a batch. Nothing is
-    run; `args` may be types of arrays.
+    The bits of a run depend on it: "XLA", or the native one with its instruction set and slices.
     """
     if (platform or jax.default_backend()) != "cpu":
         return "XLA"
@@ -80,7 +88,7 @@ def output_of(state: Any) -> Any:
 class Model(NamedTuple):
     """The trainable parameters."""
 
-    rnn: Any  # of a class in `CELLS`
+    rnn: Any  # of a class in `CELLS`; of several layers `StackParams`
     readout: jrnn.ReadoutParams
 
 
@@ -90,26 +98,35 @@ def init_model(key: jax.Array, settings: Settings, vocabulary: int) -> Model:
     The bias of the forget gate of an LSTM is 1.
     """
     key_rnn, key_readout = jax.random.split(key)
-    w_hh_init, H = W_HH_INITS[settings.w_hh_init], settings.hidden_size
-    return Model(
-        CELLS[settings.cell or "rnn"].init(key_rnn, vocabulary, H, w_hh_init=w_hh_init),
-        jrnn.init_readout(key_readout, H, vocabulary),
-    )
+    cell, H, n = settings.cell or "rnn", settings.hidden_size, settings.layers
+    init: Any = {"w_hh_init": W_HH_INITS[settings.w_hh_init]}
+    if n == 1:
+        rnn = CELLS[cell].init(key_rnn, vocabulary, H, **init)
+    else:
+        rnn = jrnn.init_stack(key_rnn, vocabulary, [H] * n, cell=cell, **init)
+    return Model(rnn, jrnn.init_readout(key_readout, H, vocabulary))
 
 
 def check_memory(settings: Settings, vocabulary: int, mesh: Mesh, options: str) -> None:
     """Refuse a training that does not fit on the devices; `options` determine its size."""
-    O, H, B = vocabulary, settings.hidden_size, settings.batch_size // mesh.size
+    O, H, L, B = vocabulary, settings.hidden_size, settings.layers, settings.batch_size // mesh.size
     _, _, blocks, states = CELLS[settings.cell or "rnn"]
-    parameters = blocks * (O * H + H * H + H) + H * O + O
+    parameters = blocks * ((O + (L - 1) * H) * H + L * (H * H + H)) + H * O + O
     what = "the parameters, their gradient, its two moments, and the states of a chunk"
-    numbers = 4 * parameters + settings.length * B * states * H
+    numbers = 4 * parameters + settings.length * B * states * L * H
     require_memory(numbers, what, options, len(mesh.local_devices))
 
 
-def apply(settings: Settings, model: Model, xs: jax.Array, state: Any) -> tuple[Any, jax.Array]:
-    """The state after a chunk of ids `[T, B]`, and the logits `[T, B, O]`."""
-    state, hs = jrnn.unroll(cell_of(model.rnn, settings.activation), model.rnn, xs, state)
+def apply(
+    settings: Settings, model: Model, xs: jax.Array, state: Any, key: jax.Array | None = None
+) -> tuple[Any, jax.Array]:
+    """The state after a chunk of ids `[T, B]`, and logits `[T, B, O]`; the key is for dropout."""
+    rnn, activation = model.rnn, settings.activation
+    if isinstance(rnn, jrnn.StackParams):
+        options: Any = {"activation": activation, "dropout": settings.dropout}
+        state, hs = jrnn.stack(rnn, xs, state, key=key, **options)
+    else:
+        state, hs = jrnn.unroll(cell_of(rnn, activation), rnn, xs, state)
     return state, jrnn.readout(model.readout, hs)
 
 
@@ -117,9 +134,8 @@ def make_loss(settings: Settings) -> Any:
     """The mean cross-entropy of a chunk in nats, and the state for the next chunk."""
 
     def loss(model: Model, state: Any, batch: Any, key: jax.Array) -> Any:
-        del key  # the loss is not random
         xs, labels = batch
-        state, logits = apply(settings, model, xs, state)
+        state, logits = apply(settings, model, xs, state, key)
         return mean(jrnn.softmax_cross_entropy(logits, labels).sum(), labels.size), state
 
     return loss

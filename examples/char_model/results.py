@@ -12,7 +12,6 @@ from jrnn.metrics import write_csv
 from jrnn.model_file import save_model
 from jrnn.training import TrainState
 
-from .data import Data
 from .directory import BEST, CHECKPOINTS, CURVE, METRICS, MODEL, RunDirectory, last_step
 from .model import Model
 from .record import Record, Row
@@ -32,14 +31,13 @@ def write_results(
     state: TrainState,
     record: Record,
     counts: dict[str, float],
-    data: Data,
 ) -> None:
     """Write the models, the metrics and the curve, and print the result of the last state."""
     folder.mkdir(parents=True, exist_ok=True)  # it may have been removed since
     write_model(folder / MODEL, state.params, settings, record.rows[-1])
     if not (record.best_is_written and (folder / BEST).exists()):
         write_model(folder / BEST, record.best_model, settings, record.best_row)
-    report(record.rows, counts, data)  # even if the rest fails
+    report(record.rows, counts, settings["text_sha256"])  # even if the rest fails
     if state.nonfinite:
         print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
     write_csv(folder / METRICS, record.rows)
@@ -53,29 +51,25 @@ def write_curve(path: Path, rows: list[Row], counts: dict[str, float]) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     million = [row["characters"] / 1e6 for row in rows]
-    for part in ("training", "validation"):
-        bits = [row[f"{part.removesuffix('ing')}_bits"] for row in rows]
-        axes.plot(million, bits, label=f"network, {part} part")
+    axes.plot(million, [row["train_bits"] for row in rows], label="network, training part")
+    axes.plot(million, [row["validation_bits"] for row in rows], label="network, validation part")
     best = min(counts, key=counts.__getitem__)
     for name, style in {"2-gram": ":", "3-gram": "--", best: "-."}.items():
         label = f"{name}, validation part"
         axes.axhline(counts[name], color="gray", linestyle=style, label=label)
+    axes.set(xlabel="characters read (millions)", ylabel="cross-entropy (bits per character)")
     last = rows[-1]["validation_bits"]
-    axes.set(
-        xlabel="characters read (millions)",
-        ylabel="cross-entropy (bits per character)",
-        title=f"Character model: {last:.3f} bits per character on held-out text",
-    )
+    axes.set_title(f"Character model: {last:.3f} bits per character on held-out text")
     axes.legend()
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     write_whole(path, picture.getvalue())
 
 
-def report(rows: list[Row], counts: dict[str, float], data: Data) -> None:
+def report(rows: list[Row], counts: dict[str, float], sha256: str) -> None:
     """Print the result of the network and of the n-gram models."""
     network = rows[-1]["validation_bits"]
-    print(f"\nvalidation, bits per character (text {data.sha256[:16]})")
+    print(f"\nvalidation, bits per character (text {sha256[:16]})")
     for name, bits in (counts | {"network": network}).items():
         print(f"  {name:8s} {bits:6.3f}")
     for name in ("3-gram", min(counts, key=counts.__getitem__)):
@@ -89,10 +83,8 @@ def place_results(settings: Settings, directory: RunDirectory, record: Record) -
     """Move the files to their places and print these; return whether all was saved."""
     step, place = int(record.rows[-1]["step"]), directory.end(finished=record.is_finished)
     if record.is_finished and step < settings.steps:
-        print(
-            f"\nstopped early after step {step:,} of {settings.steps:,}: none of the last ", end=""
-        )
-        print(f"{settings.patience} evaluations was better than the best before them")
+        print(f"\nstopped early after step {step:,} of {settings.steps:,}: the last ", end="")
+        print(f"{settings.patience} evaluations were not better than the best before them")
     print(f"\nin {place}")
     last, best = (MODEL, record.rows[-1], "the last state"), (BEST, record.best_row, "the best")
     for name, row, which in (last, best):

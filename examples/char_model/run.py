@@ -17,9 +17,9 @@ from jrnn.files import check_utf8
 from jrnn.parallel import check_agreement, own_part
 
 from .data import Data, baselines, load_data
-from .devices import choose_devices, describe_devices
+from .devices import choose_devices
 from .directory import BEST, RunDirectory
-from .loop import ignore, run_steps
+from .loop import attempt, ignore, run_steps
 from .model import CELLS, Model, check_memory, kernel_of_training, make_evaluate
 from .record import Row
 from .results import place_results, write_model, write_results
@@ -29,9 +29,9 @@ from .signals import StopFlag
 
 OPTIONS_OF_SIZE = "--hidden-size, --batch-size or --length"
 # Settings that a resumed run cannot change.
-FIXED = ["cell", "hidden_size", "batch_size", "length", "activation", "w_hh_init"]
+FIXED = ["cell", "layers", "hidden_size", "batch_size", "length", "activation", "w_hh_init"]
 FIXED += ["schedule", "seed"]
-BEFORE = {"cell": "rnn"}  # settings that runs of earlier versions did not record
+BEFORE = {"cell": "rnn", "layers": 1}  # settings that runs of earlier versions did not record
 KERNEL_BEFORE = "XLA"  # of version 0.1, which recorded none
 OF_THE_PROCESS = ["out", "resume", "overwrite", "coordinator", "processes", "process", "cluster"]
 
@@ -47,53 +47,40 @@ class Trained(NamedTuple):
 
 
 def train(
-    settings: Settings,
-    on_metrics: Callable[[Row], Any] = ignore,
-    *,
-    stop: StopFlag | None = None,
+    settings: Settings, on_metrics: Callable[[Row], Any] = ignore, *, stop: StopFlag | None = None
 ) -> Trained:
     """Train, and write models, metrics, curve and checkpoints to `settings.out`.
 
-    Args:
-        settings: of the run; `resume` continues the one in `out`.
-        on_metrics: called with the row of each evaluation, in process 0.
-        stop: ends the run after a signal, within a `with` block; None leaves signals to Python.
-
-    Returns:
-        The models and the rows.
-
-    Raises:
-        ValueError: settings, a text or a checkpoint that do not fit; a loss that is not finite.
-        OSError: a file cannot be read or written.
+    `on_metrics` is called with the row of each evaluation, in process 0. Within a `with` block of
+    `stop` a signal ends the run saved; without it a signal is Python's. A text or a checkpoint that
+    does not fit, and a loss that is not finite, are ValueErrors; files raise OSErrors.
     """
     settings, stop = resolved(settings), stop or StopFlag()
     check_utf8("--out", settings.out)
     mesh = choose_devices(settings.devices, settings.batch_size)
     speaks = jax.process_index() == 0
-    with RunDirectory(
-        settings.out, resume=settings.resume, overwrite=settings.overwrite
-    ) as directory:
+    directory = RunDirectory(settings.out, resume=settings.resume, overwrite=settings.overwrite)
+    with directory:
         data = load_data(settings.text, settings.batch_size, settings.length, settings.out)
-        state_size = CELLS[settings.cell or "rnn"].states * settings.hidden_size
+        state_size = CELLS[settings.cell or "rnn"].states * settings.layers * settings.hidden_size
         check_sampling(settings, data.alphabet, state_size)
         check_memory(settings, len(data.alphabet.characters), mesh, OPTIONS_OF_SIZE)
         manifest = manifest_of(settings, data, mesh)
         if jax.process_count() > 1:
             options = {option(name): value for name, value in manifest["options"].items()}
             check_agreement(options | {"the text's SHA-256": data.sha256})
-        resumed = None
-        if settings.resume:
-            resumed = find_checkpoint(settings, manifest, directory.resumable)
+        place = directory.resumable
+        resumed = find_checkpoint(settings, manifest, place) if settings.resume else None
         counts = baselines(data) if speaks else {}
         described = {"characters": data.alphabet.characters, "cell": settings.cell}
         described |= {"activation": settings.activation} | manifest
-        print(f"cell        {settings.cell}\ndevices     {describe_devices(mesh)}")
+        print(f"cell        {settings.cell}\ndevices     {manifest['machine']['devices']}")
         print(f"kernel      {manifest['kernel']}")
         directory.begin(resumed)
 
-        def write_best(model: Model, row: Row) -> None:
-            if speaks:
-                write_model(directory.unfinished / BEST, model, described, row)
+        def write_best(model: Model, row: Row) -> bool:
+            path = directory.unfinished / BEST
+            return not speaks or attempt(settings, lambda: write_model(path, model, described, row))
 
         hooks = write_best, on_metrics if speaks else ignore
         with stop.deferred():
@@ -101,30 +88,22 @@ def train(
                 saving = checkpoints, manifest, resumed
                 state, record = run_steps(settings, data, mesh, stop, *saving, *hooks)
                 if speaks:
-                    write_results(directory.unfinished, described, state, record, counts, data)
+                    write_results(directory.unfinished, described, state, record, counts)
             saved = place_results(settings, directory, record) if speaks else True
     return Trained(state.params, record.best_model, record.rows, record.is_finished, saved)
 
 
 def evaluate(settings: Settings) -> float:
-    """Evaluate the model in `settings.out` on the last tenth of `settings.text`.
+    """Bits per character of the model in `settings.out` on the last tenth of its text.
 
-    Args:
-        settings: where the model is, which one (`best`), and the text that it was trained on.
-
-    Returns:
-        Bits per character.
-
-    Raises:
-        ValueError: there is no such model, or the text is another one.
-        OSError: a file cannot be read.
+    A ValueError is raised if there is no such model, or if `settings.text` is another text.
     """
     model, described = read_model(settings)
     mesh = choose_devices(settings.devices, settings.batch_size)
     data = load_data(settings.text, settings.batch_size, settings.length, settings.out)
-    if data.sha256 != described["text_sha256"]:
-        expected = f"the text that the model was trained on, of SHA-256 {described['text_sha256']}"
-        refuse("--text", expected, data.sha256, "Its alphabet and its parts are the model's.")
+    if data.sha256 != (own := described.get("text_sha256")):
+        expected = f"the text that the model was trained on, of SHA-256 {own}"
+        refuse("--text", expected, data.sha256, "The model knows the alphabet of that text.")
     settings = replace(settings, activation=described["activation"])
     return make_evaluate(settings, own_part(data.validation_streams), mesh)(model)
 
@@ -141,7 +120,7 @@ def manifest_of(settings: Settings, data: Data, mesh: Mesh) -> dict[str, Any]:
         "kernel": kernel_of_training(settings, len(data.alphabet.characters), mesh),
         "text_sha256": data.sha256,
         "machine": {
-            "devices": describe_devices(mesh),
+            "devices": f"{mesh.size} {mesh.devices[0].platform}",
             "processes": jax.process_count(),
             "cores of a process": len(os.sched_getaffinity(0)),
             "versions": {"jrnn": jrnn.__version__, "jax": jax.__version__},
@@ -176,13 +155,9 @@ def find_checkpoint(settings: Settings, new: dict[str, Any], directory: Path) ->
                 print(f"            {key}: was {value}, is {new[what].get(key)}")
     if old["machine"] != new["machine"]:
         print("            another machine: the same run to rounding, not bit for bit")
-    say_another_kernel(old.get("kernel", KERNEL_BEFORE), new["kernel"])
-    return found
-
-
-def say_another_kernel(was: str, now: str) -> None:
-    """Report that a run continues with another kernel, and how it continues with its own."""
-    if was != now:
-        print(f"            kernel: was {was}, is {now}: the results agree only up to rounding")
-        if was == "XLA":
+    if (kernel := old.get("kernel", KERNEL_BEFORE)) != new["kernel"]:
+        print(f"            kernel: was {kernel}, is {new['kernel']}: ", end="")
+        print("the results agree only up to rounding")
+        if kernel == "XLA":
             print("            JRNN_NATIVE=0 resumes it without the native kernel")
+    return found

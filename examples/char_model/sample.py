@@ -16,42 +16,32 @@ from jrnn.text import Alphabet
 from .data import quote
 from .devices import require_memory
 from .directory import BEST, MODEL, UNFINISHED, find_model
-from .model import CELLS, Model, cell_name
+from .model import CELLS, Model, cell_name, layers_of
 from .settings import Settings, activations_of
 
 
 def sample(settings: Settings) -> Iterator[list[str]]:
-    """Continue `settings.prompt` by the model in `settings.out`, by `settings.sample` characters.
+    """Continue `settings.prompt` by the model in `settings.out`, by `sample` characters or 300.
 
-    Args:
-        settings: where the model is, which one (`best`), and how it is sampled from.
-
-    Returns:
-        An iterator over the parts of the text as they are drawn: for each of `num_samples` the
-        characters that follow its earlier ones.
-
-    Raises:
-        ValueError: there is no such model, it has other settings or is not finite, or a character
-            of the prompt is unknown to it.
-        OSError: a file cannot be read.
+    The parts of the text are yielded as they are drawn, a list with one for each of `num_samples`.
+    A ValueError is raised if there is no such model, if it is not finite, or if it does not know a
+    character of the prompt.
     """
     sampling_options(settings.temperature, settings.top_k, settings.top_p)
     model, described = read_model(settings)
     alphabet = Alphabet(described["characters"])
-    check_sampling(settings, alphabet, CELLS[described["cell"]].states * len(model.rnn.w_hh))
+    units = sum(len(one.w_hh) for one in layers_of(model.rnn))
+    check_sampling(settings, alphabet, CELLS[described["cell"]].states * units)
     w_ho, b_o = model.readout
     b_o = jnp.zeros_like(w_ho[0]) if b_o is None else jnp.asarray(b_o)
     never = b_o.at[0].set(-jnp.inf)  # never write U+FFFD
+    known = alphabet.characters[1:]
+    start = next(c for c in "\n " + known if c in known)  # of a sample without a prompt
+    names = ("num_samples", "temperature", "top_k", "top_p")
     blocks = jrnn.sampling.generate(
-        model.rnn,
-        model.readout._replace(b_o=never),
-        jax.random.key(settings.seed),
-        alphabet.encode(settings.prompt or start_of(alphabet)),
-        settings.sample or 1,
-        num_samples=settings.num_samples,
-        temperature=settings.temperature,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
+        *(model.rnn, model.readout._replace(b_o=never), jax.random.key(settings.seed)),
+        *(alphabet.encode(settings.prompt or start), settings.sample or 300),
+        **{name: getattr(settings, name) for name in names},
         activation=described["activation"],
     )
     return ([alphabet.decode(ids) for ids in block] for block in blocks)
@@ -89,38 +79,30 @@ def read_model(settings: Settings) -> tuple[Model, dict[str, Any]]:
 
 def check_sampling(settings: Settings, alphabet: Alphabet, state_size: int) -> None:
     """Refuse a prompt with unknown characters, and samples that do not fit into memory."""
-    unknown = alphabet.unknown(settings.prompt)
-    if unknown:
+    if unknown := alphabet.unknown(settings.prompt):
         known = alphabet.characters[1:]
         known = repr(known) if len(known) <= 200 else f"{len(known):,} others"
         expected = "characters of the training text"
         refuse("--prompt", expected, quote(unknown), f"The model knows {known}.")
-    held = (
-        settings.sample or 0 if settings.num_samples > 1 else 0
-    )  # a single sample is printed as it grows
-    numbers = settings.num_samples * (state_size + 2 * len(alphabet.characters) + held)
-    require_memory(numbers, f"{settings.num_samples:,} samples", "--num-samples or --sample")
-
-
-def start_of(alphabet: Alphabet) -> str:
-    """The first input of a sample without a prompt: a character of the training text.
-
-    It is a newline, or else a space, or else the first character of the alphabet.
-    """
-    known = alphabet.characters[1:]  # all but U+FFFD
-    return next(character for character in "\n " + known if character in known)
+    n = settings.num_samples
+    held = 0 if n == 1 else settings.sample or 0  # a single sample is printed as it grows
+    numbers = n * (state_size + 2 * len(alphabet.characters) + held)
+    require_memory(numbers, f"{n:,} samples", "--num-samples or --sample")
 
 
 def as_model(name: str, params: Any) -> Model:
     """Check the parameters of a model file, which may belong to any network."""
     kinds, came = [kind.params.__name__ for kind in CELLS.values()], type(params).__name__
     found = {part: type(x).__name__ for part, x in params.items()} if came == "dict" else came
+    if isinstance(found, dict) and found.get("rnn") == "StackParams":
+        found["rnn"] = " and ".join(sorted({type(x).__name__ for x in layers_of(params["rnn"])}))
     if found not in [{"rnn": kind, "readout": "ReadoutParams"} for kind in kinds]:
         expected = f"a character model, rnn of {', '.join(kinds)} and readout of ReadoutParams"
-        refuse(name, expected, found, "Train the model again.")
+        refuse(name, f"{expected}, or a stack of one kind", found, "Train the model again.")
     model = Model(**params)
-    network(cell_of(model.rnn), model.rnn)
-    readout_arguments(model.readout, model.rnn.w_hh.T)  # [..., H], like states
+    for one in layers_of(model.rnn):
+        network(cell_of(one), one)
+    readout_arguments(model.readout, one.w_hh.T)  # [..., H], like states
     return model
 
 
@@ -129,10 +111,10 @@ def check_settings(name: str, model: Model, settings: Mapping[str, Any]) -> dict
     cell = cell_name(model.rnn)
     settings = {"cell": cell, "activation": None} | dict(settings)
     characters, activation = settings.get("characters"), settings["activation"]
-    I = max(2, len(model.rnn.w_ih))  # U+FFFD and at least one other character
-    known = isinstance(characters, str) and len(characters) == I
-    if not known or settings["cell"] != cell or activation not in activations_of(cell):
-        alphabet = f"{len(characters)} characters" if isinstance(characters, str) else "no alphabet"
+    I = max(2, len(layers_of(model.rnn)[0].w_ih))  # U+FFFD and at least one other character
+    size = len(characters) if isinstance(characters, str) else None
+    if size != I or settings["cell"] != cell or activation not in activations_of(cell):
+        alphabet = "no alphabet" if size is None else f"{size} characters"
         expected = f"a character model, cell {cell!r}, its activation and an alphabet of {I} "
         came = f"{alphabet}, cell {settings['cell']!r}, activation {activation!r}"
         refuse(name, f"{expected}characters", came, "Train the model again.")

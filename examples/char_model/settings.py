@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from jrnn import ActivationName
-from jrnn.checks import refuse
+from jrnn.checks import dropout_rate, refuse
 
 FLOAT32 = np.finfo(np.float32)
 
@@ -19,12 +18,11 @@ class Bounds:
     """The bounds of a number, in the annotation of its field."""
 
     kind: type
-    least: float
-    most: float
+    least: Any
+    most: Any
 
-    def __contains__(self, value: object) -> bool:
-        number = {int: Integral, float: Real}[self.kind]
-        return isinstance(value, number) and self.least <= value <= self.most  # type: ignore
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, (int, self.kind)) and self.least <= value <= self.most
 
     def __repr__(self) -> str:
         if self.kind is int:
@@ -47,6 +45,8 @@ class Settings:
     text: Sequence[str] | None = None  # UTF-8 files to train on; None: CPython's language reference
     steps: Positive = 3000
     cell: Literal["rnn", "gru", "lstm"] | None = None  # network; None: rnn, an Elman network
+    layers: Positive = 1  # each reads the outputs of the one below
+    dropout: float = 0.0  # share of the outputs of a layer that the next one does not see
     hidden_size: Positive = 256  # units of the network
     w_hh_init: Literal["orthogonal", "gaussian"] = "orthogonal"  # gaussian: deviation 0.01
     length: Positive = 64  # steps in a chunk
@@ -92,6 +92,10 @@ class Settings:
         if self.activation not in [None, *activations_of(self.cell)] and not self.sample:
             expected = f"none with --cell {self.cell}, which has its own"
             refuse("--activation", expected, repr(self.activation), "Leave it out.")
+        dropout_rate("--dropout", self.dropout)
+        if self.dropout and self.layers == 1 and not self.sample:
+            repair = "It is between two layers: give more --layers, or leave it out."
+            refuse("--dropout", "0 with a single layer", self.dropout, repair)
         if self.resume and self.overwrite:
             repair = "The one goes on with a run, the other gives it up."
             refuse("--resume", "one of --resume and --overwrite", "both", repair)

@@ -51,12 +51,7 @@ class Stream:
 
 @contextlib.contextmanager
 def guarded(which: str, spare: bool) -> Iterator[Stream]:
-    """Write to standard output or error through a `Stream`, which is flushed at the end.
-
-    Args:
-        which: "stdout" or "stderr".
-        spare: True to drop text that cannot be written, False to raise an OSError.
-    """
+    """Write to "stdout" or "stderr" through a `Stream`, which is flushed at the end."""
     own = getattr(sys, which)
     stream = Stream(own, NAMES[which], spare)
     setattr(sys, which, cast(TextIO, stream))
