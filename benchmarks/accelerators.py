@@ -6,7 +6,7 @@
 
 Install first, in a separate environment (the compilers need one version of jax):
 
-    pip install -e '.[train]' -r benchmarks/requirements-accelerators.txt
+    pip install -e '.[examples]' -r benchmarks/requirements-accelerators.txt
 
 On a GPU every operation in a loop is a kernel launch, which takes most of the time of a small
 recurrence. On a TPU it is a step of the schedule, not a launch, and says less. This program counts
