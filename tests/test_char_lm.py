@@ -331,10 +331,10 @@ def test_a_gated_network_does_what_an_elman_network_does(
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("cell", CELLS)
-def test_the_state_that_is_carried_is_the_whole_state(cell):
+@pytest.mark.parametrize(("cell", "layers"), [*((cell, 1) for cell in CELLS), ("lstm", 2)])
+def test_the_state_that_is_carried_is_the_whole_state(cell, layers):
     """The losses of two chunks are those of one that is as long as both."""
-    args = parse([f"--cell={cell}", "--hidden-size=8"])
+    args = parse([f"--cell={cell}", "--hidden-size=8", f"--layers={layers}"])
     model = char_model.init_model(jax.random.key(0), args, 5)
     ids = jax.random.randint(jax.random.key(1), (17, 3), 0, 5)
     loss = jax.jit(char_model.make_loss(args))

@@ -152,8 +152,8 @@ def run(text_file, tmp_path, capsys, float32):
 
 
 def test_layers_are_trained_resumed_and_sampled_from(run, tmp_path, monkeypatch):
-    """On two devices, stopped between two checkpoints; with dropout, which is not random again."""
-    layers = ("--cell=lstm", "--layers=2", "--dropout=0.3", "--checkpoint-every=5")
+    """Stopped between two checkpoints; with dropout, which is not random again."""
+    layers = ("--devices=1", "--layers=2", "--dropout=0.3", "--checkpoint-every=5")
     status, text, error = run(*layers, "--out", tmp_path / "whole")
     assert (status, "rnn.layers.1.forward.w_hh" in text) == (0, True), error
     with monkeypatch.context() as patch:
