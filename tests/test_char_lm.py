@@ -578,6 +578,7 @@ def test_u_fffd_in_a_text_is_no_unknown_character(tmp_path, capsys):
         "--devices=0",
         "--process=-1",
         "--coordinator=host",
+        "--coordinator=",
         "--coordinator=:1",
         "--coordinator=host:0",
         "--coordinator=host:65536",

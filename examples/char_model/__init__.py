@@ -1,5 +1,6 @@
 """A character-level language model: train it, evaluate it, sample from it.
 
+    from dataclasses import replace
     from examples.char_model import Settings, evaluate, sample, train
 
     settings = Settings(text=["book.txt"], out="out/book", cell="lstm", steps=1000)

@@ -102,7 +102,7 @@ def as_model(name: str, params: Any) -> Model:
     model = Model(**params)
     for one in layers_of(model.rnn):
         network(cell_of(one), one)
-    readout_arguments(model.readout, one.w_hh.T)  # [..., H], like states
+    readout_arguments(model.readout, layers_of(model.rnn)[-1].w_hh.T)  # [..., H], like states
     return model
 
 

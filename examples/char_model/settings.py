@@ -99,8 +99,9 @@ class Settings:
         if self.resume and self.overwrite:
             repair = "The one goes on with a run, the other gives it up."
             refuse("--resume", "one of --resume and --overwrite", "both", repair)
-        host, _, port = (self.coordinator or "host:1").rpartition(":")
-        if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        host, _, port = (self.coordinator or "").rpartition(":")
+        known = host and port.isdecimal() and 0 < int(port) < 2**16
+        if self.coordinator is not None and not known:
             repair = "It is the address of process 0."
             refuse(
                 "--coordinator", "HOST:PORT, a port below 65,536", repr(self.coordinator), repair
