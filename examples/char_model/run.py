@@ -27,7 +27,7 @@ from .sample import check_sampling, read_model
 from .settings import Settings, option, resolved
 from .signals import StopFlag
 
-OPTIONS_OF_SIZE = "--hidden-size, --batch-size or --length"
+OPTIONS_OF_SIZE = "--layers, --hidden-size, --batch-size or --length"
 # Settings that a resumed run cannot change.
 FIXED = ["cell", "layers", "hidden_size", "batch_size", "length", "activation", "w_hh_init"]
 FIXED += ["schedule", "seed"]
@@ -55,7 +55,7 @@ def train(
     `stop` a signal ends the run saved; without it a signal is Python's. A text or a checkpoint that
     does not fit, and a loss that is not finite, are ValueErrors; files raise OSErrors.
     """
-    settings, stop = resolved(settings), stop or StopFlag()
+    settings, stop = resolved(replace(settings, sample=None)), stop or StopFlag()
     check_utf8("--out", settings.out)
     mesh = choose_devices(settings.devices, settings.batch_size)
     speaks = jax.process_index() == 0
