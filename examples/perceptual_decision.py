@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from command import not_negative, on_devices, positive, positive_float, require_memory
+from char_model.devices import on_devices, require_memory
+from command import not_negative, positive, positive_float
 from matplotlib.figure import Figure
 from perceptual_network import (
     COHERENCES,
