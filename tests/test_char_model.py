@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from char_model import Settings, evaluate, sample, train
 from char_model import main as char_lm
+from char_model import run as char_run
 from char_model import signals as char_signals
 from char_model.settings import option, parse, resolved
 from programs import ROOT, TEXT, TOY, unboxed
 
 import jrnn
+from jrnn.checkpoint import Checkpoints
 from jrnn.metrics import csv_writer
 from jrnn.model_file import load_model, save_model
 
@@ -55,6 +57,19 @@ def test_a_run_is_continued_by_its_settings(small):
     trained = train(replace(small, schedule="constant", resume=True), on_metrics=new.append)
     assert [row["step"] for row in new] == [20]
     assert [row["step"] for row in trained.rows] == [10, 20]
+
+
+def test_the_best_model_waits_for_the_checkpoint_before_it(small, monkeypatch):
+    """A part of a checkpoint may fill a disk on which the model has a place."""
+    pending, written = [], []
+    save, wait, write = Checkpoints.save, Checkpoints.wait, char_run.write_model
+    monkeypatch.setattr(Checkpoints, "save", lambda *args: [pending.append(1), save(*args)])
+    monkeypatch.setattr(Checkpoints, "wait", lambda self: [wait(self), pending.clear()])
+    monkeypatch.setattr(
+        char_run, "write_model", lambda *args: [written.append(not pending), write(*args)]
+    )
+    train(replace(small, checkpoint_every=5))
+    assert written == [True, True]
 
 
 def test_a_model_is_evaluated_on_its_own_text(small, tmp_path):

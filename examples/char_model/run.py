@@ -80,6 +80,7 @@ def train(
 
         def write_best(model: Model, row: Row) -> bool:
             path = directory.unfinished / BEST
+            attempt(settings, checkpoints.wait)  # a part of one may fill the disk
             return not speaks or attempt(settings, lambda: write_model(path, model, described, row))
 
         hooks = write_best, on_metrics if speaks else ignore
