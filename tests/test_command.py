@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from char_model.devices import on_devices, require_memory
 
+pytestmark = pytest.mark.slow  # it starts processes
+
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ["char_lm", "adding_problem", "gradient_flow", "japanese_vowels"]
 

@@ -25,6 +25,8 @@ from jrnn.metrics import csv_writer, write_csv
 from jrnn.model_file import load_model, save_model
 from jrnn.text import map_ids
 
+pytestmark = pytest.mark.slow  # it starts processes
+
 ROWS = [{"step": n, "characters": n, "train_bits": 2.0, "validation_bits": 2.0} for n in (1, 2)]
 
 

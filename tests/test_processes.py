@@ -7,6 +7,8 @@ import pytest
 from char_model import main as char_lm
 from programs import TEXT, TOY, finish, start, start_two
 
+pytestmark = pytest.mark.slow  # it starts processes
+
 
 def bits(out):
     with (out / "metrics.csv").open(newline="") as file:

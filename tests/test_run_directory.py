@@ -25,6 +25,8 @@ from jrnn import native
 from jrnn.model_file import load_model
 from jrnn.parallel import batch_mesh
 
+pytestmark = pytest.mark.slow  # it starts processes
+
 TOY = ["--hidden-size=16", "--length=16", "--batch-size=4", "--eval-every=4", "--devices=1"]
 LEFT = [*FILES, CHECKPOINTS]
 

@@ -20,6 +20,8 @@ from programs import ROOT, TOY
 from jrnn.checkpoint import Checkpoints
 from jrnn.model_file import load_model
 
+pytestmark = pytest.mark.slow  # it starts processes
+
 # Makes its input its terminal, as a login shell does, and becomes the command.
 ON_ITS_TERMINAL = """
 import fcntl, os, sys, termios

@@ -13,6 +13,8 @@ from programs import ROOT, table
 import jrnn
 from jrnn.model_file import save_model
 
+pytestmark = pytest.mark.slow  # it starts processes
+
 TOY = ["--steps=20", "--hidden-size=8", "--length=8", "--batch-size=2", "--devices=1"]
 FULL = "No space left on device"
 
