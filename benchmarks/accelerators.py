@@ -6,7 +6,7 @@
 
 Install first, in a separate environment (the compilers need one version of jax):
 
-    pip install -e '.[train]' -r benchmarks/requirements-accelerators.txt
+    pip install -e '.[examples]' -r benchmarks/requirements-accelerators.txt
 
 On a GPU every operation in a loop is a kernel launch, which takes most of the time of a small
 recurrence. On a TPU it is a step of the schedule, not a launch, and says less. This program counts
@@ -71,10 +71,10 @@ def _gradient(states: Any) -> Any:
 
 def train_jobs() -> Iterator[Job]:
     """Jobs `train step` of every library."""
-    args = train_step.char_lm.parse(train_step.RECIPE.split())
+    args = train_step.Settings(**train_step.RECIPE)
     T, B = args.length, args.batch_size
     characters = train_step.load_data(None, B, T, tempfile.gettempdir()).alphabet.characters
-    model = train_step.char_model.init_model(jax.random.key(0), args, len(characters))
+    model = train_step.init_model(jax.random.key(0), args, len(characters))
     case = (T, B, len(characters), args.hidden_size)
     ids = jax.ShapeDtypeStruct((T, B), jnp.int32)
     for name, program in train_step.programs(model, args, RIVALS).items():

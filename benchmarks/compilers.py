@@ -32,7 +32,7 @@ dnn_version_info { major: 9 minor: 7 }
 runtime_version { major: 12 minor: 8 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-INSTALL = "pip install -e '.[train]' -r benchmarks/requirements-accelerators.txt"
+INSTALL = "pip install -e '.[examples]' -r benchmarks/requirements-accelerators.txt"
 
 
 class Target(NamedTuple):

@@ -31,20 +31,21 @@ from benchmarks.rivals import CharacterModel, load
 from jrnn.checks import refuse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import char_lm as char_lm
-import char_model as char_model
-from char_data import load_data as load_data
-from char_data import training_chunks as training_chunks
-from networks import CELLS as CELLS
-from networks import zero_state as zero_state
+from char_model.data import load_data as load_data
+from char_model.model import CELLS, Model, make_evaluate, make_loss, make_optimizer
+from char_model.model import init_model as init_model
+from char_model.model import zero_state as zero_state
+from char_model.settings import Settings as Settings
+from char_model.settings import resolved as resolved
 
 from jrnn.parallel import batch_mesh, mean, use_cpu_cores
+from jrnn.text import training_chunks as training_chunks
 from jrnn.training import init_train_state, make_train_step
 
 RIVALS = ["autodiff", "flax", "haiku", "keras", "equinox", "torch"]
-RECIPE = "--learning-rate 2e-3 --schedule constant"
+RECIPE: dict[str, Any] = {"learning_rate": 2e-3, "schedule": "constant"}
 LENGTHS = {1: 64, 2: 128}  # steps per chunk
-TOY = "--hidden-size 8 --batch-size 4"
+TOY: dict[str, Any] = {"length": 5, "hidden_size": 8, "batch_size": 4}
 # Before the first update only rounding differs. Then Adam divides small gradients, which are mostly
 # rounding, by their own size.
 TOLERANCES = [1e-5, 1e-3, 1e-3]
@@ -57,14 +58,12 @@ ROUNDED_TOLERANCES = [1e-2, 2e-2, 2e-2]  # if float32 matmuls are rounded by def
 class Jrnn:
     """The training step of `examples/char_lm.py`, with another loss for the rivals on a mesh."""
 
-    def __init__(
-        self, params: Any, args: argparse.Namespace, devices: int = 1, loss: Any = None
-    ) -> None:
-        optimizer = char_model.make_optimizer(args)
+    def __init__(self, params: Any, args: Settings, devices: int = 1, loss: Any = None) -> None:
+        optimizer = make_optimizer(args)
         mesh = batch_mesh(devices) if devices > 1 else None
         zeros = zero_state(params[0], args.batch_size)
         self.state = init_train_state(params, optimizer, zeros, jax.random.key(0), mesh=mesh)
-        loss = loss or char_model.make_loss(args.activation)
+        loss = loss or make_loss(args)
         self.train_step = make_train_step(loss, optimizer, mesh=mesh)
 
     def step(self, batch: Any, first: bool) -> float:
@@ -83,8 +82,8 @@ class Jrnn:
 class Rival:
     """A model of a JAX library, trained as its users would."""
 
-    def __init__(self, network: CharacterModel, args: argparse.Namespace) -> None:
-        optimizer = char_model.make_optimizer(args)
+    def __init__(self, network: CharacterModel, args: Settings) -> None:
+        optimizer = make_optimizer(args)
         self.network = network
         self.zeros = jnp.zeros((args.batch_size, args.hidden_size))
         own = jax.tree.map(jnp.array, network.own)  # a copy, because it is donated
@@ -118,7 +117,7 @@ class Rival:
 
 
 def programs(
-    model: Any, args: argparse.Namespace, rivals: list[str], torch_device: str = "cpu"
+    model: Any, args: Settings, rivals: list[str], torch_device: str = "cpu"
 ) -> dict[str, Any]:
     """All programs by name."""
     found: dict[str, Any] = {"jrnn": Jrnn(model, args)}
@@ -134,7 +133,7 @@ def programs(
 
 
 def programs_on_devices(
-    model: Any, args: argparse.Namespace, rivals: list[str], devices: int
+    model: Any, args: Settings, rivals: list[str], devices: int
 ) -> dict[str, Any]:
     """jrnn and the plain scans with the batch split over devices, with the same step."""
     found = {f"jrnn, {devices} devices": Jrnn(model, args, devices)}
@@ -160,17 +159,16 @@ def loss_of(network: CharacterModel) -> Any:
 # --- the measurement -----------------------------------------------------------------------------
 
 
-def recipe(toy: bool, row: int, cell: str = "rnn", hidden_size: int = 256) -> argparse.Namespace:
-    """The options of `examples/char_lm.py`."""
-    length = 5 if toy else LENGTHS[row]
-    words = f"--length {length} --cell {cell} --hidden-size {hidden_size} {RECIPE}"
-    return char_lm.parse(f"{words} {TOY if toy else ''}".split())
+def recipe(toy: bool, row: int, cell: str = "rnn", hidden_size: int = 256) -> Settings:
+    """The settings of `examples/char_lm.py`."""
+    given = RECIPE | {"cell": cell, "length": LENGTHS[row], "hidden_size": hidden_size}
+    return resolved(Settings(**given | (TOY if toy else {})))
 
 
-def model_and_chunks(args: argparse.Namespace) -> tuple[Any, Any]:
+def model_and_chunks(args: Settings) -> tuple[Any, Any]:
     """The common initial parameters, and the text."""
     data = load_data(None, args.batch_size, args.length, tempfile.gettempdir())
-    model = char_model.init_model(jax.random.key(0), args, len(data.alphabet.characters))
+    model = init_model(jax.random.key(0), args, len(data.alphabet.characters))
     if args.cell == "gru":  # torch's second bias stays 0, as it does not exist in other networks
         model = model._replace(rnn=model.rnn._replace(b_hn=None))
     return model, data
@@ -185,7 +183,7 @@ def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
     if devices > 1 and args.batch_size % devices == 0:
         running |= programs_on_devices(model, args, options.rivals, devices)
     seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
-    evaluate = char_model.make_evaluate(args.activation, data.validation_streams, batch_mesh(1))
+    evaluate = make_evaluate(args, data.validation_streams, batch_mesh(1))
     records = []
     for name, program in running.items():
         bits = evaluate(as_model(program.model())) if options.rounds >= 1000 else None
@@ -193,7 +191,7 @@ def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
     return records
 
 
-def record(row: int, args: argparse.Namespace, name: str, seconds: list[float]) -> dict[str, Any]:
+def record(row: int, args: Settings, name: str, seconds: list[float]) -> dict[str, Any]:
     """The record of one program without its first steps, which compile and are compared."""
     timed = seconds[len(TOLERANCES) :]
     return {
@@ -213,7 +211,7 @@ def record(row: int, args: argparse.Namespace, name: str, seconds: list[float]) 
 
 def as_model(parameters: Any) -> Any:
     """Parameters of a library as those of `examples/char_lm.py`, for a common evaluation."""
-    return char_model.Model(*jax.tree.map(jnp.asarray, tuple(parameters)))
+    return Model(*jax.tree.map(jnp.asarray, tuple(parameters)))
 
 
 def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[float]]:

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from char_model import Model
-from networks import CELLS, output_of, zero_state
+from char_model.model import CELLS, Model, output_of, zero_state
 
 import jrnn
 from jrnn import ActivationName, initializers

@@ -31,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,10 +45,9 @@ from adding_networks import (
     mean_squared_error,
     sensitivity,
 )
-from char_model import Model
-from command import not_negative, on_devices, positive, positive_float, require_memory
+from char_model.devices import on_devices, require_memory
+from char_model.model import CELLS, Model, kernel_of
 from matplotlib.figure import Figure
-from networks import CELLS, kernel_of
 from tqdm import tqdm
 
 import jrnn
@@ -223,17 +223,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, default=argparse.SUPPRESS, help=help, **options)
 
-    add_argument_of_recipe("lengths", "T", nargs="+", type=positive)
+    add_argument_of_recipe("lengths", "T", nargs="+", type=command.positive)
     starts = [*STARTS, "all"]
     add_argument_of_recipe("starts", "activation-w_hh, or cell-biases", nargs="+", choices=starts)
-    parser.add_argument("--steps", type=positive, default=3000, help="of each training, at most")
-    parser.add_argument("--block", type=positive, default=100, help="steps whose error is averaged")
-    parser.add_argument("--goal", type=positive_float, default=0.01, help="learned below it")
-    add_argument_of_recipe("hidden_size", "H", type=positive)
-    parser.add_argument("--batch-size", type=positive, default=64)
-    add_argument_of_recipe("learning_rate", "of Adam", type=positive_float)
-    parser.add_argument("--clip", type=positive_float, default=1.0, help="gradient norm")
-    parser.add_argument("--seed", type=not_negative, default=0)
+    parser.add_argument(
+        "--steps", type=command.positive, default=3000, help="of each training, at most"
+    )
+    parser.add_argument(
+        "--block", type=command.positive, default=100, help="steps whose error is averaged"
+    )
+    parser.add_argument(
+        "--goal", type=command.positive_float, default=0.01, help="learned below it"
+    )
+    add_argument_of_recipe("hidden_size", "H", type=command.positive)
+    parser.add_argument("--batch-size", type=command.positive, default=64)
+    add_argument_of_recipe("learning_rate", "of Adam", type=command.positive_float)
+    parser.add_argument("--clip", type=command.positive_float, default=1.0, help="gradient norm")
+    parser.add_argument("--seed", type=command.not_negative, default=0)
     args = parser.parse_args(argv)
     args = argparse.Namespace(**(RECIPES[args.cell] | vars(args)))
     own = [name for name, start in STARTS.items() if start.cell == args.cell]

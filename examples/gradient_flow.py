@@ -17,14 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import char_lm
-import char_model
-import char_run
-import char_signals
+import command
 import jax
 import numpy as np
-from char_data import Data, load_data
-from command import not_negative, on_devices, positive
+from char_model.data import Data, load_data
+from char_model.devices import on_devices
+from char_model.loop import run_steps
+from char_model.model import W_HH_INITS, check_memory, init_model, make_evaluate
+from char_model.settings import Settings
+from char_model.signals import StopFlag
 from matplotlib.figure import Figure
 
 import jrnn
@@ -72,19 +73,18 @@ def measure(name: str, model: Model, streams: np.ndarray, args: Any, exponents: 
     )
 
 
-def train_and_measure(w_hh_init: str, data: Data, args: Any) -> list[Measured]:
+def train_and_measure(w_hh_init: Any, data: Data, args: Any) -> list[Measured]:
     """Train once like `char_lm.py`, and measure before and after."""
-    options = char_lm.parse([f"--w-hh-init={w_hh_init}", f"--eval-every={args.steps}"])
-    for name in ("steps", "hidden_size", "seed"):
-        setattr(options, name, getattr(args, name))
-    key, _ = jax.random.split(jax.random.key(args.seed))  # as in `char_run.train`
-    first = char_model.init_model(key, options, len(data.alphabet.characters))
+    given = {name: getattr(args, name) for name in ("steps", "hidden_size", "seed")}
+    options = Settings(w_hh_init=w_hh_init, eval_every=args.steps, **given)
+    key, _ = jax.random.split(jax.random.key(args.seed))  # as in `run_steps`
+    first = init_model(key, options, len(data.alphabet.characters))
     mesh = batch_mesh(1)
-    with char_signals.StopFlag() as stop, stop.deferred():
-        state, _ = char_run.train(options, data, mesh, stop)
+    with StopFlag() as stop, stop.deferred():
+        state, _ = run_steps(options, data, mesh, stop)
     if stop.signum is not None:
         raise KeyboardInterrupt
-    bits = char_model.make_evaluate(options.activation, data.validation_streams, mesh)(state.params)
+    bits = make_evaluate(options, data.validation_streams, mesh)(state.params)
     trained = f"{w_hh_init}, after {args.steps:,} steps ({bits:.2f} bits per character)"
     streams = data.validation_streams[:, :STREAMS]
     return [
@@ -107,11 +107,11 @@ def measure_kinds(data: Data, args: Any) -> list[Measured]:
 def measure_all(args: argparse.Namespace) -> tuple[list[Measured], list[Measured]]:
     """Run and measure both trainings; and measure the kinds of networks."""
     args.out.mkdir(parents=True, exist_ok=True)
-    options = char_lm.parse([f"--hidden-size={args.hidden_size}"])
+    options = Settings(hidden_size=args.hidden_size)
     data = load_data(args.text, options.batch_size, options.length, args.out)
-    char_model.check_memory(options, len(data.alphabet.characters), batch_mesh(1), OPTION_OF_SIZE)
+    check_memory(options, len(data.alphabet.characters), batch_mesh(1), OPTION_OF_SIZE)
     kinds = measure_kinds(data, args)
-    trained = [m for init in char_model.W_HH_INITS for m in train_and_measure(init, data, args)]
+    trained = [m for init in W_HH_INITS for m in train_and_measure(init, data, args)]
     return trained, kinds
 
 
@@ -196,12 +196,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("out/gradient_flow"), help="directory")
     parser.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
-    parser.add_argument("--seed", type=not_negative, default=0)
-    parser.add_argument("--steps", type=positive, default=2000, help="of each training")
-    parser.add_argument("--hidden-size", type=positive, default=256)
-    parser.add_argument("--length", type=positive, default=500, help="steps that are measured")
-    parser.add_argument("--max-lag", type=positive, default=100)
-    parser.add_argument("--exponents", type=positive, default=64, help="how many")
+    parser.add_argument("--seed", type=command.not_negative, default=0)
+    parser.add_argument("--steps", type=command.positive, default=2000, help="of each training")
+    parser.add_argument("--hidden-size", type=command.positive, default=256)
+    parser.add_argument(
+        "--length", type=command.positive, default=500, help="steps that are measured"
+    )
+    parser.add_argument("--max-lag", type=command.positive, default=100)
+    parser.add_argument("--exponents", type=command.positive, default=64, help="how many")
     return parser.parse_args(argv)
 
 

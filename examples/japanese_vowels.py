@@ -22,14 +22,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from command import on_devices, positive, positive_float, require_memory
+from char_model.devices import on_devices, require_memory
+from char_model.model import CELLS, output_of
 from installed import installed_data
 from matplotlib.figure import Figure
-from networks import CELLS, output_of
 from tqdm import tqdm
 from ts_data import Sequences, read_ts
 
@@ -296,13 +297,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--cell", choices=CELLS, default="rnn", help="rnn: an Elman network")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
-    parser.add_argument("--seeds", type=positive, default=5, help="how many: 0, 1, ...")
-    parser.add_argument("--epochs", type=positive, default=60)
-    parser.add_argument("--hidden-size", type=positive, default=64)
-    parser.add_argument("--batch-size", type=positive, default=10)
-    parser.add_argument("--learning-rate", type=positive_float, default=3e-3, help="of AdamW")
+    parser.add_argument("--seeds", type=command.positive, default=5, help="how many: 0, 1, ...")
+    parser.add_argument("--epochs", type=command.positive, default=60)
+    parser.add_argument("--hidden-size", type=command.positive, default=64)
+    parser.add_argument("--batch-size", type=command.positive, default=10)
+    parser.add_argument(
+        "--learning-rate", type=command.positive_float, default=3e-3, help="of AdamW"
+    )
     parser.add_argument("--schedule", choices=["cosine", "constant"], default="cosine")
-    parser.add_argument("--weight-decay", type=positive_float, default=0.01)
+    parser.add_argument("--weight-decay", type=command.positive_float, default=0.01)
     return parser.parse_args(argv)
 
 

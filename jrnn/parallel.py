@@ -25,6 +25,7 @@ from jrnn.arrays import mesh_axes
 from jrnn.native import cpu_cores
 
 BATCH = "batch"  # the one axis of the mesh
+MOST_SAID = 2000  # bytes of an error message for the other processes
 
 ValueAndGrad = Callable[[Any, Any, Any, jax.Array], tuple[tuple[jax.Array, Any], Any]]
 
@@ -197,6 +198,34 @@ def whole_batch(batch: Any, mesh: Mesh, batch_spec: Any = PartitionSpec(None, BA
         batch,
         specs,
     )
+
+
+def together(do: Callable[[], Any]) -> None:
+    """Run a function in every process; if it fails in one of them, it fails in all.
+
+    Without this the others would wait in their next joint computation. Every process must call it.
+
+    Args:
+        do: a function of the process, such as one that writes a file in process 0.
+
+    Raises:
+        OSError, ValueError: the error of this process.
+        ValueError: with the text of another process's error.
+    """
+    error: Exception | None = None
+    try:
+        do()
+    except (OSError, ValueError) as caught:
+        error = caught
+    if jax.process_count() > 1:
+        text = str(error or "").encode(errors="backslashreplace")[:MOST_SAID]
+        padded = np.frombuffer(text.ljust(MOST_SAID, b"\0"), np.uint8)
+        everyones = multihost_utils.process_allgather(padded)
+        said = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in everyones]
+        if any(said) and error is None:
+            error = ValueError(next(filter(None, said)))
+    if error is not None:
+        raise error
 
 
 def check_agreement(settings: Mapping[str, Any]) -> None:

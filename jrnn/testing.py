@@ -110,8 +110,7 @@ def _of_a_stack(
 ) -> Pair:
     cells, _ = specs_of(params, activation, cell)
     xs = checks.stack_arguments(cells, params, xs, h0, reading=inputs)
-    if data is not None:
-        checks.refuse("data", "None for a stack", "a dict", "Check the layer that reads it alone.")
+    checks.no_data_of_a_stack(data)
 
     def run(params: Any, xs: Any, h0: Any, data: Any) -> Any:
         return stack(params, xs, h0, activation=activation, cell=cell, inputs=reading(xs))

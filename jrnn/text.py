@@ -10,6 +10,7 @@ memory:
 """
 
 import codecs
+import itertools
 import mmap
 import os
 import tempfile
@@ -255,3 +256,31 @@ def chunks(streams: np.ndarray, length: int) -> Iterator[tuple[np.ndarray, np.nd
     for start in range(0, len(streams) - 1, length):
         window = streams[start : start + length + 1].astype(np.int32, order="C")
         yield window[:-1], window[1:]
+
+
+def training_chunks(
+    streams: np.ndarray, length: int, start: int = 0
+) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], bool]]:
+    """Iterate over streams again and again, from any chunk on, as a resumed run continues.
+
+    Args:
+        streams: `[N, B]`, N > T; as in `chunks`.
+        length: T, the number of steps of every chunk; the last steps of a pass that fill no chunk
+            are left out.
+        start: the number of the first chunk, from 0; nothing before it is read.
+
+    Yields:
+        `((xs [T, B], labels [T, B]), first)`, as in `chunks`, without end; `first` is True for the
+        first chunk of a pass, where the state that is carried starts again from zeros.
+
+    Raises:
+        ValueError: a length below 1, or streams that fill no chunk.
+    """
+    checks.sizes(length=length)
+    in_a_pass = (len(streams) - 1) // length
+    if in_a_pass < 1:
+        repair = "Give more text, fewer streams or shorter chunks."
+        checks.refuse("streams", f"at least {length + 1:,} tokens each", len(streams), repair)
+    for number in itertools.count(start):
+        i = number % in_a_pass
+        yield next(chunks(streams[i * length :], length)), i == 0

@@ -1,6 +1,7 @@
 """Examples as programs of their own: at toy size, as several processes, and what they cost."""
 
 import os
+import re
 import resource
 import socket
 import subprocess
@@ -34,6 +35,11 @@ def run_example(name, *options):
 def _seconds_of_children():
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def unboxed(error):
+    """The text of an error of the command line, which has a frame and lines of 80 columns."""
+    return " ".join(re.sub(r"[^ -~]|-{3,}|[|+]", " ", error).split())
 
 
 def free_port():

@@ -7,23 +7,26 @@ import subprocess
 import sys
 from collections import Counter
 from functools import partial
-from itertools import count, islice, product
+from itertools import count, product
 from types import SimpleNamespace
 
-import char_data
-import char_lm
-import char_model
-import char_run
-import char_signals
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint
 import programs
 import pytest
-from networks import CELLS, zero_state
-from ngram import witten_bell
-from programs import ROOT, TEXT
+from char_model import data as char_data
+from char_model import loop as char_loop
+from char_model import main as char_lm
+from char_model import model as char_model
+from char_model import run as char_run
+from char_model import signals as char_signals
+from char_model.devices import choose_devices
+from char_model.model import CELLS, zero_state
+from char_model.ngram import witten_bell
+from char_model.settings import parse
+from programs import ROOT, TEXT, unboxed
 
 import jrnn
 from jrnn import native
@@ -134,8 +137,8 @@ def test_two_devices_learn_what_one_does(text_file, tmp_path, capsys):
 
 @pytest.mark.parametrize(("batch_size", "mesh_size"), [(4, 2), (3, 1)])
 def test_as_many_devices_as_divide_the_batch(batch_size, mesh_size):
-    assert char_lm.choose_devices(None, batch_size).size == mesh_size
-    assert char_lm.choose_devices("all", 4).size == len(jax.devices())
+    assert choose_devices(None, batch_size).size == mesh_size
+    assert choose_devices("all", 4).size == len(jax.devices())
 
 
 BAD = {
@@ -202,7 +205,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_before_training(name, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(char_lm, "train", lambda *args: pytest.fail("training began"))
+    monkeypatch.setattr(char_run, "run_steps", lambda *args: pytest.fail("training began"))
     content, options, message = BAD[name]
     path = tmp_path / "text"
     if content is not None:
@@ -328,13 +331,13 @@ def test_a_gated_network_does_what_an_elman_network_does(
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("cell", CELLS)
-def test_the_state_that_is_carried_is_the_whole_state(cell):
+@pytest.mark.parametrize(("cell", "layers"), [*((cell, 1) for cell in CELLS), ("lstm", 2)])
+def test_the_state_that_is_carried_is_the_whole_state(cell, layers):
     """The losses of two chunks are those of one that is as long as both."""
-    args = char_lm.parse([f"--cell={cell}", "--hidden-size=8"])
+    args = parse([f"--cell={cell}", "--hidden-size=8", f"--layers={layers}"])
     model = char_model.init_model(jax.random.key(0), args, 5)
     ids = jax.random.randint(jax.random.key(1), (17, 3), 0, 5)
-    loss = jax.jit(char_model.make_loss(args.activation))
+    loss = jax.jit(char_model.make_loss(args))
     state = zero_state(model.rnn, 3)
 
     def of_chunk(start, end, state):
@@ -358,12 +361,12 @@ def test_an_activation_is_for_an_elman_network(capsys):
     for cell in GATED:
         with pytest.raises(SystemExit):
             char_lm.main([f"--cell={cell}", "--activation=tanh"])
-        error = capsys.readouterr().err
+        error = unboxed(capsys.readouterr().err)
         expected = f"expected none with --cell {cell}, which has its own; got 'tanh'"
-        assert f"error: argument --activation: {expected}" in error
+        assert f": --activation: {expected}" in error
     with pytest.raises(SystemExit):
         char_lm.main(["--cell=leaky"])
-    assert "argument --cell: invalid choice: 'leaky'" in capsys.readouterr().err
+    assert "invalid choice 'leaky' for argument '--cell'" in unboxed(capsys.readouterr().err)
 
 
 @pytest.fixture
@@ -413,9 +416,9 @@ def test_another_kernel_is_said(interrupted, capsys, monkeypatch):
 
 def explained(cell):
     """What computes the network in a step of the toy run, by the step itself."""
-    args = char_lm.parse([*TOY, f"--cell={cell}", "--devices=2"])
+    args = parse([*TOY, f"--cell={cell}", "--devices=2"])
     data, mesh = SimpleNamespace(alphabet=Alphabet(TEXT)), batch_mesh(2)
-    state, step = char_run.make_training(args, data, mesh)
+    state, step = char_loop.make_training(args, data, mesh)
     ids = jax.ShapeDtypeStruct((args.length, args.batch_size), np.int32)
     found = {call.backend for call in jrnn.explain(step, state, (ids, ids), platform="cpu")}
     (kernel,) = {name if name.startswith("native, ") else name.split("(")[0] for name in found}
@@ -449,7 +452,7 @@ def test_other_machines_and_options_are_said(interrupted, capsys):
 
 
 def test_a_run_that_cannot_be_resumed_is_refused(interrupted, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(char_lm, "train", lambda *args: pytest.fail("training began"))
+    monkeypatch.setattr(char_run, "run_steps", lambda *args: pytest.fail("training began"))
     other = tmp_path / "other"
     other.write_text(TEXT[::-1])
     checkpoint = f"checkpoint {tmp_path}/unfinished/checkpoints/17: expected "
@@ -503,18 +506,18 @@ def test_the_default_text(tmp_path):
 @pytest.fixture
 def bad_batches(monkeypatch):
     """Every chunk that begins with a space has no finite loss; undone by `undo`."""
-    make_loss = char_run.make_loss
+    make_loss = char_loop.make_loss
 
-    def bad_at_times(activation):
+    def bad_at_times(settings):
         def loss(model, h0, batch, key):
-            cost, h_last = make_loss(activation)(model, h0, batch, key)
+            cost, h_last = make_loss(settings)(model, h0, batch, key)
             first = jax.lax.pmax(batch[0][0, 0], BATCH)
             return cost * jnp.where(first == SPACE, jnp.nan, 1), h_last
 
         return loss
 
     with monkeypatch.context() as patch:
-        patch.setattr(char_run, "make_loss", bad_at_times)
+        patch.setattr(char_loop, "make_loss", bad_at_times)
         yield patch
 
 
@@ -575,18 +578,19 @@ def test_u_fffd_in_a_text_is_no_unknown_character(tmp_path, capsys):
         "--devices=0",
         "--process=-1",
         "--coordinator=host",
+        "--coordinator=",
         "--coordinator=:1",
         "--coordinator=host:0",
         "--coordinator=host:65536",
     ],
 )
 def test_options_that_are_none(option, capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as end:
         char_lm.main([option])
+    assert end.value.code == 2
     name, value = option.split("=")
-    error = capsys.readouterr().err
-    assert f"error: argument {name}: expected " in error
-    assert f"; got {value!r}\n" in error
+    error = unboxed(capsys.readouterr().err)
+    assert re.search(rf": {name}: expected .*; got '?{value}(\.0)?'?\. ", error), error
 
 
 def test_the_least_text_is_the_first_that_is_enough():
@@ -668,35 +672,6 @@ def test_no_more_than_the_start_of_a_long_held_out_part_is_judged(tmp_path, monk
     np.testing.assert_array_equal(data.validation, whole.validation[:most])
     assert data.validation_streams.size == most // 4 * 4
     assert char_data.baselines(data).keys() == char_data.baselines(whole).keys()
-
-
-def test_training_goes_on_from_any_step_with_the_chunks_that_follow_it():
-    streams = np.arange(200).reshape(50, 4)
-    ahead = list(islice(char_data.training_chunks(streams, 16), 10))
-    for start in range(10):
-        read = np.full_like(streams, -1)  # what is before the chunk is not there to be read
-        read[start % 3 * 16 :] = streams[start % 3 * 16 :]
-        (batch, first) = next(char_data.training_chunks(read, 16, start))
-        np.testing.assert_array_equal(batch, ahead[start][0])
-        assert first == ahead[start][1] == (start % 3 == 0)
-        rest = islice(char_data.training_chunks(streams, 16, start), 10 - start)
-        for a, b in zip(rest, ahead[start:], strict=True):
-            np.testing.assert_array_equal(a[0], b[0])
-            assert a[1] == b[1]
-
-
-def test_the_state_is_carried_and_starts_from_zero_with_each_pass():
-    streams = np.arange(200).reshape(50, 4)
-    source = char_data.training_chunks(streams, 16)
-    firsts, starts = [], []
-    for _ in range(7):
-        (xs, labels), first = next(source)
-        assert xs.shape == (16, 4)
-        np.testing.assert_array_equal(xs[1:], labels[:-1])
-        firsts.append(first)
-        starts.append(int(xs[0, 0]) // 4)
-    assert firsts == [True, False, False] * 2 + [True]
-    assert starts == [0, 16, 32] * 2 + [0]
 
 
 def test_witten_bell_against_dictionaries():

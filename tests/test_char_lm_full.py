@@ -5,16 +5,18 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import char_lm
-import char_run
 import jax
 import numpy as np
 import pytest
-from char_data import load_data, training_chunks
+from char_model import loop as char_loop
+from char_model.data import load_data
+from char_model.run import manifest_of
+from char_model.settings import parse
 from programs import run_example
 
 from jrnn.checkpoint import Checkpoints
 from jrnn.parallel import batch_mesh, whole_batch
+from jrnn.text import training_chunks
 
 
 def run(out, *options):
@@ -59,9 +61,9 @@ def test_saving_costs_less_than_three_percent(tmp_path):
 
     Steps and checkpoints take turns, so that what else the machine does slows down both.
     """
-    args, mesh = char_lm.parse(["--out", str(tmp_path)]), batch_mesh(2)
+    args, mesh = parse(["--out", str(tmp_path)]), batch_mesh(2)
     data = load_data(None, args.batch_size, args.length, tmp_path)
-    state, step = char_run.make_training(args, data, mesh)
+    state, step = char_loop.make_training(args, data, mesh)
     source = training_chunks(data.streams, args.length)
     seconds = np.zeros(2)  # of ten steps, of a checkpoint
     with Checkpoints(tmp_path) as checkpoints:
@@ -70,7 +72,7 @@ def test_saving_costs_less_than_three_percent(tmp_path):
             for _ in range(10):
                 state, _ = jax.block_until_ready(step(state, whole_batch(next(source)[0], mesh)))
             trained = time.perf_counter()
-            checkpoints.save(i, state, char_run.manifest_of(args, data, mesh))
+            checkpoints.save(i, state, manifest_of(args, data, mesh))
             checkpoints.wait()
             if i > 0:  # the first ones compile and import
                 seconds += trained - began, time.perf_counter() - trained

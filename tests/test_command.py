@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from char_model.devices import on_devices, require_memory
+
+pytestmark = pytest.mark.slow  # it starts processes
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ["char_lm", "adding_problem", "gradient_flow", "japanese_vowels"]
@@ -69,7 +72,7 @@ def test_memory_that_is_not_there(name):
     message = (
         rf"^memory: expected as much as the run needs; got {came}.*\. Give a smaller --size\.$"
     )
-    with pytest.raises(ValueError, match=message), command.on_devices("--size"):
+    with pytest.raises(ValueError, match=message), on_devices("--size"):
         jax.block_until_ready(run())
 
 
@@ -78,18 +81,18 @@ def test_what_is_no_lack_of_memory_is_not_called_so():
         raise RuntimeError("a fault of the program")
 
     result, error = jax.ShapeDtypeStruct((), jnp.float32), jax.errors.JaxRuntimeError
-    with pytest.raises(error, match="a fault of the"), command.on_devices("--size"):
+    with pytest.raises(error, match="a fault of the"), on_devices("--size"):
         jax.block_until_ready(jax.pure_callback(fail, result, jnp.float32(1)))
 
 
 def test_sizes_that_cannot_fit():
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    command.require_memory(there // 4, "the states", "--size")
-    command.require_memory(there // 8, "the states", "--size", devices=2)
+    require_memory(there // 4, "the states", "--size")
+    require_memory(there // 8, "the states", "--size", devices=2)
     message = rf"memory: expected at least .* GB for the states; got {there / 1e9:,.1f} GB\. Give a"
     for numbers, devices in ((there // 4 + 1, 1), (there // 8 + 1, 2)):
         with pytest.raises(ValueError, match=message):
-            command.require_memory(numbers, "the states", "--size", devices)
+            require_memory(numbers, "the states", "--size", devices)
 
 
 # --- in a process of its own ---------------------------------------------------------------------
@@ -105,8 +108,9 @@ def in_a_new_process(code, *options, **environment):
 def test_devices_that_are_not_there(tmp_path):
     """Of every program, by Python without docstrings and assertions."""
     arguments = ["--out", str(tmp_path)]
-    code = [f"import {', '.join(PROGRAMS)}"]
-    code += [f"print({name}.main({arguments}))" for name in PROGRAMS]
+    mains = ["char_model.main", *PROGRAMS[1:]]
+    code = [f"import {', '.join(mains)}"]
+    code += [f"print({name}.main({arguments}))" for name in mains]
     run = in_a_new_process(code, "-OO", JAX_PLATFORMS="bogus")
     assert run.stdout == "1\n" * len(PROGRAMS), run.stderr
     line = (
@@ -119,17 +123,19 @@ def test_devices_that_are_not_there(tmp_path):
 
 def test_devices_of_which_jax_says_nothing():
     """It asserts that there are some."""
-    code = ["import command", "with command.on_devices('--size'): pass"]
+    code = ["from char_model.devices import on_devices", "with on_devices('--size'): pass"]
     run = in_a_new_process(code, JAX_PLATFORMS="cuda", CUDA_VISIBLE_DEVICES="-1")
     message = "ValueError: JAX_PLATFORMS: expected platforms that JAX has here; got cuda"
     assert message in run.stderr.splitlines()[-1]
 
 
 def test_a_missing_package_says_how_to_get_it():
-    code = ["import importlib", "sys.modules['tqdm'] = None"]
+    """Of every program, and of the package that a program imports."""
+    code = ["import runpy", "sys.modules['tqdm'] = None"]
     for name in PROGRAMS:
-        code += ["try:", f"    importlib.import_module({name!r})"]
+        code += ["try:", f"    runpy.run_path('examples/{name}.py', run_name='__main__')"]
         code += ["except SystemExit as error:", "    print(error)"]
+    code += ["try:", "    import char_model", "except ImportError as error:", "    print(error)"]
     run = in_a_new_process(code)
-    hint = "pip install -e '.[train]', in the clone of jrnn, brings it"
-    assert run.stdout == f"error: tqdm is missing: {hint}\n" * len(PROGRAMS), run.stderr
+    said = "tqdm is missing: pip install -e '.[examples]', in the clone of jrnn, brings it\n"
+    assert run.stdout == f"error: {said}" * len(PROGRAMS) + said, run.stderr

@@ -44,6 +44,8 @@ from jrnn import native
 from jrnn.cells.elman import ActivationName
 from jrnn.cells.leaky import Leak
 
+pytestmark = pytest.mark.slow  # it runs the whole command again and again
+
 ROOT = Path(__file__).parents[1]
 TOY_OPTIONS = {"toy": True, "rivals": ["autodiff"], "memory_share": None}
 

@@ -3,8 +3,8 @@
 import errno
 import os
 
-import char_lm
 import pytest
+from char_model import main as char_lm
 
 from jrnn.files import naming, write_whole
 from jrnn.text import read_blocks

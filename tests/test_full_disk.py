@@ -15,14 +15,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from char_report import write_curve, write_metrics
+from char_model.results import write_curve
 from disks import BLOCK, disk, needed, where_a_disk_may_be_mounted
 
 import jrnn
 from jrnn.checkpoint import Checkpoints
 from jrnn.files import write_whole
+from jrnn.metrics import csv_writer, write_csv
 from jrnn.model_file import load_model, save_model
 from jrnn.text import map_ids
+
+pytestmark = pytest.mark.slow  # it starts processes
 
 ROWS = [{"step": n, "characters": n, "train_bits": 2.0, "validation_bits": 2.0} for n in (1, 2)]
 
@@ -50,13 +53,26 @@ def a_file(directory):
 
 def a_table_and_a_picture(directory):
     with disk(directory, 2 * BLOCK):
-        write_metrics(directory / "metrics.csv", ROWS)
+        write_csv(directory / "metrics.csv", ROWS)
         counts = {"2-gram": 3.0, "3-gram": 2.5}
         path = directory / "curve.png"
         assert_full(path, lambda: write_curve(path, ROWS, counts))
         write_whole(directory / "much", bytes(BLOCK))
         path = directory / "metrics.csv"
-        assert_full(path, lambda: write_metrics(path, ROWS))
+        assert_full(path, lambda: write_csv(path, ROWS))
+
+
+def rows_that_are_added_to_a_table(directory):
+    """What is written in the end is every row but those that were refused, and no part of one."""
+    path = directory / "metrics.csv"
+    with disk(directory, 2 * BLOCK):
+        write, row = csv_writer(path), {"note": "x" * (BLOCK // 3)}
+        for _ in range(5):
+            write(row)
+        assert_full(path, lambda: write({"note": "x" * (3 * BLOCK)}))
+        write({"note": "short"})
+        lines = path.read_text().splitlines()
+        assert lines == ["note", *[row["note"]] * 5, "short"]
 
 
 def a_model(directory):
@@ -126,7 +142,8 @@ def checkpoints(directory):
         assert kept.latest().manifest == {"n": 4}
 
 
-CASES = {f.__name__: f for f in (a_file, a_table_and_a_picture, a_model, ids, checkpoints)}
+ROWS_AND_FILES = (a_file, a_table_and_a_picture, rows_that_are_added_to_a_table)
+CASES = {f.__name__: f for f in (*ROWS_AND_FILES, a_model, ids, checkpoints)}
 
 
 @pytest.fixture(scope="module")

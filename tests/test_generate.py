@@ -258,7 +258,8 @@ REFUSED = {
     ),
     "a stack that reads both ways": (
         lambda: jrnn.generate(BOTH, OUT, PREFIX, 6),
-        "layers[0].backward: expected None; got RNNParams. Read backwards, its first output would "
+        "layers[0].backward: expected None; got a network that reads backwards. "
+        "Read backwards, its first output would "
         "need all inputs.",
     ),
     "a readout of another network": (

@@ -367,3 +367,18 @@ def test_the_batch_of_one_process_is_the_whole_one():
     batch = next(batches(1))
     assert parallel.whole_batch(batch, parallel.batch_mesh(2), SPEC) is batch
     parallel.check_agreement({"one": 1, "process": "agrees"})
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), ValueError("no prompt")])
+def test_what_fails_together_fails_with_its_own_error(error):
+    """Of two processes: test_another_run_of_two_processes_is_refused_in_both."""
+    done = []
+    parallel.together(lambda: done.append(1))
+    assert done == [1]
+
+    def fail():
+        raise error
+
+    with pytest.raises(type(error), match=str(error)) as caught:
+        parallel.together(fail)
+    assert caught.value is error

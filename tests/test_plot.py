@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from jrnn import plot
 from jrnn.derivation import LSTMGates
-from jrnn.diagnostics import GradientFlow
+from jrnn.diagnostics import FixedPoints, GradientFlow, PrincipalComponents
 
 
 def flow(median, uses=(1.0, 2.0, 4.0)):
@@ -197,6 +197,100 @@ def test_forget_gate_that_is_closed_or_open():
     assert drawn(plot.plot_forget_gate(np.zeros((1, 1)))[0])
 
 
+# --- states --------------------------------------------------------------------------------------
+
+# Of three state variables, the first two components: the third varies by a tenth of the whole.
+COMPONENTS = PrincipalComponents(
+    np.zeros(3), np.eye(3)[:, :2], np.array([6.0, 3.0]), np.array(10.0)
+)
+PATHS = np.random.default_rng(0).normal(size=(20, 4, 3))
+
+
+def points(moduli, places):
+    """Fixed points with these eigenvalues `[P, 3]` at these places `[P, 3]`."""
+    P, values = len(places), np.array(moduli, complex).reshape(-1, 3)
+    places = np.array(places, float).reshape(-1, 3)
+    jacobians = np.stack([np.diag(v.real) for v in values]) if P else np.zeros((0, 3, 3))
+    counts = np.ones(P, int)
+    return FixedPoints(places, places[:, :2], np.zeros(P), jacobians, values, counts)
+
+
+THREE = points(
+    [[0.9, 0.5, 0.1], [1.2, 0.5, 0.1], [1.3, 1.1, 0.1]], [[1, 2, 0], [0, 0, 5], [-1, -2, 0]]
+)
+
+
+def test_fixed_points():
+    slow = points([[0.9, 0.5, 0.1]] * 2, [[0.5, 0.5, 0], [0.2, 0.1, 0]])
+    panels = plot.plot_fixed_points(THREE, COMPONENTS, PATHS, slow)
+    assert panels.shape == (2,)
+    title, x, y, legend = words(panels[0])
+    assert title == "Fixed points\n1 stable, 2 unstable"
+    assert (x, y) == tuple(f"component {i} ({p} % of the variance)" for i, p in ((1, 60), (2, 30)))
+    assert legend == [
+        "slow point (2)",
+        "stable (1)",
+        "1 unstable direction (1)",
+        "more unstable directions (1)",
+    ]
+    *paths, slow_line, stable, saddle, more = panels[0].lines
+    assert len(paths) == 4
+    np.testing.assert_array_equal(paths[1].get_xydata(), PATHS[:, 1, :2])
+    np.testing.assert_array_equal(slow_line.get_xydata(), slow.states[:, :2])
+    for line, place in zip((stable, saddle, more), THREE.states, strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), place[None, :2])
+    assert len({line.get_color() for line in (slow_line, stable, saddle, more)}) == 4
+    assert len({line.get_marker() for line in (stable, saddle, more)}) == 3
+    title, x, y, legend = words(panels[1])
+    assert title == "Eigenvalues of the Jacobian\nlargest modulus 1.3"
+    assert legend[0] == r"$|\lambda|=1$"
+    np.testing.assert_array_equal(panels[1].lines[2].get_xydata()[:, 0], [1.2, 0.5, 0.1])
+    assert drawn(panels[0])
+
+
+def test_fixed_points_that_are_not_there_or_alone():
+    none = points([], [])
+    panels = plot.plot_fixed_points(none, COMPONENTS)
+    assert panels[0].get_title() == "Fixed points\nnone found"
+    assert panels[0].get_legend() is None
+    assert drawn(panels[0])
+    alone = plot.plot_fixed_points(THREE, COMPONENTS, PATHS[:, 0])
+    assert len(alone[0].lines) == 1 + 3
+    assert drawn(alone[0])
+
+
+def test_no_legend_covers_a_point():
+    panels = plot.plot_fixed_points(THREE, COMPONENTS, PATHS)
+    panels[0].figure.canvas.draw()
+    for panel in panels:
+        legend = panel.get_legend().get_window_extent()
+        for line in panel.lines[-3:]:
+            assert not any(
+                legend.contains(*xy) for xy in panel.transData.transform(line.get_xydata())
+            )
+
+
+def test_principal_components():
+    explained, plane = plot.plot_principal_components(COMPONENTS, PATHS)
+    assert explained.get_title() == "Principal components\n2 explain 90 %"
+    np.testing.assert_allclose(explained.lines[0].get_xydata(), [[1, 60], [2, 90]])
+    title, x, _, legend = words(plane)
+    assert (title, x) == (
+        "States\n4 sequences of 20 steps",
+        "component 1 (60 % of the variance)",
+    )
+    assert legend == ["after the first step"]
+    np.testing.assert_array_equal(plane.lines[-1].get_xydata(), PATHS[0, :, :2])
+    assert drawn(plane)
+    many = np.zeros((2, 130, 3))
+    _, plane = plot.plot_principal_components(COMPONENTS._replace(variances=np.ones(2)), many)
+    assert len(plane.lines) == plot.states.PATHS + 1
+    assert plane.get_title() == "States\n100 of 130 sequences of 2 steps"
+    assert drawn(plane)
+    still = COMPONENTS._replace(variances=np.zeros(2), total=np.zeros(()))
+    assert drawn(plot.plot_principal_components(still, many)[0])
+
+
 def test_axes_of_the_user():
     figure = Figure()
     first, second, third, fourth = figure.subplots(2, 2).ravel()
@@ -207,6 +301,33 @@ def test_axes_of_the_user():
 
 
 REFUSED = {
+    "points": (
+        lambda: plot.plot_fixed_points(np.ones((2, 3)), COMPONENTS),
+        "points: expected a FixedPoints; got ndarray. Call jrnn.diagnostics.fixed_points.",
+    ),
+    "slow points": (
+        lambda: plot.plot_fixed_points(THREE, COMPONENTS, None, 1e-3),
+        "slow: expected a FixedPoints; got float. Call jrnn.diagnostics.fixed_points.",
+    ),
+    "components": (
+        lambda: plot.plot_fixed_points(THREE, np.eye(3)),
+        "components: expected a PrincipalComponents; got ndarray. "
+        "Call jrnn.diagnostics.principal_components.",
+    ),
+    "one component": (
+        lambda: plot.plot_principal_components(
+            COMPONENTS._replace(directions=np.ones((3, 1))), PATHS
+        ),
+        "components: expected two or more; got 1. They span the plane of the picture.",
+    ),
+    "components of other states": (
+        lambda: plot.plot_principal_components(COMPONENTS, np.ones((5, 4))),
+        "states: expected as many features as the components have, 3; got 4.",
+    ),
+    "states of one step": (
+        lambda: plot.plot_principal_components(COMPONENTS, np.ones(3)),
+        "states: expected arrays [T, H] or [T, B, H]; got shape [] before the features. ",
+    ),
     "flow": (
         lambda: plot.plot_gradient_flow(np.ones((3, 4))),
         "flow: expected a GradientFlow; got ndarray. Call jrnn.diagnostics.gradient_flow.",
@@ -268,6 +389,8 @@ def test_without_matplotlib(monkeypatch):
         lambda: plot.plot_lyapunov_exponents(np.ones(3)),
         lambda: plot.plot_influence(table()),
         lambda: plot.plot_forget_gate(gate()),
+        lambda: plot.plot_fixed_points(THREE, COMPONENTS),
+        lambda: plot.plot_principal_components(COMPONENTS, PATHS),
     ):
         with pytest.raises(
             ImportError, match=r"need matplotlib: pip install -e '\.\[plot\]', in the clone of jrnn"

@@ -2,10 +2,12 @@
 
 import csv
 
-import char_lm
 import numpy as np
 import pytest
+from char_model import main as char_lm
 from programs import TEXT, TOY, finish, start, start_two
+
+pytestmark = pytest.mark.slow  # it starts processes
 
 
 def bits(out):
@@ -46,7 +48,7 @@ def test_processes_that_disagree(text_file, tmp_path):
     for status, _, error in finish(*start_two(*TOY, "--out", tmp_path / "out", each=each)):
         assert status == 1
         assert "processes: expected the same settings in all; got --text" in error
-        assert "--learning_rate" in error
+        assert "--learning-rate" in error
         assert "the text's SHA-256" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 

@@ -144,7 +144,7 @@ def test_what_is_missing_is_brought_by_an_extra_of_the_clone():
             text = path.read_text()
             assert "pip install 'jrnn" not in text, f"{path}: jrnn is on no index"
             named |= set(re.findall(r"\binstall\(['\"](\w+)['\"]\)", text))
-    assert named == {"train", "plot", "nnx", "equinox"}
+    assert named == {"train", "plot", "examples", "nnx", "equinox"}
     assert named <= extras["optional-dependencies"].keys()
 
 

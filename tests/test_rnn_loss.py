@@ -314,7 +314,8 @@ objective = partial(jrnn.rnn_loss, PARAMS, READOUT, XS)
 REFUSED = {
     "a stack that reads both ways": (
         lambda: jrnn.rnn_loss(BOTH, READOUT, XS, TARGETS, loss=jrnn.squared_error),
-        "layers[0].backward: expected None; got RNNParams. A segment would need all steps after it:"
+        "layers[0].backward: expected None; got a network that reads backwards. "
+        "A segment would need all steps after it:"
         " see jrnn.readout_cross_entropy.",
     ),
     "a mask of the wrong shape": (
@@ -359,7 +360,8 @@ REFUSED = {
         lambda: jrnn.rnn_loss(
             *(MIXED, readout_of("stack", D), XS, TARGETS), data={}, loss=jrnn.squared_error
         ),
-        "data: expected None for a stack; got dict. A network whose cell reads data runs alone.",
+        "data: expected None for a stack; got dict. Cells that read data run alone, not in a "
+        "stack.",
     ),
 }
 

@@ -9,19 +9,23 @@ import signal
 import subprocess
 import sys
 
-import char_data
-import char_lm
-import char_model
-import char_signals
 import jax
 import numpy as np
 import pytest
-from char_out import BEST, CHECKPOINTS, FILES, MODEL, RunDirectory
+from char_model import data as char_data
+from char_model import main as char_lm
+from char_model import model as char_model
+from char_model import run as char_run
+from char_model import signals as char_signals
+from char_model.directory import BEST, CHECKPOINTS, FILES, MODEL, RunDirectory
+from char_model.settings import Settings
 from programs import ROOT, finish, start_two, table
 
 from jrnn import native
 from jrnn.model_file import load_model
 from jrnn.parallel import batch_mesh
+
+pytestmark = pytest.mark.slow  # it starts processes
 
 TOY = ["--hidden-size=16", "--length=16", "--batch-size=4", "--eval-every=4", "--devices=1"]
 LEFT = [*FILES, CHECKPOINTS]
@@ -169,7 +173,7 @@ def test_a_model_without_its_checkpoints_is_not_lost_to_resume(run, out):
 def test_a_run_that_was_killed_before_its_first_checkpoint(run, out, finished, monkeypatch):
     """`--resume` begins it anew, and does not go on with the run before it."""
     with monkeypatch.context() as patch:
-        patch.setattr(char_lm, "train", lambda *args: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(char_run, "run_steps", lambda *args: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             run("--seed=1")
     assert names(out / "unfinished") == [CHECKPOINTS]
@@ -249,7 +253,7 @@ HOLDS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "examples")
-from char_out import RunDirectory
+from char_model.directory import RunDirectory
 with RunDirectory(Path(sys.argv[1]), resume=True, overwrite=False):
     print("held", flush=True)
     sys.stdin.read()
@@ -308,7 +312,7 @@ def assert_best(directory, text_file):
         min(bits),
     )
     data = char_data.load_data([str(text_file)], 4, 16, directory)
-    evaluate = char_model.make_evaluate("tanh", data.validation_streams, batch_mesh(1))
+    evaluate = char_model.make_evaluate(Settings(), data.validation_streams, batch_mesh(1))
     assert evaluate(char_model.Model(**params)) == pytest.approx(min(bits), rel=1e-5)
     last = load_model(directory / MODEL)[-1]
     assert (last["step"], last["validation_bits"]) == (int(rows(directory)[-1]["step"]), bits[-1])

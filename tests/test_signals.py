@@ -9,15 +9,18 @@ import sys
 import termios
 import time
 
-import char_lm
-import char_out
-import char_record
-import char_signals
 import pytest
+from char_model import directory as char_directory
+from char_model import main as char_lm
+from char_model import record as char_record
+from char_model import run as char_run
+from char_model import signals as char_signals
 from programs import ROOT, TOY
 
 from jrnn.checkpoint import Checkpoints
 from jrnn.model_file import load_model
+
+pytestmark = pytest.mark.slow  # it starts processes
 
 # Makes its input its terminal, as a login shell does, and becomes the command.
 ON_ITS_TERMINAL = """
@@ -149,11 +152,11 @@ def test_a_terminal_that_shows_the_run_is_closed(text_file, out):
 
 
 MOMENTS = {
-    "before the training": (char_lm, "load_data", 130),
+    "before the training": (char_run, "load_data", 130),
     "in an evaluation": (char_record.Record, "evaluate", 130),
-    "while the results are written": (char_lm, "write_results", 130),
+    "while the results are written": (char_run, "write_results", 130),
     "while a checkpoint is finished": (Checkpoints, "__exit__", 130),
-    "while the files take their places": (char_out.RunDirectory, "end", 130),
+    "while the files take their places": (char_directory.RunDirectory, "end", 130),
     "in the sample": (char_lm, "write_samples", 130),
 }
 

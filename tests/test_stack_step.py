@@ -118,7 +118,8 @@ LEAKY = jrnn.StackParams((*ONE.layers, layer(jrnn.LeakyParams(*ELMAN, np.ones(H)
 REFUSED = {
     "a layer that reads both ways": (
         lambda: jrnn.stack_step(TWO, None, np.zeros(I)),
-        "layers[0].backward: expected None; got RNNParams. Read backwards, a step needs all inputs "
+        "layers[0].backward: expected None; got a network that reads backwards. "
+        "Read backwards, a step needs all inputs "
         "after it: see jrnn.stack.",
     ),
     "a cell that reads data": (

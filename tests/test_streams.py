@@ -4,14 +4,16 @@ import os
 import subprocess
 import sys
 
-import char_lm
 import pytest
 from cases import parameters
-from char_out import CHECKPOINTS, FILES, UNFINISHED
+from char_model import main as char_lm
+from char_model.directory import CHECKPOINTS, FILES, UNFINISHED
 from programs import ROOT, table
 
 import jrnn
 from jrnn.model_file import save_model
+
+pytestmark = pytest.mark.slow  # it starts processes
 
 TOY = ["--steps=20", "--hidden-size=8", "--length=8", "--batch-size=2", "--devices=1"]
 FULL = "No space left on device"
@@ -121,8 +123,8 @@ def test_a_sample_without_standard_output_is_an_error(sampling):
 
 def test_closed_descriptors_become_ones_that_fail():
     program = """
-import os, sys, char_streams
-char_streams.open_closed()
+import os, sys, char_lm
+char_lm.open_closed()
 def fails(do):
     try:
         do()

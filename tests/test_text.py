@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from functools import partial
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,15 @@ from hypothesis import strategies as st
 
 import jrnn
 from jrnn import sampling
-from jrnn.text import OTHER_MARKS, Alphabet, chunks, contiguous_streams, map_ids, read_blocks
+from jrnn.text import (
+    OTHER_MARKS,
+    Alphabet,
+    chunks,
+    contiguous_streams,
+    map_ids,
+    read_blocks,
+    training_chunks,
+)
 
 ANY_TEXT = st.text(min_size=1)
 
@@ -354,7 +363,7 @@ def test_equal_keys_give_equal_samples_and_samples_differ():
 
 
 def test_nothing_compiles_for_another_prompt_length_or_option():
-    sample([1], 3)
+    sample([1, 2], 3)
     sizes = sampling._read_block._cache_size(), sampling._draw_block._cache_size()
     for prompt in ([1, 2, 3], [1] * 40, [2] * 100):
         sample(prompt, 50, temperature=0.5, top_k=3, top_p=0.8)
@@ -442,3 +451,38 @@ def test_traced_logits_that_are_no_distribution_give_minus_one(options):
     token, *none = np.asarray(draw(jax.random.key(0), logits)).tolist()
     assert token in (0, 2)
     assert none == [-1] * 3
+
+
+def test_training_goes_on_from_any_step_with_the_chunks_that_follow_it():
+    streams = np.arange(200).reshape(50, 4)
+    ahead = list(islice(training_chunks(streams, 16), 10))
+    for start in range(10):
+        read = np.full_like(streams, -1)  # what is before the chunk is not there to be read
+        read[start % 3 * 16 :] = streams[start % 3 * 16 :]
+        (batch, first) = next(training_chunks(read, 16, start))
+        np.testing.assert_array_equal(batch, ahead[start][0])
+        assert first == ahead[start][1] == (start % 3 == 0)
+        rest = islice(training_chunks(streams, 16, start), 10 - start)
+        for a, b in zip(rest, ahead[start:], strict=True):
+            np.testing.assert_array_equal(a[0], b[0])
+            assert a[1] == b[1]
+
+
+def test_the_state_is_carried_and_starts_from_zero_with_each_pass():
+    streams = np.arange(200).reshape(50, 4)
+    source = training_chunks(streams, 16)
+    firsts, starts = [], []
+    for _ in range(7):
+        (xs, labels), first = next(source)
+        assert xs.shape == (16, 4)
+        np.testing.assert_array_equal(xs[1:], labels[:-1])
+        firsts.append(first)
+        starts.append(int(xs[0, 0]) // 4)
+    assert firsts == [True, False, False] * 2 + [True]
+    assert starts == [0, 16, 32] * 2 + [0]
+
+
+def test_streams_that_fill_no_chunk_are_refused():
+    expected = r"^streams: expected at least 17 tokens each; got 16\. Give more text"
+    with pytest.raises(ValueError, match=expected):
+        next(training_chunks(np.zeros((16, 2), np.int32), 16))

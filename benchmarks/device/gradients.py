@@ -5,7 +5,9 @@ of the package is compiled here for this device, in the forms in which users cal
 and every cotangent is compared, at the highest and at the default precision of matmuls.
 """
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ FULL = Case(70, 16, 40, 128)  # with full tiles of a device
 SMALL = Case(21, 3, 5, 7)  # with partial ones
 TOY = Case(6, 2, 3, 4)
 TINY = 1e-30  # a divisor for a bound of 0
+AT_ONCE = 8  # checks: nothing is timed, and nearly all of the time is compilation
 LEAK = partial(jrnn.init_leaky, alpha=0.5)
 LEARNED = partial(jrnn.init_leaky, alpha=0.5, learned=True)
 RATE = partial(jrnn.leaky, leak="input")
@@ -121,20 +124,31 @@ def each(cells: list[Cell], forms: list[Form], case: Case, precision: str) -> It
 def gradients(context: Context, cells: list[Cell] = CELLS) -> Iterator[dict[str, Any] | str]:
     """Yield a record per check: errors divided by their bounds, pass or fail."""
     every = list(checks(cells, context.options["toy"]))
-    for n, check in enumerate(every):
-        if context.left() <= 0:
-            yield f"Left out for lack of time: {len(every) - n} of {len(every)} comparisons."
-            return
-        key = {
-            "cell": check.cell.name,
-            "form": check.form.name,
-            "case": list(check.case),
-            "precision": check.precision,
-        }
-        try:
-            yield key | compared(check)
-        except Exception as error:  # a failing form must not hide the others
-            yield key | {"passed": False, "reason": words(error)}
+    missing = 0
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, AT_ONCE)) as pool:
+        for record in pool.map(partial(recorded, context), every):
+            if record is None:
+                missing += 1
+            else:
+                yield record
+    if missing:
+        yield f"Left out for lack of time: {missing} of {len(every)} comparisons."
+
+
+def recorded(context: Context, check: Check) -> dict[str, Any] | None:
+    """The record of a check; None if no time is left for it."""
+    if context.left() <= 0:
+        return None
+    key = {
+        "cell": check.cell.name,
+        "form": check.form.name,
+        "case": list(check.case),
+        "precision": check.precision,
+    }
+    try:
+        return key | compared(check)
+    except Exception as error:  # a failing form must not hide the others
+        return key | {"passed": False, "reason": words(error)}
 
 
 def compared(check: Check) -> dict[str, Any]:

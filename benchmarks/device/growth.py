@@ -4,6 +4,7 @@ XLA reports the memory of a program before it runs; a program that needs more th
 of the free memory is not run. A size is skipped if its predicted time exceeds the remaining time.
 """
 
+import time
 from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -93,16 +94,17 @@ def usable_bytes(share: float | None) -> tuple[float, str]:
 
 def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[Any]:
     """Increase the size until every program has failed or `until` seconds are left."""
-    alive, last, n = list(PROGRAMS), 0.0, 0
+    alive, last, compilation, n = list(PROGRAMS), 0.0, 0.0, 0
     while alive and not (context.options["toy"] and n == 2):
         size = f"{axis.name} = {getattr(axis.at(n), axis.name):,}"
-        foreseen = CALLS * last * axis.factor ** (2 if axis.name == "H" else 1)
+        foreseen = compilation + CALLS * last * axis.factor ** (2 if axis.name == "H" else 1)
         if context.left() - until < foreseen or context.left() <= 0:
             about = f": it would take about {foreseen:.0f} s" if foreseen else ""
             yield f"{axis.name} ends before {size} for lack of time{about}."
             return
         point = Point(axis.at(n), compared=n == 0)
         ready: list[Program] = []
+        start = time.monotonic()
         for name in list(alive):
             try:
                 ready.append(point.program(name, limit))
@@ -112,6 +114,7 @@ def along(axis: Axis, context: Context, until: float, limit: float) -> Iterator[
                 alive.remove(name)
         if not ready:
             return
+        compilation = time.monotonic() - start
         last = sum(map(time_once, ready))
         times = time_in_turn(ready, 1 if last > SLOW_SECONDS else 3, context.left)
         for program in ready:

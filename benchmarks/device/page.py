@@ -119,7 +119,6 @@ JUDGED = {
     "gradients": "comparisons with NumPy in float64",
     "hopper": "runs of one kernel per sequence",
     "races": "searches for races",
-    "exchange": "runs of kernels that may hang",
 }
 QUOTED = {
     "forward + backward: best autodiff / jrnn",

@@ -193,11 +193,10 @@ def _received(connection: Connection, until: float) -> Iterator[Any]:
 
 
 def _end(process: Any) -> None:
-    """Kill the process and its children."""
-    if process.is_alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()  # it may not have made its process group yet
+    """Kill the process and its children, which may outlive it and keep the device's memory."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # it may not have made its process group yet
     process.join()
 
 

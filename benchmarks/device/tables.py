@@ -172,6 +172,5 @@ TABLES: dict[str, Callable[[Records], Iterator[str]]] = {
     "training": training,
     "growth": growth,
     "hopper": hopper,
-    "exchange": hopper,
     "races": races,
 }

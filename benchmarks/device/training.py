@@ -15,7 +15,7 @@ from benchmarks.rivals import available, load
 try:
     from benchmarks import train_step
     from benchmarks.train_step import TOLERANCES, check_losses, one_round, record, training_chunks
-except SystemExit as error:  # from examples/char_lm.py, which needs an extra
+except ImportError as error:  # from examples/char_model, which needs an extra
     raise LeftOutError(str(error)) from None
 
 ROUNDS = 60

@@ -59,7 +59,6 @@ def call(
     warpgroups: int,
     arrays: Sequence[jax.Array],
     *,
-    cluster: dict[str, int] | None = None,
     interpret: Any = None,
 ) -> Any:
     """Launch one kernel.
@@ -71,15 +70,12 @@ def call(
         grid: blocks along each named axis.
         warpgroups: warpgroups per block; their axis is "wg".
         arrays: the inputs.
-        cluster: blocks that can access each other's shared memory, along each named axis.
         interpret: parameters of Mosaic GPU's interpreter, for a run without a GPU.
 
     Returns:
         The list of outputs.
     """
     options: dict[str, Any] = {} if interpret is None else {"interpret": interpret}
-    if cluster:
-        options |= {"cluster": tuple(cluster.values()), "cluster_names": tuple(cluster)}
     kernel = plgpu.kernel(
         body,
         out_type=list(outputs),

@@ -30,6 +30,16 @@ from jrnn.checks.entries import layer_arrays as layer_arrays
 from jrnn.checks.entries import layers as layers
 from jrnn.checks.entries import mapping as mapping
 from jrnn.checks.entries import one_dtype as one_dtype
+from jrnn.checks.inside import held_input as held_input
+from jrnn.checks.inside import no_data_of_a_stack as no_data_of_a_stack
+from jrnn.checks.inside import not_negative as not_negative
+from jrnn.checks.inside import optimizer as optimizer
+from jrnn.checks.inside import residual_of_a_stack as residual_of_a_stack
+from jrnn.checks.inside import start_states as start_states
+from jrnn.checks.inside import states_alike as states_alike
+from jrnn.checks.inside import states_of_components as states_of_components
+from jrnn.checks.inside import states_of_layers as states_of_layers
+from jrnn.checks.inside import values as values
 from jrnn.checks.leaks import leak as leak
 from jrnn.checks.leaks import leaky_params as leaky_params
 from jrnn.checks.leaks import time_steps as time_steps
@@ -66,6 +76,7 @@ from jrnn.checks.sequences import network_of_inputs as network_of_inputs
 from jrnn.checks.sequences import of_kind as of_kind
 from jrnn.checks.sequences import one_sequence as one_sequence
 from jrnn.checks.sequences import one_step as one_step
+from jrnn.checks.sequences import times as times
 from jrnn.checks.stacks import cell_name as cell_name
 from jrnn.checks.stacks import dropout_rate as dropout_rate
 from jrnn.checks.stacks import for_each_layer as for_each_layer

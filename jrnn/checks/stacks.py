@@ -194,7 +194,7 @@ def forwards(params: "StackParams", reason: str) -> None:
     """Refuse layers that read backwards."""
     for i, layer in enumerate(params.layers):
         if layer.backward is not None:
-            refuse(f"layers[{i}].backward", "None", type(layer.backward).__name__, reason)
+            refuse(f"layers[{i}].backward", "None", "a network that reads backwards", reason)
 
 
 def layer_states(

@@ -1,14 +1,16 @@
-"""Lyapunov exponents: how fast a small change of the state grows.
+"""Lyapunov exponents: how fast a small change of the states grows.
 
-Step t multiplies a small change of the state s_{t-1}, which is h, of an LSTM h and c, by the
-Jacobian with the axes (out, in), J_t = ds_t/ds_{t-1}; for an Elman network diag(phi'(h_t)) w_hh^T.
-With Q_t R_t = J_t Q_{t-1} (a QR decomposition), the Lyapunov exponents are
+Step t multiplies a small change of the states s_{t-1} (h; of an LSTM h and c; of a stack those of
+all layers) by the Jacobian with the axes (out, in), J_t = ds_t/ds_{t-1}; for an Elman network
+diag(phi'(h_t)) w_hh^T. With Q_t R_t = J_t Q_{t-1} (a QR decomposition), the Lyapunov exponents are
 
     lambda_i = mean over t of log |R_t,ii|
 
 (Benettin et al., Lyapunov characteristic exponents for smooth dynamical systems, Meccanica 15,
 1980; for recurrent networks Engelken, Wolf and Abbott, Lyapunov spectra of chaotic recurrent
-neural networks, Physical Review Research 5, 2023).
+neural networks, Physical Review Research 5, 2023). A stack is a map of the states of all its
+layers; since no layer reads one above it, its exponents are those of each layer, driven by the
+outputs below.
 """
 
 from functools import partial
@@ -18,14 +20,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
-from jrnn import checks, kernel
-from jrnn._unroll import spec_of
+from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cells import Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
-from jrnn.cells.kinds import cell_of
-from jrnn.diagnostics.run import integer_within, norm, run_forward, widened
+from jrnn.diagnostics.dynamics import (
+    Dynamics,
+    advance,
+    checked_sequence,
+    dynamics_of,
+    first_states,
+    of_every_step,
+    size_of_states,
+)
+from jrnn.diagnostics.run import integer_within, norm, widened
 
 
 def lyapunov_exponents(
@@ -34,27 +44,28 @@ def lyapunov_exponents(
     h0: Any = None,
     data: Named | None = None,
     *,
-    n: int,
+    n: int | None = None,
     warmup: int = 0,
     activation: ActivationName | Activation | None = None,
     cell: UncheckedCell | None = None,
+    residual: bool = False,
 ) -> jax.Array:
-    """Compute how fast small changes of the state grow or shrink along one sequence.
+    """Compute how fast small changes of the states grow or shrink along one sequence.
 
-    The exponents do not depend on the loss. If the largest is below 0, the state forgets its past;
-    above 0, it is chaotic. The cost is T QR decompositions of `[S*H, n]`, for S = 2 states of an
-    LSTM and S = 1 otherwise.
+    The exponents do not depend on the loss. If the largest is below 0, the network forgets its
+    past; above 0, it is chaotic. The cost is T QR decompositions of `[N, n]` for N state variables:
+    H, of an LSTM 2H, of a stack the sum over its layers.
 
     Args:
-        rnn_params: as in `gradient_flow`; `w_ih` may be None. Half precision is computed in
-            float32.
+        rnn_params: as in `trajectory`; `w_ih` may be None. Half precision is computed in float32.
         xs: `[T, I]` inputs or `[T]` token ids; use `jax.vmap` for several sequences.
-        h0: the first state of one sequence, as in `gradient_flow`.
-        data: as in `gradient_flow`.
-        n: the number of exponents, at most S*H.
+        h0: the first states of one sequence, as in `trajectory`.
+        data: as in `trajectory`.
+        n: the number of exponents, at most N; None: all of them, the spectrum.
         warmup: the number of first steps to exclude from the mean, while the directions converge.
-        activation: as in `gradient_flow`.
-        cell: as in `gradient_flow`.
+        activation: as in `trajectory`.
+        cell: as in `trajectory`.
+        residual: as in `trajectory`.
 
     Returns:
         `[n]`: the leading exponents, natural logarithms per step, the largest first (up to noise
@@ -62,42 +73,43 @@ def lyapunov_exponents(
         NaN if the states overflow.
 
     Raises:
-        ValueError: as `jrnn.rnn`; a batch; n outside 1..S*H; warmup outside 0..T-1.
+        ValueError: as `trajectory`; a batch; n outside 1..N; warmup outside 0..T-1.
     """
-    cell = cell_of(rnn_params, activation, cell)
+    dynamics = dynamics_of(rnn_params, activation, cell, residual)
     checks.one_sequence(xs)
-    checks.network_arguments(cell, rnn_params, xs, h0, *(None,) * 5, data)
-    T, S = xs.shape[0], cell.states
-    size, name = S * rnn_params.w_hh.shape[0], "H" if S == 1 else f"{S}H"
-    integer_within("n", n, 1, size, f"A state of size {name} = {size} has {size} exponents.")
-    integer_within(
-        "warmup", warmup, 0, T - 1, f"Of T = {T} steps one at least is left for the mean."
-    )
-    spec = spec_of(cell, rnn_params)
-    return _lyapunov_exponents(rnn_params, xs, h0, data, int(warmup), spec=spec, n=int(n))
+    xs = checked_sequence(dynamics, rnn_params, xs, h0, data)
+    size, axis = size_of_states(dynamics, rnn_params)
+    n = size if n is None else n
+    integer_within("n", n, 1, size, f"A state of size {axis} = {size} has {size} exponents.")
+    T = xs.shape[0]
+    repair = f"Of T = {T} steps one at least is left for the mean."
+    integer_within("warmup", warmup, 0, T - 1, repair)
+    return _lyapunov_exponents(rnn_params, xs, h0, data, int(warmup), dynamics=dynamics, n=int(n))
 
 
-@partial(jax.jit, static_argnames=("spec", "n"))
-def _lyapunov_exponents(*arguments: Any, spec: kernel.Spec, n: int) -> jax.Array:
+@partial(jax.jit, static_argnames=("dynamics", "n"))
+def _lyapunov_exponents(*arguments: Any, dynamics: Dynamics, n: int) -> jax.Array:
     params, xs, h0, data, warmup = widened(arguments)
-    run = run_forward(spec, params, xs, h0, data)
+    start, unravel = ravel_pytree(first_states(dynamics, params, h0, ()))
 
-    def step(q: jax.Array, given: Any) -> tuple[jax.Array, jax.Array]:
-        at, before = given
-        one_step = partial(run.step, run.w_hh, at=at)
-        columns = tuple(jnp.split(q, len(before)))  # of the changes of each state
-        changed = jax.vmap(lambda d: jax.jvp(one_step, (before,), (d,))[1], 1, 1)(columns)
-        changes = jnp.concatenate(changed)  # J_t Q_{t-1}
+    def step(carry: Any, at: Any) -> tuple[Any, Any]:
+        before, q = carry
+
+        def after(flat: jax.Array) -> jax.Array:
+            return ravel_pytree(advance(dynamics, params, unravel(flat), *at)[0])[0]
+
+        flat, change = jax.linearize(after, before)
+        changes = jax.vmap(change, 1, 1)(q)  # J_t Q_{t-1}
         q, r = jnp.linalg.qr(changes)
         left = jnp.abs(jnp.diagonal(r))
         rounding = np.finfo(left.dtype).eps * norm(changes, 0)
-        return q, jnp.log(jnp.where(left <= rounding, 0, left))  # a lost direction: -inf
+        logs = jnp.log(jnp.where(left <= rounding, 0, left))  # a lost direction: -inf
+        return (flat, q), (logs, jnp.isfinite(flat).all())
 
     # Random directions: unit vectors could all stay in an invariant subspace.
-    size = sum(s.shape[-1] for s in run.before)
-    first = jax.random.normal(jax.random.key(0), (size, n), run.w_hh.dtype)
-    _, logs = lax.scan(step, jnp.linalg.qr(first)[0], (run.at, run.before))
+    first = jax.random.normal(jax.random.key(0), (start.size, n), start.dtype)
+    carry = start, jnp.linalg.qr(first)[0]
+    _, (logs, finite) = lax.scan(step, carry, of_every_step(params, xs, data))
     settled = (jnp.arange(len(logs), dtype=jnp.int32) >= warmup)[:, None]
     mean = jnp.mean(logs, 0, where=settled)
-    finite = jnp.stack([jnp.isfinite(s).all() for s in run.after]).all()
-    return jnp.where(finite, mean, jnp.nan)
+    return jnp.where(finite.all(), mean, jnp.nan)

@@ -129,9 +129,7 @@ def rnn_loss(
         reason = "A segment would need all steps after it: see jrnn.readout_cross_entropy."
         checks.forwards(params, reason)
         xs = checks.stack_arguments(cells, params, xs, *given, mask, recurrent_mask, **read)
-        if data is not None:
-            repair = "A network whose cell reads data runs alone."
-            checks.refuse("data", "None for a stack", type(data).__name__, repair)
+        checks.no_data_of_a_stack(data)
     checks.known_steps(xs)
     checks.flag("remat", remat)
     checks.dropout_rate("dropout", dropout)

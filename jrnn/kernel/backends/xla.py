@@ -192,8 +192,12 @@ def schedule_for(platform: str, T: int, B: int, I: int, H: int, X: int = 1) -> S
     XLA:CPU gains nothing from unrolled steps. Its matmuls are at full speed from about 512 rows on;
     in a small batch a chunk of that many steps would make the columns of [G*H, K, B] too long to
     write one by one. A GPU launches a kernel for every operation: unrolled steps share those that
-    load and store. A TPU wants their rows in one piece, which costs a GPU next to nothing. Of GPU
-    and TPU only compiled programs were counted (`benchmarks.accelerators`); none was timed.
+    load and store, and long chunks those of the matmuls. Chunks of 2^14 rows take 0.84 to 0.88 of
+    the time of 2^10 at rows 2, 3, 4 and 6 of `benchmarks.kernel`, in 0.6 to 1.4 of the memory of a
+    scan (0.4 to 0.7 before); 32 steps for 16 are no faster (gradient, float32, NVIDIA H100, jax
+    0.11.2, November 2026: `benchmarks/results`). A TPU wants the rows of unrolled steps in one
+    piece, which costs a GPU next to nothing; of a TPU only compiled programs were counted
+    (`benchmarks.accelerators`).
 
     Args:
         platform: "cpu", or any other.
@@ -207,7 +211,7 @@ def schedule_for(platform: str, T: int, B: int, I: int, H: int, X: int = 1) -> S
         The `Schedule`.
     """
     if platform != "cpu":
-        chunk = divisor_near(T, 1024 // B)
+        chunk = divisor_near(T, (2**10 if platform == "tpu" else 2**14) // B)
         return Schedule(chunk, chunk, unroll=16)
     forward = divisor_near(T, _steps_per_projection(B, I, H, X))
     return Schedule(forward, divisor_near(T, _steps_per_gradient(B, I, H, X)))

@@ -8,11 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from char_model import Model
 
 from jrnn.arrays import named_leaves
 from jrnn.checks import refuse
+from jrnn.metrics import early_stopping
 from jrnn.training import StepMetrics
+
+from .model import Model
+from .settings import Settings
 
 Row = dict[str, float]
 
@@ -25,23 +28,35 @@ class Record:
 
     def __init__(
         self,
-        step_characters: int,
+        settings: Settings,
         alphabet_size: int,
         evaluate: Callable[[Model], float],
         model: Model,
         write_best: Callable[[Model, Row], bool],
+        on_metrics: Callable[[Row], Any],
     ) -> None:
-        """Start an empty record; `write_best` is called with each new best model."""
+        """Start; `write_best` is called with each new best model, `on_metrics` with each row."""
         self.rows: list[Row] = []
-        self.best_model, self._write_best = _copy(model), write_best
+        self._write_best, self._on_metrics = write_best, on_metrics
+        self.best_model = jax.tree.map(jnp.copy, model)  # a training step donates its buffers
         self.best_is_written = False
         self._best_since = 0  # step; earlier rows have no saved model
         self.evenly = float(np.log2(alphabet_size - 1))  # bits of a uniform guess, without U+FFFD
-        self._step_characters, self._evaluate = step_characters, evaluate
+        self._settings, self._evaluate = settings, evaluate
+        self._step_characters = settings.length * settings.batch_size
         self._metrics: list[StepMetrics] = []  # since the last `read`, on the device
         self._losses: list[float] = []  # since the last row
         self.bits = np.nan  # per character, from the last loss that was read
         self._seconds, self._timed, self._started = 0.0, 0, 0.0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has made all its steps, or stops early."""
+        every, patience = self._settings.eval_every, self._settings.patience
+        history = [r["validation_bits"] for r in self.rows if r["step"] % every == 0]
+        if patience is not None and early_stopping(history, patience):
+            return True
+        return bool(self.rows) and self.rows[-1]["step"] == self._settings.steps
 
     def add(self, metrics: StepMetrics) -> None:
         """Keep the metrics of a step on the device, since reading would block."""
@@ -52,16 +67,13 @@ class Record:
             metrics.loss.block_until_ready()
             self._started = time.perf_counter()
 
-    def read(self, step: int, nonfinite: str) -> None:
-        """Read the kept metrics up to a step.
-
-        Raises:
-            ValueError: a loss or a gradient was not finite, and `nonfinite` is "stop".
-        """
+    def read(self, step: int) -> None:
+        """Read the kept metrics up to a step; refuse those with NaN or inf, as configured."""
+        stops = self._settings.nonfinite == "stop"
         metrics, self._metrics = jax.device_get(self._metrics), []
         for number, m in enumerate(metrics, step - len(metrics) + 1):
-            if nonfinite == "stop" and not np.isfinite([m.loss, m.grad_norm]).all():
-                refuse_nonfinite(number, m)
+            if stops and not np.isfinite([m.loss, m.grad_norm]).all():
+                _refuse_nonfinite(number, m)
             self._losses.append(float(m.loss))
             self.bits = self._losses[-1] / np.log(2)
 
@@ -74,37 +86,27 @@ class Record:
         if not np.isfinite(losses).any():
             repair = "--resume goes on from before it, with a lower --learning-rate or --clip."
             refuse(f"training, up to step {step:,}", "a finite loss", "none", repair)
-        validation_bits = self._evaluate(model)
-        self.rows.append(
-            {
-                "step": step,
-                "characters": step * self._step_characters,
-                "train_bits": float(losses[np.isfinite(losses)].mean() / np.log(2)),
-                "validation_bits": validation_bits,
-                "characters_per_second": self._timed * self._step_characters / self._seconds,
-            }
-        )
-        if self.best_row is self.rows[-1]:
-            self.best_model = _copy(model)
-            self.best_is_written = self._write_best(self.best_model, self.best_row)
+        row: Row = {"step": step, "characters": step * self._step_characters}
+        row["train_bits"] = float(losses[np.isfinite(losses)].mean() / np.log(2))
+        row["validation_bits"] = validation_bits = self._evaluate(model)
+        row["characters_per_second"] = self._timed * self._step_characters / self._seconds
+        self.rows.append(row)
+        if self.best_row is row:
+            self.best_model = jax.tree.map(jnp.copy, model)
+            self.best_is_written = self._write_best(self.best_model, row)
         self._say_if_worse_than_guessing()
+        self._on_metrics(dict(row))
         self._losses, self._started = [], time.perf_counter()
         return validation_bits
 
     @property
     def best_row(self) -> Row:
-        """The first row with the lowest bits."""
-        rows = self._rows_with_a_model()
+        """The first row with the lowest bits, of those with a saved model."""
+        rows = [row for row in self.rows if row["step"] >= self._best_since]
         return min(rows, key=lambda row: np.nan_to_num(row["validation_bits"], nan=np.inf))
 
-    def _rows_with_a_model(self) -> list[Row]:
-        return [row for row in self.rows if row["step"] >= self._best_since]
-
     def is_worse_than_guessing(self, row: Row) -> bool:
-        """Whether the training has diverged.
-
-        Random initial weights need 0.4 bits more than a uniform guess over all characters.
-        """
+        """Whether the training has diverged: random weights are 0.4 bits above a uniform guess."""
         return not row["validation_bits"] <= self.evenly + 1
 
     def _say_if_worse_than_guessing(self) -> None:
@@ -116,9 +118,8 @@ class Record:
         text += f"guessing all characters evenly takes {self.evenly:.1f}: the training has blown "
         text += "up. Lower --learning-rate or --clip."
         if before:
-            best = self.best_row
-            text += f" The best model, {best['validation_bits']:.3f} bits at step {best['step']:,}"
-            text += ", is kept too."
+            bits, step = self.best_row["validation_bits"], self.best_row["step"]
+            text += f" The best model, {bits:.3f} bits at step {step:,}, is kept too."
         print(f"\nstep {row['step']:,}: {text}", file=sys.stderr, flush=True)
 
     def _stop_the_clock(self) -> None:
@@ -130,29 +131,21 @@ class Record:
         """The record as JSON, for the manifest of a checkpoint."""
         self._stop_the_clock()
         clock = {"seconds": self._seconds, "timed": self._timed}
-        best = {"best_since": self._best_since}
-        return {"rows": self.rows, "losses": self._losses} | clock | best
+        return {"rows": self.rows, "losses": self._losses, "best_since": self._best_since} | clock
 
     def from_json(self, saved: dict[str, Any], best_model: Model, step: int) -> None:
         """Load the record of a checkpoint; version 0.1 has only the model of its last step."""
         self.rows, self._losses = saved["rows"], saved["losses"]
         self._seconds, self._timed = saved["seconds"], saved["timed"]
         self.best_model, self._best_since = best_model, saved.get("best_since", step)
-        if self._rows_with_a_model():
+        if self.rows and self.rows[-1]["step"] >= self._best_since:
             self.best_is_written = self._write_best(self.best_model, self.best_row)
 
 
-def _copy(model: Model) -> Model:
-    """Copy a model, because a training step donates its buffers."""
-    return jax.tree.map(jnp.copy, model)
-
-
-def refuse_nonfinite(step: int, metrics: StepMetrics) -> None:
+def _refuse_nonfinite(step: int, metrics: StepMetrics) -> None:
     """Raise an error with the step and the norms of the gradients."""
     norms = ", ".join(f"{name} {norm:.3g}" for name, norm in named_leaves(metrics.grad_norms))
     came = f"the loss {metrics.loss:.3g} and gradients of the norms {norms}"
-    repair = (
-        "Nothing was changed by it: --resume goes on from before it, with a lower --learning-rate "
-        "or --clip; --nonfinite skip leaves such batches out."
-    )
+    repair = "Nothing was changed by it: --resume goes on from before it, with a lower "
+    repair += "--learning-rate or --clip; --nonfinite skip leaves such batches out."
     refuse(f"training, step {step:,}", "a finite loss and gradient", came, repair)

@@ -2,25 +2,17 @@
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from ngram import witten_bell
 
 from jrnn.checks import refuse
-from jrnn.text import (
-    CODE_POINTS,
-    Alphabet,
-    chunks,
-    code_points,
-    contiguous_streams,
-    map_ids,
-    read_blocks,
-)
+from jrnn.text import CODE_POINTS, Alphabet, code_points, contiguous_streams, map_ids, read_blocks
+
+from .ngram import witten_bell
 
 MOST_NGRAM_CHARACTERS = 5_000_000  # beyond this, n-gram models need more memory but do not improve
 # With this many characters, the bits per character have a standard error of 0.008 (estimated from
@@ -40,54 +32,42 @@ class Data(NamedTuple):
     validation_streams: np.ndarray  # [M // B, B]
 
 
-class Survey(NamedTuple):
-    """The result of the first pass over a text."""
-
-    length: int
-    sha256: str
-    first: dict[str, int]  # the first position of each character
-
-
-def load_data(paths: list[str] | None, batch_size: int, length: int, directory: Path | str) -> Data:
+def load_data(
+    paths: Sequence[str] | None, batch_size: int, length: int, directory: Path | str
+) -> Data:
     """Encode a text, by default CPython's language reference, and print a summary.
 
     The text is read twice, in blocks; the ids of its training part go to an unnamed file in
     `directory`.
     """
     source, read = _source(paths)
-    text = _survey(read())
-    split = _split(text.length, batch_size, length)
-    alphabet = Alphabet.of("".join(c for c, place in text.first.items() if place < split))
-    train, held_out = _encode(read(), source, text, split, alphabet, directory)
-    validation = alphabet.encode(held_out)
-    data = Data(
-        text.sha256,
-        alphabet,
-        train,
-        validation,
-        contiguous_streams(train, batch_size),
-        contiguous_streams(validation, batch_size),
-    )
+    characters, sha256, first = _survey(read())
+    split = _split(characters, batch_size, length)
+    alphabet = Alphabet.of("".join(c for c, place in first.items() if place < split))
+    train, held_out, same = _encode(read(), split, alphabet, directory)
+    if same != sha256:
+        repair = "Start again when nothing writes to it."
+        refuse("text", "the same when it is read again", f"a change in {source}", repair)
+    parts = train, alphabet.encode(held_out)
+    data = Data(sha256, alphabet, *parts, *(contiguous_streams(part, batch_size) for part in parts))
     if not data.validation_streams[1:].any():
         expected = "its last tenth, which is held out, to share characters with the rest"
         refuse("text", expected, "none in common", "Give a text whose parts are alike.")
-    print(f"text        {source}: {text.length:,} characters, sha256 {text.sha256[:16]}")
+    print(f"text        {source}: {characters:,} characters, sha256 {sha256[:16]}")
     print(f"alphabet    {len(alphabet.characters) - 1} characters in the training part")
-    if len(held_out) < text.length - split:
+    if len(held_out) < characters - split:
+        print(f"            (of the {characters - split:,} characters that are held out, ", end="")
+        print(f"the first {len(held_out):,} are the validation part)")
+    if unknown := alphabet.unknown(held_out):
+        number = sum(map(held_out.count, unknown))
         print(
-            f"            (of the {text.length - split:,} characters that are held out, the first "
-            f"{len(held_out):,} are the validation part)"
+            f"            the validation part has {number:,} characters that the training ", end=""
         )
-    unknown = alphabet.unknown(held_out)
-    if unknown:
-        print(
-            f"            the validation part has {sum(map(held_out.count, unknown)):,} characters "
-            f"that the training part lacks ({quote(unknown)}): read as U+FFFD, not counted"
-        )
+        print(f"part lacks ({quote(unknown)}): read as U+FFFD, not counted")
     return data
 
 
-def _source(paths: list[str] | None) -> tuple[str, Callable[[], Iterator[str]]]:
+def _source(paths: Sequence[str] | None) -> tuple[str, Callable[[], Iterator[str]]]:
     """The name of the text, and a function that reads it from its start."""
     if paths:
         return ", ".join(paths), partial(read_blocks, paths)
@@ -97,8 +77,8 @@ def _source(paths: list[str] | None) -> tuple[str, Callable[[], Iterator[str]]]:
     return source, lambda: iter(["\n".join(topics[name] for name in sorted(topics))])
 
 
-def _survey(blocks: Iterator[str]) -> Survey:
-    """The first pass over a text."""
+def _survey(blocks: Iterator[str]) -> tuple[int, str, dict[str, int]]:
+    """The length and the SHA-256 of a text, and the first position of each of its characters."""
     digest, length, first = hashlib.sha256(), 0, {}
     seen = np.zeros(CODE_POINTS, bool)
     for block in blocks:
@@ -109,16 +89,13 @@ def _survey(blocks: Iterator[str]) -> Survey:
             first[character] = length + block.index(character)
         seen[new] = True
         length += len(block)
-    return Survey(length, digest.hexdigest(), first)
+    return length, digest.hexdigest(), first
 
 
 def _split(characters: int, batch_size: int, length: int) -> int:
     """The number of training characters (nine tenths); checks that both parts are long enough."""
-    train, held_out = (
-        batch_size * (length + 1),
-        2 * batch_size,
-    )  # the minimum, from 9 n // 10 and the rest
-    least = max(-(-10 * train // 9), 10 * held_out - 9)
+    # The minimum of both parts: of 9 n // 10, and of the rest.
+    least = max(-(-10 * batch_size * (length + 1) // 9), 20 * batch_size - 9)
     if characters < least:
         expected = f"at least {least:,} characters for {batch_size} streams of chunks of {length}"
         repair = "Give more text, or a smaller --batch-size or --length."
@@ -127,14 +104,9 @@ def _split(characters: int, batch_size: int, length: int) -> int:
 
 
 def _encode(
-    blocks: Iterator[str],
-    source: str,
-    text: Survey,
-    split: int,
-    alphabet: Alphabet,
-    directory: Path | str,
-) -> tuple[np.ndarray, str]:
-    """The second pass: the ids before `split`, and those to evaluate after it."""
+    blocks: Iterator[str], split: int, alphabet: Alphabet, directory: Path | str
+) -> tuple[np.ndarray, str, str]:
+    """The ids of a text before `split`, the characters to evaluate after it, and its SHA-256."""
     digest, held_out = hashlib.sha256(), ""
 
     def training_part() -> Iterator[str]:
@@ -147,21 +119,7 @@ def _encode(
             left = max(0, left - len(block))
 
     ids = map_ids(alphabet.encode_blocks(training_part()), split, directory)
-    if digest.hexdigest() != text.sha256:
-        repair = "Start again when nothing writes to it."
-        refuse("text", "the same when it is read again", f"a change in {source}", repair)
-    return ids, held_out
-
-
-def training_chunks(streams: np.ndarray, length: int, start: int = 0) -> Iterator[tuple[Any, bool]]:
-    """Yield chunks forever, with True for the first of each pass, where the state is reset to 0.
-
-    The first one is chunk number `start`; nothing before it is read.
-    """
-    in_a_pass = (len(streams) - 1) // length
-    for number in count(start):
-        i = number % in_a_pass
-        yield next(chunks(streams[i * length :], length)), i == 0
+    return ids, held_out, digest.hexdigest()
 
 
 def baselines(data: Data) -> dict[str, float]:

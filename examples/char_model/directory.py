@@ -18,20 +18,17 @@ from pathlib import Path
 from typing import IO
 
 import jax
-from char_devices import together
 
 from jrnn.checkpoint import Checkpoint
 from jrnn.checks import refuse
+from jrnn.parallel import together
 
 MODEL, BEST, METRICS, CURVE = "model.safetensors", "best.safetensors", "metrics.csv", "curve.png"
 FILES, CHECKPOINTS, UNFINISHED = (MODEL, BEST, METRICS, CURVE), "checkpoints", "unfinished"
 
 
 class RunDirectory:
-    """`--out` while a run writes to it: a context manager that locks it against other runs.
-
-    Process 0 locks and writes; other processes may have different disks.
-    """
+    """`--out`, locked against other runs; process 0 does it all, others may have other disks."""
 
     def __init__(self, out: Path, *, resume: bool, overwrite: bool) -> None:
         """Store the options; nothing is read or written yet."""
@@ -117,20 +114,14 @@ class RunDirectory:
 
 
 def find_model(out: Path, name: str) -> Path:
-    """Find the model file for sampling; print a note if its run has not finished.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    begun = [
-        out / UNFINISHED / name,
-        out / UNFINISHED / BEST,
-    ]  # until its end a run has only the best model
+    """Find the model file for sampling; print a note if a later run has not finished."""
+    unfinished = out / UNFINISHED
+    begun = [unfinished / name, unfinished / BEST]  # until its end a run has only the best model
     found = [path for path in (out / name, *begun) if path.exists()]
     if not found:
         refuse("--out", f"a directory with a {name}", out, "Train a model first.")
     if found[0] == out / name and len(found) > 1:
-        note = f"{found[0]} is read; a later run, that has not finished, is in {out / UNFINISHED}"
+        note = f"{found[0]} is read; a later run, that has not finished, is in {unfinished}"
         print(note, file=sys.stderr)
     return found[0]
 

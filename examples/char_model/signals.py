@@ -25,10 +25,14 @@ class StopFlag:
     """
 
     signum: int | None = None
+    _deferred = _several = False
+
+    def __init__(self) -> None:
+        """Without a `with` block it takes no signal."""
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopFlag":
         """Install the handlers."""
-        self._deferred = self._several = False
         heeded = [s for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN]
         self._previous = {signum: signal.signal(signum, self._receive) for signum in heeded}
         return self

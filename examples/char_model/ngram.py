@@ -17,16 +17,9 @@ import numpy as np
 def witten_bell(
     train: np.ndarray, test: np.ndarray, vocabulary: int, orders: int
 ) -> Iterator[np.ndarray]:
-    """Probability of every test token under the 1-, 2-, ... n-gram model of the training tokens.
+    """Yield the probabilities `[M]` of the tokens under the n-gram model, for n = 1, ..., `orders`.
 
-    Args:
-        train: `[N]` token ids.
-        test: `[M]` token ids that follow `train` in the text.
-        vocabulary: V.
-        orders: the largest n.
-
-    Yields:
-        `[M]` probabilities for n = 1, 2, ..., `orders`.
+    The ids `test`, `[M]`, follow `train`, `[N]`, in the text; there are `vocabulary` of them, V.
     """
     ids = np.concatenate([train, test]).astype(np.int64)
     p = np.full(len(ids), 1 / vocabulary)

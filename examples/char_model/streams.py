@@ -9,23 +9,6 @@ from typing import Any, TextIO, cast
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
 
 
-def open_closed() -> None:
-    """Open /dev/null for closed standard descriptors, before anything else is opened.
-
-    Otherwise the next file would get their numbers, and the logs of native code. It is opened in
-    the opposite direction, so reading and writing still fail.
-    """
-    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(
-                os.open(os.devnull, flags), True
-            )  # open() takes the lowest free number
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)  # None where it was closed
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-
-
 class Stream:
     """A stream whose OSErrors name it; a `spare` stream drops text that cannot be written."""
 
@@ -68,12 +51,7 @@ class Stream:
 
 @contextlib.contextmanager
 def guarded(which: str, spare: bool) -> Iterator[Stream]:
-    """Write to standard output or error through a `Stream`, which is flushed at the end.
-
-    Args:
-        which: "stdout" or "stderr".
-        spare: True to drop text that cannot be written, False to raise an OSError.
-    """
+    """Write to "stdout" or "stderr" through a `Stream`, which is flushed at the end."""
     own = getattr(sys, which)
     stream = Stream(own, NAMES[which], spare)
     setattr(sys, which, cast(TextIO, stream))

@@ -1,9 +1,5 @@
-"""Plot the results of `jrnn.diagnostics`; each title states the main finding.
-
-matplotlib comes with the extra `plot` and is imported when a plot is made. Without `axes`, a plot
-is a new `matplotlib.figure.Figure` that pyplot does not manage: it uses no window, no backend and
-no global state. Save it with `axes.figure.savefig(...)`. The state s_t is h_t, of an LSTM h_t and
-c_t.
+"""Plot gradients by lag and by step, Lyapunov exponents and influence. The state s_t is h_t, of an
+LSTM h_t and c_t.
 
 A curve over lags is called vanishing if its last value is at most half of its first, and exploding
 if it is at least twice the first. Its half-life (doubling time) is the first lag at which it has
@@ -16,7 +12,7 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.diagnostics import GradientFlow
-from jrnn.extras import install
+from jrnn.plot._axes import axes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +38,7 @@ def plot_gradient_flow(flow: GradientFlow, axes: Any = None) -> Any:
     if not isinstance(flow, GradientFlow):
         repair = "Call jrnn.diagnostics.gradient_flow."
         checks.refuse("flow", "a GradientFlow", type(flow).__name__, repair)
-    over_lags, over_steps = panels = _axes(axes, 2, (12, 4.5))
+    over_lags, over_steps = panels = axes_of(axes, 2, (12, 4.5))
     lags, (low, median, high) = np.asarray(flow.lags), _positive_or_nan(flow.percentiles)
     over_lags.fill_between(lags, low, high, alpha=0.3, label="10th to 90th percentile")
     over_lags.plot(lags, median, label="median over steps and batch")
@@ -80,7 +76,7 @@ def plot_lyapunov_exponents(exponents: Any, axes: "Axes | None" = None) -> "Axes
         ImportError: matplotlib is missing.
     """
     exponents = _of_rank("exponents", exponents, 1, "[n]", "lyapunov_exponents")
-    (axes,) = _axes(axes, 1, (6, 4.5))
+    (axes,) = axes_of(axes, 1, (6, 4.5))
     lost = int(np.isneginf(exponents).sum())
     label = r"$\lambda_i$" + (f" ({lost} more at $-\\infty$)" if lost else "")
     shown = np.where(np.isfinite(exponents), exponents, np.nan)
@@ -110,7 +106,7 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
         ImportError: matplotlib is missing.
     """
     table = _of_rank("table", table, 2, "[T, T]", "influence")
-    (axes,) = _axes(axes, 1, (7, 6))
+    (axes,) = axes_of(axes, 1, (7, 6))
     from matplotlib.colors import LogNorm
 
     T, own = len(table), np.diagonal(table)  # norms at k = t; 0 for a step without a loss
@@ -137,74 +133,6 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
     )
     axes.legend(loc="upper right")
     return axes
-
-
-def plot_forget_gate(f: Any, axes: Any = None) -> np.ndarray:
-    """Plot how much a network forgets: its forget gate over time, and by unit.
-
-    The time constant of a unit is -1 / (the mean of log f over steps and sequences): after so many
-    steps 1/e of its memory is left.
-
-    Args:
-        f: `[T, H]` or `[T, B, H]` in [0, 1], such as `jrnn.diagnostics.gates(...).f` of an LSTM, or
-            `.z` of a GRU. NaN values are left out: put NaN in the padding.
-        axes: three `matplotlib.axes.Axes`, for steps, units and time constants; None for a new
-            figure.
-
-    Returns:
-        `[3]`, the `Axes`. Time constants of 0 or infinity are not drawn; the legend gives their
-        number.
-
-    Raises:
-        ValueError: another shape, values outside [0, 1], or not three axes.
-        ImportError: matplotlib is missing.
-    """
-    f, steps = _gate(f)
-    over_steps, over_units, constants = panels = _axes(axes, 3, (15, 4.5))
-    by_unit = np.nanmean(f, (0, 1))
-    with np.errstate(divide="ignore"):
-        taus = 1 / np.abs(np.nanmean(np.log(f), (0, 1)))
-    low, median, high = np.nanpercentile(f.reshape(len(f), -1), (10, 50, 90), axis=1)
-    over_steps.fill_between(steps, low, high, alpha=0.3, label="10th to 90th percentile")
-    over_steps.plot(steps, median, label="median over units and batch")
-    over_steps.set(
-        xlabel="step t",
-        ylabel="forget gate f (1: nothing is forgotten)",
-        ylim=(0, 1),
-        title=f"Forget gate over time\nmedian {median[0]:.2g} at first, {median[-1]:.2g} at last",
-    )
-    bins = np.linspace(0, 1, 41)
-    over_units.hist(by_unit, bins=bins, label=_units(len(by_unit)))
-    over_units.axvline(np.median(by_unit), color="red", linewidth=1, label="median")
-    over_units.set(
-        xlabel="mean of f over steps and batch",
-        ylabel="units",
-        xlim=(0, 1),
-        title=f"Forget gate by unit\nfrom {by_unit.min():.2g} to {by_unit.max():.2g}",
-    )
-    _plot_time_constants(constants, taus)
-    for panel in panels:
-        panel.legend()
-    for panel in (over_units, constants):
-        panel.yaxis.get_major_locator().set_params(integer=True)
-    return panels
-
-
-def _plot_time_constants(axes: "Axes", taus: np.ndarray) -> None:
-    drawn = taus[(taus > 0) & np.isfinite(taus)]
-    lost = len(taus) - len(drawn)
-    label = _units(len(drawn)) + (f" ({lost} more at 0 or infinity)" if lost else "")
-    low, high = (drawn.min() / 1.1, drawn.max() * 1.1) if len(drawn) else (1, 2)
-    scale = "log" if high > 30 * low else "linear"
-    spaced = np.geomspace if scale == "log" else np.linspace
-    axes.hist(drawn, bins=list(spaced(low, high, 31)), label=label)
-    axes.axvline(np.median(taus), color="red", linewidth=1, label="median")
-    axes.set(
-        xscale=scale,
-        xlabel=r"time constant $-1 / \overline{\log f}$ (steps)",
-        ylabel="units",
-        title=f"Memory of the units\n{_describe_memory(taus)}",
-    )
 
 
 # --- titles --------------------------------------------------------------------------------------
@@ -242,29 +170,7 @@ def _describe_growth(exponent: float) -> str:
     return f"largest {exponent:.3g} per step: changes {does} in {steps:.3g} steps"
 
 
-def _units(n: int) -> str:
-    return f"{n} unit{'s' * (n != 1)}"
-
-
-def _describe_memory(taus: np.ndarray) -> str:
-    return f"time constant {np.median(taus):.3g} steps (median), {taus.max():.3g} at most"
-
-
-# --- axes and arrays -----------------------------------------------------------------------------
-
-
-def _axes(axes: Any, count: int, size: tuple[float, float]) -> np.ndarray:
-    """`[count]` axes: those of the user, or those of a new figure."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"pictures need matplotlib: {install('plot')}") from error
-    if axes is None:
-        axes = Figure(figsize=size, layout="constrained").subplots(1, count)
-    found = np.array(axes, dtype=object).ravel()
-    if len(found) != count:
-        checks.refuse("axes", f"{count} matplotlib Axes", len(found), "None makes them.")
-    return found
+# --- arrays -------------------------------------------------------------------------------------
 
 
 def _of_rank(argument: str, x: Any, rank: int, axes: str, source: str) -> np.ndarray:
@@ -273,24 +179,6 @@ def _of_rank(argument: str, x: Any, rank: int, axes: str, source: str) -> np.nda
         repair = f"Call jrnn.diagnostics.{source}."
         checks.refuse(argument, f"an array {axes}", f"shape {list(x.shape)}", repair)
     return x
-
-
-def _gate(f: Any) -> tuple[np.ndarray, np.ndarray]:
-    """f in float64 as `[T, B, H]`, without the steps of NaN alone, and the numbers of the steps."""
-    expected, repair = "an array [T, H] or [T, B, H]", "Call jrnn.diagnostics.gates(...).f, or .z."
-    if isinstance(f, tuple):  # all gates of one sequence have the shape of one gate of a batch
-        checks.refuse("f", expected, type(f).__name__, repair)
-    f = np.asarray(f, np.float64)
-    if f.ndim not in (2, 3) or not f.size:
-        checks.refuse("f", expected, f"shape {list(f.shape)}", repair)
-    outside = f[(f < 0) | (f > 1)]
-    if outside.size:
-        checks.refuse("f", "numbers from 0 to 1", float(outside[0]), repair)
-    f = f.reshape(len(f), -1, f.shape[-1])
-    counted = ~np.isnan(f).all((1, 2))
-    if not counted.any():
-        checks.refuse("f", "numbers from 0 to 1", "NaN alone", repair)
-    return f[counted], np.flatnonzero(counted) + 1
 
 
 def _positive_or_nan(x: Any) -> np.ndarray:

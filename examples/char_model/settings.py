@@ -1,0 +1,145 @@
+"""The settings of the character model, which are the options of its command line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from jrnn import ActivationName
+from jrnn.checks import dropout_rate, refuse
+
+FLOAT32 = np.finfo(np.float32)
+
+
+@dataclass(frozen=True, repr=False)
+class Bounds:
+    """The bounds of a number, in the annotation of its field."""
+
+    kind: type
+    least: Any
+    most: Any
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, (int, self.kind)) and self.least <= value <= self.most
+
+    def __repr__(self) -> str:
+        if self.kind is int:
+            return f"an integer from {self.least} to {self.most:,}"
+        return f"a number from {self.least:.3g} to {self.most:.3g}"
+
+
+Positive = Annotated[int, Bounds(int, 1, 2**31 - 1)]
+NotNegative = Annotated[int, Bounds(int, 0, 2**31 - 1)]
+PositiveFloat = Annotated[float, Bounds(float, float(FLOAT32.tiny), float(FLOAT32.max))]
+
+
+# The comment or the string after a field is its help on the command line.
+@dataclass(frozen=True)
+class Settings:
+    """Train a character-level language model on real text, and sample from it."""
+
+    out: Path = Path("out/char_lm")  # directory
+    seed: NotNegative = 0
+    text: Sequence[str] | None = None  # UTF-8 files to train on; None: CPython's language reference
+    steps: Positive = 3000
+    cell: Literal["rnn", "gru", "lstm"] | None = None  # network; None: rnn, an Elman network
+    layers: Positive = 1  # each reads the outputs of the one below
+    dropout: float = 0.0  # share of the outputs of a layer that the next one does not see
+    hidden_size: Positive = 256  # units of the network
+    w_hh_init: Literal["orthogonal", "gaussian"] = "orthogonal"  # gaussian: deviation 0.01
+    length: Positive = 64  # steps in a chunk
+    batch_size: Positive = 32  # streams
+    devices: Positive | Literal["all"] | None = None
+    """CPU cores, or GPUs, to split the batch over; None: as many as divide it"""
+    learning_rate: PositiveFloat = 8e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip: PositiveFloat = 1.0  # largest norm of the gradient
+    activation: ActivationName | None = None  # of an rnn; None: tanh
+    eval_every: Positive = 100  # steps between two evaluations
+    patience: Positive | None = None
+    """stop after so many evaluations in a row that are not better than the best before them"""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """what a loss or gradient that is not finite does to the run, or to its batch"""
+    resume: bool = False  # continue from the last checkpoint in --out
+    overwrite: bool = False
+    """give up an unfinished run in --out, and a finished one even if this is interrupted"""
+    checkpoint_every: Positive = 500  # steps between two checkpoints
+    keep: Positive = 3  # how many of the last checkpoints; the best is kept too
+    on_save_error: Literal["continue", "stop"] = "continue"  # what a full disk does to the run
+    coordinator: str | None = None  # HOST:PORT of process 0, to run as several processes
+    processes: Positive | None = None  # number of processes, on one machine or more
+    process: NotNegative | None = None  # number of this process, from 0
+    cluster: bool = False  # ask Slurm, MPI or the cloud for these three
+    sample: Positive | None = None  # draw N characters from the model in --out, no training
+    best: bool = False  # sample from best.safetensors, not model.safetensors
+    num_samples: Positive = 1  # how many, each of N characters
+    temperature: float = 0.7  # 0 is greedy
+    top_k: Positive | None = None  # keep the K likeliest characters
+    top_p: float | None = None  # keep the likeliest with probability P in all
+    prompt: str = ""
+    """text to continue; without one, a newline, which is not shown; in a text without any, a space,
+    or else its first character by code point"""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that are none, or that contradict one another."""
+        object.__setattr__(self, "out", Path(self.out))
+        for name, kind in get_type_hints(Settings, include_extras=True).items():
+            _check(option(name), kind, getattr(self, name))
+        if self.text is not None and (isinstance(self.text, str) or not self.text):
+            refuse("--text", "one file or more", self.text, "Give a list of their paths.")
+        if self.activation not in [None, *activations_of(self.cell)] and not self.sample:
+            expected = f"none with --cell {self.cell}, which has its own"
+            refuse("--activation", expected, repr(self.activation), "Leave it out.")
+        dropout_rate("--dropout", self.dropout)
+        if self.dropout and self.layers == 1 and not self.sample:
+            repair = "It is between two layers: give more --layers, or leave it out."
+            refuse("--dropout", "0 with a single layer", self.dropout, repair)
+        if self.resume and self.overwrite:
+            repair = "The one goes on with a run, the other gives it up."
+            refuse("--resume", "one of --resume and --overwrite", "both", repair)
+        host, _, port = (self.coordinator or "").rpartition(":")
+        known = host and port.isdecimal() and 0 < int(port) < 2**16
+        if self.coordinator is not None and not known:
+            repair = "It is the address of process 0."
+            refuse(
+                "--coordinator", "HOST:PORT, a port below 65,536", repr(self.coordinator), repair
+            )
+
+
+def option(name: str) -> str:
+    """The option of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def activations_of(cell: str | None) -> list[str] | list[None]:
+    """The activations that go with a choice of --cell, the default first."""
+    return list(get_args(ActivationName)) if cell in (None, "rnn") else [None]
+
+
+def resolved(settings: Settings) -> Settings:
+    """The same with the network and the activation of None, except where a model file has them."""
+    if settings.sample:
+        return settings
+    activation: Any = settings.activation or activations_of(settings.cell)[0]
+    return replace(settings, cell=settings.cell or "rnn", activation=activation)
+
+
+def parse(argv: Sequence[str] | None = None) -> Settings:
+    """Parse a command line, that of the process by default; end with status 2 if it is wrong."""
+    import tyro
+
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    return resolved(tyro.cli(Settings, args=argv, config=config))
+
+
+def _check(name: str, kind: Any, value: Any) -> None:
+    """Refuse a value outside the bounds and choices of its annotation, if that has any."""
+    known: list[Any] = []
+    for one in get_args(kind) if get_origin(kind) is Union else [kind]:
+        known += getattr(one, "__metadata__", [])  # the bounds of a number
+        known += [get_args(one)] if get_origin(one) is Literal else []
+    if known and value is not None and not any(value in one for one in known):
+        words = (", ".join(map(repr, k)) if isinstance(k, tuple) else str(k) for k in known)
+        refuse(name, " or ".join(words), repr(value), "See --help.")

@@ -1,0 +1,196 @@
+"""Plot the states of a network: their principal components, and fixed points among them."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jrnn import checks
+from jrnn.diagnostics import FixedPoints, PrincipalComponents, project
+from jrnn.plot._axes import axes_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PATHS = 100  # sequences that are drawn, at most
+KINDS = (  # by the number of unstable directions; the colours are those of Okabe and Ito
+    ("stable", "#56B4E9", "o"),
+    ("1 unstable direction", "#D55E00", "X"),
+    ("more unstable directions", "#E69F00", "^"),
+)
+SLOW = "#009E73"
+
+
+def plot_principal_components(
+    components: PrincipalComponents, states: Any, axes: Any = None
+) -> np.ndarray:
+    """Plot how much each principal component explains, and the states along the first two.
+
+    Args:
+        components: the result of `jrnn.diagnostics.principal_components`, of two at least.
+        states: `[T, H]` or `[T, B, H]`, or a tuple of such arrays; of more than 100 sequences 100
+            are drawn.
+        axes: two `matplotlib.axes.Axes`, for the variances and the states; None for a new figure.
+
+    Returns:
+        `[2]`, the two `Axes`.
+
+    Raises:
+        ValueError: not `PrincipalComponents`, one component alone, other states, or not two axes.
+        ImportError: matplotlib is missing.
+    """
+    paths = _paths(components, states)
+    explained, plane = panels = axes_of(axes, 2, (12, 4.8))
+    share = np.cumsum(_shares(components))
+    explained.plot(np.arange(1, len(share) + 1), share, marker=".")
+    explained.set(
+        xlabel="components",
+        ylabel="cumulative variance explained (%)",
+        ylim=(0, 105),
+        title=f"Principal components\n{_dimensions(share)}",
+    )
+    explained.xaxis.get_major_locator().set_params(integer=True)
+    _draw_paths(plane, paths)
+    (first,) = plane.plot(*paths[:, 0], linestyle="none", marker="o", markersize=4)
+    first.set_label("after the first step")
+    _label(plane, components, f"States\n{_describe_paths(jax.tree.leaves(states)[0].shape[:-1])}")
+    _add_legend(plane)
+    return panels
+
+
+def plot_fixed_points(
+    points: FixedPoints,
+    components: PrincipalComponents,
+    states: Any = None,
+    slow: FixedPoints | None = None,
+    axes: Any = None,
+) -> np.ndarray:
+    """Plot fixed points along two principal components, and their eigenvalues.
+
+    Args:
+        points: the result of `jrnn.diagnostics.fixed_points`.
+        components: of `jrnn.diagnostics.principal_components`, of the same state variables; two
+            at least.
+        states: None, or `[T, H]` or `[T, B, H]`, or a tuple of such arrays, whose paths are drawn
+            as well; of more than 100 sequences 100 are drawn.
+        slow: None, or slow points, the result of `fixed_points` with a `speed`.
+        axes: two `matplotlib.axes.Axes`, for the states and the eigenvalues; None for a new figure.
+
+    Returns:
+        `[2]`, the two `Axes`.
+
+    Raises:
+        ValueError: not `FixedPoints` or `PrincipalComponents`, one component alone, other states,
+            or not two axes.
+        ImportError: matplotlib is missing.
+    """
+    _of_class("points", points, FixedPoints, "fixed_points")
+    _of_class("slow", points if slow is None else slow, FixedPoints, "fixed_points")
+    places = _along_two(components, points.states)
+    paths = None if states is None else _paths(components, states)
+    plane, spectrum = panels = axes_of(axes, 2, (12, 5.2))
+    if paths is not None:
+        _draw_paths(plane, paths)
+    if slow is not None:
+        label = f"slow point ({len(slow.speeds)})"
+        plane.plot(*_along_two(components, slow.states), ".", color=SLOW, markersize=4, label=label)
+    turn = np.linspace(0, 2 * np.pi, 361)
+    spectrum.plot(np.cos(turn), np.sin(turn), color="gray", linestyle="--", label=r"$|\lambda|=1$")
+    edge = plane.xaxis.label.get_color()  # of text: it contrasts with the background
+    for kind, (label, color, marker) in enumerate(KINDS):
+        chosen = np.minimum(points.unstable, len(KINDS) - 1) == kind
+        if chosen.any():
+            values = points.eigenvalues[chosen].ravel()
+            spectrum.plot(values.real, values.imag, marker, color=color, label=label, markersize=5)
+            label = f"{label} ({chosen.sum()})"
+            look: dict[str, Any] = {"markeredgecolor": edge, "markersize": 11, "zorder": 3}
+            plane.plot(*places[:, chosen], marker, color=color, label=label, **look)
+    _label(plane, components, f"Fixed points\n{_describe_points(points)}")
+    spectrum.set(
+        xlabel=r"real part of $\lambda$",
+        ylabel=r"imaginary part of $\lambda$",
+        title=f"Eigenvalues of the Jacobian\n{_describe_eigenvalues(points)}",
+        aspect="equal",
+    )
+    for panel in panels:
+        _add_legend(panel)
+    return panels
+
+
+def _draw_paths(axes: "Axes", paths: np.ndarray) -> None:
+    axes.plot(*paths, color="gray", linewidth=0.8, alpha=0.6, zorder=1)
+
+
+def _add_legend(axes: "Axes") -> None:
+    """Add the legend in a free band at the top, where it covers no point."""
+    rows = -(-len(axes.get_legend_handles_labels()[0]) // 2)
+    if rows:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + (0.04 + 0.08 * rows) * (high - low))
+        axes.legend(loc="upper center", ncols=2, fontsize="small")
+
+
+def _label(axes: "Axes", components: PrincipalComponents, title: str) -> None:
+    share = _shares(components)
+    x, y = (f"component {i + 1} ({share[i]:.0f} % of the variance)" for i in range(2))
+    axes.set(xlabel=x, ylabel=y, title=title)
+
+
+# --- titles --------------------------------------------------------------------------------------
+
+
+def _dimensions(share: np.ndarray) -> str:
+    if share[-1] < 90:
+        return f"{len(share)} explain {share[-1]:.0f} %"
+    n = int(np.argmax(share >= 90)) + 1
+    return f"{n} explain{'s' * (n == 1)} {share[n - 1]:.0f} %"
+
+
+def _describe_paths(shape: tuple[int, ...]) -> str:
+    T, B = shape[0], int(np.prod(shape[1:]))
+    drawn = f"{PATHS} of {B}" if B > PATHS else f"{B}"
+    return f"{drawn} sequence{'s' * (B != 1)} of {T} steps"
+
+
+def _describe_points(points: FixedPoints) -> str:
+    stable, total = int((points.unstable == 0).sum()), len(points.unstable)
+    return f"{stable} stable, {total - stable} unstable" if total else "none found"
+
+
+def _describe_eigenvalues(points: FixedPoints) -> str:
+    if not len(points.unstable):
+        return "none"
+    return f"largest modulus {np.abs(points.eigenvalues).max():.3g}"
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+
+def _shares(components: PrincipalComponents) -> np.ndarray:
+    """`[n]`: the variance along each component in % of all."""
+    total = max(float(components.total), float(np.finfo(np.float64).tiny))
+    return 100 * np.asarray(components.variances, np.float64) / total
+
+
+def _of_class(argument: str, value: Any, kind: type, source: str) -> None:
+    if not isinstance(value, kind):
+        repair = f"Call jrnn.diagnostics.{source}."
+        checks.refuse(argument, f"a {kind.__name__}", type(value).__name__, repair)
+
+
+def _along_two(components: PrincipalComponents, states: Any) -> np.ndarray:
+    """`[2, ...]`."""
+    _of_class("components", components, PrincipalComponents, "principal_components")
+    n = components.directions.shape[1]
+    if n < 2:
+        checks.refuse("components", "two or more", n, "They span the plane of the picture.")
+    return np.moveaxis(np.asarray(project(components, states), np.float64)[..., :2], -1, 0)
+
+
+def _paths(components: PrincipalComponents, states: Any) -> np.ndarray:
+    """`[2, T, B]`, with B at most `PATHS`."""
+    paths = _along_two(components, states)
+    if paths.ndim not in (2, 3):
+        came = f"shape {list(paths.shape[1:])} before the features"
+        checks.refuse("states", "arrays [T, H] or [T, B, H]", came, "Time is the first axis.")
+    return paths.reshape(*paths.shape[:2], -1)[..., :PATHS]
