@@ -27,10 +27,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from char_model.devices import on_devices, require_memory
+from char_model.model import CELLS
 from co2_data import LONGEST, YEAR, Changes, Job, absolute_errors, covered, levels, load, naive
-from command import on_devices, positive, positive_float, require_memory
+from command import positive, positive_float
 from matplotlib.figure import Figure
-from networks import CELLS
 from tqdm import tqdm
 
 import jrnn
@@ -93,6 +94,7 @@ def train(args: argparse.Namespace, job: Job) -> tuple[Model, np.ndarray]:
     schedule = optax.cosine_decay_schedule(args.learning_rate, args.steps)
     optimizer = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seeds))
+    # Not in a jit: batches of QR factorisations in one program can block (jaxlib 0.10.2).
     models = jax.vmap(partial(init_model, args=args))(keys)
     keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, 1), args.steps))(keys)
     state = models, jax.vmap(optimizer.init)(models)
