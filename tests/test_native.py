@@ -239,12 +239,15 @@ def answer(*folders):
     return run.stdout.strip()
 
 
+OWN = f" {jrnn.__version__} ".encode()
+
+
 @built
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         (b"0.3 ", b"0.9 ", "needs version 0.9 of XLA's FFI"),
-        (b" 0.1.0 ", b" 0.0.9 ", "was built for jrnn 0.0.9, and this is 0.1.0"),
+        (OWN, b" 0.0.9 ", f"was built for jrnn 0.0.9, and this is {jrnn.__version__}"),
         (b"jrnn_native_build", b"jrnn_native_bxxxx", "cannot be loaded: "),
         (b"\x7fELF", b"nono", "cannot be loaded: "),
     ],
