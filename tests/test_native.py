@@ -289,9 +289,20 @@ def test_random_networks_marks_and_options_agree_with_xla():
 
 
 @built
-@pytest.mark.parametrize(("steps", "number"), [(1, 0), (400, 2)])
-def test_few_steps_of_large_networks_run_elsewhere(steps, number):
-    shapes = [(256, 512), (512, 512), (512,), (steps, 1, 256)]
-    *params, xs = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-    gradient = jax.grad(lambda params, xs: jrnn.rnn(params, xs)[1].sum())
-    assert calls(jax.jit(gradient).lower(jrnn.RNNParams(*params), xs)) == number
+@pytest.mark.parametrize(
+    ("network", "T", "B", "I", "H", "number"),
+    [
+        ("rnn", 1, 1, 256, 512, 0),  # the weights are copied for one step
+        ("rnn", 200, 4, 256, 512, 2),
+        ("rnn", 400, 3, 256, 512, 0),  # the cores would read w_hh for few sequences
+        ("rnn", 400, 1, 32, 384, 2),
+        ("lstm", 400, 1, 32, 384, 0),
+        ("lstm", 400, 2, 32, 384, 2),
+    ],
+)
+def test_few_sequences_of_large_networks_run_elsewhere(network, T, B, I, H, number):
+    init = getattr(jrnn, f"init_{network}")
+    params = jax.eval_shape(lambda key: init(key, I, H, dtype=jnp.float32), jax.random.key(0))
+    xs = jax.ShapeDtypeStruct((T, B, I), jnp.float32)
+    gradient = jax.grad(lambda params, xs: getattr(jrnn, network)(params, xs)[1].sum())
+    assert calls(jax.jit(gradient).lower(params, xs)) == number

@@ -77,7 +77,11 @@ def may_be_native(spec: Spec, shape: Shape) -> bool:
 
     It copies the weights, and sums their gradients in scratch of that size, once for each call. For
     few steps of few sequences XLA takes 0.6 to 0.9 of its time (I = H = 512: T * B = 100 and 200;
-    I = H = 1024: T * B up to 800; two cores of an AMD EPYC, November 2026).
+    I = H = 1024: T * B up to 800). At every step, each core reads all of w_hh for its part of the
+    batch. XLA shares the columns among the cores, which takes 0.6 to 0.95 of the time where the
+    batch gives a core one or two rows and w_hh leaves its cache: one sequence, Elman H = 448 to
+    1024, LSTM H = 384 and 512, GRU H = 512; two or three, Elman and GRU H = 512. (Two cores of an
+    AMD EPYC with 1 MB of second cache each, November 2026.)
 
     Args:
         spec: the static part of the call.
@@ -88,6 +92,9 @@ def may_be_native(spec: Spec, shape: Shape) -> bool:
     """
     T, B, I, H, dtype = shape
     if not (spec.native and native.enabled() and B and serves(spec, dtype)):
+        return False
+    G = step.number_of_blocks(spec.cell)
+    if (B < 4 and H >= 448) or (B == 1 and G * H * H > 2**19):
         return False
     return 2 * T * B >= I + H
 
