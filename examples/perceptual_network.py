@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 
 import jrnn
-from jrnn.cells.leaky import leaky_cell
+from jrnn.cells.leaky import leaky
 
 DT, TAU = 20, 100  # ms
 ALPHA = DT / TAU
@@ -34,7 +34,7 @@ COHERENCES = (1, 2, 4, 8, 16)  # % of the dots
 HIGH, LOW = 1.0, 0.2  # of the outputs
 EXCITATORY = 0.8  # the share of the neurons
 NOISE, INPUT_NOISE = 0.15, 0.01  # standard deviations of v and of the inputs
-RATE_CELL = leaky_cell("relu", "input", learned=False)
+RATE_CELL = leaky("relu", "input", learned=False)
 
 
 class Free(NamedTuple):

@@ -58,7 +58,7 @@ def init_leaky(
     dtype = sizes_and_dtype(input_size, hidden_size, dtype)
     checks.flag("learned", learned)
     share, rate = checks.leak(alpha, dt_over_tau, bool(learned), hidden_size)
-    cell = cells.leaky_cell("tanh", "state", learned=bool(learned))
+    cell = cells.leaky("tanh", "state", learned=bool(learned))
     weights = draw_weights(cell, key, input_size, hidden_size, w_ih_init, w_hh_init, dtype)
     b_h = jnp.zeros(hidden_size, dtype) if bias else None
     if learned:
@@ -177,7 +177,7 @@ def leaky(
 def _cell(params: LeakyParams, activation: Any, leak: Leak, dt: Any) -> UncheckedCell:
     checks.leaky_params(params, leak)
     learned = params.log_tau is not None
-    return cells.leaky_cell(activation, leak, learned=learned, unequal=dt is not None)
+    return cells.leaky(activation, leak, learned=learned, unequal=dt is not None)
 
 
 def _data(params: LeakyParams, dt: Any, lead: tuple[int, ...]) -> Named:

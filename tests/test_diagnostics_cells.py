@@ -16,7 +16,7 @@ from jaxprs import equations, sizes
 
 import jrnn
 from jrnn import diagnostics
-from jrnn.cells.leaky import leaky_cell
+from jrnn.cells.leaky import leaky
 from jrnn.types import GRUParams, LeakyParams, LSTMParams, LSTMState, ReadoutParams, RNNParams
 
 # --- networks ------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ NETWORKS = {
         rest=(1, "unit", None),
         step=rate_step,
         output=lambda s: jnp.tanh(s[0]),
-        options={"cell": leaky_cell("tanh", "input", learned=False)},
+        options={"cell": leaky("tanh", "input", learned=False)},
     ),
     "zoneout": Network(rest=(1, None), step=zoneout_step, data=True, **own("zoneout")),
     "gated": Network(blocks=(2, 2), rest=(3, None), step=gated_step, **own("mgu")),

@@ -13,9 +13,9 @@ from cells import Params as OwnParams
 
 import jrnn
 from jrnn import diagnostics
-from jrnn.cells.leaky import leaky_cell
+from jrnn.cells.leaky import leaky
 
-RATE = leaky_cell("relu", "input", learned=False)
+RATE = leaky("relu", "input", learned=False)
 
 
 def normal(*shape, seed=0):

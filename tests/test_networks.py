@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 import jrnn
 from jrnn import kernel
 from jrnn.cells.gru import GRU
-from jrnn.cells.leaky import leaky_cell
+from jrnn.cells.leaky import leaky
 from jrnn.cells.lstm import LSTM
 
 RNG = np.random.default_rng(0)
@@ -115,7 +115,7 @@ def test_vmap_with_shared_and_mapped_leaves_of_states():
     assert_close(found, right, LAW_RTOL)
 
 
-KERNEL = {"lstm": LSTM, "gru": GRU, "leaky": leaky_cell("tanh", "state", False), "gated": GATED}
+KERNEL = {"lstm": LSTM, "gru": GRU, "leaky": leaky("tanh", "state", False), "gated": GATED}
 
 
 @pytest.mark.parametrize("name", KERNEL)

@@ -120,7 +120,7 @@ def test_a_neuroscientist_trains_a_network_with_dales_law_and_looks_into_it():
 
     (free, _), losses = learned(loss, (free, readout), optax.adam(1e-2), 60)
     assert losses[-1] < losses[0]
-    rate_cell = jrnn.cells.leaky.leaky_cell("relu", "input", learned=False)
+    rate_cell = jrnn.cells.leaky.leaky("relu", "input", learned=False)
     visited = diagnostics.trajectory(network(free), xs @ w_in, cell=rate_cell)
     held = jnp.zeros(H)
     points = diagnostics.fixed_points(network(free), held, visited, starts=16, cell=rate_cell)

@@ -8,18 +8,18 @@ from cases import LAW_RTOL, assert_close, parameters
 from cells_of_users import GATED, GatedParams
 
 import jrnn
-from jrnn.cells.leaky import leaky_cell
+from jrnn.cells.leaky import leaky
 
 T, B, I, H = 6, 3, 4, 5
 RNG = np.random.default_rng(0)
-RATE = leaky_cell("tanh", "input", learned=True)
+RATE = leaky("tanh", "input", learned=True)
 
 
 def normal(*shape):
     return RNG.normal(size=shape)
 
 
-def leaky(I):
+def leaky_params(I):
     return jrnn.LeakyParams(*parameters(jrnn.init_rnn, I, H), None, normal(H))
 
 
@@ -32,8 +32,8 @@ LAYERS = (
     jrnn.LayerParams(
         parameters(jrnn.init_gru, 2 * H, H), parameters(jrnn.init_gru, 2 * H, H, seed=1), None
     ),
-    jrnn.LayerParams(leaky(2 * H), None, None),
-    jrnn.LayerParams(leaky(H), None, None),
+    jrnn.LayerParams(leaky_params(2 * H), None, None),
+    jrnn.LayerParams(leaky_params(H), None, None),
     jrnn.LayerParams(parameters(jrnn.init_rnn, H, H), None, None),
     jrnn.LayerParams(
         GatedParams(normal(H, 2 * H), normal(H, 2 * H), normal(2 * H), normal(H)), None, None
@@ -111,7 +111,7 @@ def test_layers_of_every_kind_with_options_of_their_own():
 
 
 def test_one_direction_read_in_reverse():
-    layers = jrnn.StackParams((jrnn.LayerParams(leaky(I), None, None), *LAYERS[3:5]))
+    layers = jrnn.StackParams((jrnn.LayerParams(leaky_params(I), None, None), *LAYERS[3:5]))
     (first, second, third), hs = jrnn.stack(layers, XS, None, LENGTHS, reverse=True)
     xs, options = XS, {"lengths": LENGTHS, "reverse": True}
     for run, layer, last in zip(

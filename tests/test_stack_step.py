@@ -11,11 +11,11 @@ from cells_of_users import GATED, GatedParams
 
 import jrnn
 from jrnn import _stack_step
-from jrnn.cells.leaky import leaky_cell
+from jrnn.cells.leaky import leaky
 
 T, B, I, H = 6, 3, 4, 5
 RNG = np.random.default_rng(0)
-RATE = leaky_cell("relu", "input", learned=False)
+RATE = leaky("relu", "input", learned=False)
 
 
 def normal(*shape):
@@ -113,7 +113,7 @@ def test_the_gradient_of_steps_is_that_of_the_sequence():
 
 TWO = parameters(jrnn.init_stack, I, (H,), bidirectional=True)
 ONE = parameters(jrnn.init_stack, I, (H,))
-TIMED = leaky_cell("tanh", "state", learned=False, unequal=True)
+TIMED = leaky("tanh", "state", learned=False, unequal=True)
 LEAKY = jrnn.StackParams((*ONE.layers, layer(jrnn.LeakyParams(*ELMAN, np.ones(H), None))))
 REFUSED = {
     "a layer that reads both ways": (

@@ -6,7 +6,7 @@ from jrnn import checks
 from jrnn.cells import UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName, elman
 from jrnn.cells.gru import GRU
-from jrnn.cells.leaky import leaky_cell
+from jrnn.cells.leaky import leaky
 from jrnn.cells.lstm import LSTM
 from jrnn.types import GRUParams, LeakyParams, LSTMParams, RNNParams
 
@@ -37,7 +37,7 @@ def cell_of(
         return elman(activation or "tanh")
     elif isinstance(params, LeakyParams):
         checks.leaky_params(params, "state")
-        return leaky_cell(activation or "tanh", "state", learned=params.log_tau is not None)
+        return leaky(activation or "tanh", "state", learned=params.log_tau is not None)
     elif isinstance(params, LSTMParams):
         cell = LSTM
     elif isinstance(params, GRUParams):

@@ -33,7 +33,7 @@ from jrnn.types import LeakyParams
 Leak = Literal["state", "input"]
 
 
-def leaky_cell(
+def leaky(
     activation: ActivationName | Activation, leak: Leak, learned: bool, unequal: bool = False
 ) -> UncheckedCell:
     """The leaky cell.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jrnn.cells import Cell, StepCotangents, UncheckedCell
 from jrnn.cells.elman import elman
 from jrnn.cells.gru import GRU
-from jrnn.cells.leaky import leaky_cell
+from jrnn.cells.leaky import leaky
 from jrnn.cells.lstm import LSTM
 
 
@@ -85,7 +85,7 @@ LEAKS = {
 }
 NAMES = ["tanh", "lstm", "gru", "leaky", "rate", "mgu", "coupled", "zoneout"]
 OF_THE_PACKAGE = {"lstm": LSTM, "gru": GRU} | {
-    " ".join((name, "learned" * learned, "unequal" * unequal)): leaky_cell(
+    " ".join((name, "learned" * learned, "unequal" * unequal)): leaky(
         *LEAKS[name], learned, unequal
     )
     for name, learned, unequal in product(LEAKS, (False, True), (False, True))
@@ -105,7 +105,7 @@ def cell_of(name, learned=False, dt=None, by_hand=True, **_):
         The cell.
     """
     if name in LEAKS:
-        cell = leaky_cell(*LEAKS[name], learned, dt is not None)
+        cell = leaky(*LEAKS[name], learned, dt is not None)
     else:
         cell = CELLS[name] if name in CELLS else elman(name)
     return cell if by_hand else without_adjoint(cell)

@@ -17,7 +17,7 @@ from jrnn.arrays import are_ids, mesh_axes, varying
 from jrnn.cells import Arrays, UncheckedCell
 from jrnn.cells.elman import ActivationName, elman
 from jrnn.cells.gru import GRU
-from jrnn.cells.leaky import leaky_cell, share_and_rate
+from jrnn.cells.leaky import leaky, share_and_rate
 from jrnn.cells.lstm import LSTM
 from jrnn.kernel import step
 from jrnn.kernel.types import (
@@ -53,8 +53,8 @@ CODES: dict[UncheckedCell, Code] = {
 for _name, _phi in PHI.items():
     CODES[elman(_name)] = Code(ELMAN, _phi)
     for _learned in (False, True):
-        CODES[leaky_cell(_name, "input", _learned)] = Code(LEAKY_INPUT, _phi)
-        CODES[leaky_cell(_name, "state", _learned)] = Code(LEAKY_STATE, _phi, gates=1)
+        CODES[leaky(_name, "input", _learned)] = Code(LEAKY_INPUT, _phi)
+        CODES[leaky(_name, "state", _learned)] = Code(LEAKY_STATE, _phi, gates=1)
 
 
 def serves(spec: Spec, dtype: Any) -> bool:
