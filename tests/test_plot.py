@@ -72,6 +72,14 @@ def test_gradient_flow_draws_the_numbers():
     assert (over_lags.get_yscale(), over_steps.get_yscale()) == ("log", "linear")
 
 
+def test_lines_are_seen_by_colour_blind_readers():
+    """No red on green; the line over an image has a border, which is seen on every colour."""
+    (line,) = plot.plot_influence(table()).lines
+    assert (line.get_color(), len(line.get_path_effects())) == ("#000000", 1)
+    by_unit, constants = plot.plot_forget_gate(gate())[1:]
+    assert {panel.lines[0].get_color() for panel in (by_unit, constants)} == {"#D55E00"}
+
+
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
 def test_nothing_to_draw(value):
     panels = plot.plot_gradient_flow(flow([value, value], [value] * 3))

@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
 MODULES = sorted(
-    path for folder in ("jrnn", "examples", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("jrnn", "examples", "benchmarks", "docs")
+    for path in (ROOT / folder).rglob("*.py")
 )
 
 START = r"(?:^|[.:;!?] )"  # of a sentence

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jrnn import checks
+from jrnn.plot import _colors
 from jrnn.plot._axes import axes_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def plot_forget_gate(f: Any, axes: Any = None) -> np.ndarray:
     )
     bins = np.linspace(0, 1, 41)
     over_units.hist(by_unit, bins=bins, label=_units(len(by_unit)))
-    over_units.axvline(np.median(by_unit), color="red", linewidth=1, label="median")
+    over_units.axvline(np.median(by_unit), color=_colors.VERMILION, linewidth=1, label="median")
     over_units.set(
         xlabel="mean of f over steps and batch",
         ylabel="units",
@@ -70,7 +71,7 @@ def _plot_time_constants(axes: "Axes", taus: np.ndarray) -> None:
     scale = "log" if high > 30 * low else "linear"
     spaced = np.geomspace if scale == "log" else np.linspace
     axes.hist(drawn, bins=list(spaced(low, high, 31)), label=label)
-    axes.axvline(np.median(taus), color="red", linewidth=1, label="median")
+    axes.axvline(np.median(taus), color=_colors.VERMILION, linewidth=1, label="median")
     axes.set(
         xscale=scale,
         xlabel=r"time constant $-1 / \overline{\log f}$ (steps)",

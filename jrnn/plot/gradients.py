@@ -12,6 +12,7 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.diagnostics import GradientFlow
+from jrnn.plot import _colors
 from jrnn.plot._axes import axes_of
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
     table = _of_rank("table", table, 2, "[T, T]", "influence")
     (axes,) = axes_of(axes, 1, (7, 6))
     from matplotlib.colors import LogNorm
+    from matplotlib.patheffects import withStroke
 
     T, own = len(table), np.diagonal(table)  # norms at k = t; 0 for a step without a loss
     top = table[(table > 0) & np.isfinite(table)].max(initial=0) or 1.0
@@ -122,7 +124,8 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
     ratios = table[t] / own[t, None]
     first = np.argmax(ratios >= REACH, axis=1)
     label = f"the first k with {REACH:.0%} of the norm at k = t"
-    axes.plot(first + 1, t + 1, color="red", linewidth=1, label=label)
+    (line,) = axes.plot(first + 1, t + 1, color=_colors.BLACK, linewidth=1, label=label)
+    line.set_path_effects([withStroke(linewidth=3, foreground="white")])  # seen on every colour
     # Only lags that half of the steps have; at longer lags a median would be over few steps.
     lags = range((T + 1) // 2)
     medians = [np.median(ratios[t >= l, t[t >= l] - l]) for l in lags if (t >= l).any()]

@@ -7,18 +7,19 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.diagnostics import FixedPoints, PrincipalComponents, project
+from jrnn.plot import _colors
 from jrnn.plot._axes import axes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PATHS = 100  # sequences that are drawn, at most
-KINDS = (  # by the number of unstable directions; the colours are those of Okabe and Ito
-    ("stable", "#56B4E9", "o"),
-    ("1 unstable direction", "#D55E00", "X"),
-    ("more unstable directions", "#E69F00", "^"),
+KINDS = (  # by the number of unstable directions
+    ("stable", _colors.SKY, "o"),
+    ("1 unstable direction", _colors.VERMILION, "X"),
+    ("more unstable directions", _colors.ORANGE, "^"),
 )
-SLOW = "#009E73"
+SLOW = _colors.GREEN
 
 
 def plot_principal_components(
