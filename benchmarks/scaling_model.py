@@ -4,7 +4,7 @@
     taskset -c 0 python -m benchmarks.scaling_model --measure   # seconds on one core
     python -m benchmarks.scaling_model --measure                # and on two devices
 
-Equations (S1)-(S9) are in docs/scaling.md. Units are seconds, bytes and FLOP, in float32.
+Equations (S1)-(S8) are in docs/scaling.md. Units are seconds, bytes and FLOP, in float32.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class Shape(NamedTuple):
         return 2 * T * B * (H * H + inputs * I * H + 3 * H * O)
 
     def flops(self) -> int:
-        """(S2)."""
+        """All products of a training step."""
         return 2 * self.T * self.loop_flops() + self.other_flops()
 
 
@@ -74,14 +74,14 @@ class Device(NamedTuple):
 
 
 def loop_step(shape: Shape, device: Device, n: int = 1) -> float:
-    """(S3): one product with 1/n of w_hh, limited by arithmetic or by reading the weights."""
+    """(S2): one product with 1/n of w_hh, limited by arithmetic or by reading the weights."""
     weights = FLOAT32 * shape.H**2 / n
     read = weights / device.memory if weights > device.cache else 0.0
     return max(shape.loop_flops() / n / device.flops, read)
 
 
 def alone(shape: Shape, device: Device, n: int = 1) -> float:
-    """(S4): a training step on one device; or on each of n, with 1/n of every matrix's columns."""
+    """(S3): a training step on one device; or on each of n, with 1/n of every matrix's columns."""
     loops = 2 * shape.T * loop_step(shape, device, n)
     return shape.T * device.step + loops + shape.other_flops() / n / device.flops
 
@@ -100,11 +100,11 @@ class Link(NamedTuple):
     most: int  # the largest number of devices
 
     def all_reduce(self, n: int, size: float) -> float:
-        """(S5), a ring: a reduce-scatter, then an all-gather."""
+        """(S4), a ring: a reduce-scatter, then an all-gather."""
         return self.base + 2 * (n - 1) * self.hop + all_reduce_bytes(n, size) / self.bandwidth
 
     def all_gather(self, n: int, size: float) -> float:
-        """(S6); a reduce-scatter takes the same time."""
+        """(S5); a reduce-scatter takes the same time."""
         return self.base + (n - 1) * self.hop + all_gather_bytes(n, size) / self.bandwidth
 
     def send(self, size: float) -> float:
@@ -123,18 +123,18 @@ def all_gather_bytes(n: int, size: float) -> float:
 
 
 def batch(shape: Shape, link: Link, n: int) -> float:
-    """(S7): `shape.B` sequences on each of n devices, and one all-reduce of the gradients."""
+    """(S6): `shape.B` sequences on each of n devices, and one all-reduce of the gradients."""
     return alone(shape, link.device) + link.all_reduce(n, shape.parameter_bytes())
 
 
 def hidden(shape: Shape, link: Link, n: int) -> float:
-    """(S8): columns of w_hh split over n devices; each step of each pass exchanges [B, H]."""
+    """(S7): columns of w_hh split over n devices; each step of each pass exchanges [B, H]."""
     exchange = link.all_gather(n, FLOAT32 * shape.B * shape.H)
     return alone(shape, link.device, n) + 2 * shape.T * exchange
 
 
 def layers(layer: Shape, link: Link, L: int, K: int) -> float:
-    """(S9): one layer on each of L devices, which pass on the states of K time steps at a time."""
+    """(S8): one layer on each of L devices, which pass on the states of K time steps at a time."""
     ticks = layer.T // K + L - 1
     handed_on = 2 * link.send(FLOAT32 * K * layer.B * layer.H)  # states up, cotangents down
     return ticks * (alone(layer, link.device) * K / layer.T + handed_on)
@@ -199,7 +199,7 @@ def best_chunk(layer: Shape, link: Link) -> tuple[float, int]:
 
 
 def h100_table() -> str:
-    """One H100: (S4) against the measurement."""
+    """One H100: (S3) against the measurement."""
     times = [alone(Shape(*CASES[row]), H100) * 1e3 for row in ON_H100]
     model = ["model", *(f"{t:.2f}" for t in times)]
     measured = ["measured", *(f"{t:.2f}" for t in ON_H100.values())]
