@@ -30,7 +30,8 @@ def init_rnn(
     Args:
         key: a JAX random key.
         input_size: I, features of an input vector or number of token ids; None: no `w_ih` (None in
-            its place), the inputs `[T, H]` or `[T, B, H]` are added to a_t as they are.
+            its place), the inputs `[T, H]` or `[T, B, H]` are added to a_t as they are. The
+            gradient then takes memory of T*B*H numbers more: 3.1 instead of 2.1 times as many.
         hidden_size: H, features of the state.
         bias: False leaves `b_h` out (None in its place).
         w_ih_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers` and

@@ -35,7 +35,7 @@ def test_the_gradient_is_checked_and_seen():
 
 
 def test_noise_for_each_step_is_trained_through():
-    """The recipe of docs/sequences.md: inputs and noise are added before the recurrence."""
+    """The recipe of docs/cells.md: inputs and noise are added before the recurrence."""
     w_in = jax.random.normal(jax.random.key(3), (2, H))
     inputs = jax.random.normal(jax.random.key(4), (T, B, 2))
 

@@ -126,7 +126,8 @@ def fixed_points(
 
     Returns:
         `FixedPoints`, with P = 0 if no start arrives. Half precision is computed in float32. In
-        float64 points are accurate to about 1e-15 divided by the smallest |1 - lambda|.
+        float64 points are accurate to about 1e-15 divided by the smallest |1 - lambda|, in float32
+        to 1e-6 divided by it.
 
     Raises:
         ValueError: as `trajectory`; no `x_t`, or several steps of it; states of another network,

@@ -101,7 +101,8 @@ def readout_cross_entropy(
         params: `w_ho [H, O]`, `b_o [O]` or None.
         hs: `[..., H]` states, in the dtype of the parameters. A batch of sequences is `[T, B, H]`.
             `vmap` over `[T, H]` or `[H]` with shared parameters takes a little more time than a
-            batch, but does not compute a gradient of the parameters per sequence.
+            batch, but does not compute a gradient of the parameters per sequence. `vmap` over
+            batches `[T, B, H]` would compute one per batch: make them one batch.
         labels: `[...]` integers, the true classes; or `[..., O]` floats in the dtype of the
             states: a probability or weight per class, with any sum.
         weights: m, `[...]` or `[]`: None (ones), a bool mask, or floats in the dtype of the states.
