@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pictures
 import pytest
-from pictures import elman_lstm, fixed_points, gradient_flow, influence, memory, speed
+from pictures import elman_lstm, fixed_points, forecast, gradient_flow, influence, memory, speed
 from pictures.__main__ import main
 from PIL import Image
 
@@ -153,3 +153,11 @@ def test_fixed_points():
     assert "stable (2)" in labels
     assert any(label.startswith("1 unstable direction") for label in labels)
     assert any(label.startswith("slow point") for label in labels)
+
+
+@pytest.mark.slow
+def test_forecast():
+    """Over the first year the network is better than the seasonal naive forecast."""
+    series, errors = (lines_of(panel) for panel in forecast.draw().axes)
+    assert series.keys() == {"observed", "LSTM", "seasonal naive"}
+    assert errors["LSTM"][:12].mean() < errors["seasonal naive"][:12].mean()

@@ -3,6 +3,8 @@
     python docs/pictures                     # all, in about two minutes on two cores
     python docs/pictures speed memory        # these two
 
+The forecast needs its data: pip install --no-deps statsmodels==0.15.0
+
 Every picture is 7 inches wide with letters of 9 to 11 points: legible where a page shows it 700
 pixels wide. Its background is white, on light and on dark pages.
 """
@@ -20,7 +22,15 @@ from PIL import Image
 from jrnn.plot import _colors as colors
 
 FOLDER = Path(__file__).parent
-PICTURES = ("speed", "memory", "gradient_flow", "influence", "elman_lstm", "fixed_points")
+PICTURES = (
+    "speed",
+    "memory",
+    "gradient_flow",
+    "influence",
+    "elman_lstm",
+    "fixed_points",
+    "forecast",
+)
 WIDTH = 7  # inches
 STYLE: Any = {
     "axes.grid": True,
