@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-NAMES = ("derivation", "gates", "sources")
+NAMES = ("derivation", "gates", "exercises", "sources")
 PAGES = {
     name: re.sub(r"^```.*?^```\n", "", (DOCS / f"{name}.md").read_text(), flags=re.M | re.S)
     for name in NAMES
