@@ -1,4 +1,4 @@
-"""Every equation of the sources has exactly one row in docs/derivation.md, and the row holds."""
+"""Every equation of the sources has exactly one row in docs/sources.md, and the row holds."""
 
 import csv
 import re
@@ -8,7 +8,7 @@ import jrnn
 import jrnn.derivation
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs/derivation.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/sources.md").read_text(encoding="utf-8")
 COUNTS = {"wolf": 25, "wolf-es": 25, "brown": 30, "chavan": 103, "notebook": 16}
 EXPECTED = [f"{source}.{n}" for source, count in COUNTS.items() for n in range(1, count + 1)]
 

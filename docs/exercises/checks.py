@@ -1,0 +1,151 @@
+"""The tests of the exercises; docs/exercises.md gives the command that runs them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxprs_in_params
+
+import jrnn
+from jrnn import derivation
+
+T, I, H, O = 5, 3, 4, 2  # all different: a transposed matrix must not fit
+DRAW = np.random.default_rng(0).normal
+
+
+def weights(*shape):
+    """Random numbers, as an array of JAX."""
+    return jnp.asarray(DRAW(size=shape))
+
+
+RNN = jrnn.RNNParams(weights(I, H), weights(H, H), weights(H))
+LSTM = jrnn.LSTMParams(weights(I, 4 * H), weights(H, 4 * H), weights(4 * H))
+READOUT = jrnn.ReadoutParams(weights(H, O), weights(O))
+XS, H0, DHS = weights(T, I), weights(H), weights(T, H)
+LABELS = jnp.arange(T) % O
+
+
+def close(found, expected, rtol=1e-10, atol=1e-12):
+    """Every array of one tree against that of another."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+def plain_states(rnn, xs, h0):
+    """The states by a loop that JAX differentiates."""
+    hs = [h0]
+    for x_t in xs:
+        hs.append(jnp.tanh(x_t @ rnn.w_ih + hs[-1] @ rnn.w_hh + rnn.b_h))
+    return jnp.stack(hs[1:])
+
+
+def cost(at):
+    """The total cost, by loops and by JAX's own softmax."""
+    hs = plain_states(at.rnn, XS, at.h0)
+    log_p = jax.nn.log_softmax(hs @ at.readout.w_ho + at.readout.b_o[None])
+    return -jnp.take_along_axis(log_p, LABELS[:, None], 1).sum()
+
+
+def test_1_softmax_jacobian(answers):
+    """Against automatic differentiation of the softmax."""
+    o = jnp.array([2.0, 1.0, 0.1])
+    close(answers.softmax_jacobian(jax.nn.softmax(o)), jax.jacrev(jax.nn.softmax)(o))
+
+
+def test_2_logits_derivative(answers):
+    """One true class; two half true ones; labels that do not sum to 1."""
+    o = jnp.array([2.0, 1.0, 0.1])
+
+    def loss(o, y):
+        return -(y * jax.nn.log_softmax(o)).sum()
+
+    for y in jnp.array([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [1.0, 0.2, 0.3]]):
+        close(answers.logits_derivative(jax.nn.softmax(o), y), jax.grad(loss)(o, y))
+
+
+def test_3_state_jacobian(answers):
+    """Against automatic differentiation of one step."""
+    hs = plain_states(RNN, XS, H0)
+
+    def step(h, x_t):
+        return jnp.tanh(x_t @ RNN.w_ih + h @ RNN.w_hh + RNN.b_h)
+
+    for t in (1, 3):
+        expected = jax.jacrev(step)([H0, *hs][t - 1], XS[t - 1])
+        close(answers.state_jacobian(RNN, hs, t), expected)
+
+
+def at_zeros():
+    """The parameters, and h_0 = 0."""
+    return derivation.Gradients(RNN, READOUT, jnp.zeros(H))
+
+
+def test_4_gradients_double_sum(answers):
+    """Against differences of the cost, which need no derivation."""
+    found = answers.gradients_double_sum(RNN, READOUT, XS, LABELS)
+    close(found, derivation.finite_differences(jax.jit(cost), at_zeros()), rtol=0, atol=1e-8)
+
+
+def test_5_gradients_recursion(answers):
+    """The same gradient, and twice the steps cost twice the operations, not four times."""
+    found = answers.gradients_recursion(RNN, READOUT, XS, LABELS)
+    close(found, jax.jit(jax.grad(cost))(at_zeros()))
+
+    def operations(n):
+        xs, labels = jnp.zeros((n, I)), jnp.zeros(n, int)
+        gradient = jax.jit(lambda rnn: answers.gradients_recursion(rnn, READOUT, xs, labels))
+        return gradient.lower(RNN).cost_analysis()["flops"]
+
+    ratio = operations(16) / operations(8)
+    np.testing.assert_array_less(ratio, 2.5, "the operations of 16 steps, compared with 8")
+
+
+def test_6_states(answers):
+    """The states, their gradient, and the backward loop: one vector carried, one matmul."""
+    close(answers.states(RNN, XS, H0), plain_states(RNN, XS, H0))
+
+    def pulled_back(states):
+        return jax.jit(jax.grad(lambda *at: (states(*at) * DHS).sum(), (0, 1, 2)))
+
+    gradient = pulled_back(answers.states)
+    close(gradient(RNN, XS, H0), pulled_back(plain_states)(RNN, XS, H0))
+    program = list(equations(jax.make_jaxpr(gradient)(RNN, XS, H0).jaxpr))
+    loops = [e for e in program if e.primitive.name == "scan" and e.params["reverse"]]
+    np.testing.assert_equal(len(loops), 1, "the number of backward loops")
+    body = loops[0].params["jaxpr"].jaxpr
+    pairs = zip(loops[0].outvars, body.outvars, strict=True)
+    carried = [out.aval.shape for out, of_a_step in pairs if out.aval.shape == of_a_step.aval.shape]
+    np.testing.assert_equal(carried, [(H,)], "the shapes that the backward loop carries")
+    matmuls = sum(e.primitive.name == "dot_general" for e in equations(body))
+    np.testing.assert_equal(matmuls, 1, "the matmuls of one step of the backward loop")
+
+
+def test_7_sensitivity_step(answers):
+    """After every step, the gradient of the losses so far."""
+    carry = derivation.sensitivity_init(RNN, READOUT)
+    found = []
+    for x_t, label in zip(XS, LABELS, strict=True):
+        carry, out = answers.sensitivity_step(RNN, READOUT, carry, x_t, label)
+        found.append((out.gradients, carry.total))
+    per_step = derivation.gradients_per_step(RNN, READOUT, XS, LABELS)
+    for t, (of_the_step, total) in enumerate(found):
+        close(of_the_step, jax.tree.map(lambda g, t=t: g[t], per_step))
+        close(total, jax.tree.map(lambda g, t=t: g[: t + 1].sum(0), per_step))
+
+
+def test_8_lstm_recursion(answers):
+    """Against automatic differentiation of the scan."""
+
+    def cost(at):
+        _, hs = derivation.lstm_scan(at.params, XS, at.state)
+        return jrnn.softmax_cross_entropy(jrnn.readout(at.readout, hs), LABELS).sum()
+
+    at = derivation.LSTMGradients(LSTM, READOUT, jrnn.LSTMState(jnp.zeros(H), jnp.zeros(H)))
+    close(answers.lstm_recursion(LSTM, READOUT, XS, LABELS), jax.jit(jax.grad(cost))(at))
+
+
+def equations(jaxpr):
+    """The equations of a program, and of the programs within it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)

@@ -1,0 +1,115 @@
+"""The exercises: each stub fails its test, each solution passes it, wrong answers fail it."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jrnn import derivation
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs/exercises"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"exercises_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def checks():
+    return load("checks")  # here, because it makes arrays
+
+
+STUBS, SOLUTIONS = load("stubs"), load("solutions")
+CHECKS = re.findall(r"^def (test_\w+)", (FOLDER / "checks.py").read_text(), re.M)
+
+
+def test_each_row_of_the_page_is_an_exercise():
+    page = (ROOT / "docs/exercises.md").read_text()
+    rows = re.findall(r"^\| (\d) \|.*\[`(\w+)`\]\([^)]*\) \|$", page, re.M)
+    assert [f"test_{n}_{name}" for n, name in rows] == CHECKS
+    assert len(rows) == 8
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_stub_fails(checks, check):
+    with pytest.raises(NotImplementedError):
+        getattr(checks, check)(STUBS)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_solution_passes(checks, check):
+    getattr(checks, check)(SOLUTIONS)
+
+
+def changed(function, change):
+    return lambda *args: change(function(*args))
+
+
+def without_a_rule(rnn, xs, h0):
+    """The states by a scan that JAX differentiates."""
+
+    def step(h, x_t):
+        h = jnp.tanh(x_t @ rnn.w_ih + h @ rnn.w_hh + rnn.b_h)
+        return h, h
+
+    return jax.lax.scan(step, h0, xs)[1]
+
+
+def through_the_state_alone(rnn, readout, carry, x_t, label):
+    """The step forward in time without the paths through earlier steps."""
+    start = derivation.sensitivity_init(rnn, readout, carry.h)._replace(total=carry.total)
+    return derivation.sensitivity_step(rnn, readout, start, x_t, label)
+
+
+def window_of_one(*args):
+    return derivation.gradients_truncated(*args, window=1)
+
+
+WRONG = {
+    "the diagonal alone": ("test_1", lambda p: jnp.diag(p * (1 - p))),
+    "labels that sum to 1": ("test_2", lambda p, y: p - y),
+    "the Jacobian transposed": (
+        "test_3",
+        changed(derivation.state_jacobian, lambda jacobian: jacobian.T),
+    ),
+    "the immediate derivative": ("test_4", window_of_one),
+    "the sum over losses alone": ("test_5", window_of_one),
+    "the right gradient, slowly": ("test_5", derivation.gradients_double_sum),
+    "no rule of one's own": ("test_6", without_a_rule),
+    "no path through earlier steps": ("test_7", through_the_state_alone),
+    "c without its gradient": (
+        "test_8",
+        changed(derivation.lstm_recursion, lambda g: g._replace(state=g.state._replace(c=0.0))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_answer_fails(checks, name):
+    number, answer = WRONG[name]
+    (check,) = (check for check in CHECKS if check.startswith(number))
+    answers = SimpleNamespace(**{check.removeprefix(f"{number}_"): answer})
+    with pytest.raises(AssertionError):
+        getattr(checks, check)(answers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("option", "outcome"), [("", "1 failed"), (" --solutions", "8 passed")])
+def test_the_command_of_the_page(option, outcome):
+    page = (ROOT / "docs/exercises.md").read_text()
+    command = re.search(r"^    python (-m pytest .*)$", page, re.M)[1] + option
+    run = subprocess.run(
+        [sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True
+    )
+    assert outcome in run.stdout.splitlines()[-1], run.stdout
+    assert ("NotImplementedError" in run.stdout) == (not option)
