@@ -15,7 +15,11 @@ import pytest
 import jrnn
 
 ROOT = Path(__file__).parents[1]
-DOCS = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+DOCS = sorted(
+    str(path.relative_to(ROOT / "docs").with_suffix(""))
+    for folder in ("docs", "docs/tutorials")
+    for path in (ROOT / folder).glob("*.md")
+)
 LONG = ("cells", "derivation", "gates", "sequences")  # more than ten seconds
 MODULES = ["jrnn", *(f"jrnn.{m.name}" for m in pkgutil.iter_modules(jrnn.__path__))]
 

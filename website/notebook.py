@@ -1,8 +1,9 @@
-"""A page of docs/ as a notebook that has run, and as HTML: python docs/notebook.py [PAGE] [FOLDER].
+"""A page of docs/ as a notebook that has run, and as HTML.
+
+    python -m website.notebook [PAGE] [FOLDER]
 
 PAGE is `derivation` by default, FOLDER `out/notebook`. Figures are part of both files, and formulas
 are MathML in the HTML, so neither loads anything. Links lead from FOLDER to the files of the clone.
-It needs nbconvert, ipykernel and latex2mathml.
 """
 
 import base64
@@ -14,13 +15,13 @@ from pathlib import Path
 
 import nbclient
 import nbconvert
-from latex2mathml.converter import convert
 from nbformat import NotebookNode, v4, write
 
-DOCS = Path(__file__).parent
+from website.mathematics import DISPLAYED, displayed, inline
+
+DOCS = Path(__file__).parents[1] / "docs"
 FIGURE = re.compile(r"!\[([^\]]*)\]\((figures/(\w+\.svg))\)")
 LINK = re.compile(r"\]\((?!\w+:|#)([^)]+)\)")
-DISPLAYED = re.compile(r"^\$\$(.+?)(?:\\tag\{(\d+)\})?\$\$$", re.M)
 CODE_OR_INLINE = re.compile(r"(`[^`]*`)|\$([^$\n]+)\$")
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 HTML = """<!DOCTYPE html>
@@ -37,7 +38,7 @@ table {{ border-collapse: collapse }}
 th, td {{ border: 1px solid #8888; padding: 0.2rem 0.6rem }}
 .prompt, .anchor-link {{ display: none }}
 .equation {{ display: flex; align-items: center; overflow-x: auto }}
-.equation math {{ flex: 1; font-size: 1.1em }}
+.equation div {{ flex: 1; font-size: 1.1em; text-align: center }}
 </style>
 {body}
 </html>
@@ -101,14 +102,11 @@ def with_mathml(cell: NotebookNode) -> NotebookNode:
     if cell.cell_type != "markdown":
         return cell
 
-    def displayed(found: re.Match[str]) -> str:
-        number = f"<span>({found[2]})</span>" if found[2] else ""
-        return f'<div class="equation">{convert(found[1], display="block")}{number}</div>'
+    def shown(found: re.Match[str]) -> str:
+        return found[1] or inline(found[2])
 
-    def inline(found: re.Match[str]) -> str:
-        return found[1] or convert(found[2])
-
-    source = CODE_OR_INLINE.sub(inline, DISPLAYED.sub(displayed, cell.source))
+    source = DISPLAYED.sub(lambda found: displayed(found["latex"]), cell.source)
+    source = CODE_OR_INLINE.sub(shown, source)
     return NotebookNode({**cell, "source": source})
 
 

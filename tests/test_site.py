@@ -1,0 +1,165 @@
+"""The site: one page for each public name; it builds strictly, links resolve, no host is needed."""
+
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import jrnn
+
+ROOT = Path(__file__).parents[1]
+INTERNAL = ("arrays", "cells", "checks", "extras", "files", "kernel", "lengths", "loss")
+INTERNAL += ("orbax_manager", "pytree_json", "types")  # users meet their names as jrnn.name
+
+
+def public_names():
+    """Everything that a user may call, by the name to import it."""
+    for name in vars(jrnn):
+        value = getattr(jrnn, name)
+        if not name.startswith("_") and not inspect.ismodule(value) and name != "version":
+            yield f"jrnn.{name}"
+    for module in pkgutil.iter_modules(jrnn.__path__):
+        if module.name in INTERNAL or module.name.startswith("_"):
+            continue
+        home = f"jrnn.{module.name}"
+        for name, value in vars(importlib.import_module(home)).items():
+            if not name.startswith("_") and getattr(value, "__module__", "").startswith(home):
+                yield f"{home}.{name}"
+
+
+def test_every_public_name_is_in_the_reference_once():
+    pages = [path.read_text() for path in (ROOT / "docs/reference").glob("*.md")]
+    names = [name for page in pages for name in re.findall(r"^::: (\S+)$", page, re.M)]
+    assert sorted(names) == sorted(public_names())
+    assert len(names) > 100
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = json.dumps(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert pages - set(re.findall(r'"([^"]*\.md)"', navigation)) == set()
+
+
+class Page(HTMLParser):
+    """The links, anchors, loaded files and plain text of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.anchors, self.loaded, self.text, self.code = [], set(), [], "", 0
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.code += tag in ("code", "script", "style")
+        self.anchors |= {attributes[key] for key in ("id", "name") if attributes.get(key)}
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        elif tag in ("script", "img", "iframe", "source") and attributes.get("src"):
+            self.loaded.append(attributes["src"])
+        elif tag == "link" and attributes["rel"] not in ("canonical", "next", "prev"):
+            self.loaded.append(attributes["href"])
+
+    def handle_endtag(self, tag):
+        self.code -= tag in ("code", "script", "style")
+
+    def handle_data(self, data):
+        self.text += "" if self.code else data
+
+
+def build(root):
+    return subprocess.run(
+        [sys.executable, "-m", "website"], cwd=root, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of the repository, so that no test writes into it."""
+    root = tmp_path_factory.mktemp("clone") / "jrnn"
+    ignored = shutil.ignore_patterns(".*", "out", "build", "__pycache__", "*.so*")
+    return Path(shutil.copytree(ROOT, root, ignore=ignored))
+
+
+@pytest.fixture(scope="module")
+def site(clone):
+    run = build(clone)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Warning" not in run.stdout + run.stderr
+    return {path: Page(path) for path in (clone / "out/site").rglob("*.html")}
+
+
+@pytest.mark.slow
+def test_every_link_and_anchor_of_the_site_resolves(site, clone):
+    broken, checked = [], 0
+    for path, page in site.items():
+        if path.name == "404.html":  # for a server, which gives it at any address
+            continue
+        for link in page.links + page.loaded:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            checked += 1
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            anchors = site[target].anchors if target in site else ()
+            if not target.is_file() or (parts.fragment and unquote(parts.fragment) not in anchors):
+                broken.append(f"{path.relative_to(clone / 'out/site')}: {link}")
+    assert broken == []
+    assert checked > 1000
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_another_host(site, clone):
+    assert [url for page in site.values() for url in page.loaded if urlsplit(url).netloc] == []
+    styles = "".join(path.read_text() for path in (clone / "out/site").rglob("*.css"))
+    assert re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", styles) == []
+
+
+@pytest.mark.slow
+def test_equations_are_mathml(site, clone):
+    page = site[clone / "out/site/derivation.html"]
+    assert {"eq-1", "eq-9", "eq-13"} <= page.anchors
+    left = [p for p, page in site.items() if re.search(r"\$\$|\\(frac|tag|mathrm)\b", page.text)]
+    assert left == []
+    assert "<math" in (clone / "out/site/derivation.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_search_knows_the_api_and_the_pages(site, clone):
+    index = (clone / "out/site/search.js").read_text()
+    index = json.loads(index.removeprefix("var __index = ").removesuffix(";"))
+    found = {item["title"] for item in index["items"]}
+    assert {"jrnn.readout_cross_entropy", "Dale's law"} <= found
+    assert not any(title.endswith(".py") for title in found)  # files of the source are left out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("[x](cells.md#no-such-heading)", "anchor does not exist"),
+        ("[x](../jrnn/no_such_file.py)", "no_such_file.py, which does not exist"),
+        ("$$\\nosuchcommand{x}$$", "nosuchcommand"),
+        ("$\\frac{1$", "frac{1"),
+        ("::: jrnn.no_such_name", "no_such_name"),
+    ],
+)
+def test_a_wrong_page_stops_the_build(site, clone, fault, error):
+    page = clone / "docs/inside.md"
+    text = page.read_text()
+    page.write_text(f"{text}\n{fault}\n")
+    try:
+        run = build(clone)
+    finally:
+        page.write_text(text)
+    assert run.returncode == 1
+    assert error in run.stdout + run.stderr

@@ -1,0 +1,1 @@
+"""The site: `python -m website` builds it from `docs/`, without a network."""
