@@ -31,7 +31,7 @@ def init_rnn(
         key: a JAX random key.
         input_size: I, features of an input vector or number of token ids; None: no `w_ih` (None in
             its place), the inputs `[T, H]` or `[T, B, H]` are added to a_t as they are. The
-            gradient then takes memory of T*B*H numbers more: 3.1 instead of 2.1 times as many.
+            gradient then takes memory of `T*B*H` numbers more: 3.1 instead of 2.1 times as many.
         hidden_size: H, features of the state.
         bias: False leaves `b_h` out (None in its place).
         w_ih_init: `(key, shape, dtype) -> array`, as in `jax.nn.initializers` and
@@ -101,7 +101,7 @@ def rnn(
 
     The gradient is backpropagation through time, derived by hand: equations (9), (11)-(13) and
     (15)-(17) of `jrnn/kernel/`. Reverse-mode derivatives of any order are exact. Besides `xs`,
-    `hs` is the only array of size T*B*H that is kept. Forward mode of `rnn` itself (`jax.jvp`,
+    `hs` is the only array of size `T*B*H` that is kept. Forward mode of `rnn` itself (`jax.jvp`,
     `jax.jacfwd`, `jax.linearize`) is refused: use `jrnn.derivation.rnn_scan`. Forward over reverse,
     as in `jax.hessian` of a cost, works. `jax.default_matmul_precision` holds for both passes.
 

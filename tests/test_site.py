@@ -44,6 +44,15 @@ def test_every_public_name_is_in_the_reference_once():
     assert len(names) > 100
 
 
+@pytest.mark.parametrize("name", sorted(public_names()))
+def test_products_in_docstrings_are_no_emphasis(name):
+    """T*B*H in Markdown is a B in italics."""
+    home, _, last = name.rpartition(".")
+    doc = inspect.getdoc(getattr(importlib.import_module(home), last)) or ""
+    text = re.sub(r"`[^`]*`", "", doc)
+    assert not re.search(r"\w(\*\*?)[^*\n]+\1[\w-]", text)
+
+
 def test_every_page_is_in_the_navigation():
     navigation = json.dumps(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}

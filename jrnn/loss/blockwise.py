@@ -109,8 +109,8 @@ def readout_cross_entropy(
 
     Returns:
         `[]` the cost in nats, in float32, or float64 for float64 states. Half precision rounds the
-        operands and the result of a matmul (relative error 2**-8 in bfloat16, 2**-11 in float16);
-        all sums are in float32.
+        operands and the result of a matmul (relative error `2**-8` in bfloat16, `2**-11` in
+        float16); all sums are in float32.
 
     Raises:
         ValueError: a shape or a dtype that does not fit, integer labels in the shape of one-hot
