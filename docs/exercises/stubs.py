@@ -4,6 +4,8 @@ Vectors are rows; `hs[0]` is h_1. `derivation.trajectory` gives the forward pass
 """
 
 import jax
+import jax.numpy as jnp  # noqa: F401 - for your code
+import numpy as np  # noqa: F401
 
 from jrnn.derivation import Gradients, LSTMGradients, SensitivityCarry, SensitivityOutput
 from jrnn.types import LSTMParams, ReadoutParams, RNNParams
