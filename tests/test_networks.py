@@ -393,6 +393,10 @@ REFUSED = {
         lambda: jrnn.leaky(FIXED._replace(alpha=None), XS),
         "alpha, log_tau: expected one of the two; got neither.",
     ),
+    "a cell of the other leak": (
+        lambda: jrnn.unroll(leaky("tanh", "input", learned=True), FIXED, XS),
+        "got None. A leaky cell with learned=True reads log_tau, one with learned=False alpha.",
+    ),
     "an unknown leak": (
         lambda: jrnn.leaky(FIXED, XS, leak="output"),
         'leak: expected "state" or "input"; got \'output\'.',

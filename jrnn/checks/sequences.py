@@ -61,6 +61,9 @@ def network(cell: "UncheckedCell", params: Any) -> None:
             shape(name, b, (blocks * H,), f"[{times(blocks)}]", "Use None for no bias.")
             same_dtype(name, b, "w_hh", params.w_hh)
     for name in cell.unit:
+        if getattr(params, name) is None:
+            repair = "A leaky cell with learned=True reads log_tau, one with learned=False alpha."
+            refuse(name, f"what the cell {cell.name} reads", "None", repair)
         shape(name, getattr(params, name), (H,), "[H]", "One for each unit.")
         same_dtype(name, getattr(params, name), "w_hh", params.w_hh)
 
