@@ -52,21 +52,6 @@ def displayed(latex: str) -> str:
     return f'<div class="equation"><div>{formula}</div>{number}</div>'
 
 
-def inline(latex: str) -> str:
-    """The MathML of a formula in a line.
-
-    Args:
-        latex: without the dollars.
-
-    Returns:
-        A `math` element.
-
-    Raises:
-        LatexError: LaTeX that is wrong or not supported.
-    """
-    return CONVERTER.convert_with_local_state(latex, displaystyle=False)
-
-
 class Displayed(Preprocessor):
     """Equations between `$$`, on lines of their own."""
 

@@ -17,12 +17,12 @@ import nbclient
 import nbconvert
 from nbformat import NotebookNode, v4, write
 
-from website.mathematics import DISPLAYED, displayed, inline
+from website.mathematics import DISPLAYED, INLINE, displayed, mathml
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIGURE = re.compile(r"!\[([^\]]*)\]\((figures/(\w+\.svg))\)")
 LINK = re.compile(r"\]\((?!\w+:|#)([^)]+)\)")
-CODE_OR_INLINE = re.compile(r"(`[^`]*`)|\$([^$\n]+)\$")
+CODE_OR_INLINE = re.compile(rf"(`[^`]*`)|{INLINE}")
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 HTML = """<!DOCTYPE html>
 <html lang="en">
@@ -103,7 +103,7 @@ def with_mathml(cell: NotebookNode) -> NotebookNode:
         return cell
 
     def shown(found: re.Match[str]) -> str:
-        return found[1] or inline(found[2])
+        return found[1] or mathml(found[2], False)
 
     source = DISPLAYED.sub(lambda found: displayed(found["latex"]), cell.source)
     source = CODE_OR_INLINE.sub(shown, source)
