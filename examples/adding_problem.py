@@ -274,22 +274,19 @@ def run_all(args: argparse.Namespace) -> None:
             write(args.out, [rows[key] for key in sorted(rows)])
 
 
+def results(args: argparse.Namespace) -> str:
+    """Run everything; return the table."""
+    with on_devices(OPTIONS_OF_SIZE):
+        check_memory(args)
+        run_all(args)
+    table = (args.out / "adding_problem.md").read_text()
+    return f"\n{table}\nadding_problem.md, .json and .png are in {args.out}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     args = parse(argv)
-    try:
-        with on_devices(OPTIONS_OF_SIZE):
-            check_memory(args)
-            run_all(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"interrupted: the runs that had ended are in {args.out}", file=sys.stderr)
-        return 130
-    print(f"\n{(args.out / 'adding_problem.md').read_text()}")
-    print(f"adding_problem.md, .json and .png are in {args.out}")
-    return 0
+    return command.exit_status(lambda: results(args), f"the runs that had ended are in {args.out}")
 
 
 def order(row: Row) -> tuple[int, int, float]:

@@ -30,7 +30,7 @@ import optax
 from char_model.devices import on_devices, require_memory
 from char_model.model import CELLS
 from co2_data import LONGEST, YEAR, Changes, Job, absolute_errors, covered, levels, load, naive
-from command import positive, positive_float
+from command import exit_status, positive, positive_float
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -266,26 +266,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def results(args: argparse.Namespace) -> str:
+    """Write the record, the table and the figure; return the table."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    with on_devices(OPTIONS_OF_SIZE):
+        job = load(args)
+        check_memory(args, job)
+        record, forecasts = evaluate(args, job)
+    (args.out / "co2_forecast.json").write_text(json.dumps(record, indent=1) + "\n")
+    (args.out / "co2_forecast.md").write_text(table(record) + "\n")
+    draw(record, job, forecasts, args.out / "co2_forecast.png")
+    return f"\n{table(record)}\n\nco2_forecast.md, .json and .png are in {args.out}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     args = parse(argv)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        with on_devices(OPTIONS_OF_SIZE):
-            job = load(args)
-            check_memory(args, job)
-            record, forecasts = evaluate(args, job)
-        (args.out / "co2_forecast.json").write_text(json.dumps(record, indent=1) + "\n")
-        (args.out / "co2_forecast.md").write_text(table(record) + "\n")
-        draw(record, job, forecasts, args.out / "co2_forecast.png")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: not all is written", file=sys.stderr)
-        return 130
-    print(f"\n{table(record)}\n\nco2_forecast.md, .json and .png are in {args.out}")
-    return 0
+    return exit_status(lambda: results(args), "not all is written")
 
 
 if __name__ == "__main__":

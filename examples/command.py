@@ -1,4 +1,4 @@
-"""The command line of the other examples: numbers for argparse, and a hint if a package is missing.
+"""The command line of the other examples: numbers, exit status, and a hint if a package is missing.
 
 A number is an integer in int32 or a float in float32.
 """
@@ -29,3 +29,25 @@ def _number(kind: Any) -> Callable[[str], Any]:
 
 
 positive, not_negative, positive_float = map(_number, (Positive, NotNegative, PositiveFloat))
+
+
+def exit_status(work: Callable[[], str], interrupted: str) -> int:
+    """Run a program and print the report that it returns.
+
+    Args:
+        work: the program.
+        interrupted: the state of its results after Ctrl-C.
+
+    Returns:
+        0, 1 after bad input or an OSError, or 130 after Ctrl-C.
+    """
+    try:
+        report = work()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted: {interrupted}", file=sys.stderr)
+        return 130
+    print(report)
+    return 0

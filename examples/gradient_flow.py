@@ -207,27 +207,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def results(args: argparse.Namespace) -> str:
+    """Measure all networks and draw the pictures; return the table."""
+    with on_devices(f"{OPTION_OF_SIZE}, --length or --max-lag"):
+        measured, kinds = measure_all(args)
+    flows = {"Elman, orthogonal w_hh": measured[0].flow, **{m.name: m.flow for m in kinds}}
+    draw_kinds(flows, args.out / "kinds.png")
+    draw_flows(measured, args.out / "gradient_flow.png")
+    draw_influences(measured, args.out / "influence.png")
+    draw_exponents(measured, args.out / "lyapunov_exponents.png")
+    names = "kinds.png, gradient_flow.png, influence.png and lyapunov_exponents.png"
+    return f"\n{table([*measured, *kinds])}\n\n{names} are in {args.out}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     args = parse(argv)
-    try:
-        with on_devices(f"{OPTION_OF_SIZE}, --length or --max-lag"):
-            measured, kinds = measure_all(args)
-        flows = {"Elman, orthogonal w_hh": measured[0].flow, **{m.name: m.flow for m in kinds}}
-        draw_kinds(flows, args.out / "kinds.png")
-        draw_flows(measured, args.out / "gradient_flow.png")
-        draw_influences(measured, args.out / "influence.png")
-        draw_exponents(measured, args.out / "lyapunov_exponents.png")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: not all pictures are drawn", file=sys.stderr)
-        return 130
-    print(f"\n{table([*measured, *kinds])}\n")
-    names = "kinds.png, gradient_flow.png, influence.png and lyapunov_exponents.png"
-    print(f"{names} are in {args.out}")
-    return 0
+    return command.exit_status(lambda: results(args), "not all pictures are drawn")
 
 
 if __name__ == "__main__":

@@ -309,25 +309,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def results(args: argparse.Namespace) -> str:
+    """Run every model and write all results; return the table."""
+    part = "validation" if args.validate else "test"
+    args.out.mkdir(parents=True, exist_ok=True)
+    with on_devices(OPTIONS_OF_SIZE):
+        train, test = load_data(args)
+        check_memory(args, train)
+        records = [run(name, args, train, test) for name in args.models]
+    write(args, records, train.classes, part)
+    return f"\n{table(records, part)}\n\njapanese_vowels.md, .json and .png are in {args.out}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     args = parse(argv)
-    part = "validation" if args.validate else "test"
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        with on_devices(OPTIONS_OF_SIZE):
-            train, test = load_data(args)
-            check_memory(args, train)
-            records = [run(name, args, train, test) for name in args.models]
-        write(args, records, train.classes, part)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: not all is written", file=sys.stderr)
-        return 130
-    print(f"\n{table(records, part)}\n\njapanese_vowels.md, .json and .png are in {args.out}")
-    return 0
+    return command.exit_status(lambda: results(args), "not all is written")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from char_model.devices import on_devices, require_memory
-from command import not_negative, positive, positive_float
+from command import exit_status, not_negative, positive, positive_float
 from matplotlib.figure import Figure
 from perceptual_network import (
     COHERENCES,
@@ -271,28 +271,25 @@ def parse(argv: list[str] | None) -> tuple[Settings, Path]:
     return Settings(**{k: v for k, v in given.items() if k != "out"}), given["out"]
 
 
+def results(settings: Settings, out: Path) -> str:
+    """Train, look inside, and write the results; return the report."""
+    H, numbers = settings.hidden_size, STEPS * settings.batch_size * settings.hidden_size
+    out.mkdir(parents=True, exist_ok=True)
+    with on_devices(OPTIONS_OF_SIZE):
+        require_memory(4 * H * H + 2 * numbers, "the states of a batch", OPTIONS_OF_SIZE)
+        free, losses = train(settings)
+        shares, inside = psychometric(settings, free), look_inside(settings, free)
+        times = compare_times(settings, free)
+    found = record(settings, losses, shares, inside, times, model_of(free).readout)
+    (out / "perceptual_decision.json").write_text(json.dumps(found, indent=1) + "\n")
+    draw(settings, losses, shares, inside, out / "perceptual_decision.png")
+    return f"\n{report(found)}\nperceptual_decision.json and .png are in {out}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     settings, out = parse(argv)
-    H, numbers = settings.hidden_size, STEPS * settings.batch_size * settings.hidden_size
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with on_devices(OPTIONS_OF_SIZE):
-            require_memory(4 * H * H + 2 * numbers, "the states of a batch", OPTIONS_OF_SIZE)
-            free, losses = train(settings)
-            shares, inside = psychometric(settings, free), look_inside(settings, free)
-            times = compare_times(settings, free)
-        found = record(settings, losses, shares, inside, times, model_of(free).readout)
-        (out / "perceptual_decision.json").write_text(json.dumps(found, indent=1) + "\n")
-        draw(settings, losses, shares, inside, out / "perceptual_decision.png")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing is written", file=sys.stderr)
-        return 130
-    print(f"\n{report(found)}\nperceptual_decision.json and .png are in {out}")
-    return 0
+    return exit_status(lambda: results(settings, out), "nothing is written")
 
 
 if __name__ == "__main__":
