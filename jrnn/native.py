@@ -43,6 +43,7 @@ class Library(NamedTuple):
 
     path: Path
     isa: int  # a key of ISAS
+    has_bfloat16: bool  # this processor multiplies it, in vectors
     scratch_bytes: Any  # a function of C, see native/shim
 
 
@@ -157,7 +158,8 @@ def _open(file: Path) -> Library | str:
     for name, handler in handlers.items():
         target = jax.ffi.pycapsule(handler)
         jax.ffi.register_ffi_target(f"jrnn_native_{name.lower()}", target, platform="cpu")
-    return Library(file, isa(), scratch)
+    has_bfloat16 = scratch(isa(), 16, *(0, 1, 1, 1, 1, 1, 0, 0, 0, 0)) > 0
+    return Library(file, isa(), has_bfloat16, scratch)
 
 
 def _wrong_build(build: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The mark of tests that need the native kernel; where it is required they run and fail."""
+"""The marks of tests that need the native kernel; where it is required they run and fail."""
 
 import os
 
@@ -6,6 +6,10 @@ import pytest
 
 from jrnn import native
 
+bfloat16 = pytest.mark.skipif(
+    not (native.available() and native.library().has_bfloat16),
+    reason="the native kernel is not built, or the processor multiplies no vectors of bfloat16",
+)
 built = pytest.mark.skipif(
     not native.available() and os.environ.get("JRNN_REQUIRE_NATIVE", "0") == "0",
     reason=f"the native kernel is not built here: {native.why_not()}",

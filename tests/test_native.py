@@ -18,7 +18,7 @@ from cases import B, H, I, T, assert_close, make_case
 from jax import export, lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from native_built import built
+from native_built import bfloat16, built
 from native_shapes import main as compare_with_xla
 
 import jrnn
@@ -133,6 +133,31 @@ def test_what_it_does_not_serve_runs_elsewhere(route):
     assert calls(jax.jit(f).lower(params)) == 0
 
 
+@bfloat16
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("kind", ["rnn", "leaky", "lstm", "gru"])
+def test_bfloat16_is_that_of_the_scans(kind):
+    """The same numbers are rounded: sums in another order are all that differs."""
+    options = {"alpha": 0.3} if kind == "leaky" else {}
+    params = getattr(jrnn, f"init_{kind}")(jax.random.key(0), 17, 37, **options)
+    xs, dhs = (jax.random.normal(jax.random.key(n), (12, 3, n)) for n in (17, 37))
+    lengths = jnp.array([12, 7, 0])
+
+    def cost(params, xs):
+        run = getattr(jrnn, kind)
+        last, hs = run(params, xs, lengths=lengths, compute_dtype=jnp.bfloat16)
+        return jnp.vdot(dhs, hs.astype(jnp.float32)) + sum(x.sum() for x in jax.tree.leaves(last))
+
+    found = []
+    for on in (True, False):
+        with native.turned(on):
+            f = jax.jit(jax.grad(cost, (0, 1)))
+            assert calls(f.lower(params, xs)) == 2 * on
+            found.append(f(params, xs))
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b)
+
+
 @built
 @pytest.mark.parametrize("slices", [1, 2, 3])
 def test_any_number_of_slices(slices):
@@ -203,6 +228,31 @@ def test_wrong_sizes_are_an_error_and_no_crash():
     wrong = attributes | {"T": np.int64(0)}
     with pytest.raises(Exception, match="out of range"):
         jax.block_until_ready(call(*[jnp.zeros(3, jnp.float32)] * 12, **wrong))
+
+
+@bfloat16
+def test_an_output_of_another_type_is_an_error():
+    zeros = lambda *shape, dtype=jnp.float32: jnp.zeros(shape, dtype)
+    arguments = (zeros(T, B, I), zeros(I, H), zeros(H, H), *[zeros(0)] * 7)
+    arguments = (*arguments, zeros(0, dtype=jnp.int32), zeros(0, dtype=bool))
+    sizes = {"T": T, "B": B, "I": I, "H": H, "slices": 1, "cell": 0, "phi": 0, "input": 0}
+    nbytes = native.library().scratch_bytes(512, 16, 0, *sizes.values(), 0)
+    attributes = {"isa": 512, "bits": 16, "keep_gates": 0, **sizes}
+    attributes = {k: np.int64(x) for k, x in attributes.items()}
+    types = {"hs": jnp.bfloat16, "kept": jnp.float32, "last": jnp.float32, "last_c": jnp.float32}
+    shapes = {"hs": (T, B, H), "kept": (0,), "last": (B, H), "last_c": (0,)}
+
+    def run(**wrong):
+        results = [jax.ShapeDtypeStruct(shapes[k], (types | wrong)[k]) for k in shapes]
+        scratch = jax.ShapeDtypeStruct((nbytes,), jnp.uint8)
+        call = jax.ffi.ffi_call("jrnn_native_forward", (*results, scratch))
+        return jax.block_until_ready(call(*arguments, **attributes))
+
+    assert run()[0].dtype == jnp.bfloat16
+    for name in ("hs", "last"):
+        wrong = jnp.float32 if name == "hs" else jnp.bfloat16
+        with pytest.raises(Exception, match=f"{name} has another type of elements"):
+            run(**{name: wrong})
 
 
 # --- a library that does not fit ------------------------------------------------------------------

@@ -74,6 +74,7 @@ class UncheckedCell:
     data: tuple[str, ...] = ()
     output: Callable[[Arrays], jax.Array] | None = None
     adjoint_reads_blocks: bool = True
+    reads_first_state: bool = True
     gates: Callable[[Arrays], Arrays] | None = None
     params: type | None = None
     state: type | None = None
@@ -103,6 +104,8 @@ class Cell(UncheckedCell):
         output: `states -> h_t`, elementwise; None: the first state.
         adjoint_reads_blocks: False: the adjoint reads `after`, and neither gates nor `before`.
             Nothing is recomputed for it then, and `gates` is empty.
+        reads_first_state: False: step and adjoint do not read `before[0]`, as the h of an LSTM,
+            which only w_hh multiplies. With a `compute_dtype` it is kept as it is rounded then.
         gates: `blocks -> gates`, elementwise: what step and adjoint read of the blocks, such as
             their sigmoids. The backward pass computes them for many steps at once. None: the
             blocks themselves.

@@ -57,6 +57,7 @@ LSTM = UncheckedCell(
     x_blocks=(0, 1, 2, 3),
     h_blocks=(0, 1, 2, 3),
     states=2,
+    reads_first_state=False,
     params=LSTMParams,
     state=LSTMState,
 )

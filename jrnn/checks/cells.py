@@ -32,6 +32,8 @@ def cell(cell: "UncheckedCell") -> None:
         if cell.gates is not None:
             _is_elementwise("gates", cell.gates, (blocks,))
         _is_elementwise("step", cell.step, arguments)
+        if not cell.reads_first_state:
+            _reads_no_first_state(cell, arguments)
         if (output := cell.output) is not None:
             _is_elementwise("output", lambda before: (output(before),), (after,))
         if cell.adjoint is not None:
@@ -149,6 +151,7 @@ def _has_its_adjoint(
     d_after = jax.tree.map(lambda x: jnp.cos(3 * x), after)
     right = dict(zip(names, jax.vjp(step, *from_blocks)[1](d_after), strict=True))
     given = from_gates if cell.adjoint_reads_blocks else _unread(from_gates)
+    given = given if cell.reads_first_state else _without_first_state(given)
     expected = "the cotangents of blocks, before, unit and data that jax.vjp of step finds"
     found = _call("adjoint", adjoint, (d_after, *given, after), expected)
     for name in names:
@@ -163,6 +166,19 @@ def _has_its_adjoint(
             if not worst <= 1e-6 * (1 + float(jnp.abs(true).max())):
                 came = f"another {name}[{key!r}], by up to {worst:.3g}"
                 refuse("adjoint", expected, came, "adjoint=None takes that of jax.vjp.")
+
+
+def _reads_no_first_state(cell: "UncheckedCell", arguments: tuple[Any, ...]) -> None:
+    found = cell.step(*_without_first_state(arguments))
+    if any(bool(jnp.isnan(x).any()) for x in found):
+        expected = "a step that does not read before[0]"
+        refuse("reads_first_state", expected, "one that does", "Leave it True.")
+
+
+def _without_first_state(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A first state of NaN, which shows in what reads it."""
+    gates, (first, *others), *rest = arguments
+    return gates, (jnp.full_like(first, jnp.nan), *others), *rest
 
 
 def _unread(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

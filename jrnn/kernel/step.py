@@ -17,8 +17,8 @@ Each weight gets the blocks of delta_t that it feeds.
 With a `compute_dtype` the operands of every matmul are rounded to it, delta_t among them, and their
 products are summed in the dtype of the parameters; everything else stays in that dtype. The outputs
 are stored in `compute_dtype`. A cell whose adjoint reads the output alone keeps no more: (23) and
-(11) round it anyway, and phi' is computed from the rounded output. Other cells keep all their
-states unrounded as well.
+(11) round it anyway, and phi' is computed from the rounded output. Nor does a cell keep its first
+state that only w_hh reads, as an LSTM's h. All other states are kept unrounded as well.
 """
 
 from functools import partial
@@ -169,8 +169,9 @@ def _data_inside(spec: Spec, constants: Constants, at: Steps) -> Named:
 
 def hs_is_first_state(spec: Spec) -> bool:
     """Whether hs is the first state as the backward pass needs it, so that it is not kept twice."""
-    rounds = spec.compute_dtype is not None and spec.cell.adjoint_reads_blocks
-    return spec.cell.output is None and not rounds
+    cell = spec.cell
+    unrounded = cell.adjoint_reads_blocks and cell.reads_first_state
+    return cell.output is None and not (spec.compute_dtype is not None and unrounded)
 
 
 def stored(
@@ -227,7 +228,8 @@ def recomputed_gates(
         return ()
     H = entering[0].shape[-1]
     x = project_inputs(spec, weights.w_ih, inputs_inside(spec, at))
-    h = matmul(spec, operand(spec, constants, entering), weights.w_hh)
+    h = operand(spec, constants, entering).astype(weights.w_hh.dtype)
+    h = matmul(spec, h, weights.w_hh)
     blocks = pre_activation(spec.cell, weights.b, blocks_of(x, H), blocks_of(h, H))
     return read_of_blocks(spec.cell, blocks)
 

@@ -25,24 +25,31 @@ struct PlaceOf {
   INLINE void to_panel(int64_t panel, int64_t H) {
     p = panel, j = panel * W<Real>, columns = width<Real>(H, panel);
   }
-  INLINE Vector<Real> load(const Real* row) const { return ::load<Real>(row + j, columns); }
+  template <class Number>
+  INLINE Vector<Real> load(const Number* row) const {
+    return ::load<Real>(row + j, columns);
+  }
   INLINE Vector<Real> load(Rows<const Real> x) const { return load(x.row(b)); }
   INLINE void store(Rows<Real> to, Vector<Real> x) const { ::store<Real>(to.row(b) + j, x, columns); }
   INLINE void add(Rows<Real> to, Vector<Real> x) const { store(to, load(to.row(b)) + x); }
 };
 
 // Some rows of the batch, from the last step to the first.
-template <class Real, class Cell>
+template <class Stored, class Cell>
 struct BackwardGroup {
+  using Real = RealOf<Stored>;
   using V = Vector<Real>;
   using Place = PlaceOf<Real>;
   using Of = typename Cell::Of;
+  // Whether the output is computed again, because it is a function of a state that is not rounded.
+  static constexpr bool UNROUNDED =
+      RIGHT_OR_FAULT(is_rounded<Stored>, 35, false) && Cell::READS && Cell::STATES == 1;
   struct Arriving {  // c_t, or d_t, of each state
     V of[Cell::STATES];
   };
-  const BackwardCall<Real>& call;
-  const Given<Real>& in;
-  const BackwardScratch<Real>& mem;
+  const BackwardCall<Stored>& call;
+  const Given<Stored>& in;
+  const BackwardScratch<Stored>& mem;
   WeightSums<Real> sums;
   Span span;
   int64_t b0, rows, steps;
@@ -63,7 +70,7 @@ struct BackwardGroup {
     const bool late = late_row >= 0, weights = !late && (sums.hh || sums.ih || sums.b);
     const int64_t first = late ? late_row + (t0 - span.t0) * rows : 0;
     if (pulls()) {
-      block_chunk<Real, Cell>(in, b0, rows, t0, t1, mem.inputs);
+      block_chunk<Stored, Cell>(in, b0, rows, t0, t1, mem.inputs);
       compute_pull(t0, t1);
     }
     for (int64_t t = t1 - 1; t >= t0; --t) {
@@ -71,32 +78,32 @@ struct BackwardGroup {
       const bool from_chunk_after = RIGHT_OR_FAULT(t + 1 == t1, 11, false);
       step(t, at, from_chunk_after ? mem.rows_of_deltas : at + rows, n);
     }
-    const Blocks<Real> deltas = mem.deltas.from(first);
+    const Blocks<Stored> deltas = mem.deltas.from(first);
     if (weights) {
-      if (!pulls()) block_chunk<Real, Cell>(in, b0, rows, t0, t1, mem.inputs);
+      if (!pulls()) block_chunk<Stored, Cell>(in, b0, rows, t0, t1, mem.inputs);
       add_weight_gradients(in, b0, rows, t0, t1, mem.inputs, deltas, 0, panels<Real>(in.H), sums);
     }
     if (call.dx) add_dx(t0, t1, deltas);
-    for (int64_t p = 0; p < panels<Real>(in.H) * Of::all; ++p)
-      memcpy(mem.deltas.panel(mem.rows_of_deltas, p), deltas.panel(0, p), rows * W<Real> * sizeof(Real));
+    for (int64_t p = 0; p < panels<Stored>(in.H) * Of::all; ++p)
+      memcpy(mem.deltas.panel(mem.rows_of_deltas, p), deltas.panel(0, p), rows * W<Stored> * sizeof(Stored));
   }
 
   // c_t from delta_{t+1}, at row `next` of the deltas; then delta_t, to row `at`. Row `n` of `pull`
   // is that of step t. Step -1 has no delta: c is the cotangent of the first state.
   void step(int64_t t, int64_t at, int64_t next, int64_t n = 0) const {
-    const Term<Real> term = {mem.deltas.from(next).from_panel(of_h()), mem.w_hh_t};
-    const Real* read[2 + Cell::GATES];  // by step t - 1, which with gates reads the state before it
+    const Term<Stored> term = {mem.deltas.from(next).from_panel(in.blocks.first_of_h() * panels<Stored>(in.H)), mem.w_hh_t};
+    ArrayAhead read[2 + Cell::GATES];  // by step t - 1, which with gates reads the state before it
     int count = 0;
-    if (!Cell::GATES) read[count++] = in.hs;
-    else if (t > 1) read[count++] = in.states - in.B * in.H;
-    if (call.dhs) read[count++] = call.dhs;
-    for (int g = 0; g < Cell::GATES; ++g) read[count++] = in.gates[g];
-    auto ahead = [&](int64_t r, int64_t p) -> Ahead<Real> {
+    if (!Cell::GATES) read[count++] = ArrayAhead::of(in.hs);
+    else if (t > 1) read[count++] = ArrayAhead::of(in.states - in.B * in.H);
+    if (call.dhs) read[count++] = ArrayAhead::of(call.dhs);
+    for (int g = 0; g < Cell::GATES; ++g) read[count++] = ArrayAhead::of(in.gates[g]);
+    auto ahead = [&](int64_t r, int64_t p) -> Ahead {
       if (t < 1) return {};
       return {read, count, ((t - 1) * in.B + b0 + r) * in.H + p * W<Real>, in.H};
     };
-    for_tiles<Real>(rows, Start<Real>{mem.zeros, 0, 0}, &term, t + 1 < steps ? 1 : 0, t + 1, ahead,
-                    [&](const Part<Real>& part) { finish(t, at, n, part); });
+    for_tiles<Stored>(rows, Start<Real>{mem.zeros, 0, 0}, &term, t + 1 < steps ? 1 : 0, t + 1, ahead,
+                      [&](const Part<Real>& part) { finish(t, at, n, part); });
   }
 
   INLINE void finish(int64_t t, int64_t at, int64_t n, const Part<Real>& part) const {
@@ -104,7 +111,7 @@ struct BackwardGroup {
       Place place{part.r0 + i, b0 + part.r0 + i, 0, 0, 0};
       const int64_t b = place.b, length = in.length(b);
       const bool later = t + 1 < length, anew = later && in.starts_anew(t + 1, b);
-      const Entering<Real> e = later ? in.entering(t + 1, b) : Entering<Real>{nullptr, nullptr};
+      const Entering<Stored> e = later ? in.entering(t + 1, b) : Entering<Stored>{};
       const Real* before = Cell::GATES && t >= 0 && t < length ? in.entering(t, b).state : nullptr;
       for (int v = 0; v < part.nv; ++v) {
         place.to_panel(part.p0 + v, in.H);
@@ -121,9 +128,10 @@ struct BackwardGroup {
   }
 
   // c_t (16) from delta_{t+1} w_hh^T, and the sums (17) of step t + 1.
-  INLINE Arriving arriving(V product, const Entering<Real>& e, bool anew, const Place& at) const {
+  INLINE Arriving arriving(V product, const Entering<Stored>& e, bool anew, const Place& at) const {
     V h_e{}, beside{};
-    if (Cell::READS_H || call.d_mask) h_e = e.output ? at.load(e.output) : Cell::output(at.load(e.state));
+    if (Cell::READS_H || call.d_mask)
+      h_e = UNROUNDED ? Cell::output(at.load(e.state)) : output_of<Stored, Cell>(e, at.j, at.columns);
     if (call.d_mask) at.add(call.d_mask, product * h_e);
     if (RIGHT_OR_FAULT(bool(in.mask), 13, false)) product *= at.load(in.mask);
     if (Cell::READS) beside = load<Real>(mem.beside.panel(at.r, at.p));
@@ -147,7 +155,7 @@ struct BackwardGroup {
       if (Cell::LEAKS) s.alpha = at.load(in.alpha);
       for (int g = 0; g < Cell::GATES; ++g) s.gates[g] = at.load(in.gates[g] + row);
       if (Cell::GATES) s.before = at.load(before);
-      else s.h = at.load(in.hs + row);
+      else s.h = UNROUNDED ? Cell::output(at.load(in.states + row)) : at.load(in.hs + row);
       if (Cell::STATES > 1) s.after = at.load(in.states + row);
       found = Cell::adjoint(s);
       for (int g = 0; g < RIGHT_OR_FAULT(Of::all, 30, 1) && call.clips; ++g) found.delta[g] = clipped(found.delta[g]);
@@ -155,11 +163,10 @@ struct BackwardGroup {
       if (Cell::LEAKS && call.d_alpha) at.add(call.d_alpha, found.pull * found.d);
     }
     for (int g = 0; g < Of::all; ++g)
-      store<Real>(mem.deltas.panel(first + at.r, g * panels<Real>(in.H) + at.p), found.delta[g]);
+      store<Real>(mem.deltas.from_panel(g * panels<Stored>(in.H)).vector(first + at.r, at.p), found.delta[g]);
     if (Cell::READS) store<Real>(mem.beside.panel(at.r, at.p), found.beside);
   }
   bool pulls() const { return Cell::READS_H && call.d_alpha; }
-  int64_t of_h() const { return in.blocks.first_of_h() * panels<Real>(in.H); }  // a panel of the deltas
   INLINE V clipped(V delta) const {  // NaN stays
     const V high = broadcast(call.clip), low = RIGHT_OR_FAULT(-high, 15, broadcast(Real(-__builtin_inf())));
     delta = delta > high ? high : delta;
@@ -169,40 +176,40 @@ struct BackwardGroup {
   // a_t - e_{t-1}, which d_alpha multiplies: a_t is computed again. (v_t - e) / alpha would be
   // wrong by 1 / alpha roundings.
   void compute_pull(int64_t t0, int64_t t1) const {
-    const Term<Real> terms[2] = {{mem.inputs.x, mem.w_ih}, {mem.inputs.states, mem.w_hh}};
+    const Term<Stored> products[2] = {{mem.inputs.x, mem.w_ih}, {mem.inputs.states, mem.w_hh}};
     const bool vectors = in.input == JRNN_VECTORS;
-    for_tiles<Real>((t1 - t0) * rows, Start<Real>{mem.bias, 0, W<Real>}, terms + !vectors, vectors ? 2 : 1, 0,
-                    ForwardGroup<Real, Cell>::no_prefetch, [&](const Part<Real>& part) {
+    for_tiles<Stored>((t1 - t0) * rows, Start<Real>{mem.bias, 0, W<Real>}, products + !vectors, vectors ? 2 : 1, 0,
+                      ForwardGroup<Stored, Cell>::no_prefetch, [&](const Part<Real>& part) {
       for (int i = 0; i < part.rows; ++i) {
         const int64_t n = part.r0 + i, t = t0 + n / rows, b = b0 + n % rows;
-        const Entering<Real> e = in.entering(t, b);
+        const Real* e = in.entering(t, b).state;
         for (int v = 0; v < part.nv; ++v) {
           const int64_t p = part.p0 + v, j = p * W<Real>;
           const int columns = width<Real>(in.H, p);
           V a = part.at(i, v);
           if (!vectors) a += in.projected(t, b, 0, j, columns);
-          store<Real>(mem.pull.panel(n, p), RIGHT_OR_FAULT(a - load<Real>(e.state + j, columns), 17, a));
+          store<Real>(mem.pull.panel(n, p), RIGHT_OR_FAULT(a - load<Real>(e + j, columns), 17, a));
         }
       }
     });
   }
 
   // dx_t = delta_t w_ih^T (13), or delta_t itself.
-  void add_dx(int64_t t0, int64_t t1, Blocks<Real> deltas) const {
+  void add_dx(int64_t t0, int64_t t1, Blocks<Stored> deltas) const {
     if (in.input == JRNN_ADDED) {
       int64_t n = 0;
       for (int64_t t = t0; t < t1; ++t)
         for (int64_t b = b0; b < b0 + rows; ++b, ++n)
           for (int g = 0; g < Of::each; ++g)
             for (int64_t p = 0; p < panels<Real>(in.H); ++p) {
-              const V delta = load<Real>(deltas.panel(n, g * panels<Real>(in.H) + p));
+              const V delta = load<Real>(deltas.from_panel(g * panels<Stored>(in.H)).vector(n, p));
               store<Real>(dx_row(t, b) + in.blocks.place(g) * in.H + p * W<Real>, delta, width<Real>(in.H, p));
             }
       return;
     }
-    const Term<Real> term = {deltas, mem.w_ih_t};
-    for_tiles<Real>((t1 - t0) * rows, Start<Real>{mem.zeros, 0, 0}, &term, 1, 0,
-                    ForwardGroup<Real, Cell>::no_prefetch, [&](const Part<Real>& part) {
+    const Term<Stored> term = {deltas, mem.w_ih_t};
+    for_tiles<Stored>((t1 - t0) * rows, Start<Real>{mem.zeros, 0, 0}, &term, 1, 0,
+                      ForwardGroup<Stored, Cell>::no_prefetch, [&](const Part<Real>& part) {
       for (int i = 0; i < part.rows; ++i) {
         const int64_t n = part.r0 + i;
         Real* to = dx_row(t0 + n / rows, b0 + n % rows);
@@ -223,18 +230,19 @@ struct BackwardGroup {
 
 // --- the phases -----------------------------------------------------------------------------------
 
-template <class Real>
+template <class Stored>
 void backward_prepare(const JrnnBackward& c, int32_t task) {
+  using Real = RealOf<Stored>;
   const JrnnSizes& s = c.sizes;
-  const auto mem = scratch_of<BackwardScratch<Real>>(s, c.scratch, 0);
-  const Given<Real> in(s, c.in, c.hs, c.kept, mem.zeros);
+  const auto mem = scratch_of<BackwardScratch<Stored>>(s, c.scratch, 0);
+  const Given<Stored> in(s, c.in, c.hs, c.kept, mem.zeros);
   const int32_t n = tasks_of_packing(s);
   const int each = in.blocks.each, first = in.blocks.first_of_h();
   auto transposed_w_hh = [&](int g) {
     return RIGHT_OR_FAULT(in.transposed_w_hh(first + g), 16, in.block_of_w_hh(first + g));
   };
-  pack_below<Real>(transposed_w_hh, each, s.H, mem.w_hh_t, task, n);
-  if (mem.wants_dx(s)) pack_below<Real>([&](int g) { return in.transposed_w_ih(g); }, each, s.H, mem.w_ih_t, task, n);
+  pack_below<Stored>(transposed_w_hh, each, s.H, mem.w_hh_t, task, n);
+  if (mem.wants_dx(s)) pack_below<Stored>([&](int g) { return in.transposed_w_ih(g); }, each, s.H, mem.w_ih_t, task, n);
   if (mem.pulls(s)) pack_weights(in, mem.w_ih, mem.w_hh, task, n);
   if (task) return;
   pad_bias(in, mem.bias);
@@ -251,26 +259,29 @@ INLINE void for_groups_of_deltas(const JrnnSizes& s, Span span, int64_t slice, F
   });
 }
 
-template <class Real>
+template <class Stored>
 void backward_slice(const JrnnBackward& c, Span span, int32_t slice) {
+  using Real = RealOf<Stored>;
   const JrnnSizes& s = c.sizes;
-  const auto mem = scratch_of<BackwardScratch<Real>>(s, c.scratch, slice);
-  const BackwardCall<Real> call(c, mem.zeros);
+  const auto mem = scratch_of<BackwardScratch<Stored>>(s, c.scratch, slice);
+  const BackwardCall<Stored> call(c, mem.zeros);
   WeightSums<Real> sums{};
   if (!is_late(s)) sums = call.wanted(mem.sums);
   sums.clear(s, 0, panels<Real>(s.H));
+  mem.clear_rest_of_deltas(s);
   with_cell<Real>(s, [&](auto cell) {
     for_groups_of_deltas(s, span, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
       const int64_t steps = call.in.longest(b0, rows);
-      BackwardGroup<Real, decltype(cell)>{call, call.in, mem, sums, span, b0, rows, steps, late_row}.run();
+      BackwardGroup<Stored, decltype(cell)>{call, call.in, mem, sums, span, b0, rows, steps, late_row}.run();
     });
   });
 }
 
 // The weight gradients of the kept deltas of a span, of the panels [p0, p1) of each block.
-template <class Real>
-void late_weight_gradients(const BackwardCall<Real>& call, void* scratch, const ChunkInputs<Real>& inputs,
-                           const WeightSums<Real>& sums, Span span, int64_t p0, int64_t p1) {
+template <class Stored>
+void late_weight_gradients(const BackwardCall<Stored>& call, void* scratch, const ChunkInputs<Stored>& inputs,
+                           const WeightSums<RealOf<Stored>>& sums, Span span, int64_t p0, int64_t p1) {
+  using Real = RealOf<Stored>;
   const JrnnSizes& s = call.sizes;
   const int64_t several = steps_of_chunk(s), j = p0 * W<Real>;
   const bool ids = call.dw_ih && s.input == JRNN_IDS;
@@ -282,13 +293,15 @@ void late_weight_gradients(const BackwardCall<Real>& call, void* scratch, const 
     for (int g = 0; g < each; ++g)
       memset(row_of(g, i) + j, 0, (smaller<int64_t>(s.H, p1 * W<Real>) - j) * sizeof(Real));
   for (int64_t slice = 0; slice < slices_of(s); ++slice) {
-    const Blocks<Real> all = scratch_of<BackwardScratch<Real>>(s, scratch, slice).deltas;
+    const Blocks<Stored> all = scratch_of<BackwardScratch<Stored>>(s, scratch, slice).deltas;
     for_groups_of_deltas(s, span, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
       const int64_t end = smaller(span.t1, call.in.longest(b0, rows));
       for (int64_t t0 = span.t0; t0 < end; t0 += several) {
         const int64_t t1 = smaller(end, t0 + several);
-        const Blocks<Real> deltas = all.from(late_row + (t0 - span.t0) * rows);
-        with_cell<Real>(s, [&](auto cell) { block_chunk<Real, decltype(cell)>(call.in, b0, rows, t0, t1, inputs); });
+        const Blocks<Stored> deltas = all.from(late_row + (t0 - span.t0) * rows);
+        with_cell<Real>(s, [&](auto cell) {
+          block_chunk<Stored, decltype(cell)>(call.in, b0, rows, t0, t1, inputs);
+        });
         add_weight_gradients(call.in, b0, rows, t0, t1, inputs, deltas, p0, p1, sums);
         if (ids)
           add_rows_of_ids(call.in, b0, rows, t0, t1, deltas, p0, p1,
@@ -299,18 +312,19 @@ void late_weight_gradients(const BackwardCall<Real>& call, void* scratch, const 
 }
 
 // The weight gradients of some panels of each block; after the last span summed over the slices.
-template <class Real>
+template <class Stored>
 void backward_weights(const JrnnBackward& c, Span span, int32_t task) {
+  using Real = RealOf<Stored>;
   const JrnnSizes& s = c.sizes;
-  const auto mem = scratch_of<BackwardScratch<Real>>(s, c.scratch, 0);
-  const BackwardCall<Real> call(c, mem.zeros);
+  const auto mem = scratch_of<BackwardScratch<Stored>>(s, c.scratch, 0);
+  const BackwardCall<Stored> call(c, mem.zeros);
   const int64_t count = panels<Real>(s.H), tasks = backward_tasks(&s, 2);
   const int64_t p0 = count * task / tasks, p1 = count * (task + 1) / tasks;
   const WeightSums<Real> sums = call.wanted(mem.sums);
   if (is_late(s)) late_weight_gradients(call, c.scratch, mem.late_inputs_of(task), sums, span, p0, p1);
   if (span.t0) return;
   const int64_t n = is_late(s) ? 1 : slices_of(s);
-  auto of = [&](int64_t q) { return scratch_of<BackwardScratch<Real>>(s, c.scratch, q).sums; };
+  auto of = [&](int64_t q) { return scratch_of<BackwardScratch<Stored>>(s, c.scratch, q).sums; };
   const CellBlocks blocks = call.in.blocks;
   auto as_is = [](int g) { return g; };
   auto place = [&](int g) { return blocks.place(g); };
@@ -321,12 +335,12 @@ void backward_weights(const JrnnBackward& c, Span span, int32_t task) {
   if (sums.b) sum_slices<Real>(1, s.H, blocks.all, n, p0, p1, [&](int64_t q) { return of(q).b; }, place, call.db);
 }
 
-template <class Real>
+template <class Stored>
 void backward_run(const JrnnBackward* call, int32_t phase, int32_t task) {
-  if (!phase) return backward_prepare<Real>(*call, task);
+  if (!phase) return backward_prepare<Stored>(*call, task);
   const Span span = span_of(call->sizes, (phase - 1) / 2);
-  if (phase % 2) backward_slice<Real>(*call, span, task);
-  else backward_weights<Real>(*call, span, task);
+  if (phase % 2) backward_slice<Stored>(*call, span, task);
+  else backward_weights<Stored>(*call, span, task);
 }
 
 }  // namespace

@@ -43,15 +43,17 @@ inline int32_t backward_tasks(const JrnnSizes* s, int32_t phase) {
   return tasks_of_packing(*s);
 }
 
-template <class Real>
+template <class Stored>
 struct BackwardScratch {
-  Packed<Real> w_hh_t, w_ih_t;  // for delta_t w_hh^T and dx
-  Packed<Real> w_hh, w_ih;      // for a_t, which d_alpha reads
+  using Real = RealOf<Stored>;
+  Packed<Stored> w_hh_t, w_ih_t;  // for delta_t w_hh^T and dx
+  Packed<Stored> w_hh, w_ih;      // for a_t, which d_alpha reads
   Real *bias, *zeros;
   WeightSums<Real> sums;
-  Blocks<Real> deltas, beside, pull;
-  ChunkInputs<Real> inputs;       // of a chunk
-  ChunkInputs<Real> late_inputs;  // of a chunk, for the first task of a phase
+  Blocks<Stored> deltas;
+  Blocks<Real> beside, pull;
+  ChunkInputs<Stored> inputs;       // of a chunk
+  ChunkInputs<Stored> late_inputs;  // of a chunk, for the first task of a phase
   int64_t late_bytes;             // from a task to the next
   int64_t rows_of_deltas;         // before the rows of the step after a chunk
 
@@ -60,16 +62,16 @@ struct BackwardScratch {
   // The rows of the transposed weights; those of several blocks are filled to whole panels.
   static int64_t units_of_blocks(const JrnnSizes& s) {
     const int each = blocks_of(s.cell).each;
-    return each == 1 ? s.H : each * panels<Real>(s.H) * W<Real>;
+    return each == 1 ? s.H : each * panels<Stored>(s.H) * W<Stored>;
   }
 
   void shared(const JrnnSizes& s, Arena& arena) {
     const int64_t rows = rows_of_group(s), chunk = rows * steps_of_chunk(s);
     const int64_t units = units_of_blocks(s);
-    w_hh_t = arena.packed<Real>(units, s.H, widest_for(rows));
-    if (wants_dx(s)) w_ih_t = arena.packed<Real>(units, s.I, widest_for(chunk));
-    if (pulls(s)) w_hh = arena.packed<Real>(s.H, s.H, widest_for(chunk));
-    if (pulls(s) && s.input == JRNN_VECTORS) w_ih = arena.packed<Real>(s.I, s.H, widest_for(chunk));
+    w_hh_t = arena.packed<Stored>(units, s.H, widest_for(rows));
+    if (wants_dx(s)) w_ih_t = arena.packed<Stored>(units, s.I, widest_for(chunk));
+    if (pulls(s)) w_hh = arena.packed<Stored>(s.H, s.H, widest_for(chunk));
+    if (pulls(s) && s.input == JRNN_VECTORS) w_ih = arena.packed<Stored>(s.I, s.H, widest_for(chunk));
     bias = arena.take<Real>(panels<Real>(s.H) * W<Real> * blocks_of(s.cell).all);
     zeros = arena.take<Real>(larger<int64_t>(s.H, W<Real>));
     if (!is_late(s)) return;
@@ -84,22 +86,37 @@ struct BackwardScratch {
     if (!is_late(s)) take_sums(s, arena);
     const int64_t span = (s.T + spans_of(s) - 1) / spans_of(s);
     rows_of_deltas = is_late(s) ? span * ((s.B + slices_of(s) - 1) / slices_of(s)) : chunk;
-    deltas = arena.blocks<Real>(rows_of_deltas + rows, panels<Real>(s.H) * W<Real> * blocks_of(s.cell).all);
+    deltas = arena.blocks<Stored>(rows_of_deltas + rows, panels<Stored>(s.H) * W<Stored> * blocks_of(s.cell).all);
     if (s.cell != JRNN_ELMAN) beside = arena.blocks<Real>(rows, s.H);
     if (pulls(s)) pull = arena.blocks<Real>(chunk, s.H);
     if (!is_late(s) || pulls(s)) inputs = take_inputs(s, arena, chunk);
   }
-  ChunkInputs<Real> late_inputs_of(int32_t task) const {
-    const int64_t n = task * late_bytes / int64_t(sizeof(Real));
-    ChunkInputs<Real> found = late_inputs;
-    found.states.at += n;
-    if (found.x.at) found.x.at += n;
+  ChunkInputs<Stored> late_inputs_of(int32_t task) const {
+    ChunkInputs<Stored> found = late_inputs;
+    Blocks<Stored>* const all[] = {&found.states, &found.x, &found.states_in_terms, &found.x_in_terms,
+                                   &found.deltas_in_terms};
+    for (Blocks<Stored>* blocks : all)
+      if (blocks->at) blocks->at += task * late_bytes / int64_t(sizeof(Stored));
     return found;
   }
-  static ChunkInputs<Real> take_inputs(const JrnnSizes& s, Arena& arena, int64_t rows) {
-    ChunkInputs<Real> found{};
-    found.states = arena.blocks<Real>(rows, s.H);
-    if (s.input == JRNN_VECTORS) found.x = arena.blocks<Real>(rows, s.I);
+  // The rest of a panel that the units of a block do not fill: the matmuls of several blocks read it.
+  void clear_rest_of_deltas(const JrnnSizes& s) const {
+    const int64_t vectors = panels<Real>(s.H), rest = panels<Stored>(s.H) * NUMBERS<Stored> - vectors;
+    for (int g = 0; g < RIGHT_OR_FAULT(blocks_of(s.cell).all, 34, 0) && rest; ++g)
+      for (int64_t r = 0; r < deltas.stride / W<Stored>; ++r)
+        store<Real>(deltas.from_panel(g * panels<Stored>(s.H)).vector(r, vectors), Vector<Real>{});
+  }
+  static ChunkInputs<Stored> take_inputs(const JrnnSizes& s, Arena& arena, int64_t rows) {
+    const bool vectors = s.input == JRNN_VECTORS;
+    ChunkInputs<Stored> found{};
+    found.states = arena.blocks<Stored>(rows, s.H);
+    if (vectors) found.x = arena.blocks<Stored>(rows, s.I);
+    if (!is_rounded<Stored>) return found;
+    auto in_terms = [&](int64_t columns, int blocks) {
+      return arena.blocks<Stored>(terms_of<Stored>(rows), panels<Real>(columns) * blocks * W<Stored>);
+    };
+    found.states_in_terms = in_terms(s.H, 1), found.deltas_in_terms = in_terms(s.H, blocks_of(s.cell).all);
+    if (vectors) found.x_in_terms = in_terms(s.I, 1);
     return found;
   }
   void take_sums(const JrnnSizes& s, Arena& arena) {
@@ -113,11 +130,12 @@ struct BackwardScratch {
 };
 
 // The arguments of the call, typed.
-template <class Real>
+template <class Stored>
 struct BackwardCall {
+  using Real = RealOf<Stored>;
   const JrnnSizes& sizes;
-  Given<Real> in;
-  const Real* dhs;
+  Given<Stored> in;
+  const Stored* dhs;
   Rows<const Real> d_last[JRNN_STATES];
   bool clips;
   Real clip;
@@ -125,7 +143,7 @@ struct BackwardCall {
   Rows<Real> d_start[JRNN_STATES], d_reset[JRNN_STATES], d_mask, d_alpha;
 
   BackwardCall(const JrnnBackward& c, const Real* zeros)
-      : sizes(c.sizes), in(c.sizes, c.in, c.hs, c.kept, zeros), dhs((const Real*)c.dhs),
+      : sizes(c.sizes), in(c.sizes, c.in, c.hs, c.kept, zeros), dhs((const Stored*)c.dhs),
         clips(c.clip_delta >= 0), clip(Real(c.clip_delta)), dw_ih((Real*)c.dw_ih), dw_hh((Real*)c.dw_hh),
         db((Real*)c.db), dx((Real*)c.dx), d_mask{(Real*)c.d_mask, in.H}, d_alpha{(Real*)c.d_alpha, in.H} {
     for (int i = 0; i < JRNN_STATES; ++i) {

@@ -1,4 +1,5 @@
-// The table of one instruction set. -DJRNN_ISA=avx512 or avx2 names it; -march says what it is.
+// The table of one instruction set. -DJRNN_ISA=avx512 or avx2 names it; -march says what it is. With
+// -DJRNN_BF16 it has the passes for bfloat16.
 //
 // Everything but the table is in an anonymous namespace: a function that two objects share by a
 // weak symbol would be linked once, and perhaps with instructions that the processor does not have.
@@ -27,20 +28,20 @@ void phi_run(int32_t which, const void* x, void* y, int64_t n) {
   }
 }
 
-template <class Real>
+template <class Stored>
 size_t forward_bytes(const JrnnSizes* s) {
-  return bytes_of<ForwardScratch<Real>>(*s);
+  return bytes_of<ForwardScratch<Stored>>(*s);
 }
-template <class Real>
+template <class Stored>
 size_t backward_bytes(const JrnnSizes* s) {
-  return bytes_of<BackwardScratch<Real>>(*s);
+  return bytes_of<BackwardScratch<Stored>>(*s);
 }
 
-template <class Real>
+template <class Stored>
 constexpr JrnnReal real() {
-  return {{forward_bytes<Real>, forward_tasks, forward_run<Real>},
-          {backward_bytes<Real>, backward_tasks, backward_run<Real>},
-          phi_run<Real>};
+  return {{forward_bytes<Stored>, forward_tasks, forward_run<Stored>},
+          {backward_bytes<Stored>, backward_tasks, backward_run<Stored>},
+          phi_run<RealOf<Stored>>};
 }
 
 }  // namespace
@@ -50,5 +51,9 @@ constexpr JrnnReal real() {
 #define JOIN_OF(a, b) a##b
 #define JOIN(a, b) JOIN_OF(a, b)
 
+#if defined(JRNN_BF16)
+extern "C" const JrnnCore JOIN(jrnn_core_, JRNN_ISA) = {JRNN_CORE_VERSION, TEXT(JRNN_ISA), {}, {}, real<Bfloat16>()};
+#else
 extern "C" const JrnnCore JOIN(jrnn_core_, JRNN_ISA) = {JRNN_CORE_VERSION, TEXT(JRNN_ISA), real<float>(),
-                                                        real<double>()};
+                                                        real<double>(), {}};
+#endif

@@ -17,6 +17,11 @@
    scratch overlap nothing. Steps come in the order in which they are read, and the padding of a
    sequence comes last.
 
+   In the passes for bfloat16 every operand of a matmul is rounded to it: x_t, m * h_e, the weights and
+   delta_t, from which all weight gradients and dx are made. hs and dhs are of bfloat16, all other
+   arrays are float, and so are the sums. What a step or an adjoint reads beside a matmul is not rounded,
+   but for the h of an Elman cell and of an LSTM, which is hs.
+
    The caller sets the flags of the floating-point unit (XLA: denormals are flushed).
 
    T steps, B sequences, I inputs, H units. A pre-activation has G blocks of H; X of them are fed by
@@ -31,7 +36,7 @@
 extern "C" {
 #endif
 
-enum { JRNN_CORE_VERSION = 3 }; /* changes with every change of this file that a caller can see */
+enum { JRNN_CORE_VERSION = 4 }; /* changes with every change of this file that a caller can see */
 
 /* Where nothing else is said, the state is h, which is hs, and G = X = Y = 1. */
 enum JrnnCell {
@@ -87,7 +92,8 @@ typedef struct {
   JrnnSizes sizes;
   JrnnInputs in;
   void *hs;                /* [T, B, H] the outputs; 0 in the padding */
-  void *kept;              /* [T, B, H] for the backward, see JrnnCell; held in the padding */
+  void *kept;              /* [T, B, H] for the backward, see JrnnCell, and with bfloat16 the state of all
+                              cells but Elman's; held in the padding */
   void *gates[JRNN_GATES]; /* [T, B, H] for the backward; 0 in the padding; null: not wanted, all of them */
   void *last[JRNN_STATES]; /* [B, H] h_last (v_T); null: not wanted */
   void *scratch;           /* of scratch_bytes(&sizes) */
@@ -126,7 +132,7 @@ typedef struct {
   void (*run)(const JrnnBackward *, int32_t phase, int32_t task);
 } JrnnBackwardPass;
 
-/* One floating type. */
+/* One floating type; null: the object does not have it. */
 typedef struct {
   JrnnForwardPass forward;
   JrnnBackwardPass backward;
@@ -135,14 +141,16 @@ typedef struct {
 
 typedef struct {
   int32_t version; /* JRNN_CORE_VERSION */
-  const char *isa; /* "avx512", "avx2" */
-  JrnnReal f32, f64;
+  const char *isa; /* "avx512", "avx2", "avx512bf16" */
+  JrnnReal f32, f64, bf16;
 } JrnnCore;
 
 /* One object file each. The caller chooses by what the processor has: avx512 needs x86-64-v4
-   (AVX-512 F, BW, CD, DQ, VL), avx2 needs x86-64-v3 (AVX2, FMA). */
+   (AVX-512 F, BW, CD, DQ, VL), avx2 needs x86-64-v3 (AVX2, FMA). avx512bf16 has bf16 alone, the others
+   have f32 and f64; it needs AVX512_BF16 as well. */
 extern const JrnnCore jrnn_core_avx512;
 extern const JrnnCore jrnn_core_avx2;
+extern const JrnnCore jrnn_core_avx512bf16;
 
 #ifdef __cplusplus
 }

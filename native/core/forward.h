@@ -14,22 +14,31 @@ namespace {
 // several steps at once: `STEP_ROWS` rows.
 constexpr int64_t FEW_ROWS = 6, STEP_ROWS = 16;
 
+// h_e of n units from j on, as the matmul reads it.
+template <class Stored, class Cell>
+INLINE Vector<RealOf<Stored>> output_of(const Entering<Stored>& e, int64_t j, int n) {
+  using Real = RealOf<Stored>;
+  if (e.stored) return load<Real>(e.stored + j, n);
+  return rounded<Stored>(e.output ? load<Real>(e.output + j, n) : Cell::output(load<Real>(e.state + j, n)));
+}
+
 // m * h_e of one row, into blocks.
-template <class Real, class Cell>
-INLINE void block_operand(const Given<Real>& in, const Entering<Real>& e, int64_t b, Blocks<Real> to) {
+template <class Stored, class Cell>
+INLINE void block_operand(const Given<Stored>& in, const Entering<Stored>& e, int64_t b, Blocks<Stored> to) {
+  using Real = RealOf<Stored>;
   const int64_t count = panels<Real>(in.H);
   for (int64_t p = 0; p < count; ++p) {
     const int64_t j = p * W<Real>;
     const int n = width<Real>(in.H, p);
-    Vector<Real> h = e.output ? load<Real>(e.output + j, n) : Cell::output(load<Real>(e.state + j, n));
-    if (in.mask) h *= load<Real>(in.mask.row(b) + j, n);
-    store<Real>(to.panel(0, p), h);
+    Vector<Real> h = output_of<Stored, Cell>(e, j, n);
+    if (in.mask) h *= rounded<Stored>(load<Real>(in.mask.row(b) + j, n));
+    store<Real>(to.vector(0, p), h);
   }
 }
 
 // The bias in the order of a tile: the blocks of a panel of units one after the other.
-template <class Real>
-void pad_bias(const Given<Real>& in, Real* to) {
+template <class Stored, class Real>
+void pad_bias(const Given<Stored>& in, Real* to) {
   const int all = in.blocks.all;
   for (int64_t p = 0; p < panels<Real>(in.H); ++p)
     for (int g = 0; g < all; ++g) {
@@ -39,11 +48,13 @@ void pad_bias(const Given<Real>& in, Real* to) {
     }
 }
 
-template <class Real>
+template <class Stored>
 struct ForwardScratch {
-  Packed<Real> w_ih, w_hh;
+  using Real = RealOf<Stored>;
+  Packed<Stored> w_ih, w_hh;
   Real *bias, *zeros;
-  Blocks<Real> operand, next, x, projected;
+  Blocks<Stored> operand, next, x;
+  Blocks<Real> projected;
 
   static bool projects(const JrnnSizes& s) { return s.input != JRNN_VECTORS || rows_of_group(s) < FEW_ROWS; }
   static int64_t steps_projected(const JrnnSizes& s) {
@@ -54,45 +65,49 @@ struct ForwardScratch {
     const CellBlocks blocks = blocks_of(s.cell);
     auto widest = [&](int64_t n) { return widest_for(n, blocks.all); };
     if (s.input == JRNN_VECTORS)
-      w_ih = arena.packed<Real>(s.I, s.H, widest(projects(s) ? rows * steps_projected(s) : rows), blocks.each);
-    w_hh = arena.packed<Real>(s.H, s.H, widest(rows), blocks.each);
+      w_ih = arena.packed<Stored>(s.I, s.H, widest(projects(s) ? rows * steps_projected(s) : rows), blocks.each);
+    w_hh = arena.packed<Stored>(s.H, s.H, widest(rows), blocks.each);
     bias = arena.take<Real>(panels<Real>(s.H) * W<Real> * blocks.all);
     zeros = arena.take<Real>(s.H);
   }
   void own(const JrnnSizes& s, Arena& arena) {
     const int64_t rows = rows_of_group(s), several = projects(s) ? rows * steps_projected(s) : 0;
-    operand = arena.blocks<Real>(rows, s.H);
-    next = arena.blocks<Real>(rows, s.H);
-    if (s.input == JRNN_VECTORS) x = arena.blocks<Real>(larger(rows, several), s.I);
+    operand = arena.blocks<Stored>(rows, s.H);
+    next = arena.blocks<Stored>(rows, s.H);
+    if (s.input == JRNN_VECTORS) x = arena.blocks<Stored>(larger(rows, several), s.I);
     projected = arena.blocks<Real>(several, panels<Real>(s.H) * W<Real> * blocks_of(s.cell).all);
   }
 };
 
 // Some rows of the batch, through all steps.
-template <class Real, class Cell>
+template <class Stored, class Cell>
 struct ForwardGroup {
-  const Given<Real>& in;
-  ForwardScratch<Real> mem;
+  using Real = RealOf<Stored>;
+  const Given<Stored>& in;
+  ForwardScratch<Stored> mem;
   int64_t b0, rows;
-  Real *hs, *kept;
+  Stored* hs;
+  Real* kept;
   Real* gates[JRNN_GATES];  // in the order of blocks.h
   Rows<Real> last, last_h;  // of the state, and of an LSTM's h
   using Of = typename Cell::Of;
+  static constexpr bool KEEPS = Cell::KEEPS || (Cell::READS && is_rounded<Stored>);
 
   void run(const JrnnSizes& s) {
+    using Scratch = ForwardScratch<Stored>;
     const int64_t steps = in.longest(b0, rows);
-    const int64_t several = ForwardScratch<Real>::projects(s) ? ForwardScratch<Real>::steps_projected(s) : 0;
+    const int64_t several = Scratch::projects(s) ? Scratch::steps_projected(s) : 0;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t b = b0 + r;
       if (last && !in.length(b)) memcpy(last.row(b), in.start.row(b), in.H * sizeof(Real));
       if (last_h && !in.length(b)) memcpy(last_h.row(b), in.start_output.row(b), in.H * sizeof(Real));
-      block_operand<Real, Cell>(in, {in.start.row(b), in.of(in.start_output, b)}, b, mem.operand.from(r));
+      block_operand<Stored, Cell>(in, {in.start.row(b), in.of(in.start_output, b), nullptr}, b, mem.operand.from(r));
     }
     for (int64_t t = 0; t < steps; ++t) {
       if (several && t % several == 0) project(t, smaller(steps, t + several));
       enter_resets(t);
       step(t, several ? t % several : -1);
-      const Blocks<Real> used = mem.operand;
+      const Blocks<Stored> used = mem.operand;
       mem.operand = mem.next, mem.next = used;
     }
     for (int64_t t = steps; t < in.T; ++t) pad(t);
@@ -105,15 +120,15 @@ struct ForwardGroup {
         if (in.input == JRNN_VECTORS) in.block_inputs(t, b0 + r, mem.x.from(n));
         else look_up(t, b0 + r, mem.projected.from(n));
     if (in.input != JRNN_VECTORS) return;
-    const Term<Real> x = {mem.x, mem.w_ih};
-    for_tiles<Real, Of>((t1 - t0) * rows, bias(), &x, 1, 0, no_prefetch, [&](const Part<Real>& part) {
+    const Term<Stored> x = {mem.x, mem.w_ih};
+    for_tiles<Stored, Of>((t1 - t0) * rows, bias(), &x, 1, 0, no_prefetch, [&](const Part<Real>& part) {
       for (int r = 0; r < part.rows; ++r)
         for (int v = 0; v < part.nv; ++v)
           store<Real>(mem.projected.panel(part.r0 + r, part.p0 * Of::all + v), part.at(r, v));
     });
   }
   Start<Real> bias() const { return {mem.bias, 0, W<Real>}; }
-  static Ahead<Real> no_prefetch(int64_t, int64_t) { return {}; }
+  static Ahead no_prefetch(int64_t, int64_t) { return {}; }
 
   void look_up(int64_t t, int64_t b, Blocks<Real> to) const {
     for (int64_t p = 0; p < panels<Real>(in.H); ++p)
@@ -128,12 +143,12 @@ struct ForwardGroup {
     if (!in.resets) return;
     for (int64_t r = 0; r < rows; ++r)
       if (in.starts_anew(t, b0 + r))
-        block_operand<Real, Cell>(in, in.entering(t, b0 + r), b0 + r, mem.operand.from(r));
+        block_operand<Stored, Cell>(in, in.entering(t, b0 + r), b0 + r, mem.operand.from(r));
   }
 
   // Step t; `at`: its place among the projected steps, or -1.
   void step(int64_t t, int64_t at) const {
-    Term<Real> terms[2] = {{mem.x, mem.w_ih}, {mem.operand, mem.w_hh, true}};
+    const Term<Stored> products[2] = {{mem.x, mem.w_ih}, {mem.operand, mem.w_hh, true}};
     Start<Real> start = bias();
     if (at >= 0) start = {mem.projected.row(at * rows), W<Real>, mem.projected.stride};
     else
@@ -141,16 +156,16 @@ struct ForwardGroup {
         in.block_inputs(t, b0 + r, mem.x.from(r));
         if (t + 1 < in.T) prefetch_row(in.xs + ((t + 1) * in.B + b0 + r) * in.I, in.I);
       }
-    const Real* written[2 + Cell::GATES] = {hs};
+    ArrayAhead written[2 + Cell::GATES] = {ArrayAhead::of(hs)};
     int count = 1;
-    if (Cell::KEEPS) written[count++] = kept;
-    for (int g = 0; g < Cell::GATES && gates[0]; ++g) written[count++] = gates[g];
-    auto ahead = [&](int64_t r, int64_t p) -> Ahead<Real> {
+    if (KEEPS) written[count++] = ArrayAhead::of(kept);
+    for (int g = 0; g < Cell::GATES && gates[0]; ++g) written[count++] = ArrayAhead::of(gates[g]);
+    auto ahead = [&](int64_t r, int64_t p) -> Ahead {
       if (t + 1 >= in.T) return {};
       return {written, count, ((t + 1) * in.B + b0 + r) * in.H + p * W<Real>, in.H};
     };
-    for_tiles<Real, Of>(rows, start, terms + (at >= 0), at >= 0 ? 1 : 2, t, ahead,
-                    [&](const Part<Real>& part) { finish(t, part); });
+    for_tiles<Stored, Of>(rows, start, products + (at >= 0), at >= 0 ? 1 : 2, t, ahead,
+                          [&](const Part<Real>& part) { finish(t, part); });
   }
 
   // The step of the cell for one tile of a_t.
@@ -173,14 +188,17 @@ struct ForwardGroup {
         }
         Vector<Real> h = after.h;
         store<Real>(hs + row + j, h, n);
-        if (Cell::KEEPS) store<Real>(kept + row + j, after.state, n);
+        if (KEEPS) store<Real>(kept + row + j, after.state, n);
         for (int g = 0; g < Cell::GATES && gates[0]; ++g) store<Real>(gates[g] + row + j, found[g], n);
         if (t + 1 == RIGHT_OR_FAULT(length, 7, in.T)) {
           if (last) store<Real>(last.row(b) + j, after.state, n);
           if (Cell::STATES > 1 && last_h) store<Real>(last_h.row(b) + j, h, n);
         }
-        if (in.mask) h *= load<Real>(in.mask.row(b) + j, n);
-        store<Real>(mem.next.panel(part.r0 + r, p), h);
+        if (in.mask) {
+          const Vector<Real> m = load<Real>(in.mask.row(b) + j, n);
+          h = rounded<Stored>(h) * RIGHT_OR_FAULT(rounded<Stored>(m), 37, m);
+        }
+        store<Real>(mem.next.vector(part.r0 + r, p), h);
       }
     }
   }
@@ -189,8 +207,8 @@ struct ForwardGroup {
   void pad(int64_t t) const {
     for (int64_t b = b0; b < b0 + rows; ++b) {
       const int64_t row = (t * in.B + b) * in.H;
-      memset(hs + row, 0, in.H * sizeof(Real));
-      if (Cell::KEEPS) memcpy(kept + row, in.before(t, b), in.H * sizeof(Real));
+      memset(hs + row, 0, in.H * sizeof(Stored));
+      if (KEEPS) memcpy(kept + row, in.before(t, b), in.H * sizeof(Real));
       for (int g = 0; g < Cell::GATES && gates[0]; ++g) memset(gates[g] + row, 0, in.H * sizeof(Real));
     }
   }
@@ -210,45 +228,47 @@ inline int32_t forward_tasks(const JrnnSizes* s, int32_t phase) {
 }
 
 // The weights in the order of a tile of the forward pass.
-template <class Real>
-void pack_weights(const Given<Real>& in, const Packed<Real>& w_ih, const Packed<Real>& w_hh, int64_t i, int64_t n) {
+template <class Stored>
+void pack_weights(const Given<Stored>& in, const Packed<Stored>& w_ih, const Packed<Stored>& w_hh, int64_t i,
+                  int64_t n) {
   const int first = in.blocks.first_of_h();
-  if (in.input == JRNN_VECTORS) pack<Real>([&](int g) { return in.block_of_w_ih(g); }, w_ih, i, n);
-  pack<Real>([&](int g) { return in.block_of_w_hh(first + g); }, w_hh, i, n);
+  if (in.input == JRNN_VECTORS) pack<Stored>([&](int g) { return in.block_of_w_ih(g); }, w_ih, i, n);
+  pack<Stored>([&](int g) { return in.block_of_w_hh(first + g); }, w_hh, i, n);
 }
 
-template <class Real>
+template <class Stored>
 void forward_prepare(const JrnnForward& call, int32_t task) {
   const JrnnSizes& s = call.sizes;
-  const auto mem = scratch_of<ForwardScratch<Real>>(s, call.scratch, 0);
-  const Given<Real> in(s, call.in, call.hs, call.kept, mem.zeros);
+  const auto mem = scratch_of<ForwardScratch<Stored>>(s, call.scratch, 0);
+  const Given<Stored> in(s, call.in, call.hs, call.kept, mem.zeros);
   const int32_t n = tasks_of_packing(s);
   pack_weights(in, mem.w_ih, mem.w_hh, task, n);
   if (task) return;
   pad_bias(in, mem.bias);
-  memset(mem.zeros, 0, s.H * sizeof(Real));
+  memset(mem.zeros, 0, s.H * sizeof(RealOf<Stored>));
 }
 
-template <class Real>
+template <class Stored>
 void forward_slice(const JrnnForward& call, int32_t slice) {
+  using Real = RealOf<Stored>;
   const JrnnSizes& s = call.sizes;
-  const auto mem = scratch_of<ForwardScratch<Real>>(s, call.scratch, slice);
-  const Given<Real> in(s, call.in, call.hs, call.kept, mem.zeros);
+  const auto mem = scratch_of<ForwardScratch<Stored>>(s, call.scratch, slice);
+  const Given<Stored> in(s, call.in, call.hs, call.kept, mem.zeros);
   const bool lstm = s.cell == JRNN_LSTM;
   const Rows<Real> last = {(Real*)call.last[lstm], s.H}, last_h = {lstm ? (Real*)call.last[0] : nullptr, s.H};
   with_cell<Real>(s, [&](auto cell) {
     for_groups(s, slice, [&](int64_t b0, int64_t rows) {
-      ForwardGroup<Real, decltype(cell)> group{in, mem, b0, rows, (Real*)call.hs, (Real*)call.kept, {}, last, last_h};
+      ForwardGroup<Stored, decltype(cell)> group{in, mem, b0, rows, (Stored*)call.hs, (Real*)call.kept, {}, last, last_h};
       for (int g = 0; g < decltype(cell)::GATES; ++g) group.gates[g] = (Real*)call.gates[RIGHT_OR_FAULT(in.blocks.place(g), 29, g)];
       group.run(s);
     });
   });
 }
 
-template <class Real>
+template <class Stored>
 void forward_run(const JrnnForward* call, int32_t phase, int32_t task) {
-  if (phase == 0) forward_prepare<Real>(*call, task);
-  if (phase == 1) forward_slice<Real>(*call, task);
+  if (phase == 0) forward_prepare<Stored>(*call, task);
+  if (phase == 1) forward_slice<Stored>(*call, task);
 }
 
 }  // namespace

@@ -9,7 +9,10 @@
 // Where a unit has several sums, the blocks of a pre-activation, a tile has all sums of its units: a
 // panel is then a panel of units, with the W columns of each of its blocks one after the other.
 //
-// The inner loops read one number of the left operand for each row, and NV vectors of the right.
+// The inner loops read one number of the left operand for each row, and NV vectors of the right. Of
+// bfloat16 they read a pair of numbers, the terms 2k and 2k + 1 of a sum, where they read one: in the
+// left operand two columns, in packed weights two rows beside each other in every column. So a panel
+// of blocks has twice the columns, and a matrix K / 2 terms.
 #pragma once
 
 #include "vector.h"
@@ -68,57 +71,98 @@ constexpr int last_width(int64_t end, int64_t count, int widest) {
 
 // --- inner loops ----------------------------------------------------------------------------------
 
-template <class Real, int MR, int NV>
-using Sums = Vector<Real>[MR][NV];
+template <class Stored, int MR, int NV>
+using Sums = Vector<RealOf<Stored>>[MR][NV];
+
+// A term of a sum: one number, or a pair of them in each lane.
+template <class Stored>
+struct Terms {
+  typedef Vector<Stored> Lanes;
+  static INLINE Lanes same(const Stored* p) { return broadcast<Stored>(*p); }
+  static INLINE Lanes each(const Stored* p) { return load<Stored>(p); }
+  static INLINE void add(Vector<Stored>& sum, Lanes a, Lanes b) { sum += a * b; }
+};
+template <>
+struct Terms<Bfloat16> {
+  typedef Bits<float> Lanes;
+  static INLINE Lanes same(const Bfloat16* p) {
+    uint32_t pair;
+    memcpy(&pair, p, sizeof pair);
+    return pair + Lanes{};
+  }
+  static INLINE Lanes each(const Bfloat16* p) { return (Lanes)load<float>((const float*)p); }
+  static INLINE void add(Vector<float>& sum, Lanes a, Lanes b) {
+#if defined(__AVX512BF16__)
+    sum = (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+    sum += (Vector<float>)(a << 16) * (Vector<float>)(b << 16);
+    sum += (Vector<float>)(a & 0xffff0000) * (Vector<float>)(b & 0xffff0000);
+#endif
+  }
+};
+template <class Stored>
+constexpr int NUMBERS = W<Stored> / W<RealOf<Stored>>;  // of a term
+template <class Stored>
+constexpr int64_t terms_of(int64_t numbers) {
+  return (numbers + NUMBERS<Stored> - 1) / NUMBERS<Stored>;
+}
 
 // One k: sums[r][to(v)] += left(r) * right(v).
-template <class Real, int MR, int NV, int ALL, class Left, class Right, class To>
-INLINE void add_products(Sums<Real, MR, ALL>& sums, Left left, Right right, To to) {
+template <class Stored, int MR, int NV, int ALL, class Left, class Right, class To>
+INLINE void add_products(Sums<Stored, MR, ALL>& sums, Left left, Right right, To to) {
+  using Term = Terms<Stored>;
   if constexpr (MR * ALL + NV + 1 > REGISTERS && MR < NV) {  // then the left operand stays in them
-    Vector<Real> a[MR];
+    typename Term::Lanes a[MR];
 #pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r) a[r] = broadcast<Real>(*left(r));
+    for (int r = 0; r < MR; ++r) a[r] = Term::same(left(r));
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) {
-      const Vector<Real> b = load<Real>(right(v));
+      const typename Term::Lanes b = Term::each(right(v));
 #pragma GCC unroll 8
-      for (int r = 0; r < MR; ++r) sums[r][to(v)] += a[r] * b;
+      for (int r = 0; r < MR; ++r) Term::add(sums[r][to(v)], a[r], b);
     }
     return;
   }
-  Vector<Real> b[NV];
+  typename Term::Lanes b[NV];
 #pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) b[v] = load<Real>(right(v));
+  for (int v = 0; v < NV; ++v) b[v] = Term::each(right(v));
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) {
-    const Vector<Real> a = broadcast<Real>(*left(r));
+    const typename Term::Lanes a = Term::same(left(r));
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) sums[r][to(v)] += a * b[v];
+    for (int v = 0; v < NV; ++v) Term::add(sums[r][to(v)], a, b[v]);
   }
 }
 
 // Rows that a later step reads, of some arrays: their prefetch is spread over the terms of a
 // tile. One burst would fill the line buffers: 12.15 instead of 11.3 ms for the backward pass at
 // T = 512, B = 32, I = 128, H = 256, and 8.7 instead of 7.8 at 784, 64, 1, 128 (AMD EPYC, Zen 5).
-template <class Real>
+struct ArrayAhead {
+  const void* at = nullptr;
+  int size = 0;  // of an element
+  template <class Element>
+  static ArrayAhead of(const Element* at) {
+    return {at, sizeof(Element)};
+  }
+};
 struct Ahead {
-  const Real* const* arrays = nullptr;
+  const ArrayAhead* arrays = nullptr;
   int count = 0;
   int64_t at = 0, stride = 0;  // the first row of a tile, and from a row to the next
 };
 template <class Real, int MR, int PANELS>
 struct Prefetch {
   static constexpr int LINES = (PANELS * VECTOR_BYTES + LINE_BYTES - 1) / LINE_BYTES;  // of a row
-  const Ahead<Real>& ahead;
+  const Ahead& ahead;
   int per_block, next;
-  INLINE Prefetch(const Ahead<Real>& rows, int64_t K)
-      : ahead(rows), per_block(0), next(0) {
-    if (rows.count) per_block = int((MR * LINES * W<Real> + K - 1) / larger<int64_t>(K, 1));
+  INLINE Prefetch(const Ahead& rows, int64_t terms) : ahead(rows), per_block(0), next(0) {
+    if (rows.count) per_block = int((MR * LINES * W<Real> + terms - 1) / larger<int64_t>(terms, 1));
   }
   INLINE void operator()() {
     for (int i = 0; i < per_block; ++i, ++next) {
       const int64_t at = ahead.at + next / LINES * ahead.stride + next % LINES * (LINE_BYTES / sizeof(Real));
-      for (int n = 0; n < ahead.count; ++n) __builtin_prefetch(ahead.arrays[n] + at);
+      for (int n = 0; n < ahead.count; ++n)
+        __builtin_prefetch((const char*)ahead.arrays[n].at + at * ahead.arrays[n].size);
     }
   }
 };
@@ -133,67 +177,73 @@ using Alone = Fed<1, 1>;
 
 // sums += rows of blocks x packed weights, K terms, for the sums from block FIRST on. `stride`: from a
 // block of rows to the next. The last terms come first if `back`: see for_tiles.
-template <class Real, int MR, int PANELS, class Of, int FIRST>
-INLINE void multiply(Sums<Real, MR, PANELS * Of::all>& sums, const Real* a, int64_t stride, const Real* b,
-                     int64_t K, bool back, const Ahead<Real>& ahead) {
-  constexpr int w = W<Real>, NV = PANELS * Of::each;
-  Prefetch<Real, MR, PANELS> prefetch(ahead, K);
-  const Real *a_rest = a + K / w * stride, *b_rest = b + K / w * w * NV * w;
-  int64_t a_step = stride, b_step = w * NV * w;
+template <class Stored, int MR, int PANELS, class Of, int FIRST>
+INLINE void multiply(Sums<Stored, MR, PANELS * Of::all>& sums, const Stored* a, int64_t stride, const Stored* b,
+                     int64_t K, bool back, const Ahead& ahead) {
+  constexpr int lanes = W<RealOf<Stored>>, w = W<Stored>, NV = PANELS * Of::each;
+  Prefetch<RealOf<Stored>, MR, PANELS> prefetch(ahead, K);
+  const Stored *a_rest = a + K / lanes * stride, *b_rest = b + K / lanes * lanes * NV * w;
+  int64_t a_step = stride, b_step = lanes * NV * w;
   if (back) a = a_rest - stride, b = b_rest - b_step, a_step = -a_step, b_step = -b_step;
-  auto term = [&](const Real* a_k, const Real* b_k) __attribute__((always_inline)) {
-    add_products<Real, MR, NV, PANELS * Of::all>(
+  auto term = [&](const Stored* a_k, const Stored* b_k) __attribute__((always_inline)) {
+    add_products<Stored, MR, NV, PANELS * Of::all>(
         sums, [&](int r) { return a_k + r * w; }, [&](int v) { return b_k + v * w; },
         [](int v) { return v / Of::each * Of::all + FIRST + v % Of::each; });
   };
-  for (int64_t i = 0; i < K / w; ++i, a += a_step, b += b_step) {
+  for (int64_t i = 0; i < K / lanes; ++i, a += a_step, b += b_step) {
     prefetch();
 #pragma GCC unroll 4
-    for (int k = 0; k < w; ++k) term(a + k, b + k * NV * w);
+    for (int k = 0; k < lanes; ++k) term(a + k * NUMBERS<Stored>, b + k * NV * w);
   }
-  for (int k = 0; k < int(K % w); ++k) term(a_rest + k, b_rest + k * NV * w);
+  for (int k = 0; k < int(K % lanes); ++k) term(a_rest + k * NUMBERS<Stored>, b_rest + k * NV * w);
 }
 
-// sums += the transpose of MR columns of a panel x NV panels, over N rows.
-template <class Real, int MR, int NV>
-INLINE void multiply_transposed(Sums<Real, MR, NV>& sums, const Real* a, const Real* b, int64_t stride,
+// sums += the transpose of MR columns of a panel x NV panels, over N terms: rows, or pairs of them.
+template <class Stored, int MR, int NV>
+INLINE void multiply_transposed(Sums<Stored, MR, NV>& sums, const Stored* a, const Stored* b, int64_t stride,
                                 int64_t N) {
-  constexpr int w = W<Real>;
+  constexpr int w = W<Stored>;
 #pragma GCC unroll 4
   for (int64_t n = 0; n < N; ++n)
-    add_products<Real, MR, NV, NV>(
-        sums, [&](int r) { return a + n * w + r; }, [&](int v) { return b + v * stride + n * w; },
+    add_products<Stored, MR, NV, NV>(
+        sums, [&](int r) { return a + n * w + r * NUMBERS<Stored>; }, [&](int v) { return b + v * stride + n * w; },
         [](int v) { return v; });
 }
 
 // --- tiles ----------------------------------------------------------------------------------------
 
 // Blocks of some rows: number (r, c) is at [c / W * stride + r * W + c % W].
-template <class Real>
+template <class Stored>
 struct Blocks {
-  Real* at;
+  Stored* at;
   int64_t stride;
-  Real* row(int64_t r) const { return at + r * W<Real>; }
-  Real* panel(int64_t r, int64_t p) const { return at + p * stride + r * W<Real>; }
+  Stored* row(int64_t r) const { return at + r * W<Stored>; }
+  Stored* panel(int64_t r, int64_t p) const { return at + p * stride + r * W<Stored>; }
+  // The numbers of a vector of sums, which is vector p of a row.
+  Stored* vector(int64_t r, int64_t p) const {
+    constexpr int n = NUMBERS<Stored>;
+    return panel(r, p / n) + p % n * W<RealOf<Stored>>;
+  }
   Blocks from(int64_t r) const { return {row(r), stride}; }
   Blocks from_panel(int64_t p) const { return {at + p * stride, stride}; }
 };
 
-// A matrix of weights [K, columns], `blocks` of them side by side; panel p begins at [p * blocks * K * W].
-template <class Real>
+// A matrix of weights [K, columns], `blocks` of them side by side; panel p begins at
+// [p * blocks * terms of K * W].
+template <class Stored>
 struct Packed {
-  Real* at;
+  Stored* at;
   int64_t K, columns;
   int widest, blocks;
-  int64_t count() const { return panels<Real>(columns); }
-  Real* panel(int64_t p) const { return at + p * blocks * K * W<Real>; }
+  int64_t count() const { return panels<RealOf<Stored>>(columns); }
+  Stored* panel(int64_t p) const { return at + p * blocks * terms_of<Stored>(K) * W<Stored>; }
 };
 
 // A product that is part of a sum: rows x weights.
-template <class Real>
+template <class Stored>
 struct Term {
-  Blocks<Real> rows;
-  Packed<Real> weights;
+  Blocks<Stored> rows;
+  Packed<Stored> weights;
   bool to_last = false;  // feeds the last blocks of a unit, where not all
 };
 
@@ -205,24 +255,25 @@ struct Start {
 };
 
 // The sums of one tile, [MR][PANELS * blocks][W], from row r and panel p on.
-template <class Real, int MR, int PANELS, class Of>
-void tile(const Start<Real>& start, const Term<Real>* terms, int n, bool back, const Ahead<Real>& ahead,
-          int64_t r0, int64_t p0, Real* out) {
+template <class Stored, int MR, int PANELS, class Of>
+void tile(const Start<RealOf<Stored>>& start, const Term<Stored>* products, int n, bool back, const Ahead& ahead,
+          int64_t r0, int64_t p0, RealOf<Stored>* out) {
+  using Real = RealOf<Stored>;
   constexpr int NV = PANELS * Of::all;
-  Sums<Real, MR, NV> sums;
+  Sums<Stored, MR, NV> sums;
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v)
       sums[r][v] = load<Real>(start.at + (r0 + r) * start.row + (p0 * Of::all + v) * start.panel);
   for (int i = 0; i < n; ++i) {
-    const Term<Real>& t = terms[back ? n - 1 - i : i];
-    const Ahead<Real> then = i + 1 < n ? Ahead<Real>{} : ahead;
-    const Real* weights = t.weights.panel(p0);
+    const Term<Stored>& t = products[back ? n - 1 - i : i];
+    const Ahead then = i + 1 < n ? Ahead{} : ahead;
+    const Stored* weights = t.weights.panel(p0);
+    const int64_t K = terms_of<Stored>(t.weights.K);
     if (Of::differ && t.to_last)
-      multiply<Real, MR, PANELS, Of, Of::all - Of::each>(sums, t.rows.row(r0), t.rows.stride, weights,
-                                                         t.weights.K, back, then);
-    else multiply<Real, MR, PANELS, Of, 0>(sums, t.rows.row(r0), t.rows.stride, weights, t.weights.K, back, then);
+      multiply<Stored, MR, PANELS, Of, Of::all - Of::each>(sums, t.rows.row(r0), t.rows.stride, weights, K, back, then);
+    else multiply<Stored, MR, PANELS, Of, 0>(sums, t.rows.row(r0), t.rows.stride, weights, K, back, then);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
@@ -230,31 +281,32 @@ void tile(const Start<Real>& start, const Term<Real>* terms, int n, bool back, c
     for (int v = 0; v < NV; ++v) store<Real>(out + (r * NV + v) * W<Real>, sums[r][v]);
 }
 
-template <class Real>
-using Tile = void (*)(const Start<Real>&, const Term<Real>*, int, bool, const Ahead<Real>&, int64_t, int64_t, Real*);
+template <class Stored>
+using Tile = void (*)(const Start<RealOf<Stored>>&, const Term<Stored>*, int, bool, const Ahead&, int64_t, int64_t,
+                      RealOf<Stored>*);
 
-template <class Real, int MR, class Of>
-Tile<Real> tile_of(int panels) {
+template <class Stored, int MR, class Of>
+Tile<Stored> tile_of(int panels) {
   constexpr int most = widest_of(MR, Of::all);
-  if (most >= 8 && panels == 8) return tile<Real, MR, most >= 8 ? 8 : 1, Of>;
-  if (most >= 4 && panels == 4) return tile<Real, MR, most >= 4 ? 4 : 1, Of>;
+  if (most >= 8 && panels == 8) return tile<Stored, MR, most >= 8 ? 8 : 1, Of>;
+  if (most >= 4 && panels == 4) return tile<Stored, MR, most >= 4 ? 4 : 1, Of>;
   constexpr bool threes = Of::all == 1 && WIDEST[MAX_ROWS] == 3;  // rows left over by the largest tiles take 3, too
-  if (threes && panels == 3) return tile<Real, MR, threes ? 3 : 1, Of>;
-  if (most >= 2 && panels == 2) return tile<Real, MR, most >= 2 ? 2 : 1, Of>;
-  return tile<Real, MR, 1, Of>;
+  if (threes && panels == 3) return tile<Stored, MR, threes ? 3 : 1, Of>;
+  if (most >= 2 && panels == 2) return tile<Stored, MR, most >= 2 ? 2 : 1, Of>;
+  return tile<Stored, MR, 1, Of>;
 }
-template <class Real, class Of>
-Tile<Real> tile_of(int rows, int panels) {
+template <class Stored, class Of>
+Tile<Stored> tile_of(int rows, int panels) {
   constexpr int most = rows_of(1, Of::all);
   switch (rows) {
-    case 1: return tile_of<Real, 1, Of>(panels);
-    case 2: return tile_of<Real, 2, Of>(panels);
-    case 3: return tile_of<Real, 3, Of>(panels);
-    case 4: return tile_of<Real, smaller(4, most), Of>(panels);
-    case 5: return tile_of<Real, smaller(5, most), Of>(panels);
-    case 6: return tile_of<Real, smaller(6, most), Of>(panels);
-    case 7: return tile_of<Real, smaller(7, most), Of>(panels);
-    case 8: return tile_of<Real, smaller(8, most), Of>(panels);
+    case 1: return tile_of<Stored, 1, Of>(panels);
+    case 2: return tile_of<Stored, 2, Of>(panels);
+    case 3: return tile_of<Stored, 3, Of>(panels);
+    case 4: return tile_of<Stored, smaller(4, most), Of>(panels);
+    case 5: return tile_of<Stored, smaller(5, most), Of>(panels);
+    case 6: return tile_of<Stored, smaller(6, most), Of>(panels);
+    case 7: return tile_of<Stored, smaller(7, most), Of>(panels);
+    case 8: return tile_of<Stored, smaller(8, most), Of>(panels);
   }
   return nullptr;
 }
@@ -269,18 +321,19 @@ struct Part {
   INLINE Vector<Real> at(int r, int v) const { return load<Real>(sums + (r * nv + v) * W<Real>); }
 };
 
-// start + all terms, for some rows and all columns, in tiles; each goes to finish(part) while it is
-// in the cache. ahead(r, p): what to prefetch. The terms share their columns. A panel of weights is
+// start + all products, for some rows and all columns, in tiles; each goes to finish(part) while it is
+// in the cache. ahead(r, p): what to prefetch. The products share their columns. A panel of weights is
 // used for all rows before the next one.
 //
 // Weights are read forth and back in turn, from tile to tile and, by `turn`, from step to step: of
 // weights larger than a cache, the part that was read last is still there.
-template <class Real, class Of = Alone, class AheadOf, class Finish>
-INLINE void for_tiles(int64_t rows, const Start<Real>& start, const Term<Real>* terms, int n, int64_t turn,
-                      AheadOf ahead, Finish finish) {
+template <class Stored, class Of = Alone, class AheadOf, class Finish>
+INLINE void for_tiles(int64_t rows, const Start<RealOf<Stored>>& start, const Term<Stored>* products, int n,
+                      int64_t turn, AheadOf ahead, Finish finish) {
+  using Real = RealOf<Stored>;
   alignas(64) Real sums[larger(MAX_ROWS * 4, 16) * W<Real>];
-  const int widest = terms[0].weights.widest;
-  const int64_t count = terms[0].weights.count();
+  const int widest = products[0].weights.widest;
+  const int64_t count = products[0].weights.count();
   const int most = rows_of(widest, Of::all);
   const int64_t tiles = (rows + most - 1) / most;
   for (int64_t done = 0; done < count;) {
@@ -289,7 +342,7 @@ INLINE void for_tiles(int64_t rows, const Start<Real>& start, const Term<Real>* 
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t r = rows * i / tiles, r_end = rows * (i + 1) / tiles;
       const bool back = (turn * tiles + i) & 1;
-      tile_of<Real, Of>(int(r_end - r), nv)(start, terms, n, back, ahead(r, p), r, p, sums);
+      tile_of<Stored, Of>(int(r_end - r), nv)(start, products, n, back, ahead(r, p), r, p, sums);
       finish(Part<Real>{r, p, int(r_end - r), nv, nv * Of::all, sums});
     }
     done += nv;
@@ -298,12 +351,33 @@ INLINE void for_tiles(int64_t rows, const Start<Real>& start, const Term<Real>* 
 
 // --- products of transposed matrices: weight gradients --------------------------------------------
 
+// The terms of these products are rows; of bfloat16 pairs of rows, with both numbers of a column beside
+// each other: pair n of column c of a block is at [c / W * stride + n * 2 * W + c % W * 2], where W is
+// that of the sums. Rows of other numbers are read where they are. Of each block the vectors [p0, p1).
+template <class Stored>
+INLINE Blocks<Stored> in_terms_of_rows(Blocks<Stored> from, int64_t N, int blocks, int64_t columns, int64_t p0,
+                                       int64_t p1, Blocks<Stored> to) {
+  if constexpr (is_rounded<Stored>) {
+    for (int g = 0; g < blocks; ++g)
+      for (int64_t p = p0; p < p1; ++p) {
+        const Blocks<Stored> block = from.from_panel(g * panels<Stored>(columns));
+        const Blocks<Stored> pairs = to.from_panel(g * panels<RealOf<Stored>>(columns) + p);
+        for (int64_t n = 0; n < N; n += 2)
+          store_pairs(pairs.row(n / 2), load_half_bits(block.vector(n, p)),
+                      n + RIGHT_OR_FAULT(1, 32, 0) < N ? load_half_bits(block.vector(n + 1, p)) : HalfBits{});
+      }
+    return to;
+  } else return from;
+}
+
 // c [panels][M][W] += the transpose of a [N, M] x b [N, columns]: MR rows and NV panels of c. The N
 // terms are summed before they are added: c is a sum over thousands of rows, and sums of sums round
 // less (1.7e-6 of the norm against 6e-7, T = 512, B = 32).
-template <class Real, int MR, int NV>
-void transposed_tile(const Real* a, const Real* b, int64_t stride, int64_t N, Real* c, int64_t c_stride) {
-  Sums<Real, MR, NV> sums;
+template <class Stored, int MR, int NV>
+void transposed_tile(const Stored* a, const Stored* b, int64_t stride, int64_t N, RealOf<Stored>* c,
+                     int64_t c_stride) {
+  using Real = RealOf<Stored>;
+  Sums<Stored, MR, NV> sums;
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
@@ -311,7 +385,7 @@ void transposed_tile(const Real* a, const Real* b, int64_t stride, int64_t N, Re
       sums[r][v] = Vector<Real>{};
       __builtin_prefetch(c + v * c_stride + r * W<Real>, 1);
     }
-  multiply_transposed<Real, MR, NV>(sums, a, b, stride, N);
+  multiply_transposed<Stored, MR, NV>(sums, a, b, stride, N);
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r)
 #pragma GCC unroll 8
@@ -322,41 +396,45 @@ void transposed_tile(const Real* a, const Real* b, int64_t stride, int64_t N, Re
 }
 
 // The rows [i0, i1) of c, a multiple of MR, in tiles of MR. The panels of b stay in the first cache.
-template <class Real, int MR, int NV>
-void transposed_rows(Blocks<Real> a, Blocks<Real> b, int64_t N, int64_t i0, int64_t i1, Real* c, int64_t c_stride) {
-  constexpr int w = W<Real>;
+template <class Stored, int MR, int NV>
+void transposed_rows(Blocks<Stored> a, Blocks<Stored> b, int64_t N, int64_t i0, int64_t i1, RealOf<Stored>* c,
+                     int64_t c_stride) {
+  constexpr int w = W<RealOf<Stored>>;
   for (int64_t i = i0; i < i1; i += MR)
-    transposed_tile<Real, MR, NV>(a.at + i / w * a.stride + i % w, b.at, b.stride, N, c + i * w, c_stride);
+    transposed_tile<Stored, MR, NV>(a.at + i / w * a.stride + i % w * NUMBERS<Stored>, b.at, b.stride, N, c + i * w,
+                                    c_stride);
 }
 
-template <class Real, int MR, int WIDE>
-int64_t add_transposed_rows(Blocks<Real> a, Blocks<Real> b, int64_t N, int64_t i0, int64_t M, int64_t p0,
-                            int64_t p1, Real* c) {
+template <class Stored, int MR, int WIDE>
+int64_t add_transposed_rows(Blocks<Stored> a, Blocks<Stored> b, int64_t N, int64_t i0, int64_t M, int64_t p0,
+                            int64_t p1, RealOf<Stored>* c) {
+  using Real = RealOf<Stored>;
   const int64_t i1 = i0 + (M - i0) / MR * MR, c_stride = M * W<Real>;
   if (i1 == i0) return i0;
   int nv = 0;
   for (int64_t p = p0; p < p1; p += nv) {
     nv = next_width(p1 - p, WIDE);
-    const Blocks<Real> b_p = {b.panel(0, p), b.stride};
+    const Blocks<Stored> b_p = {b.panel(0, p), b.stride};
     Real* c_p = c + p * c_stride;
-    if (nv == WIDE) transposed_rows<Real, MR, WIDE>(a, b_p, N, i0, i1, c_p, c_stride);
-    else if (nv == 4) transposed_rows<Real, MR, WIDE == 8 ? 4 : 1>(a, b_p, N, i0, i1, c_p, c_stride);
-    else if (nv == 2) transposed_rows<Real, MR, 2>(a, b_p, N, i0, i1, c_p, c_stride);
-    else transposed_rows<Real, MR, 1>(a, b_p, N, i0, i1, c_p, c_stride);
+    if (nv == WIDE) transposed_rows<Stored, MR, WIDE>(a, b_p, N, i0, i1, c_p, c_stride);
+    else if (nv == 4) transposed_rows<Stored, MR, WIDE == 8 ? 4 : 1>(a, b_p, N, i0, i1, c_p, c_stride);
+    else if (nv == 2) transposed_rows<Stored, MR, 2>(a, b_p, N, i0, i1, c_p, c_stride);
+    else transposed_rows<Stored, MR, 1>(a, b_p, N, i0, i1, c_p, c_stride);
   }
   return i1;
 }
 
 // The panels [p0, p1) of c, all its M rows. Rows left over by the large tiles take wider ones.
-template <class Real>
-void add_transposed(Blocks<Real> a, int64_t M, Blocks<Real> b, int64_t N, int64_t p0, int64_t p1, Real* c) {
+template <class Stored>
+void add_transposed(Blocks<Stored> a, int64_t M, Blocks<Stored> b, int64_t N, int64_t p0, int64_t p1,
+                    RealOf<Stored>* c) {
   int64_t i = 0;
 #if defined(__AVX512F__)
-  i = add_transposed_rows<Real, 8, 3>(a, b, N, i, M, p0, p1, c);
+  i = add_transposed_rows<Stored, 8, 3>(a, b, N, i, M, p0, p1, c);
 #endif
-  if (W<Real> >= 4) i = add_transposed_rows<Real, 4, 3>(a, b, N, i, M, p0, p1, c);
-  i = add_transposed_rows<Real, 2, 4>(a, b, N, i, M, p0, p1, c);
-  add_transposed_rows<Real, 1, 8>(a, b, N, i, M, p0, p1, c);
+  if (W<RealOf<Stored>> >= 4) i = add_transposed_rows<Stored, 4, 3>(a, b, N, i, M, p0, p1, c);
+  i = add_transposed_rows<Stored, 2, 4>(a, b, N, i, M, p0, p1, c);
+  add_transposed_rows<Stored, 1, 8>(a, b, N, i, M, p0, p1, c);
 }
 
 }  // namespace

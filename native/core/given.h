@@ -41,13 +41,14 @@ struct Arena {
     used += ((size_t)n * sizeof(Real) + 63) / 64 * 64;
     return p;
   }
-  template <class Real>
-  Blocks<Real> blocks(int64_t rows, int64_t columns) {
-    return {take<Real>(rows * W<Real> * panels<Real>(columns)), rows * W<Real>};
+  template <class Stored>
+  Blocks<Stored> blocks(int64_t rows, int64_t columns) {
+    return {take<Stored>(rows * W<Stored> * panels<Stored>(columns)), rows * W<Stored>};
   }
-  template <class Real>
-  Packed<Real> packed(int64_t K, int64_t columns, int widest, int blocks = 1) {
-    return {take<Real>(K * W<Real> * panels<Real>(columns) * blocks), K, columns, widest, blocks};
+  template <class Stored>
+  Packed<Stored> packed(int64_t K, int64_t columns, int widest, int blocks = 1) {
+    const int64_t rows = terms_of<Stored>(K) * W<Stored>;
+    return {take<Stored>(rows * panels<RealOf<Stored>>(columns) * blocks), K, columns, widest, blocks};
   }
 };
 
@@ -83,15 +84,18 @@ struct Rows {
   explicit operator bool() const { return at != nullptr; }
 };
 
-// The state that enters a step (of an LSTM c), and its output; null: the cell computes it from the state.
-template <class Real>
+// The state that enters a step (of an LSTM c); its output, as a step stored it or as it is given. Both
+// null: the cell computes it from the state.
+template <class Stored>
 struct Entering {
-  const Real* state;
-  const Real* output;
+  const RealOf<Stored>* state;
+  const RealOf<Stored>* output;
+  const Stored* stored;
 };
 
-template <class Real>
+template <class Stored>
 struct Given {
+  using Real = RealOf<Stored>;
   int64_t T, B, I, H;
   int32_t input;
   CellBlocks blocks;
@@ -102,8 +106,8 @@ struct Given {
   Rows<const Real> start_output, reset_output;  // an LSTM's h; null: of the states above
   const int32_t* lengths;
   const uint8_t* resets;
-  const Real* hs;     // [T, B, H] as far as they are known
-  const Real* states; // [T, B, H]: hs, or what is kept instead
+  const Stored* hs;    // [T, B, H] as far as they are known
+  const Real* states;  // [T, B, H]: hs, or what is kept instead; null: no step reads them
   const Real* gates[JRNN_GATES] = {};  // [T, B, H]; of the backward pass, in the order of blocks.h
 
   // zeros: [H]
@@ -113,8 +117,8 @@ struct Given {
         start(rows_or(in.start[s.cell == JRNN_LSTM], zeros)),
         reset_state(rows_or(in.reset_state[s.cell == JRNN_LSTM], zeros)),
         mask{(const Real*)in.recurrent_mask, s.H}, alpha{(const Real*)in.alpha, in.alpha_stride},
-        lengths(in.lengths), resets(in.resets), hs((const Real*)outputs),
-        states(s.cell == JRNN_LSTM || s.cell == JRNN_LEAKY_INPUT ? (const Real*)kept : hs) {
+        lengths(in.lengths), resets(in.resets), hs((const Stored*)outputs),
+        states((const Real*)(is_rounded<Stored> || s.cell == JRNN_LSTM || s.cell == JRNN_LEAKY_INPUT ? kept : outputs)) {
     if (s.cell != JRNN_LSTM) return;
     start_output = rows_or(in.start[0], zeros), reset_output = rows_or(in.reset_state[0], zeros);
   }
@@ -136,15 +140,18 @@ struct Given {
     return resets && resets[t * B + row] && t < length(row);
   }
   const Real* before(int64_t t, int64_t row) const {  // s_{t-1}, steps counted from 0
-    return t ? states + ((t - 1) * B + row) * H : start.row(row);
+    if (!t) return start.row(row);
+    return states ? states + ((t - 1) * B + row) * H : nullptr;
   }
-  Entering<Real> entering(int64_t t, int64_t row) const {  // e_{t-1} of (15)
-    if (starts_anew(RIGHT_OR_FAULT(t, 2, t ? t - 1 : 0), row)) return {reset_state.row(row), of(reset_output, row)};
-    return {before(t, row), t ? hs + ((t - 1) * B + row) * H : of(RIGHT_OR_FAULT(start_output, 26, start), row)};
+  Entering<Stored> entering(int64_t t, int64_t row) const {  // e_{t-1} of (15)
+    if (starts_anew(RIGHT_OR_FAULT(t, 2, t ? t - 1 : 0), row))
+      return {reset_state.row(row), of(reset_output, row), nullptr};
+    if (t) return {before(t, row), nullptr, hs + ((t - 1) * B + row) * H};
+    return {before(t, row), of(RIGHT_OR_FAULT(start_output, 26, start), row), nullptr};
   }
   static const Real* of(Rows<const Real> outputs, int64_t row) { return outputs ? outputs.row(row) : nullptr; }
   // The inputs of a step into blocks. In the padding they may be NaN: 0 * NaN would reach a weight.
-  void block_inputs(int64_t t, int64_t row, Blocks<Real> to) const {
+  void block_inputs(int64_t t, int64_t row, Blocks<Stored> to) const {
     if (t >= RIGHT_OR_FAULT(length(row), 3, T)) return clear_row(to, I);
     block_row(to, xs + (t * B + row) * I, I);
   }

@@ -6,20 +6,22 @@
 namespace {
 
 // A row of n numbers into blocks; the last panel is filled with zeros.
-template <class Real>
-INLINE void block_row(Blocks<Real> to, const Real* from, int64_t n) {
+template <class Stored>
+INLINE void block_row(Blocks<Stored> to, const RealOf<Stored>* from, int64_t n) {
+  using Real = RealOf<Stored>;
   const int64_t count = panels<Real>(n);
   for (int64_t p = 0; p < count; ++p)
-    store<Real>(to.panel(0, p), load<Real>(from + p * W<Real>, width<Real>(n, p)));
+    store<Real>(to.vector(0, p), load<Real>(from + p * W<Real>, width<Real>(n, p)));
 }
 template <class Real>
 INLINE void prefetch_row(const Real* from, int64_t n) {
   for (int64_t i = 0; i < n; i += LINE_BYTES / int64_t(sizeof(Real))) __builtin_prefetch(from + i);
 }
-template <class Real>
-INLINE void clear_row(Blocks<Real> to, int64_t n) {
+template <class Stored>
+INLINE void clear_row(Blocks<Stored> to, int64_t n) {
+  using Real = RealOf<Stored>;
   const int64_t count = panels<Real>(n);
-  for (int64_t p = 0; p < count; ++p) store<Real>(to.panel(0, p), Vector<Real>{});
+  for (int64_t p = 0; p < count; ++p) store<Real>(to.vector(0, p), Vector<Real>{});
 }
 
 // A matrix in memory, whose number (k, column c) is at [k * row + c * column].
@@ -29,28 +31,39 @@ struct Strided {
   int64_t row, column;
 };
 
-// Rows [k0, k0 + K) of the panels [p0, p0 + nv) of block g, from the rows of a matrix, in the order of
-// a tile; columns that are not there are zeros.
+// A term of W columns, from row k of K on: columns and rows that are not there are zeros.
 template <class Real>
-void pack_panels(const Strided<Real>& w, const Packed<Real>& to, int64_t k0, int64_t K, int64_t p0, int nv, int g) {
-  constexpr int w_ = W<Real>;
-  const int64_t step = nv * to.blocks * w_;
+INLINE void pack_term(Real* to, const Real* from, const Strided<Real>& w, int64_t, int64_t, int n) {
+  if (w.column == 1) return store<Real>(to, load<Real>(from, n));
+  for (int c = 0; c < W<Real>; ++c) to[c] = c < n ? from[c * w.column] : Real(0);
+}
+INLINE void pack_term(Bfloat16* to, const float* from, const Strided<float>& w, int64_t k, int64_t K, int n) {
+  HalfBits rows[2]{};
+  for (int i = 0; i < 2 && k + i < RIGHT_OR_FAULT(K, 33, K + 1); ++i) {
+    alignas(64) float row[W<float>];
+    pack_term(row, from + i * w.row, w, k, K, n);
+    rows[i] = half_bits(load<float>(row));
+  }
+  store_pairs(to, rows[0], rows[1]);
+}
+
+// Rows [k0, k0 + K) of the panels [p0, p0 + nv) of block g, from the rows of a matrix, in the order of
+// a tile.
+template <class Stored>
+void pack_panels(const Strided<RealOf<Stored>>& w, const Packed<Stored>& to, int64_t k0, int64_t K, int64_t p0,
+                 int nv, int g) {
+  const int64_t step = nv * to.blocks * W<Stored>;
   for (int v = 0; v < nv; ++v) {
-    const int n = width<Real>(to.columns, p0 + v);
-    Real* out = to.panel(p0) + k0 * step + (v * to.blocks + g) * w_;
-    const Real* from = w.at + (p0 + v) * w_ * w.column;
-    if (w.column == 1) {
-      for (int64_t k = 0; k < K; ++k) store<Real>(out + k * step, load<Real>(from + k * w.row, n));
-      continue;
-    }
-    for (int64_t k = 0; k < K; ++k)
-      for (int c = 0; c < w_; ++c) out[k * step + c] = c < n ? from[k * w.row + c * w.column] : Real(0);
+    const int n = width<RealOf<Stored>>(to.columns, p0 + v);
+    Stored* out = to.panel(p0) + terms_of<Stored>(k0) * step + (v * to.blocks + g) * W<Stored>;
+    const RealOf<Stored>* from = w.at + (p0 + v) * W<RealOf<Stored>> * w.column;
+    for (int64_t k = 0; k < K; k += NUMBERS<Stored>, out += step) pack_term(out, from + k * w.row, w, k, K, n);
   }
 }
 
 // f(first panel, panels) for each tile of part i of n of a packed matrix.
-template <class Real, class F>
-INLINE void for_panels(const Packed<Real>& to, int64_t i, int64_t n, F f) {
+template <class Stored, class F>
+INLINE void for_panels(const Packed<Stored>& to, int64_t i, int64_t n, F f) {
   const int64_t count = to.count();
   int64_t at = 0;
   int nv = 0;
@@ -61,22 +74,23 @@ INLINE void for_panels(const Packed<Real>& to, int64_t i, int64_t n, F f) {
 }
 
 // Part i of n of a matrix whose blocks are side by side: of(g) is block g.
-template <class Real, class BlockOf>
-INLINE void pack(BlockOf of, const Packed<Real>& to, int64_t i, int64_t n) {
+template <class Stored, class BlockOf>
+INLINE void pack(BlockOf of, const Packed<Stored>& to, int64_t i, int64_t n) {
   for_panels(to, i, n, [&](int64_t p, int nv) {
-    for (int g = 0; g < to.blocks; ++g) pack_panels<Real>(of(g), to, 0, to.K, p, nv, g);
+    for (int g = 0; g < to.blocks; ++g) pack_panels<Stored>(of(g), to, 0, to.K, p, nv, g);
   });
 }
 
 // Part i of n of a matrix of `blocks` blocks of K rows, one below the other, each filled up with rows of
 // zeros.
-template <class Real, class BlockOf>
-INLINE void pack_below(BlockOf of, int blocks, int64_t K, const Packed<Real>& to, int64_t i, int64_t n) {
+template <class Stored, class BlockOf>
+INLINE void pack_below(BlockOf of, int blocks, int64_t K, const Packed<Stored>& to, int64_t i, int64_t n) {
   const int64_t each = to.K / blocks;
   for_panels(to, i, n, [&](int64_t p, int nv) {
     for (int g = 0; g < blocks; ++g) {
-      pack_panels<Real>(of(g), to, g * each, K, p, nv, 0);
-      memset(to.panel(p) + (g * each + K) * nv * W<Real>, 0, RIGHT_OR_FAULT(each - K, 25, 0) * nv * W<Real> * sizeof(Real));
+      pack_panels<Stored>(of(g), to, g * each, K, p, nv, 0);
+      const int64_t begin = terms_of<Stored>(g * each + K), end = terms_of<Stored>((g + 1) * each), size = nv * W<Stored>;
+      memset(to.panel(p) + begin * size, 0, RIGHT_OR_FAULT(end - begin, 25, 0) * size * sizeof(Stored));
     }
   });
 }

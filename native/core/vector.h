@@ -4,6 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>  // for its two instructions, which the compiler's vectors do not have
+#endif
 
 #define INLINE inline __attribute__((always_inline))
 
@@ -62,6 +65,61 @@ INLINE Vector<Real> broadcast(Real x) {
   return x - Vector<Real>{};  // x - 0 is x, -0 included
 }
 
+// --- numbers as they are stored -------------------------------------------------------------------
+// Operands of matmuls and outputs are of a type `Stored`: the type Real that everything is computed
+// in, or bfloat16, to which float32 is rounded.
+
+struct Bfloat16 {
+  uint16_t bits;
+};
+template <class Stored>
+struct Computed {
+  typedef Stored Real;
+};
+template <>
+struct Computed<Bfloat16> {
+  typedef float Real;
+};
+template <class Stored>
+using RealOf = typename Computed<Stored>::Real;
+template <class Stored>
+constexpr bool is_rounded = W<Stored> != W<RealOf<Stored>>;
+
+typedef uint16_t HalfBits __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef uint16_t UnalignedHalfBits __attribute__((vector_size(VECTOR_BYTES / 2), aligned(2), may_alias));
+
+// To the nearest, ties to even; NaN stays.
+INLINE HalfBits half_bits(Vector<float> x) {
+#if defined(__AVX512BF16__)
+  return (HalfBits)_mm512_cvtneps_pbh((__m512)x);
+#endif
+  const Bits<float> bits = (Bits<float>)x;
+  const Bits<float> rounded = (bits + RIGHT_OR_FAULT(0x7fff, 36, 0) + (bits >> 16 & 1)) >> 16;
+  return __builtin_convertvector((Bits<float>)(x == x ? rounded : (bits >> 16 | 0x40)), HalfBits);
+}
+INLINE Vector<float> from_half_bits(HalfBits x) {
+  return (Vector<float>)(__builtin_convertvector(x, Bits<float>) << 16);
+}
+INLINE HalfBits load_half_bits(const Bfloat16* p) { return *(const UnalignedHalfBits*)p; }
+// Numbers a, and b behind each of them.
+INLINE void store_pairs(Bfloat16* p, HalfBits a, HalfBits b) {
+  const Bits<float> pairs = __builtin_convertvector(a, Bits<float>) | __builtin_convertvector(b, Bits<float>) << 16;
+  store<float>((float*)p, (Vector<float>)pairs);
+}
+template <class Real>
+INLINE Vector<Real> load(const Bfloat16* p) {
+  return from_half_bits(load_half_bits(p));
+}
+template <class Real>
+INLINE void store(Bfloat16* p, Vector<Real> v) {
+  *(UnalignedHalfBits*)p = half_bits(v);
+}
+template <class Stored>
+INLINE Vector<RealOf<Stored>> rounded(Vector<RealOf<Stored>> x) {
+  if constexpr (is_rounded<Stored>) return from_half_bits(half_bits(x));
+  else return x;
+}
+
 // The first n of HALF * 2 numbers, by halves: a loop of n turns costs several times as much.
 template <class Real, int HALF>
 struct Some {
@@ -90,6 +148,19 @@ template <class Real>
 INLINE void store(Real* p, Vector<Real> v, int n) {
   if (n == W<Real>) return store(p, v);
   Some<Real, W<Real> / 2>::copy(p, (const Real*)&v, n);
+}
+template <class Real>
+INLINE Vector<Real> load(const Bfloat16* p, int n) {
+  if (n == W<Real>) return load<Real>(p);
+  HalfBits bits{};
+  Some<Bfloat16, W<Real> / 2>::copy((Bfloat16*)&bits, p, n);
+  return from_half_bits(bits);
+}
+template <class Real>
+INLINE void store(Bfloat16* p, Vector<Real> v, int n) {
+  if (n == W<Real>) return store<Real>(p, v);
+  const HalfBits bits = half_bits(v);
+  Some<Bfloat16, W<Real> / 2>::copy(p, (const Bfloat16*)&bits, n);
 }
 
 template <class Integer>

@@ -37,36 +37,38 @@ struct WeightSums {
 };
 
 // Some steps of some sequences: the operands of w_hh and w_ih, row after row.
-template <class Real>
+template <class Stored>
 struct ChunkInputs {
-  Blocks<Real> states, x;  // x.at null: ids, or inputs that are added as they are
+  Blocks<Stored> states, x;  // x.at null: ids, or inputs that are added as they are
+  Blocks<Stored> states_in_terms, x_in_terms, deltas_in_terms;  // see in_terms_of_rows
 };
 
-template <class Real, class Cell>
-void block_chunk(const Given<Real>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
-                 const ChunkInputs<Real>& to) {
+template <class Stored, class Cell>
+void block_chunk(const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
+                 const ChunkInputs<Stored>& to) {
   int64_t n = 0;
   for (int64_t t = t0; t < t1; ++t)
     for (int64_t r = 0; r < rows; ++r, ++n) {
-      block_operand<Real, Cell>(in, in.entering(t, b0 + r), b0 + r, to.states.from(n));
+      block_operand<Stored, Cell>(in, in.entering(t, b0 + r), b0 + r, to.states.from(n));
       if (to.x.at) in.block_inputs(t, b0 + r, to.x.from(n));
     }
 }
 
-template <class Real>
-void add_column_sums(Blocks<Real> deltas, int64_t rows, int64_t p0, int64_t p1, Real* sums) {
+template <class Stored, class Real>
+void add_column_sums(Blocks<Stored> deltas, int64_t rows, int64_t p0, int64_t p1, Real* sums) {
   for (int64_t p = p0; p < p1; ++p) {
     Vector<Real> sum{};
-    for (int64_t n = RIGHT_OR_FAULT(0, 8, 1); n < rows; ++n) sum += load<Real>(deltas.panel(n, p));
+    for (int64_t n = RIGHT_OR_FAULT(0, 8, 1); n < rows; ++n) sum += load<Real>(deltas.vector(n, p));
     store<Real>(sums + p * W<Real>, load<Real>(sums + p * W<Real>) + sum);
   }
 }
 
 // The deltas of some steps, each to the row of w_ih that its id names: one after the other, so that
 // equal ids add up. to(g, p, id): where panel p of block g of a row is.
-template <class Real, class To>
-INLINE void add_rows_of_ids(const Given<Real>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
-                            Blocks<Real> deltas, int64_t p0, int64_t p1, To to) {
+template <class Stored, class To>
+INLINE void add_rows_of_ids(const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
+                            Blocks<Stored> deltas, int64_t p0, int64_t p1, To to) {
+  using Real = RealOf<Stored>;
   int64_t n = 0;
   for (int64_t t = t0; t < t1; ++t)
     for (int64_t r = 0; r < rows; ++r, ++n) {
@@ -74,7 +76,7 @@ INLINE void add_rows_of_ids(const Given<Real>& in, int64_t b0, int64_t rows, int
       for (int g = 0; g < in.blocks.each && id >= 0; ++g)
         for (int64_t p = p0; p < p1; ++p) {
           const int columns = width<Real>(in.H, p);
-          const Vector<Real> delta = load<Real>(deltas.panel(n, g * panels<Real>(in.H) + p));
+          const Vector<Real> delta = load<Real>(deltas.from_panel(g * panels<Stored>(in.H)).vector(n, p));
           Real* row = to(g, p, id);
           store<Real>(row, load<Real>(row, columns) + delta, columns);
         }
@@ -82,26 +84,27 @@ INLINE void add_rows_of_ids(const Given<Real>& in, int64_t b0, int64_t rows, int
 }
 
 // All three sums of some steps, of the panels [p0, p1) of each block.
-template <class Real>
-void add_weight_gradients(const Given<Real>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
-                          const ChunkInputs<Real>& inputs, Blocks<Real> deltas, int64_t p0, int64_t p1,
-                          const WeightSums<Real>& sums) {
+template <class Stored>
+void add_weight_gradients(const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
+                          const ChunkInputs<Stored>& inputs, Blocks<Stored> deltas, int64_t p0, int64_t p1,
+                          const WeightSums<RealOf<Stored>>& sums) {
+  using Real = RealOf<Stored>;
   const int64_t n = (t1 - t0) * rows, count = panels<Real>(in.H);
-  const Blocks<Real> of_h = deltas.from_panel(in.blocks.first_of_h() * count);
-  auto add = [&](Blocks<Real> operand, int64_t M, Blocks<Real> of, Real* to) {
+  const Blocks<Stored> each = in_terms_of_rows(deltas, n, in.blocks.all, in.H, p0, p1, inputs.deltas_in_terms);
+  auto add = [&](Blocks<Stored> operand, Blocks<Stored> operand_in_terms, int64_t M, int first_block, Real* to) {
+    const Blocks<Stored> rows = in_terms_of_rows(operand, n, 1, M, 0, panels<Real>(M), operand_in_terms);
     for_blocks<Real>(in.blocks.each, in.H, p0, p1, [&](int64_t first, int64_t end) {
-      add_transposed<Real>(operand, M, of, n, first, end, to);
+      add_transposed<Stored>(rows, M, each.from_panel(first_block * count), terms_of<Stored>(n), first, end, to);
     });
   };
-  if (sums.hh) add(inputs.states, in.H, of_h, sums.hh);
+  if (sums.hh) add(inputs.states, inputs.states_in_terms, in.H, in.blocks.first_of_h(), sums.hh);
   if (sums.ih && in.input == JRNN_IDS)
     add_rows_of_ids(in, b0, rows, t0, t1, deltas, p0, p1, [&](int g, int64_t p, int64_t id) {
       return sums.ih + ((g * count + p) * in.I + id) * W<Real>;
     });
-  if (sums.ih && in.input == JRNN_VECTORS) add(inputs.x, in.I, deltas, sums.ih);
-  if (sums.b)
-    for_blocks<Real>(in.blocks.all, in.H, p0, p1,
-                     [&](int64_t first, int64_t end) { add_column_sums(deltas, n, first, end, sums.b); });
+  if (sums.ih && in.input == JRNN_VECTORS) add(inputs.x, inputs.x_in_terms, in.I, 0, sums.ih);
+  for (int g = 0; g < in.blocks.all && sums.b; ++g)
+    add_column_sums(deltas.from_panel(g * panels<Stored>(in.H)), n, p0, p1, sums.b + g * count * W<Real>);
 }
 
 // The panels [p0, p1) of each of some blocks of `rows` rows, summed over n slices, into a row-major

@@ -7,6 +7,10 @@
 #include <cstring>
 #include <string>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "../core/core.h"
 #include "pool.h"
 #include "xla/ffi/api/ffi.h"
@@ -15,6 +19,8 @@ namespace ffi = xla::ffi;
 
 namespace jrnn {
 namespace {
+
+constexpr int64_t kBf16 = 16; /* of the attribute `bits`: 16, 32 or 64 */
 
 #if defined(__x86_64__)
 bool supports(int64_t isa) {
@@ -25,18 +31,35 @@ bool supports(int64_t isa) {
   return isa == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-const JrnnCore* core_of(int64_t isa) {
+/* Tiles of bfloat16, which XLA uses: its large matmuls are faster there than vectors of it. */
+bool has_amx() {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 22 & 1;
+}
+
+const JrnnCore* core_of(int64_t isa, int64_t bits) {
   if (!supports(isa)) return nullptr;
-  return isa == 512 ? &jrnn_core_avx512 : &jrnn_core_avx2;
+  if (bits != kBf16) return isa == 512 ? &jrnn_core_avx512 : &jrnn_core_avx2;
+  bool rounds = isa == 512 && __builtin_cpu_supports("avx512bf16");
+  return rounds && !has_amx() ? &jrnn_core_avx512bf16 : nullptr;
 }
 #else
-const JrnnCore* core_of(int64_t) { return nullptr; }
+const JrnnCore* core_of(int64_t, int64_t) { return nullptr; }
 #endif
 
-const JrnnReal* real_of(int64_t isa, bool is_double) {
-  const JrnnCore* core = core_of(isa);
+const JrnnReal* real_of(int64_t isa, int64_t bits) {
+  const JrnnCore* core = core_of(isa, bits);
   if (core == nullptr || core->version != JRNN_CORE_VERSION) return nullptr;
-  return is_double ? &core->f64 : &core->f32;
+  return bits == kBf16 ? &core->bf16 : bits == 64 ? &core->f64 : &core->f32;
+}
+
+/* The types of the arrays of a pass, and of hs and dhs. */
+struct ArrayTypes {
+  ffi::DataType real, stored;
+};
+ArrayTypes types_of(int64_t bits) {
+  if (bits == 64) return {ffi::DataType::F64, ffi::DataType::F64};
+  return {ffi::DataType::F32, bits == kBf16 ? ffi::DataType::BF16 : ffi::DataType::F32};
 }
 
 /* The buffers of a call, one after the other; remembers the first that does not fit. */
@@ -107,12 +130,13 @@ struct Cell {
   bool keeps, leaks;
 };
 
-Cell cell_of(int64_t cell) {
+Cell cell_of(int64_t cell, int64_t bits) {
+  bool rounds = bits == kBf16;
   switch (cell) {
     case JRNN_LEAKY_INPUT: return {1, 1, 0, true, true};
-    case JRNN_LEAKY_STATE: return {1, 1, 1, false, true};
+    case JRNN_LEAKY_STATE: return {1, 1, 1, rounds, true};
     case JRNN_LSTM: return {4, 4, 4, true, false};
-    case JRNN_GRU: return {4, 3, 4, false, false};
+    case JRNN_GRU: return {4, 3, 4, rounds, false};
   }
   return {1, 1, 0, false, false};
 }
@@ -124,9 +148,8 @@ void states(const JrnnSizes& s, Pointer (&to)[JRNN_STATES], Take take) {
   to[1] = take(s.cell == JRNN_LSTM ? s.B * s.H : 0);
 }
 
-JrnnInputs inputs(const JrnnSizes& s, Buffers& given) {
+JrnnInputs inputs(const JrnnSizes& s, Cell cell, Buffers& given) {
   bool ids = s.input == JRNN_IDS, added = s.input == JRNN_ADDED;
-  Cell cell = cell_of(s.cell);
   int64_t fed = cell.fed * s.H, width = ids ? 1 : added ? fed : s.I;
   JrnnInputs in = {};
   if (ids)
@@ -166,8 +189,6 @@ ffi::Error run(ffi::ThreadPool& pool, const Pass& pass, const Args& args) {
   return ffi::Error::Success();
 }
 
-ffi::DataType real_type(int64_t bits) { return bits == 64 ? ffi::DataType::F64 : ffi::DataType::F32; }
-
 JrnnSizes sizes(int64_t T, int64_t B, int64_t I, int64_t H, int64_t slices, int64_t cell,
                 int64_t phi, int64_t input, int64_t wanted) {
   JrnnSizes s = {};
@@ -183,15 +204,16 @@ constexpr const char* kNoCore = "jrnn native kernel: this processor lacks its in
 ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
                    int64_t isa, int64_t bits, int64_t T, int64_t B, int64_t I, int64_t H,
                    int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t keep_gates) {
-  const JrnnReal* real = real_of(isa, bits == 64);
+  const JrnnReal* real = real_of(isa, bits);
   if (real == nullptr) return invalid(kNoCore);
   JrnnForward args = {};
   args.sizes = sizes(T, B, I, H, slices, cell, phi, input, 0);
   if (!within(args.sizes)) return invalid("jrnn native kernel: sizes or options out of range");
-  Buffers given(arguments, results, real_type(bits));
-  args.in = inputs(args.sizes, given);
-  Cell of = cell_of(cell);
-  args.hs = given.result("hs", T * B * H, true);
+  ArrayTypes types = types_of(bits);
+  Buffers given(arguments, results, types.real);
+  Cell of = cell_of(cell, bits);
+  args.in = inputs(args.sizes, of, given);
+  args.hs = given.result("hs", T * B * H, true, types.stored);
   args.kept = given.result("kept", of.keeps ? T * B * H : 0, of.keeps);
   for (int64_t n = 0; n < of.gates && keep_gates; ++n)
     args.gates[n] = given.result("gates", T * B * H, true);
@@ -206,19 +228,20 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
                     int64_t isa, int64_t bits, int64_t T, int64_t B, int64_t I, int64_t H,
                     int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t wanted,
                     double clip_delta) {
-  const JrnnReal* real = real_of(isa, bits == 64);
+  const JrnnReal* real = real_of(isa, bits);
   if (real == nullptr) return invalid(kNoCore);
   JrnnBackward args = {};
   args.sizes = sizes(T, B, I, H, slices, cell, phi, input, wanted);
   if (!within(args.sizes)) return invalid("jrnn native kernel: sizes or options out of range");
-  Buffers given(arguments, results, real_type(bits));
-  args.in = inputs(args.sizes, given);
-  args.hs = given.argument("hs", T * B * H, true);
-  Cell of = cell_of(cell);
+  ArrayTypes types = types_of(bits);
+  Buffers given(arguments, results, types.real);
+  Cell of = cell_of(cell, bits);
+  args.in = inputs(args.sizes, of, given);
+  args.hs = given.argument("hs", T * B * H, true, types.stored);
   int64_t fed = of.fed * H;
   args.kept = given.argument("kept", of.keeps ? T * B * H : 0, of.keeps);
   for (int64_t n = 0; n < of.gates; ++n) args.gates[n] = given.argument("gates", T * B * H, true);
-  args.dhs = given.argument("dhs", T * B * H);
+  args.dhs = given.argument("dhs", T * B * H, false, types.stored);
   states(args.sizes, args.d_last, [&](int64_t n) { return given.argument("d_last", n); });
   args.clip_delta = clip_delta;
   args.dw_ih = given.result("dw_ih", I * fed);
@@ -276,15 +299,15 @@ JRNN_PUBLIC const char* jrnn_native_build() {
 /* 512 for AVX-512, 2 for AVX2, 0 for neither. */
 JRNN_PUBLIC int64_t jrnn_native_isa() {
   for (int64_t isa : {512, 2})
-    if (jrnn::core_of(isa) != nullptr) return isa;
+    if (jrnn::core_of(isa, 32) != nullptr) return isa;
   return 0;
 }
 
-/* Bytes of scratch of a pass; -1 for a processor without the instructions. */
+/* Bytes of scratch of a pass; -1 for a processor without the instructions: those of bits = 16 too. */
 JRNN_PUBLIC int64_t jrnn_native_scratch_bytes(
     int64_t isa, int64_t bits, int64_t backward, int64_t T, int64_t B, int64_t I, int64_t H,
     int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t wanted) {
-  const JrnnReal* real = jrnn::real_of(isa, bits == 64);
+  const JrnnReal* real = jrnn::real_of(isa, bits);
   JrnnSizes s = jrnn::sizes(T, B, I, H, slices, cell, phi, input, wanted);
   if (real == nullptr || !jrnn::within(s)) return -1;
   size_t bytes = backward ? real->backward.scratch_bytes(&s) : real->forward.scratch_bytes(&s);

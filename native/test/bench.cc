@@ -9,8 +9,12 @@
 #include "calls.h"
 #include "programs.h"
 
-extern "C" double fma_avx512(int64_t n);
-extern "C" double fma_avx2(int64_t n);
+extern "C" {
+double fma_avx512(int64_t n);
+double fma_avx2(int64_t n);
+double fma_avx512bf16(int64_t n);
+double fma_avx2bf16(int64_t n);
+}
 
 namespace test {
 namespace {
@@ -103,27 +107,29 @@ struct Aligned {
 };
 
 // The arrays of a row, and both passes on the pool.
+template <class Stored>
 struct Program {
-  const JrnnCore& core;
+  const JrnnReal& real;
   Pool& pool;
   JrnnForward f{};
   JrnnBackward g{};
   Random random{1};
-  Aligned<float> xs, w_ih, w_hh, b, hs, kept, gates, dhs, dw_ih, dw_hh, db;
+  Aligned<float> xs, w_ih, w_hh, b, kept, gates, dw_ih, dw_hh, db;
+  Aligned<Stored> hs, dhs;
   Aligned<char> scratch_f, scratch_b;
 
   Program(const JrnnCore& which, Pool& threads, const Row& row)
-      : core(which), pool(threads), xs(random.numbers(row.T * row.B * row.I, 1)),
+      : real(real_of(which, Stored())), pool(threads), xs(random.numbers(row.T * row.B * row.I, 1)),
         w_ih(random.numbers(row.I * row.H * row.fed(), 1 / std::sqrt(float(row.I)))),
         w_hh(random.numbers(row.H * row.H * row.fed(), 1 / std::sqrt(float(row.H)))),
-        b(random.numbers(row.H * row.blocks(), 1)), hs(row.states()), kept(row.states()),
-        gates(row.states() * JRNN_GATES), dhs(random.numbers(row.states(), 1)), dw_ih(row.I * row.H * row.fed()),
-        dw_hh(row.H * row.H * row.fed()), db(row.H * row.blocks()), scratch_f(core.f32.forward.scratch_bytes(sizes(row))),
-        scratch_b(core.f32.backward.scratch_bytes(sizes(row))) {
+        b(random.numbers(row.H * row.blocks(), 1)), kept(row.states()), gates(row.states() * JRNN_GATES),
+        dw_ih(row.I * row.H * row.fed()), dw_hh(row.H * row.H * row.fed()), db(row.H * row.blocks()), hs(row.states()),
+        dhs(all_stored<Stored>(random.numbers(row.states(), 1))), scratch_f(real.forward.scratch_bytes(sizes(row))),
+        scratch_b(real.backward.scratch_bytes(sizes(row))) {
     f.sizes = g.sizes = *sizes(row);
     f.in.xs = xs.data(), f.in.w_ih = w_ih.data(), f.in.w_hh = w_hh.data(), f.in.b = b.data(), g.in = f.in;
     f.hs = hs.data(), f.scratch = scratch_f.data(), g.hs = hs.data(), g.scratch = scratch_b.data();
-    if (keeps(f.sizes)) f.kept = kept.data(), g.kept = kept.data();
+    if (keeps(f.sizes, rounds<Stored>)) f.kept = kept.data(), g.kept = kept.data();
     for (int n = 0; n < gates_of(f.sizes); ++n) g.gates[n] = gates.data() + n * row.states();
     g.dhs = dhs.data(), g.clip_delta = -1, g.dw_ih = dw_ih.data(), g.dw_hh = dw_hh.data(), g.db = db.data();
   }
@@ -138,17 +144,15 @@ struct Program {
   }
   void forward(bool keep_gates) {
     for (int n = 0; n < JRNN_GATES; ++n) f.gates[n] = keep_gates ? (void*)g.gates[n] : nullptr;
-    run(core.f32.forward, f);
+    run(real.forward, f);
   }
-  void backward() { run(core.f32.backward, g); }
+  void backward() { run(real.backward, g); }
 };
 
-}  // namespace
-
-int bench(const JrnnCore& core, const Options& options) {
+template <class Stored>
+void bench_of(const JrnnCore& core, const Options& options, double (*fma)(int64_t)) {
   Row rows[] = {{128, 32, 64, 64}, {512, 32, 128, 256}, {784, 64, 1, 128},
                       {128, 64, 256, 512}, {1024, 1, 32, 128}, {64, 256, 512, 1024}};
-  const auto fma = core.isa == std::string("avx512") ? fma_avx512 : fma_avx2;
   Pool pool(options.threads);
   printf("%s, %d threads. ms of wall time, share of the FMA loop; in brackets by processor time\n", core.isa,
          pool.threads);
@@ -157,7 +161,7 @@ int bench(const JrnnCore& core, const Options& options) {
     if (!only.empty() && std::find(only.begin(), only.end(), i) == only.end()) continue;
     Row& row = rows[i - 1];
     row.cell = options.cell;
-    Program program(core, pool, row);
+    Program<Stored> program(core, pool, row);
     Time peak, forward, gradient;
     const int64_t turns = 100000;
     double flops = 0;
@@ -178,6 +182,16 @@ int bench(const JrnnCore& core, const Options& options) {
     printf("\n");
     fflush(stdout);
   }
+}
+
+}  // namespace
+
+int bench(const JrnnCore& core, const Options& options) {
+  const std::string isa = core.isa;
+  if (isa == "avx512") bench_of<float>(core, options, fma_avx512);
+  if (isa == "avx2") bench_of<float>(core, options, fma_avx2);
+  if (isa == "avx512bf16") bench_of<Half>(core, options, fma_avx512bf16);
+  if (isa == "avx2bf16") bench_of<Half>(core, options, fma_avx2bf16);
   return 0;
 }
 

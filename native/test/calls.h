@@ -88,19 +88,61 @@ void run_pass(const Pass& pass, const Call& call, int threads) {
     parallel(threads, n, [&](int task) { pass.run(&call, phase, task); });
 }
 
+// bfloat16, the upper half of a float. Numbers that are stored as they are need no conversion.
+struct Half {
+  uint16_t bits;
+};
+inline Half stored(float x, Half) {  // x is a number of bfloat16
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return {uint16_t(bits >> 16)};
+}
+inline float computed(Half x) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+template <class Real>
+Real stored(Real x, Real) {
+  return x;
+}
+template <class Real>
+Real computed(Real x) {
+  return x;
+}
+template <class Stored>
+using Computed = decltype(computed(Stored()));
+template <class Stored>
+constexpr bool rounds = sizeof(Stored) == 2;
+template <class Stored>
+Array<Stored> all_stored(const Array<Computed<Stored>>& from) {
+  Array<Stored> to;
+  for (auto x : from) to.push_back(stored(x, Stored()));
+  return to;
+}
+template <class Stored>
+Array<Computed<Stored>> all_computed(const Array<Stored>& from) {
+  Array<Computed<Stored>> to;
+  for (Stored x : from) to.push_back(computed(x));
+  return to;
+}
+
 inline const JrnnReal& real_of(const JrnnCore& core, float) { return core.f32; }
 inline const JrnnReal& real_of(const JrnnCore& core, double) { return core.f64; }
+inline const JrnnReal& real_of(const JrnnCore& core, Half) { return core.bf16; }
 
 // Both passes of one call. `asked`: the bits of the results that are asked for.
-template <class Real>
+template <class Stored>
 class Call {
  public:
+  using Real = Computed<Stored>;
   Call(const JrnnCore& core, const Inputs<Real>& in, uint64_t asked)
-      : s(in.sizes), real(real_of(core, Real())), BH(s.B * s.H), fed(fed_of(s) * s.H), xs(in.xs), w_ih(in.w_ih),
+      : s(in.sizes), real(real_of(core, Stored())), BH(s.B * s.H), fed(fed_of(s) * s.H), xs(in.xs), w_ih(in.w_ih),
         w_hh(in.w_hh), b(in.b), start(in.start), start_c(in.start_c), reset_state(in.reset_state),
-        reset_state_c(in.reset_state_c), mask(in.mask), alpha(in.alpha), dhs(in.dhs), d_last(in.d_last),
+        reset_state_c(in.reset_state_c), mask(in.mask), alpha(in.alpha), dhs(all_stored<Stored>(in.dhs)), d_last(in.d_last),
         d_last_c(in.d_last_c), ids(in.ids), lengths(in.lengths), resets(in.resets), hs(s.T * BH),
-        kept(keeps(s) ? s.T * BH : 0), gates(of_gates()), last(asked & 1 ? BH : 0), last_c(of_c(asked & 128)),
+        kept(keeps(s, rounds<Stored>) ? s.T * BH : 0), gates(of_gates()), last(asked & 1 ? BH : 0), last_c(of_c(asked & 128)),
         dw_ih(asked & 2 ? s.I * fed : 0), dw_hh(asked & 4 ? s.H * fed : 0), db(asked & 8 ? blocks_of(s) * s.H : 0),
         dx(s.wanted & JRNN_WANT_DX ? s.T * s.B * (s.input == JRNN_ADDED ? fed : s.I) : 0),
         d_start(asked & 16 ? BH : 0), d_start_c(of_c(asked & 256)), d_reset(asked & 32 ? BH : 0),
@@ -138,7 +180,7 @@ class Call {
   // Empty where it was not asked for.
   Results<Real> results() {
     Results<Real> r;
-    r.hs = hs.values(), r.kept = kept.values(), r.last = last.values(), r.last_c = last_c.values();
+    r.hs = all_computed(hs.values()), r.kept = kept.values(), r.last = last.values(), r.last_c = last_c.values();
     for (size_t n = 0; n < gates.size(); ++n) r.gates[n] = gates[n].values();
     r.dw_ih = dw_ih.values(), r.dw_hh = dw_hh.values(), r.db = db.values(), r.dx = dx.values();
     r.d_start = d_start.values(), r.d_start_c = d_start_c.values(), r.d_reset = d_reset.values();
@@ -146,9 +188,9 @@ class Call {
     return r;
   }
   bool borders_intact() {
-    bool good = scratch_f.intact() && scratch_b.intact();
-    for (Guarded<Real>* x : {&xs, &w_ih, &w_hh, &b, &start, &start_c, &reset_state, &reset_state_c, &mask, &alpha, &dhs,
-                             &d_last, &d_last_c, &hs, &kept, &last, &last_c, &dw_ih, &dw_hh, &db, &dx, &d_start,
+    bool good = scratch_f.intact() && scratch_b.intact() && hs.intact() && dhs.intact();
+    for (Guarded<Real>* x : {&xs, &w_ih, &w_hh, &b, &start, &start_c, &reset_state, &reset_state_c, &mask, &alpha,
+                             &d_last, &d_last_c, &kept, &last, &last_c, &dw_ih, &dw_hh, &db, &dx, &d_start,
                              &d_start_c, &d_reset, &d_reset_c, &d_mask, &d_alpha})
       good &= x->intact();
     for (Guarded<Real>& x : gates) good &= x.intact();
@@ -159,10 +201,13 @@ class Call {
   JrnnSizes s;
   const JrnnReal& real;
   int64_t BH, fed;
-  Guarded<Real> xs, w_ih, w_hh, b, start, start_c, reset_state, reset_state_c, mask, alpha, dhs, d_last, d_last_c;
+  Guarded<Real> xs, w_ih, w_hh, b, start, start_c, reset_state, reset_state_c, mask, alpha;
+  Guarded<Stored> dhs;
+  Guarded<Real> d_last, d_last_c;
   Guarded<int32_t> ids, lengths;
   Guarded<uint8_t> resets;
-  Guarded<Real> hs, kept;
+  Guarded<Stored> hs;
+  Guarded<Real> kept;
   std::vector<Guarded<Real>> gates;
   Guarded<Real> last, last_c, dw_ih, dw_hh, db, dx, d_start, d_start_c, d_reset, d_reset_c, d_mask, d_alpha;
   Guarded<char> scratch_f, scratch_b;

@@ -11,7 +11,9 @@ namespace {
 
 std::mutex printing;
 std::atomic<int> failures{0};
-std::atomic<int64_t> at_the_kink{0};
+std::atomic<int64_t> at_the_kink{0}, decided{0};
+
+bool has_bf16(const JrnnCore& core) { return core.bf16.phi != nullptr; }
 
 void fail(const std::string& what) {
   std::lock_guard<std::mutex> lock(printing);
@@ -52,7 +54,6 @@ double error(const Array<Real>& found, const Array<double>& expected) {
 // In double: 1e-10 of the largest number of a leaf; 1e-13 where all of a leaf cancels.
 class DoubleBounds {
  public:
-  explicit DoubleBounds(const Inputs<float>&) {}
   double of(int, const Array<double>& expected, double) { return 1e-10 * largest(expected) + 1e-13; }
 };
 
@@ -60,16 +61,20 @@ class DoubleBounds {
 // number moved by -1, 0 or 1 units in the last place; and 4 eps of the largest number. Most leaves
 // need the first loop alone. Clipped deltas do not move with the numbers; sums of them round by
 // eps of a sum that chance makes: clip * sqrt(TB).
+//
+// With operands of bfloat16 the same, by loops that round them, if errors of float decide the way of no
+// number that is rounded. Otherwise the numbers are moved by half a unit of bfloat16, and eps is its.
 class FloatBounds {
  public:
-  explicit FloatBounds(const Inputs<float>& inputs) : in(inputs) {}
+  explicit FloatBounds(const Inputs<float>& inputs, bool rounds_operands = false, bool some_undecided = false)
+      : in(inputs), rounds(rounds_operands), undecided(some_undecided) {}
   double of(int leaf, const Array<double>& expected, double found) {
     double worst = 0, bound = 0;
     for (int i = 0; i < 9; ++i) {
-      if (i >= int(loops.size())) loops.push_back(leaves(Naive<float>(i ? moved(in, i) : in).run()));
+      if (i >= int(loops.size())) loops.push_back(leaves(Naive<float>(i ? moved(in, i, undecided) : in, rounds).run()));
       worst = std::max(worst, error(loops[i][leaf], expected));
       const double scale = std::max(largest(expected), in.clip * std::sqrt(in.sizes.T * in.sizes.B));
-      bound = 3 * worst + 4 * 1.2e-7 * scale;
+      bound = 3 * worst + 4 * (undecided ? 1 / 128. : 1.2e-7) * scale;
       if (found <= bound) break;
     }
     return bound;
@@ -77,14 +82,13 @@ class FloatBounds {
 
  private:
   const Inputs<float>& in;
+  const bool rounds, undecided;
   Array<Array<Array<float>>> loops;
 };
-inline DoubleBounds bounds_of(const Inputs<float>& in, double) { return DoubleBounds(in); }
-inline FloatBounds bounds_of(const Inputs<float>& in, float) { return FloatBounds(in); }
 
-template <class Real>
-void compare(const std::string& name, const Inputs<float>& in, Results<double> expected, Results<Real> found) {
-  auto bounds = bounds_of(in, Real());
+template <class Real, class Bounds>
+void compare(const std::string& name, const Inputs<float>& in, Results<double> expected, Results<Real> found,
+             Bounds bounds) {
   Array<Array<double>> all = leaves(expected);
   int leaf = 0;
   for_leaves(found, [&](const char* of, Array<Real>& x) {
@@ -105,10 +109,11 @@ void compare(const std::string& name, const Inputs<float>& in, Results<double> e
     if (!in.inside(i / H / B, i / H % B) && found.hs[i] != 0) return fail("hs in the padding, " + name);
 }
 
-template <class Real>
-Results<Real> call_core(const JrnnCore& core, const std::string& name, Inputs<Real> in, uint64_t asked, int threads) {
+template <class Stored>
+Results<Computed<Stored>> call_core(const JrnnCore& core, const std::string& name, Inputs<Computed<Stored>> in,
+                                    uint64_t asked, int threads) {
   spoil_padding(in);
-  Call<Real> call(core, in, asked);
+  Call<Stored> call(core, in, asked);
   call.run(threads);
   if (!call.borders_intact()) fail("a border was written, " + name);
   return call.results();
@@ -122,24 +127,35 @@ void same_bits(const std::string& name, const Results<Real>& a, const Results<Re
       return fail("other bits on other threads, " + name);
 }
 
+template <class Stored>
+void check_on_threads(const JrnnCore& core, const std::string& name, const Inputs<float>& in, uint64_t asked,
+                      const Results<float>& found) {
+  for (int threads : {2, 16}) same_bits(name, found, call_core<Stored>(core, name, in, asked, threads));
+}
+
 void check_case(const JrnnCore& core, uint64_t number) {
-  const Inputs<float> in = random_case(number);
+  const bool rounds = has_bf16(core);
+  const Inputs<float> in = random_case(number, rounds);
   const std::string name = described(number, in);
   const uint64_t asked = number % 3 ? ~0ull : Random(number + 1).below(1024);
   const Inputs<double> exact = converted<double>(in);
-  Naive<double> naive(exact);
+  Naive<double> naive(exact, rounds);
   const Results<double> expected = naive.run();
   const double kink = in.sizes.phi == JRNN_RELU && in.sizes.cell < JRNN_LSTM ? naive.nearest_to_kink : INFINITY;
-  if (kink < 1e-11) { ++at_the_kink; return; }
-  compare<double>(name, in, expected, call_core(core, name, exact, asked, 1));
+  if (kink < (rounds ? 1e-2 : 1e-11)) { ++at_the_kink; return; }
+  if (!rounds) compare(name, in, expected, call_core<double>(core, name, exact, asked, 1), DoubleBounds());
   if (kink < 1e-5) { ++at_the_kink; return; }
-  const Results<float> found = call_core(core, name, in, asked, 1);
-  compare<float>(name, in, expected, found);
+  const Results<float> found =
+      rounds ? call_core<Half>(core, name, in, asked, 1) : call_core<float>(core, name, in, asked, 1);
+  compare(name, in, expected, found, FloatBounds(in, rounds, naive.undecided > 0));
+  decided += !naive.undecided;
   if (number % 64) return;
-  for (int threads : {2, 16}) same_bits(name, found, call_core(core, name, in, asked, threads));
+  if (rounds) check_on_threads<Half>(core, name, in, asked, found);
+  else check_on_threads<float>(core, name, in, asked, found);
 }
 
 // slices fix the bits, whatever the threads; also of sizes at which they are busy at the same time.
+template <class Stored>
 void check_threads(const JrnnCore& core) {
   for (int32_t slices : {1, 2, 16})
     for (int64_t B : {1, 32}) {
@@ -149,9 +165,8 @@ void check_threads(const JrnnCore& core) {
       in.xs = random.numbers(40 * B * 24, 1), in.w_ih = random.numbers(24 * 96, 0.2f);
       in.w_hh = random.numbers(96 * 96, 0.1f), in.dhs = random.numbers(40 * B * 96, 1);
       const std::string name = "threads, slices " + std::to_string(slices) + ", B " + std::to_string(B);
-      const Results<float> one = call_core(core, name, in, ~0ull, 1);
-      for (int threads : {2, 16})
-        for (int i = 0; i < 10; ++i) same_bits(name, one, call_core(core, name, in, ~0ull, threads));
+      const Results<float> one = call_core<Stored>(core, name, in, ~0ull, 1);
+      for (int i = 0; i < 10; ++i) check_on_threads<Stored>(core, name, in, ~0ull, one);
     }
 }
 
@@ -177,15 +192,15 @@ void check_ids(const JrnnCore& core) {
 }
 
 void usage() {
-  puts("test_core [--isa avx512|avx2] [--cases N] [--first N] [--threads N]   random cases; 10000\n"
+  puts("test_core [--isa avx512|avx2|avx512bf16|avx2bf16] [--cases N] [--first N] [--threads N]   random cases; 10000\n"
        "test_core --case N        one of them\n"
        "test_core --all-floats    tanh and sigmoid of all 2^32 floats\n"
        "test_core --bench [ROUNDS] [--rows 1 2 ...] [--cell N]   speed beside a bare loop of FMAs; N: JrnnCell");
 }
 
 int report(const char* what, int64_t n) {
-  printf("%s: %lld cases, %lld at the kink of relu, %d failures\n", what, (long long)n,
-         (long long)at_the_kink.load(), failures.load());
+  printf("%s: %lld cases, %lld at the kink of relu, %lld to the precision of float, %d failures\n", what, (long long)n,
+         (long long)at_the_kink.load(), (long long)decided.load(), failures.load());
   return failures ? 1 : 0;
 }
 
@@ -198,11 +213,12 @@ int run(int argc, char** argv) {
   if (o.all_floats) return all_floats(core, o.threads);
   if (o.bench) return bench(core, o);
   if (o.one >= 0) {
-    printf("%s\n", described(o.one, random_case(o.one)).c_str());
+    printf("%s\n", described(o.one, random_case(o.one, has_bf16(core))).c_str());
     check_case(core, o.one);
     return report(core.isa, 1);
   }
-  check_threads(core), check_ids(core), check_phi(core, [](const std::string& what) { fail(what); });
+  if (has_bf16(core)) check_threads<Half>(core);
+  else check_threads<float>(core), check_ids(core), check_phi(core, [](const std::string& what) { fail(what); });
   parallel(o.threads, int(o.cases), [&](int i) { if (failures < 10) check_case(core, o.first + i); });
   return report(core.isa, o.cases);
 }

@@ -1,7 +1,8 @@
-# mutants.sh PROGRAMS: each must end with 1, which says that a case failed.
+# mutants.sh PROGRAM:ISA ...: each must end with 1, which says that a case failed.
 missed=0
-for program; do
-  found=$(./"$program" --isa avx2 --cases 3000 2>&1)
+for mutant; do
+  program=${mutant%:*}
+  found=$(./"$program" --isa "${mutant#*:}" --cases 3000 2>&1)
   if [ $? -eq 1 ]; then echo "$program found: $(echo "$found" | head -1)"
   else echo "$program NOT FOUND: $found"; missed=1; fi
 done

@@ -42,7 +42,9 @@ struct Results {
 inline int blocks_of(const JrnnSizes& s) { return s.cell == JRNN_LSTM || s.cell == JRNN_GRU ? 4 : 1; }
 inline int fed_of(const JrnnSizes& s) { return s.cell == JRNN_GRU ? 3 : blocks_of(s); }
 inline int gates_of(const JrnnSizes& s) { return s.cell == JRNN_LEAKY_STATE ? 1 : blocks_of(s) - (blocks_of(s) == 1); }
-inline bool keeps(const JrnnSizes& s) { return s.cell == JRNN_LEAKY_INPUT || s.cell == JRNN_LSTM; }
+inline bool keeps(const JrnnSizes& s, bool rounds) {
+  return rounds ? s.cell != JRNN_ELMAN : s.cell == JRNN_LEAKY_INPUT || s.cell == JRNN_LSTM;
+}
 inline bool leaks(const JrnnSizes& s) { return s.cell == JRNN_LEAKY_INPUT || s.cell == JRNN_LEAKY_STATE; }
 
 template <class Real>
@@ -67,9 +69,10 @@ Real phi_derivative(int which, Real h) {
 template <class Real>
 class Naive {
  public:
-  explicit Naive(const Inputs<Real>& inputs)
+  // rounds: operands of matmuls, and hs, to bfloat16.
+  explicit Naive(const Inputs<Real>& inputs, bool rounds_operands = false)
       : in(inputs), T(in.sizes.T), B(in.sizes.B), I(in.sizes.I), H(in.sizes.H), G(blocks_of(in.sizes)),
-        X(fed_of(in.sizes)), cell(in.sizes.cell), which(in.sizes.phi) {}
+        X(fed_of(in.sizes)), cell(in.sizes.cell), which(in.sizes.phi), rounds(rounds_operands) {}
 
   Results<Real> run() {
     out.hs.assign(T * B * H, 0), out.kept = out.hs, out.last.assign(B * H, 0);
@@ -83,11 +86,15 @@ class Naive {
   }
   // The smallest |a_t|: relu is not differentiable at 0.
   double nearest_to_kink = INFINITY;
+  // The numbers that were rounded so near to the middle of two that errors of float decide the way.
+  int64_t undecided = 0;
 
  private:
   const Inputs<Real>& in;
   const int64_t T, B, I, H;
   const int G, X, cell, which;
+  const bool rounds;
+  double largest_rounded = 1;
   Results<Real> out;
   Array<Real> entering, entering_c, after_c, a_of;  // [T, H] e_{t-1}, c_t and [T, G, H] a_t of one sequence
 
@@ -97,6 +104,34 @@ class Naive {
   static Real or_else(const Array<Real>& x, int64_t i, Real other) { return x.empty() ? other : x[i]; }
   static Real sigmoid(Real a) { return phi<Real>(JRNN_SIGMOID, a); }
   Real m(int64_t b, int64_t k) const { return or_else(in.mask, b * H + k, 1); }
+
+  // The nearest number of 8 bits, ties to even; of a number that is given, and of one that was computed.
+  Real given(Real x) const {
+    if (!rounds || x == 0) return x;
+    int exponent;
+    std::frexp(double(x), &exponent);
+    const double unit = std::ldexp(1, exponent - 8);
+    return Real(std::nearbyint(x / unit) * unit);
+  }
+  Real rounded(Real x) {
+    const Real near = given(x);
+    if (!rounds) return x;
+    largest_rounded = std::max(largest_rounded, std::fabs(double(x)));
+    int exponent;
+    std::frexp(double(x), &exponent);
+    const double half = std::ldexp(0.5, exponent - 8);
+    undecided += std::fabs(std::fabs(double(x) - near) - half) < largest_rounded / (1 << 20);
+    return near;
+  }
+  // The output of a state that enters, as the matmul reads it, and as the backward pass does beside it.
+  Real operand(int64_t b, int64_t k, Real e) {
+    const Real h = rounded(output(e));
+    return in.mask.empty() ? h : given(given(m(b, k)) * h);
+  }
+  Real output_entering(int64_t t, int64_t k) {
+    const Real h = output(entering[t * H + k]);
+    return cell == JRNN_ELMAN || cell == JRNN_LSTM ? rounded(h) : h;
+  }
   Real alpha(int64_t b, int64_t j) const { return in.alpha[b * in.alpha_stride + j]; }
   Real output(Real s) const { return cell == JRNN_LEAKY_INPUT ? phi(which, s) : s; }
 
@@ -106,11 +141,13 @@ class Naive {
       if (in.sizes.input == JRNN_ADDED) a[j] += in.xs[(t * B + b) * X * H + j];
       else if (in.sizes.input == JRNN_IDS) a[j] += in.w_ih[in.ids[t * B + b] * X * H + j];
       else
-        for (int64_t i = 0; i < I; ++i) a[j] += in.xs[(t * B + b) * I + i] * in.w_ih[i * X * H + j];
+        for (int64_t i = 0; i < I; ++i) a[j] += given(in.xs[(t * B + b) * I + i]) * given(in.w_ih[i * X * H + j]);
     }
-    for (int64_t k = 0; k < H; ++k)
+    for (int64_t k = 0; k < H; ++k) {
+      const Real h = operand(b, k, e[k]);
       for (int n = 0; n < X; ++n)
-        for (int64_t j = 0; j < H; ++j) a[of_h(n) * H + j] += m(b, k) * output(e[k]) * in.w_hh[(k * X + n) * H + j];
+        for (int64_t j = 0; j < H; ++j) a[of_h(n) * H + j] += h * given(in.w_hh[(k * X + n) * H + j]);
+    }
   }
 
   void forward(int64_t b) {  // (1), (2), (15), (24), (26), (28), (29)
@@ -126,7 +163,7 @@ class Naive {
       if (in.inside(t, b)) pre_activation(t, b, e, a);
       for (int64_t j = 0; j < H; ++j) {
         const int64_t at = (t * B + b) * H + j;
-        if (in.inside(t, b)) step(b, j, at, a, e[j], e_c[j], s[j], c[j]), out.hs[at] = output(s[j]);
+        if (in.inside(t, b)) step(b, j, at, a, e[j], e_c[j], s[j], c[j]), out.hs[at] = rounded(output(s[j]));
         out.kept[at] = cell == JRNN_LSTM ? c[j] : s[j];
         after_c[t * H + j] = c[j];
       }
@@ -162,8 +199,8 @@ class Naive {
       for (int64_t k = 0; k < H; ++k) {
         Real product = 0;
         for (int n = 0; n < X; ++n)
-          for (int64_t j = 0; j < H; ++j) product += delta[of_h(n) * H + j] * in.w_hh[(k * X + n) * H + j];
-        const Real h_e = output(entering[t * H + k]);
+          for (int64_t j = 0; j < H; ++j) product += delta[of_h(n) * H + j] * given(in.w_hh[(k * X + n) * H + j]);
+        const Real h_e = output_entering(t, k);
         out.d_mask[b * H + k] += product * h_e;
         product *= m(b, k);
         if (cell == JRNN_LEAKY_INPUT) product *= phi_derivative(which, h_e);
@@ -184,7 +221,7 @@ class Naive {
     for (int g = 0; g < 4; ++g) gate[g] = out.gates[g][at];
     if (cell == JRNN_ELMAN) found[0] = phi_derivative(which, out.hs[at]) * (d + dh);
     if (cell == JRNN_LEAKY_INPUT) {
-      d += phi_derivative(which, out.hs[at]) * dh;
+      d += phi_derivative(which, output(out.kept[at])) * dh;
       found[0] = alpha(b, j) * d;
     } else d += dh;
     if (cell == JRNN_LEAKY_STATE) found[0] = alpha(b, j) * phi_derivative(which, gate[0]) * d;
@@ -203,15 +240,15 @@ class Naive {
       beside = d * z;
     }
     for (int g = 0; g < G; ++g)
-      delta[g * H + j] = in.clip >= 0 ? std::min(std::max(found[g], Real(-in.clip)), Real(in.clip)) : found[g];
+      delta[g * H + j] = rounded(in.clip >= 0 ? std::min(std::max(found[g], Real(-in.clip)), Real(in.clip)) : found[g]);
   }
 
   void to_weights(int64_t t, int64_t b, const Array<Real>& delta) {
     for (int64_t j = 0; j < G * H; ++j) out.db[j] += delta[j];
     for (int64_t k = 0; k < H; ++k) {
-      const Real operand = m(b, k) * output(entering[t * H + k]);
+      const Real h = operand(b, k, entering[t * H + k]);
       for (int n = 0; n < X; ++n)
-        for (int64_t j = 0; j < H; ++j) out.dw_hh[(k * X + n) * H + j] += operand * delta[of_h(n) * H + j];
+        for (int64_t j = 0; j < H; ++j) out.dw_hh[(k * X + n) * H + j] += h * delta[of_h(n) * H + j];
     }
     const int64_t row = t * B + b, width = X * H;
     if (in.sizes.input == JRNN_ADDED)
@@ -221,8 +258,8 @@ class Naive {
     else
       for (int64_t i = 0; i < I; ++i)
         for (int64_t j = 0; j < width; ++j) {
-          out.dw_ih[i * width + j] += in.xs[row * I + i] * delta[j];
-          out.dx[row * I + i] += delta[j] * in.w_ih[i * width + j];
+          out.dw_ih[i * width + j] += given(in.xs[row * I + i]) * delta[j];
+          out.dx[row * I + i] += delta[j] * given(in.w_ih[i * width + j]);
         }
   }
 };

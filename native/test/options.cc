@@ -12,7 +12,9 @@ const JrnnCore* core_named(const char* isa) {
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                   __builtin_cpu_supports("avx512cd");
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const JrnnCore* const cores[] = {v4 ? &jrnn_core_avx512 : nullptr, v3 ? &jrnn_core_avx2 : nullptr};
+  const bool bf16 = v4 && __builtin_cpu_supports("avx512bf16");
+  const JrnnCore* const cores[] = {v4 ? &jrnn_core_avx512 : nullptr, v3 ? &jrnn_core_avx2 : nullptr,
+                                   bf16 ? &jrnn_core_avx512bf16 : nullptr, v3 ? &jrnn_core_avx2bf16 : nullptr};
   for (const JrnnCore* core : cores)
     if (core && (!isa || !strcmp(isa, core->isa))) return core;
   return nullptr;

@@ -7,6 +7,9 @@
 
 #include "core.h"
 
+/* For tests: bfloat16 by the instructions of AVX2. */
+extern "C" const JrnnCore jrnn_core_avx2bf16;
+
 namespace test {
 
 struct Options {

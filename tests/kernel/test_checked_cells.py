@@ -121,6 +121,10 @@ WRONG = {
         {"step": tanh, "adjoint_reads_blocks": False},
         "adjoint_reads_blocks: expected True without an adjoint; got False.",
     ),
+    "a first state that is read": (
+        {"step": leak, "unit": ("alpha",), "reads_first_state": False},
+        "reads_first_state: expected a step that does not read before[0]; got one that does.",
+    ),
     "a block that nothing feeds": (
         {"step": tanh, "x_blocks": (0, 2)},
         "x_blocks, h_blocks: expected block numbers 0, ..., G - 1",

@@ -1,8 +1,10 @@
 """The backend in C++: one call for the whole loop over time (`native/` in the repository).
 
-It computes what `reference.py` defines, for the cells in `CODES`, in float32 or float64. The batch
-is cut into slices, one for each core; a slice goes through all steps without waiting for another.
-The number of slices is fixed here, so that a result does not depend on the threads that run it.
+It computes what `reference.py` defines, for the cells in `CODES`, in float32 or float64; with
+`compute_dtype` bfloat16 on a processor that multiplies vectors of it (AVX512_BF16) and not tiles
+(AMX), which XLA uses. The batch is cut into slices, one for each core; a slice goes through all
+steps without waiting for another. The number of slices is fixed here, so that a result does not
+depend on the threads that run it.
 """
 
 from dataclasses import dataclass
@@ -59,12 +61,14 @@ for _name, _phi in PHI.items():
 
 def serves(spec: Spec, dtype: Any) -> bool:
     """Whether the library has the cell, and computes in this dtype."""
-    code = CODES.get(spec.cell)
-    if code is None or jnp.dtype(dtype) not in (jnp.float32, jnp.float64):
+    code, dtype = CODES.get(spec.cell), jnp.dtype(dtype)
+    if code is None or dtype not in (jnp.float32, jnp.float64):
         return False
     algorithm = spec.precision is not None and spec.precision.isupper()  # such as BF16_BF16_F32
     gates = code.gates > 0 or not spec.keep_gates
-    return spec.compute_dtype is None and not algorithm and gates
+    bfloat16 = spec.compute_dtype == jnp.bfloat16 and dtype == jnp.float32
+    rounds = bfloat16 and native.library().has_bfloat16
+    return (spec.compute_dtype is None or rounds) and not algorithm and gates
 
 
 def reads_gates(cell: UncheckedCell) -> bool:
@@ -97,9 +101,10 @@ class Native:
         """As `types.Backend`."""
         call, code = _Call.of(self.slices, spec, weights, inputs), CODES[spec.cell]
         states, last = call.array(*call.steps()), call.array(*inputs.start[0].shape)
+        outputs = jax.ShapeDtypeStruct(states.shape, spec.compute_dtype or call.dtype)
         keeps = step.number_kept(spec) > code.gates * spec.keep_gates
         results = (
-            states,
+            outputs,
             states if keeps else call.array(0),
             *(states,) * (code.gates * spec.keep_gates),
             *call.two((last,) * spec.cell.states, call.array(0)),
@@ -174,7 +179,7 @@ def _read(spec: Spec, residuals: Residuals, nothing: jax.Array) -> Arrays:
         T = len(inputs.steps.xs)
         entering = step.states_entering(spec, inputs, after, 0, T)
         gates = step.recomputed_gates(spec, weights, inputs.constants, inputs.steps, entering)
-    apart = spec.cell.states > 1 or spec.cell.output is not None
+    apart = spec.cell.states > 1 or not step.hs_is_first_state(spec)
     return (after[-1] if apart else nothing, *gates)
 
 
@@ -184,6 +189,7 @@ class _Call(NamedTuple):
     arguments: tuple[jax.Array, ...]
     sizes: dict[str, int]
     dtype: Any
+    bits: int  # of the operands of matmuls
     axes: frozenset[str]  # of a mesh, over which the results vary
 
     @staticmethod
@@ -211,7 +217,8 @@ class _Call(NamedTuple):
         )
         sizes = {"T": len(xs), "B": B, "I": I, "H": H, "slices": min(slices, B)}
         sizes |= {"cell": code.cell, "phi": code.phi, "input": kind}
-        return _Call((*given, *marks), sizes, dtype, mesh_axes(start[0]))
+        bits = 8 * (spec.compute_dtype or dtype).itemsize
+        return _Call((*given, *marks), sizes, dtype, bits, mesh_axes(start[0]))
 
     def steps(self) -> tuple[int, int, int]:
         """[T, B, H]."""
@@ -231,8 +238,7 @@ class _Call(NamedTuple):
         return jnp.zeros(0, self.dtype)
 
     def _options(self) -> dict[str, int]:
-        bits = 64 if self.dtype == jnp.float64 else 32
-        return {"isa": native.library().isa, "bits": bits}
+        return {"isa": native.library().isa, "bits": self.bits}
 
     def scratch(self, backward: bool, wanted: int = 0) -> jax.ShapeDtypeStruct:
         """A result that XLA allocates and counts, and that the library works in."""
