@@ -39,11 +39,17 @@ _enabled: Any = config.config_states[_NAME]
 
 
 class Library(NamedTuple):
-    """The loaded library, whose handlers JAX knows."""
+    """The loaded library, whose handlers JAX knows.
+
+    Attributes:
+        path: the file.
+        isa: a key of ISAS.
+        scratch_bytes: a function of C, see native/shim.
+    """
 
     path: Path
-    isa: int  # a key of ISAS
-    scratch_bytes: Any  # a function of C, see native/shim
+    isa: int
+    scratch_bytes: Any
 
 
 def available() -> bool:
