@@ -17,7 +17,7 @@ from jrnn.arrays import ArrayLike, are_ids, steps, varying_alike
 from jrnn.loss.softmax import readout
 from jrnn.types import ReadoutParams, StackParams
 
-BLOCK = 32  # keys are split for so many steps at a time, as `sampling.generate` draws them
+BLOCK = 32  # keys are split for so many steps at a time, as `sampling.stream_tokens` draws them
 Draw = Callable[[jax.Array | None, jax.Array], jax.Array]  # (key, outputs) -> the next inputs
 
 

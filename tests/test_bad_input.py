@@ -646,25 +646,25 @@ REFUSED = {
         "weights: expected the dtype of hs, float64; got float32.",
     ),
     "an empty prompt": (
-        lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.zeros(0, int), 3),
+        lambda: jrnn.sampling.stream_tokens(P, NEXT, jax.random.key(0), np.zeros(0, int), 3),
         "prompt: expected at least one integer id; got int64[0].",
     ),
     "a prompt outside": (
-        lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.array([0, 9]), 3),
+        lambda: jrnn.sampling.stream_tokens(P, NEXT, jax.random.key(0), np.array([0, 9]), 3),
         "prompt: expected ids from 0 to 4 (O = 5 tokens); got 9 at [1]",
     ),
     "a readout of other tokens": (
-        lambda: jrnn.sampling.generate(P, READOUT, jax.random.key(0), np.array([0]), 3),
+        lambda: jrnn.sampling.stream_tokens(P, READOUT, jax.random.key(0), np.array([0]), 3),
         "readout_params: expected w_ho [H, O] = [4, 5], a logit for every input id; got [4, 6].",
     ),
     "a negative temperature": (
-        lambda: jrnn.sampling.generate(
+        lambda: jrnn.sampling.stream_tokens(
             P, NEXT, jax.random.key(0), np.array([0]), 3, temperature=-1.0
         ),
         "temperature: expected a number >= 0; got -1.0. 0 is greedy; 1 changes nothing.",
     ),
     "top_k of 0": (
-        lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.array([0]), 3, top_k=0),
+        lambda: jrnn.sampling.stream_tokens(P, NEXT, jax.random.key(0), np.array([0]), 3, top_k=0),
         "top_k: expected an integer >= 1 or None; got 0.",
     ),
     "top_k of a fraction": (
@@ -680,7 +680,9 @@ REFUSED = {
         "logits: expected [..., O] with O >= 1; got float64[]. The last axis is the classes.",
     ),
     "top_p above 1": (
-        lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.array([0]), 3, top_p=1.5),
+        lambda: jrnn.sampling.stream_tokens(
+            P, NEXT, jax.random.key(0), np.array([0]), 3, top_p=1.5
+        ),
         "top_p: expected a number in (0, 1] or None; got 1.5.",
     ),
 }
@@ -716,7 +718,7 @@ def test_dtypes_that_jax_has_not(name):
         "weights": lambda: jrnn.softmax_cross_entropy(LOGITS, LABELS, x[..., 0]),
         "logits": lambda: jrnn.sampling.sample_token(jax.random.key(0), x),
         "hs": lambda: jrnn.mean_over_time(x),
-        "prompt": lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), x[:, 0, 0], 3),
+        "prompt": lambda: jrnn.sampling.stream_tokens(P, NEXT, jax.random.key(0), x[:, 0, 0], 3),
     }
     for argument, call in calls.items():
         with pytest.raises(ValueError) as error:  # noqa: PT011

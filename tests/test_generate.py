@@ -113,7 +113,7 @@ def test_ids_are_those_of_the_sampler(name):
     readout, prompt = readout_of(width, 6), np.arange(35) % 6
     rules = {"temperature": 0.7, "top_k": 5, "top_p": 0.9}
     more = rules | options
-    blocks = sampling.generate(params, readout, KEY, prompt, L, num_samples=B, **more)
+    blocks = sampling.stream_tokens(params, readout, KEY, prompt, L, num_samples=B, **more)
     expected = np.concatenate(list(blocks), 1)
     prefix = np.tile(prompt[:, None], B)
     _, found = jrnn.generate(params, readout, prefix, L, key=KEY, **more)

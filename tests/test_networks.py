@@ -282,7 +282,7 @@ def test_samples(name):
     params = parameters(jrnn.init_rnn, O, H) if name == "rnn" else PARAMS[name]
     width = params.w_hh.shape[1]
     params = params._replace(w_ih=normal(O, width))
-    sample = partial(jrnn.sampling.generate, params, READOUT, KEY, cell=CELLS.get(name))
+    sample = partial(jrnn.sampling.stream_tokens, params, READOUT, KEY, cell=CELLS.get(name))
     tokens = np.concatenate(list(sample(np.array([1, 2, 3]), 5, temperature=0.0)), 1)[0]
     read = np.concatenate([[1, 2, 3], tokens[:-1]])
     hs = RUNS[name](params, read)[1]

@@ -58,7 +58,7 @@ def test_noise_for_each_step_is_trained_through():
 
 
 NEED_THEM = {
-    "generate": lambda: jrnn.sampling.generate(
+    "generate": lambda: jrnn.sampling.stream_tokens(
         PARAMS, READOUT, jax.random.key(0), np.array([0]), 3
     ),
     "trajectory": lambda: derivation.trajectory(PARAMS, READOUT, ONE, LABELS),

@@ -199,7 +199,7 @@ def test_a_user_of_gates_reads_a_stream_and_samples(cell):
         hs.append(y_t)
     np.testing.assert_allclose(jnp.stack(hs), jrnn.stack(stack, ids)[1], 1e-4, 1e-5)
     drawn = list(
-        sampling.generate(stack, readout, KEYS[3], ids[:, 0], 40, temperature=0.8, top_k=3)
+        sampling.stream_tokens(stack, readout, KEYS[3], ids[:, 0], 40, temperature=0.8, top_k=3)
     )
     assert sum(block.shape[1] for block in drawn) == 40
     _, tokens = jrnn.generate(stack, readout, ids, 5, key=KEYS[3])

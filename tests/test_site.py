@@ -50,6 +50,12 @@ def test_every_public_name_is_in_the_reference_once():
     assert len(names) > 100
 
 
+def test_two_names_end_alike_only_where_their_homes_tell_them_apart():
+    ends = [name.rpartition(".")[2] for name in public_names()]
+    twice = {end for end in ends if ends.count(end) > 1}
+    assert twice == {"Stack", "trajectory", "leaky"}  # modules; states and all terms; a cell
+
+
 def test_every_name_on_a_page_is_in_the_reference():
     homes = {name[:n] for name in reference() for n in range(len(name)) if name[n] == "."}
     known = homes | set(reference())

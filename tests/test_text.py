@@ -336,7 +336,7 @@ READOUT = parameters(jrnn.init_readout, 8, 6, seed=1)
 
 def sample(prompt, length, **options):
     key = options.pop("key", jax.random.key(2))
-    blocks = list(sampling.generate(RNN, READOUT, key, np.array(prompt), length, **options))
+    blocks = list(sampling.stream_tokens(RNN, READOUT, key, np.array(prompt), length, **options))
     assert all(block.shape[1] <= sampling.BLOCK for block in blocks)
     return np.concatenate(blocks, axis=1)
 
@@ -395,7 +395,7 @@ def test_parameters_that_are_not_finite_are_refused_before_anything_is_drawn(nam
     (part,) = (part for part in params if name in params[part]._fields)
     array = getattr(params[part], name)
     array[(1,) * array.ndim] = value
-    draw = partial(sampling.generate, key=jax.random.key(0), prompt=np.array([0]), length=1)
+    draw = partial(sampling.stream_tokens, key=jax.random.key(0), prompt=np.array([0]), length=1)
     if (name, value) == ("b_o", -INF):  # a token that is never drawn
         draw(**params)
         array[:] = value
@@ -408,7 +408,7 @@ def test_parameters_that_are_not_finite_are_refused_before_anything_is_drawn(nam
 
 def test_a_token_whose_bias_is_minus_infinity_is_never_drawn():
     never = READOUT._replace(b_o=np.where(np.arange(6) == 2, -np.inf, READOUT.b_o))
-    blocks = sampling.generate(RNN, never, jax.random.key(0), [2], 300, temperature=5.0)
+    blocks = sampling.stream_tokens(RNN, never, jax.random.key(0), [2], 300, temperature=5.0)
     assert set(np.concatenate(list(blocks), axis=1).ravel().tolist()) == {0, 1, 3, 4, 5}
 
 
@@ -417,7 +417,9 @@ def test_a_state_that_overflows_is_said_where_it_does():
     H, O = RNN.w_hh.shape[0], RNN.w_ih.shape[0]
     rnn = jrnn.RNNParams(jnp.ones((O, H), jnp.float32), 1e9 * jnp.eye(H, dtype=jnp.float32), None)
     readout = jrnn.ReadoutParams(jnp.ones((H, O), jnp.float32), None)
-    draw = partial(sampling.generate, rnn, readout, jax.random.key(0), [0], activation="identity")
+    draw = partial(
+        sampling.stream_tokens, rnn, readout, jax.random.key(0), [0], activation="identity"
+    )
     assert next(draw(5)).shape == (1, 5)
     with pytest.raises(ValueError, match="expected finite logits at every token; got others at to"):
         next(draw(6))

@@ -38,7 +38,7 @@ def sample(settings: Settings) -> Iterator[list[str]]:
     known = alphabet.characters[1:]
     start = next(c for c in "\n " + known if c in known)  # of a sample without a prompt
     names = ("num_samples", "temperature", "top_k", "top_p")
-    blocks = jrnn.sampling.generate(
+    blocks = jrnn.sampling.stream_tokens(
         *(model.rnn, model.readout._replace(b_o=never), jax.random.key(settings.seed)),
         *(alphabet.encode(settings.prompt or start), settings.sample or 300),
         **{name: getattr(settings, name) for name in names},

@@ -34,7 +34,7 @@ def sampler_arguments(
     length: int,
     num_samples: int,
 ) -> None:
-    """Check the arguments of `sampling.generate`."""
+    """Check the arguments of `sampling.stream_tokens`."""
     network_of_inputs(cells[0], params.layers[0].forward)
     shape("prompt", prompt, (None,), "[P]", "Encode one text; num_samples draws several.")
     if not are_ids(prompt) or prompt.size == 0:
