@@ -31,6 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,14 +47,6 @@ from adding_networks import (
 )
 from char_model.devices import on_devices, require_memory
 from char_model.model import CELLS, Model, kernel_of
-from command import (
-    Checked,
-    NotNegative,
-    NotNegativeFloat,
-    Positive,
-    PositiveFloat,
-    exit_status,
-)
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -77,7 +70,7 @@ Row = dict[str, Any]  # the results of a run
 
 
 @dataclass(frozen=True)
-class Settings(Checked):
+class Settings(command.Checked):
     """The adding problem: which networks and initial weights learn over hundreds of steps?
 
     Options that are 0 or empty have the values of the cell's recipe.
@@ -85,17 +78,17 @@ class Settings(Checked):
 
     cell: Literal["rnn", "gru", "lstm"] = "rnn"  # rnn: an Elman network
     out: Path = Path("out/adding_problem")  # directory
-    lengths: tuple[Positive, ...] = ()  # T; rnn: 100; gru, lstm: 200 400
+    lengths: tuple[command.Positive, ...] = ()  # T; rnn: 100; gru, lstm: 200 400
     starts: tuple[str, ...] = ()
     """activation-w_hh, or cell-biases, or all; rnn: four; gru: gru-chrono; lstm: lstm-chrono"""
-    steps: Positive = 3000  # of each training, at most
-    block: Positive = 100  # steps whose error is averaged
-    goal: PositiveFloat = 0.01  # learned below it
-    hidden_size: NotNegative = 0  # H; rnn: 128; gru, lstm: 64
-    batch_size: Positive = 64
-    learning_rate: NotNegativeFloat = 0.0  # of Adam; rnn: 1e-3; gru, lstm: 5e-3
-    clip: PositiveFloat = 1.0  # gradient norm
-    seed: NotNegative = 0
+    steps: command.Positive = 3000  # of each training, at most
+    block: command.Positive = 100  # steps whose error is averaged
+    goal: command.PositiveFloat = 0.01  # learned below it
+    hidden_size: command.NotNegative = 0  # H; rnn: 128; gru, lstm: 64
+    batch_size: command.Positive = 64
+    learning_rate: command.NotNegativeFloat = 0.0  # of Adam; rnn: 1e-3; gru, lstm: 5e-3
+    clip: command.PositiveFloat = 1.0  # gradient norm
+    seed: command.NotNegative = 0
 
     def __post_init__(self) -> None:
         """Take what is not given from the recipe; refuse settings that are none."""
@@ -289,7 +282,9 @@ def results(settings: Settings) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     settings = Settings.parse(argv)
-    return exit_status(lambda: results(settings), f"the runs that had ended are in {settings.out}")
+    return command.exit_status(
+        lambda: results(settings), f"the runs that had ended are in {settings.out}"
+    )
 
 
 def order(row: Row) -> tuple[int, int, float]:

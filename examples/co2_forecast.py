@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,6 @@ import optax
 from char_model.devices import on_devices, require_memory
 from char_model.model import CELLS
 from co2_data import LONGEST, YEAR, Changes, Job, absolute_errors, covered, levels, load, naive
-from command import Checked, NotNegativeFloat, Positive, PositiveFloat, exit_status
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -44,7 +44,7 @@ OPTIONS_OF_SIZE = "--seeds, --steps, --hidden-size, --window, --batch-size or --
 
 
 @dataclass(frozen=True)
-class Settings(Checked):
+class Settings(command.Checked):
     """Forecast monthly CO2 at Mauna Loa by a network that runs freely."""
 
     out: Path = Path("out/co2_forecast")  # directory
@@ -52,14 +52,14 @@ class Settings(Checked):
     validate: bool = False  # judge by the training part
     cell: Literal["rnn", "gru", "lstm"] = "rnn"  # rnn: an Elman network
     difference: Literal[1, 12] = 1  # months
-    seeds: Positive = 5  # how many: 0, 1, ...
-    steps: Positive = 2000
-    hidden_size: Positive = 32
-    window: Positive = 120  # months that are read
-    batch_size: Positive = 8
-    learning_rate: PositiveFloat = 3e-3  # decays to 0
-    noise: NotNegativeFloat = 0.3  # deviation, added to the changes
-    draws: Positive = 100  # for the interval
+    seeds: command.Positive = 5  # how many: 0, 1, ...
+    steps: command.Positive = 2000
+    hidden_size: command.Positive = 32
+    window: command.Positive = 120  # months that are read
+    batch_size: command.Positive = 8
+    learning_rate: command.PositiveFloat = 3e-3  # decays to 0
+    noise: command.NotNegativeFloat = 0.3  # deviation, added to the changes
+    draws: command.Positive = 100  # for the interval
 
     def __post_init__(self) -> None:
         """Refuse settings that are none."""
@@ -286,7 +286,7 @@ def results(settings: Settings) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     settings = Settings.parse(argv)
-    return exit_status(lambda: results(settings), "not all is written")
+    return command.exit_status(lambda: results(settings), "not all is written")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command
 import jax
 import numpy as np
 from char_model.data import Data, load_data
@@ -25,7 +26,6 @@ from char_model.loop import run_steps
 from char_model.model import W_HH_INITS, check_memory, init_model, make_evaluate
 from char_model.settings import Settings as ModelSettings
 from char_model.signals import StopFlag
-from command import Checked, NotNegative, Positive, exit_status
 from matplotlib.figure import Figure
 
 import jrnn
@@ -47,17 +47,17 @@ Model = tuple[Any, jrnn.ReadoutParams]  # the parameters of a network, and of it
 
 
 @dataclass(frozen=True)
-class Settings(Checked):
+class Settings(command.Checked):
     """Plot how gradients of the character model vanish or explode, before and after training."""
 
     out: Path = Path("out/gradient_flow")  # directory
     text: tuple[str, ...] | None = None  # UTF-8 files to train on; None: CPython's reference
-    seed: NotNegative = 0
-    steps: Positive = 2000  # of each training
-    hidden_size: Positive = 256
-    length: Positive = 500  # steps that are measured
-    max_lag: Positive = 100
-    exponents: Positive = 64  # how many
+    seed: command.NotNegative = 0
+    steps: command.Positive = 2000  # of each training
+    hidden_size: command.Positive = 256
+    length: command.Positive = 500  # steps that are measured
+    max_lag: command.Positive = 100
+    exponents: command.Positive = 64  # how many
 
 
 class Measured(NamedTuple):
@@ -222,7 +222,7 @@ def results(settings: Settings) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     settings = Settings.parse(argv)
-    return exit_status(lambda: results(settings), "not all pictures are drawn")
+    return command.exit_status(lambda: results(settings), "not all pictures are drawn")
 
 
 if __name__ == "__main__":

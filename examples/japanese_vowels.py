@@ -22,13 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from char_model.devices import on_devices, require_memory
 from char_model.model import CELLS, output_of
-from command import Checked, Positive, PositiveFloat, exit_status
 from installed import installed_data
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -45,7 +45,7 @@ OPTIONS_OF_SIZE = "--seeds, --epochs, --hidden-size or --batch-size"
 
 
 @dataclass(frozen=True)
-class Settings(Checked):
+class Settings(command.Checked):
     """Classify nine speakers by two vowels."""
 
     out: Path = Path("out/japanese_vowels")  # directory
@@ -54,13 +54,13 @@ class Settings(Checked):
     validate: bool = False  # judge by a fifth of the training part
     cell: Literal["rnn", "gru", "lstm"] = "rnn"  # rnn: an Elman network
     models: tuple[ModelName, ...] = MODELS
-    seeds: Positive = 5  # how many: 0, 1, ...
-    epochs: Positive = 60
-    hidden_size: Positive = 64
-    batch_size: Positive = 10
-    learning_rate: PositiveFloat = 3e-3  # of AdamW
+    seeds: command.Positive = 5  # how many: 0, 1, ...
+    epochs: command.Positive = 60
+    hidden_size: command.Positive = 64
+    batch_size: command.Positive = 10
+    learning_rate: command.PositiveFloat = 3e-3  # of AdamW
     schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: PositiveFloat = 0.01
+    weight_decay: command.PositiveFloat = 0.01
 
 
 class Model(NamedTuple):
@@ -321,7 +321,7 @@ def results(settings: Settings) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     settings = Settings.parse(argv)
-    return exit_status(lambda: results(settings), "not all is written")
+    return command.exit_status(lambda: results(settings), "not all is written")
 
 
 if __name__ == "__main__":

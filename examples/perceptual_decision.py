@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from char_model.devices import on_devices, require_memory
-from command import Checked, NotNegative, Positive, PositiveFloat, exit_status
 from matplotlib.figure import Figure
 from perceptual_network import (
     COHERENCES,
@@ -54,19 +54,19 @@ DRAWN_MOTION = 800  # ms of motion in the drawn paths
 
 
 @dataclass(frozen=True)
-class Settings(Checked):
+class Settings(command.Checked):
     """A network of excitatory and inhibitory neurons learns a perceptual decision."""
 
     out: Path = Path("out/perceptual_decision")  # folder
-    hidden_size: Positive = 100  # neurons, of which a fifth are inhibitory
-    batch_size: Positive = 64  # trials in a step
-    steps: Positive = 1500  # of the training
-    learning_rate: PositiveFloat = 2e-3  # of Adam, which decays to 0
-    clip: PositiveFloat = 1.0  # gradient norm
-    tests: Positive = 1000  # trials for each coherence and side
-    starts: Positive = 256  # of the search for fixed points
-    speed: PositiveFloat = 1e-3  # of slow points, at most
-    seed: NotNegative = 0  # of everything random
+    hidden_size: command.Positive = 100  # neurons, of which a fifth are inhibitory
+    batch_size: command.Positive = 64  # trials in a step
+    steps: command.Positive = 1500  # of the training
+    learning_rate: command.PositiveFloat = 2e-3  # of Adam, which decays to 0
+    clip: command.PositiveFloat = 1.0  # gradient norm
+    tests: command.Positive = 1000  # trials for each coherence and side
+    starts: command.Positive = 256  # of the search for fixed points
+    speed: command.PositiveFloat = 1e-3  # of slow points, at most
+    seed: command.NotNegative = 0  # of everything random
 
 
 class Inside(NamedTuple):
@@ -272,7 +272,7 @@ def results(settings: Settings) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
     settings = Settings.parse(argv)
-    return exit_status(lambda: results(settings), "nothing is written")
+    return command.exit_status(lambda: results(settings), "nothing is written")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow  # it starts processes
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ["char_lm", "adding_problem", "gradient_flow", "japanese_vowels"]
+PROGRAMS += ["co2_forecast", "perceptual_decision"]
 
 
 @dataclass(frozen=True)
