@@ -71,6 +71,7 @@ def write(name: str, folder: Path) -> Path:
     corners = Image.new("1", found.size, 1)
     (width, height), radius = found.size, RADIUS * DPI
     ImageDraw.Draw(corners).rounded_rectangle((0, 0, width - 1, height - 1), radius, 0)
+    found.putpalette([*(found.getpalette() or ()), 255, 255, 255])
     found.paste(255, mask=corners)
     found.save(path, optimize=True, transparency=255)
     return path
