@@ -91,7 +91,7 @@ class Settings(command.Checked):
     seed: command.NotNegative = 0
 
     def __post_init__(self) -> None:
-        """Take what is not given from the recipe; refuse settings that are none."""
+        """Replace 0 and empty values by those of the recipe; refuse settings that are none."""
         super().__post_init__()
         own = tuple(name for name, start in STARTS.items() if start.cell == self.cell)
         given = {name: getattr(self, name) or value for name, value in RECIPES[self.cell].items()}
