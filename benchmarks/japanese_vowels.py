@@ -7,7 +7,6 @@ Both train every model with the same seeds, batches, optimiser and number of epo
 uses its default initialisation (torch with two biases), and stops after the last epoch.
 """
 
-import argparse
 import json
 import shlex
 import sys
@@ -26,7 +25,7 @@ from ts_data import Sequences
 
 
 def torch_accuracies(
-    name: str, args: argparse.Namespace, train: Sequences, test: Sequences
+    name: str, args: example.Settings, train: Sequences, test: Sequences
 ) -> list[float]:
     """The accuracy of torch's network for each seed."""
     rival = load("torch")
@@ -40,7 +39,7 @@ def torch_accuracies(
     return accuracies
 
 
-def measure(name: str, args: argparse.Namespace, train: Sequences, test: Sequences) -> Any:
+def measure(name: str, args: example.Settings, train: Sequences, test: Sequences) -> Any:
     """Train a model with both libraries; return the record."""
     own = example.run(name, args, train, test)
     began = time.perf_counter()
@@ -73,7 +72,7 @@ def table(records: list[dict[str, Any]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, or 1 after bad input."""
-    args = example.parse(argv)
+    args = example.Settings.parse(argv)
     try:
         load("torch")
         args.out.mkdir(parents=True, exist_ok=True)

@@ -22,14 +22,14 @@ w_hh, that of a GRU or an LSTM the biases of its gates: `default`, those of `jrn
 Can recurrent neural networks warp time?, 2018).
 """
 
-import argparse
 import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import command
 import jax
@@ -57,72 +57,114 @@ from jrnn.checks import refuse
 GUESSING = 2 / 12
 OPTIONS_OF_SIZE = "--hidden-size, --batch-size, --lengths or --block"
 LINES = {"relu": "-", "tanh": "--", "gru": "-.", "lstm": (0, (4, 1, 1, 1, 1, 1))}
-FOUR = ["relu-identity", "relu-orthogonal", "relu-spectral", "tanh-orthogonal"]
-ELMAN = {"lengths": [100], "starts": FOUR, "hidden_size": 128, "learning_rate": 1e-3}
-GATED = {"lengths": [200, 400], "hidden_size": 64, "learning_rate": 5e-3}
+FOUR = ("relu-identity", "relu-orthogonal", "relu-spectral", "tanh-orthogonal")
+ELMAN = {"lengths": (100,), "starts": FOUR, "hidden_size": 128, "learning_rate": 1e-3}
+GATED = {"lengths": (200, 400), "hidden_size": 64, "learning_rate": 5e-3}
 RECIPES: dict[str, dict[str, Any]] = {
     "rnn": ELMAN,
-    "gru": GATED | {"starts": ["gru-chrono"]},
-    "lstm": GATED | {"starts": ["lstm-chrono"]},
+    "gru": GATED | {"starts": ("gru-chrono",)},
+    "lstm": GATED | {"starts": ("lstm-chrono",)},
 }
 
 Row = dict[str, Any]  # the results of a run
+
+
+@dataclass(frozen=True)
+class Settings(command.Checked):
+    """The adding problem: which networks and initial weights learn over hundreds of steps?
+
+    Options that are 0 or empty have the values of the cell's recipe.
+    """
+
+    cell: Literal["rnn", "gru", "lstm"] = "rnn"  # rnn: an Elman network
+    out: Path = Path("out/adding_problem")  # directory
+    lengths: tuple[command.Positive, ...] = ()  # T; rnn: 100; gru, lstm: 200 400
+    starts: tuple[str, ...] = ()
+    """activation-w_hh, or cell-biases, or all; rnn: four; gru: gru-chrono; lstm: lstm-chrono"""
+    steps: command.Positive = 3000  # of each training, at most
+    block: command.Positive = 100  # steps whose error is averaged
+    goal: command.PositiveFloat = 0.01  # learned below it
+    hidden_size: command.NotNegative = 0  # H; rnn: 128; gru, lstm: 64
+    batch_size: command.Positive = 64
+    learning_rate: command.NotNegativeFloat = 0.0  # of Adam; rnn: 1e-3; gru, lstm: 5e-3
+    clip: command.PositiveFloat = 1.0  # gradient norm
+    seed: command.NotNegative = 0
+
+    def __post_init__(self) -> None:
+        """Replace 0 and empty values by those of the recipe; refuse settings that are none."""
+        super().__post_init__()
+        own = tuple(name for name, start in STARTS.items() if start.cell == self.cell)
+        given = {name: getattr(self, name) or value for name, value in RECIPES[self.cell].items()}
+        if "all" in given["starts"]:
+            given["starts"] = own
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+        if not set(self.starts) <= set(own):
+            expected = f"all, or some of {', '.join(own)}, with --cell {self.cell}"
+            refuse("--starts", expected, " ".join(self.starts), "Each cell has its own.")
+        if min(self.lengths) < 2:
+            refuse("--lengths", "at least 2", min(self.lengths), "Two steps are marked.")
+        if self.steps % self.block:
+            expected = f"a multiple of --block, {self.block}"
+            refuse("--steps", expected, self.steps, "The error is the mean of a block.")
 
 
 # --- the training --------------------------------------------------------------------------------
 
 
 def make_train_block(
-    args: argparse.Namespace, T: int, activation: ActivationName | None, key: jax.Array
+    settings: Settings, T: int, activation: ActivationName | None, key: jax.Array
 ) -> tuple[Callable[[Model], Any], Callable[[Any, int], Any]]:
     """Make the initial training state, and a compiled loop of `--block` steps."""
-    optimizer = optax.chain(optax.clip_by_global_norm(args.clip), optax.adam(args.learning_rate))
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(settings.clip), optax.adam(settings.learning_rate)
+    )
 
     def step(state: Any, n: jax.Array) -> Any:
         model, opt_state = state
-        batch = draw_batch(jax.random.fold_in(key, n), T, args.batch_size)
+        batch = draw_batch(jax.random.fold_in(key, n), T, settings.batch_size)
         error, grads = jax.value_and_grad(mean_squared_error)(model, *batch, activation)
         updates, opt_state = optimizer.update(grads, opt_state, model)
         return (optax.apply_updates(model, updates), opt_state), error
 
     @jax.jit
     def train_block(state: Any, first: int) -> Any:
-        state, errors = jax.lax.scan(step, state, first + jnp.arange(args.block))
+        state, errors = jax.lax.scan(step, state, first + jnp.arange(settings.block))
         return state, errors.mean()
 
     return lambda model: (model, optimizer.init(model)), train_block
 
 
-def run(args: argparse.Namespace, T: int, start: str) -> Row:
+def run(settings: Settings, T: int, start: str) -> Row:
     """Train one network until its error is below the goal or not finite, or until --steps."""
     activation = STARTS[start].activation
-    key_model, key_data, key_measured = jax.random.split(jax.random.key(args.seed), 3)
-    model = init_model(key_model, start, T, args.hidden_size)
+    key_model, key_data, key_measured = jax.random.split(jax.random.key(settings.seed), 3)
+    model = init_model(key_model, start, T, settings.hidden_size)
     before = sensitivity(model, key_measured, T, activation)
-    batch = jax.eval_shape(lambda: draw_batch(key_data, T, args.batch_size))
+    batch = jax.eval_shape(lambda: draw_batch(key_data, T, settings.batch_size))
     kernel = kernel_of(partial(mean_squared_error, activation=activation), model, *batch)
-    begin, train_block = make_train_block(args, T, activation, key_data)
+    begin, train_block = make_train_block(settings, T, activation, key_data)
     state, errors, began = begin(model), [], time.perf_counter()
-    with tqdm(total=args.steps, desc=f"T = {T}, {start}", unit="step") as bar:
-        while bar.n < args.steps:
+    with tqdm(total=settings.steps, desc=f"T = {T}, {start}", unit="step") as bar:
+        while bar.n < settings.steps:
             state, error = train_block(state, bar.n)
             errors.append(float(error))
             bar.set_postfix_str(f"error {errors[-1]:.4f}")
-            bar.update(args.block)
-            if not args.goal <= errors[-1] < np.inf:
+            bar.update(settings.block)
+            if not settings.goal <= errors[-1] < np.inf:
                 break
     after = sensitivity(state[0], key_measured, T, activation)
     return {
         "length": T,
         "start": start,
-        "learned": errors[-1] < args.goal,
+        "learned": errors[-1] < settings.goal,
         "steps": bar.n,
         "error": finite(errors[-1:])[0],
         "seconds": time.perf_counter() - began,
         "errors": finite(errors),
         "before": finite(before),
         "after": finite(after),
-        "options": {k: str(v) if k == "out" else v for k, v in vars(args).items()},
+        "options": asdict(settings),
         "versions": {"jrnn": jrnn.__version__, "jax": jax.__version__},
         "kernel": kernel,
     }
@@ -208,85 +250,41 @@ def earlier_rows(path: Path) -> dict[tuple[int, int, float], Row]:
 # --- the command ---------------------------------------------------------------------------------
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],  # None with python -OO
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--cell", choices=RECIPES, default="rnn", help="rnn: an Elman network")
-    parser.add_argument("--out", type=Path, default=Path("out/adding_problem"), help="directory")
-
-    def add_argument_of_recipe(name: str, help: str, **options: Any) -> None:
-        by_cell = (f"{cell} {recipe[name]}" for cell, recipe in RECIPES.items())
-        help = f"{help} (default: {', '.join(by_cell)})"
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, default=argparse.SUPPRESS, help=help, **options)
-
-    add_argument_of_recipe("lengths", "T", nargs="+", type=command.positive)
-    starts = [*STARTS, "all"]
-    add_argument_of_recipe("starts", "activation-w_hh, or cell-biases", nargs="+", choices=starts)
-    parser.add_argument(
-        "--steps", type=command.positive, default=3000, help="of each training, at most"
-    )
-    parser.add_argument(
-        "--block", type=command.positive, default=100, help="steps whose error is averaged"
-    )
-    parser.add_argument(
-        "--goal", type=command.positive_float, default=0.01, help="learned below it"
-    )
-    add_argument_of_recipe("hidden_size", "H", type=command.positive)
-    parser.add_argument("--batch-size", type=command.positive, default=64)
-    add_argument_of_recipe("learning_rate", "of Adam", type=command.positive_float)
-    parser.add_argument("--clip", type=command.positive_float, default=1.0, help="gradient norm")
-    parser.add_argument("--seed", type=command.not_negative, default=0)
-    args = parser.parse_args(argv)
-    args = argparse.Namespace(**(RECIPES[args.cell] | vars(args)))
-    own = [name for name, start in STARTS.items() if start.cell == args.cell]
-    args.starts = own if "all" in args.starts else args.starts
-    if not set(args.starts) <= set(own):
-        known = f"all, or some of {', '.join(own)}, with --cell {args.cell}"
-        parser.error(f"argument --starts: expected {known}; got {' '.join(args.starts)}")
-    if min(args.lengths) < 2:
-        parser.error("argument --lengths: at least 2: two steps are marked")
-    if args.steps % args.block:
-        parser.error(f"argument --steps: a multiple of --block, {args.block}")
-    return args
-
-
-def check_memory(args: argparse.Namespace) -> None:
+def check_memory(settings: Settings) -> None:
     """Refuse a training that does not fit on the device."""
-    T, B, H = max(args.lengths), args.batch_size, args.hidden_size
-    _, _, blocks, states = CELLS[args.cell]
+    T, B, H = max(settings.lengths), settings.batch_size, settings.hidden_size
+    _, _, blocks, states = CELLS[settings.cell]
     what = "the parameters, their gradient, its two moments, and the states of a batch"
     parameters = blocks * (2 * H + H * H + H) + H + 1
     require_memory(4 * parameters + T * B * states * H, what, OPTIONS_OF_SIZE)
 
 
-def run_all(args: argparse.Namespace) -> None:
+def run_all(settings: Settings) -> None:
     """Run every length and start; write the results after each run."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    rows = earlier_rows(args.out / "adding_problem.json")
-    for T in args.lengths:
-        for start in args.starts:
-            row = run(args, T, start)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    rows = earlier_rows(settings.out / "adding_problem.json")
+    for T in settings.lengths:
+        for start in settings.starts:
+            row = run(settings, T, start)
             rows[order(row)] = row
-            write(args.out, [rows[key] for key in sorted(rows)])
+            write(settings.out, [rows[key] for key in sorted(rows)])
 
 
-def results(args: argparse.Namespace) -> str:
+def results(settings: Settings) -> str:
     """Run everything; return the table."""
     with on_devices(OPTIONS_OF_SIZE):
-        check_memory(args)
-        run_all(args)
-    table = (args.out / "adding_problem.md").read_text()
-    return f"\n{table}\nadding_problem.md, .json and .png are in {args.out}"
+        check_memory(settings)
+        run_all(settings)
+    table = (settings.out / "adding_problem.md").read_text()
+    return f"\n{table}\nadding_problem.md, .json and .png are in {settings.out}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
-    args = parse(argv)
-    return command.exit_status(lambda: results(args), f"the runs that had ended are in {args.out}")
+    settings = Settings.parse(argv)
+    return command.exit_status(
+        lambda: results(settings), f"the runs that had ended are in {settings.out}"
+    )
 
 
 def order(row: Row) -> tuple[int, int, float]:
@@ -296,7 +294,7 @@ def order(row: Row) -> tuple[int, int, float]:
 
 def write(out: Path, rows: list[Row]) -> None:
     """Write the table, all results, and the plot."""
-    (out / "adding_problem.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (out / "adding_problem.json").write_text(json.dumps(rows, indent=1, default=str) + "\n")
     (out / "adding_problem.md").write_text(table(rows) + "\n")
     draw(rows, out / "adding_problem.png")
 

@@ -5,10 +5,9 @@ domain) are in the package statsmodels. A month is the mean of its weeks; a mont
 missing, and no value is made for it.
 """
 
-import argparse
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from installed import installed_data
@@ -52,23 +51,23 @@ class Job(NamedTuple):
     origins: np.ndarray  # [N]
 
 
-def load(args: argparse.Namespace) -> Job:
+def load(settings: Any) -> Job:
     """Read the series and divide it."""
-    series = read_csv(installed_data(*DATA) if args.data is None else args.data)
+    series = read_csv(installed_data(*DATA) if settings.data is None else settings.data)
     stop = len(series.ppm)
     end = stop * 4 // 5
-    if args.validate:
+    if settings.validate:
         stop, end = end, end * 4 // 5
-    least = args.window + args.difference + 1
+    least = settings.window + settings.difference + 1
     if end <= least or stop - end < LONGEST:
         expected = f"more than {least} months of training and {LONGEST} after them"
         came = f"{end} and {stop - end}"
         refuse("data", expected, came, "Give a longer series, or a smaller --window.")
-    origins = origins_between(series, end, stop, args.window)
+    origins = origins_between(series, end, stop, settings.window)
     if not len(origins):
         expected = f"an origin after {YEAR + 1} months that are not missing"
         refuse("data", expected, "none", "Give another series.")
-    return Job(series, changes(series, args.difference, end), end, origins)
+    return Job(series, changes(series, settings.difference, end), end, origins)
 
 
 def read_csv(path: Path) -> Series:

@@ -15,14 +15,15 @@ with --validate, which learns from the first 80 % of the training part and forec
 the last 20 % of the series were not used.
 """
 
-import argparse
 import json
 import sys
 import time
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,16 +31,42 @@ import optax
 from char_model.devices import on_devices, require_memory
 from char_model.model import CELLS
 from co2_data import LONGEST, YEAR, Changes, Job, absolute_errors, covered, levels, load, naive
-from command import exit_status, positive, positive_float
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jrnn
+from jrnn.checks import refuse
 
 HORIZONS = (12, LONGEST)  # months
 WEIGHT_DECAY = 0.01
 BLOCK = 100  # steps of training in one call
 OPTIONS_OF_SIZE = "--seeds, --steps, --hidden-size, --window, --batch-size or --draws"
+
+
+@dataclass(frozen=True)
+class Settings(command.Checked):
+    """Forecast monthly CO2 at Mauna Loa by a network that runs freely."""
+
+    out: Path = Path("out/co2_forecast")  # directory
+    data: Path | None = None  # CSV file: a header, then YYYYMMDD,ppm; None: that of statsmodels
+    validate: bool = False  # judge by the training part
+    cell: Literal["rnn", "gru", "lstm"] = "rnn"  # rnn: an Elman network
+    difference: Literal[1, 12] = 1  # months
+    seeds: command.Positive = 5  # how many: 0, 1, ...
+    steps: command.Positive = 2000
+    hidden_size: command.Positive = 32
+    window: command.Positive = 120  # months that are read
+    batch_size: command.Positive = 8
+    learning_rate: command.PositiveFloat = 3e-3  # decays to 0
+    noise: command.NotNegativeFloat = 0.3  # deviation, added to the changes
+    draws: command.Positive = 100  # for the interval
+
+    def __post_init__(self) -> None:
+        """Refuse settings that are none."""
+        super().__post_init__()
+        if self.window < 2 * YEAR:
+            repair = "The naive forecast needs two years."
+            refuse("--window", f"at least {2 * YEAR} months", self.window, repair)
 
 
 class Model(NamedTuple):
@@ -52,28 +79,30 @@ class Model(NamedTuple):
 # --- the training --------------------------------------------------------------------------------
 
 
-def window_starts(args: argparse.Namespace, end: int, seed: int) -> np.ndarray:
+def window_starts(settings: Settings, end: int, seed: int) -> np.ndarray:
     """`[steps, batch_size]` random first months of windows, whose last target is before `end`."""
     rng = np.random.default_rng(seed)
-    return rng.integers(args.difference, end - args.window, (args.steps, args.batch_size))
-
-
-def init_model(key: jax.Array, args: argparse.Namespace) -> Model:
-    """One layer, as jrnn draws it."""
-    key_stack, key_readout = jax.random.split(key)
-    return Model(
-        jrnn.init_stack(key_stack, 1 + YEAR, [args.hidden_size], cell=args.cell),
-        jrnn.init_readout(key_readout, args.hidden_size, 2),
+    return rng.integers(
+        settings.difference, end - settings.window, (settings.steps, settings.batch_size)
     )
 
 
-def make_train(args: argparse.Namespace, by: Changes, optimizer: Any) -> Any:
+def init_model(key: jax.Array, settings: Settings) -> Model:
+    """One layer, as jrnn draws it."""
+    key_stack, key_readout = jax.random.split(key)
+    return Model(
+        jrnn.init_stack(key_stack, 1 + YEAR, [settings.hidden_size], cell=settings.cell),
+        jrnn.init_readout(key_readout, settings.hidden_size, 2),
+    )
+
+
+def make_train(settings: Settings, by: Changes, optimizer: Any) -> Any:
     """`(state, (starts [steps, batch_size], keys [steps])) -> (state, losses)`, for all seeds."""
     inputs, xs, seen = map(jnp.asarray, (by.inputs(), by.xs, by.seen))
 
     def loss(model: Model, starts: jax.Array, key: jax.Array) -> jax.Array:
-        at = starts[None] + jnp.arange(args.window)[:, None]
-        noise = args.noise * jax.random.normal(key, at.shape, jnp.float32)
+        at = starts[None] + jnp.arange(settings.window)[:, None]
+        noise = settings.noise * jax.random.normal(key, at.shape, jnp.float32)
         read = inputs[at].at[..., 0].add(noise)
         known = seen[at] & seen[at + 1]
         given = (model.stack, model.readout, read, xs[at + 1])
@@ -89,19 +118,19 @@ def make_train(args: argparse.Namespace, by: Changes, optimizer: Any) -> Any:
     return jax.jit(jax.vmap(partial(jax.lax.scan, step)))
 
 
-def train(args: argparse.Namespace, job: Job) -> tuple[Model, np.ndarray]:
+def train(settings: Settings, job: Job) -> tuple[Model, np.ndarray]:
     """Train all seeds in parallel; return the models and the losses `[seeds, steps]` in nats."""
-    schedule = optax.cosine_decay_schedule(args.learning_rate, args.steps)
+    schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
     optimizer = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
-    keys = jax.vmap(jax.random.key)(jnp.arange(args.seeds))
+    keys = jax.vmap(jax.random.key)(jnp.arange(settings.seeds))
     # Not in a jit: batches of QR factorisations in one program can block (jaxlib 0.10.2).
-    models = jax.vmap(partial(init_model, args=args))(keys)
-    keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, 1), args.steps))(keys)
+    models = jax.vmap(partial(init_model, settings=settings))(keys)
+    keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, 1), settings.steps))(keys)
     state = models, jax.vmap(optimizer.init)(models)
-    starts = np.stack([window_starts(args, job.end, seed) for seed in range(args.seeds)])
-    train_block, losses = make_train(args, job.by, optimizer), []
-    with tqdm(total=args.steps, desc=args.cell, unit="step") as bar:
-        for first in range(0, args.steps, BLOCK):
+    starts = np.stack([window_starts(settings, job.end, seed) for seed in range(settings.seeds)])
+    train_block, losses = make_train(settings, job.by, optimizer), []
+    with tqdm(total=settings.steps, desc=settings.cell, unit="step") as bar:
+        for first in range(0, settings.steps, BLOCK):
             block = slice(first, first + BLOCK)
             state, values = train_block(state, (starts[:, block], keys[:, block]))
             losses.append(np.asarray(values))
@@ -125,13 +154,13 @@ def draw_of(key: jax.Array | None, outputs: jax.Array) -> jax.Array:
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape, mean.dtype)
 
 
-def forecast(args: argparse.Namespace, job: Job, models: Model) -> tuple[np.ndarray, np.ndarray]:
+def forecast(settings: Settings, job: Job, models: Model) -> tuple[np.ndarray, np.ndarray]:
     """Means `[seeds, LONGEST, N]` and draws `[seeds, draws, LONGEST, N]` in ppm."""
     by, origins = job.by, job.origins
     inputs, seen = by.inputs(), by.seen
-    at = origins - args.window + np.arange(args.window)[:, None]
+    at = origins - settings.window + np.arange(settings.window)[:, None]
     months = by.month[origins - 1 + np.arange(LONGEST)[:, None]]  # known in advance
-    keys = jax.random.split(jax.random.key(args.seeds), args.draws)
+    keys = jax.random.split(jax.random.key(settings.seeds), settings.draws)
 
     def run(model: Model) -> tuple[jax.Array, jax.Array]:
         states, _ = jrnn.stack(model.stack, inputs[at][:-1], mask=seen[at][:-1])
@@ -146,28 +175,28 @@ def forecast(args: argparse.Namespace, job: Job, models: Model) -> tuple[np.ndar
     return means, draws
 
 
-def check_memory(args: argparse.Namespace, job: Job) -> None:
+def check_memory(settings: Settings, job: Job) -> None:
     """Refuse a training of all seeds that does not fit on the device."""
-    H, (_, _, blocks, states) = args.hidden_size, CELLS[args.cell]
-    network = 4 * blocks * H * (1 + YEAR + H) + args.window * args.batch_size * states * H
-    starts = 2 * args.steps * (args.batch_size + 1)  # 64-bit integers, and keys
-    draws = args.draws * LONGEST * len(job.origins)
+    H, (_, _, blocks, states) = settings.hidden_size, CELLS[settings.cell]
+    network = 4 * blocks * H * (1 + YEAR + H) + settings.window * settings.batch_size * states * H
+    starts = 2 * settings.steps * (settings.batch_size + 1)  # 64-bit integers, and keys
+    draws = settings.draws * LONGEST * len(job.origins)
     what = "each seed's parameters, their gradient, its two moments, states, windows and draws"
-    require_memory(args.seeds * (network + starts + draws), what, OPTIONS_OF_SIZE)
+    require_memory(settings.seeds * (network + starts + draws), what, OPTIONS_OF_SIZE)
 
 
 # --- results -------------------------------------------------------------------------------------
 
 
-def evaluate(args: argparse.Namespace, job: Job) -> tuple[dict[str, Any], Any]:
+def evaluate(settings: Settings, job: Job) -> tuple[dict[str, Any], Any]:
     """Train, forecast, and compare; return the record, and the forecasts for the figure."""
     began = time.perf_counter()
-    models, losses = train(args, job)
-    means, draws = forecast(args, job, models)
-    simple = naive(job.series, job.origins, args.window // YEAR)
+    models, losses = train(settings, job)
+    means, draws = forecast(settings, job, models)
+    simple = naive(job.series, job.origins, settings.window // YEAR)
     record = {
-        "part": "validation" if args.validate else "test",
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+        "part": "validation" if settings.validate else "test",
+        "options": asdict(settings),
         "months": [len(job.series.ppm), int(np.isnan(job.series.ppm).sum())],  # all, missing
         "origins": len(job.origins),
         "seconds": time.perf_counter() - began,
@@ -239,50 +268,25 @@ def draw(record: dict[str, Any], job: Job, forecasts: Any, path: Path) -> None:
 # --- the command ---------------------------------------------------------------------------------
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],  # None with python -OO
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("out/co2_forecast"), help="directory")
-    parser.add_argument("--data", type=Path, help="CSV file: a header, then YYYYMMDD,ppm")
-    parser.add_argument("--validate", action="store_true", help="judge by the training part")
-    parser.add_argument("--cell", choices=CELLS, default="rnn", help="rnn: an Elman network")
-    parser.add_argument("--difference", type=int, choices=[1, YEAR], default=1, help="months")
-    parser.add_argument("--seeds", type=positive, default=5, help="how many: 0, 1, ...")
-    parser.add_argument("--steps", type=positive, default=2000)
-    parser.add_argument("--hidden-size", type=positive, default=32)
-    parser.add_argument("--window", type=positive, default=120, help="months that are read")
-    parser.add_argument("--batch-size", type=positive, default=8)
-    parser.add_argument("--learning-rate", type=positive_float, default=3e-3, help="decays to 0")
-    parser.add_argument("--noise", type=float, default=0.3, help="deviation, added to the changes")
-    parser.add_argument("--draws", type=positive, default=100, help="for the interval")
-    args = parser.parse_args(argv)
-    if not 0 <= args.noise < np.inf:
-        parser.error(f"argument --noise: expected a number from 0; got {args.noise}")
-    if args.window < 2 * YEAR:
-        parser.error(f"argument --window: expected at least {2 * YEAR} months; got {args.window}")
-    return args
-
-
-def results(args: argparse.Namespace) -> str:
+def results(settings: Settings) -> str:
     """Write the record, the table and the figure; return the table."""
-    args.out.mkdir(parents=True, exist_ok=True)
+    settings.out.mkdir(parents=True, exist_ok=True)
     with on_devices(OPTIONS_OF_SIZE):
-        job = load(args)
-        check_memory(args, job)
-        record, forecasts = evaluate(args, job)
-    (args.out / "co2_forecast.json").write_text(json.dumps(record, indent=1) + "\n")
-    (args.out / "co2_forecast.md").write_text(table(record) + "\n")
-    draw(record, job, forecasts, args.out / "co2_forecast.png")
-    return f"\n{table(record)}\n\nco2_forecast.md, .json and .png are in {args.out}"
+        job = load(settings)
+        check_memory(settings, job)
+        record, forecasts = evaluate(settings, job)
+    (settings.out / "co2_forecast.json").write_text(
+        json.dumps(record, indent=1, default=str) + "\n"
+    )
+    (settings.out / "co2_forecast.md").write_text(table(record) + "\n")
+    draw(record, job, forecasts, settings.out / "co2_forecast.png")
+    return f"\n{table(record)}\n\nco2_forecast.md, .json and .png are in {settings.out}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
-    args = parse(argv)
-    return exit_status(lambda: results(args), "not all is written")
+    settings = Settings.parse(argv)
+    return command.exit_status(lambda: results(settings), "not all is written")
 
 
 if __name__ == "__main__":

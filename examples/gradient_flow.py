@@ -10,9 +10,9 @@ depends, and the Lyapunov exponents along one stream of the text. One more plot 
 networks before training: Elman, GRU, and LSTM with two biases of the forget gate.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from char_model.data import Data, load_data
 from char_model.devices import on_devices
 from char_model.loop import run_steps
 from char_model.model import W_HH_INITS, check_memory, init_model, make_evaluate
-from char_model.settings import Settings
+from char_model.settings import Settings as ModelSettings
 from char_model.signals import StopFlag
 from matplotlib.figure import Figure
 
@@ -46,6 +46,20 @@ TABLE_STEPS = 100  # in an influence table
 Model = tuple[Any, jrnn.ReadoutParams]  # the parameters of a network, and of its readout
 
 
+@dataclass(frozen=True)
+class Settings(command.Checked):
+    """Plot how gradients of the character model vanish or explode, before and after training."""
+
+    out: Path = Path("out/gradient_flow")  # directory
+    text: tuple[str, ...] | None = None  # UTF-8 files to train on; None: CPython's reference
+    seed: command.NotNegative = 0
+    steps: command.Positive = 2000  # of each training
+    hidden_size: command.Positive = 256
+    length: command.Positive = 500  # steps that are measured
+    max_lag: command.Positive = 100
+    exponents: command.Positive = 64  # how many
+
+
 class Measured(NamedTuple):
     """The diagnostics of one model."""
 
@@ -55,29 +69,31 @@ class Measured(NamedTuple):
     influence: np.ndarray  # [TABLE_STEPS, TABLE_STEPS]
 
 
-def measure(name: str, model: Model, streams: np.ndarray, args: Any, exponents: int) -> Measured:
+def measure(
+    name: str, model: Model, streams: np.ndarray, settings: Settings, exponents: int
+) -> Measured:
     """Compute all diagnostics of a model at the start of the validation streams `[T, B]`."""
     rnn, readout = model
-    xs, labels = streams[:-1][: args.length], streams[1:][: args.length]
-    flow = diagnostics.gradient_flow(rnn, readout, xs, labels, max_lag=args.max_lag)
+    xs, labels = streams[:-1][: settings.length], streams[1:][: settings.length]
+    flow = diagnostics.gradient_flow(rnn, readout, xs, labels, max_lag=settings.max_lag)
     start = slice(TABLE_STEPS)
     return Measured(
         name,
         jax.device_get(flow),
         np.asarray(
             diagnostics.lyapunov_exponents(
-                rnn, xs[:, 0], n=min(exponents, args.hidden_size), warmup=len(xs) // 10
+                rnn, xs[:, 0], n=min(exponents, settings.hidden_size), warmup=len(xs) // 10
             )
         ),
         np.asarray(diagnostics.influence(rnn, readout, xs[start, 0], labels[start, 0])),
     )
 
 
-def train_and_measure(w_hh_init: Any, data: Data, args: Any) -> list[Measured]:
+def train_and_measure(w_hh_init: Any, data: Data, settings: Settings) -> list[Measured]:
     """Train once like `char_lm.py`, and measure before and after."""
-    given = {name: getattr(args, name) for name in ("steps", "hidden_size", "seed")}
-    options = Settings(w_hh_init=w_hh_init, eval_every=args.steps, **given)
-    key, _ = jax.random.split(jax.random.key(args.seed))  # as in `run_steps`
+    given = {name: getattr(settings, name) for name in ("steps", "hidden_size", "seed")}
+    options = ModelSettings(w_hh_init=w_hh_init, eval_every=settings.steps, **given)
+    key, _ = jax.random.split(jax.random.key(settings.seed))  # as in `run_steps`
     first = init_model(key, options, len(data.alphabet.characters))
     mesh = batch_mesh(1)
     with StopFlag() as stop, stop.deferred():
@@ -85,33 +101,35 @@ def train_and_measure(w_hh_init: Any, data: Data, args: Any) -> list[Measured]:
     if stop.signum is not None:
         raise KeyboardInterrupt
     bits = make_evaluate(options, data.validation_streams, mesh)(state.params)
-    trained = f"{w_hh_init}, after {args.steps:,} steps ({bits:.2f} bits per character)"
+    trained = f"{w_hh_init}, after {settings.steps:,} steps ({bits:.2f} bits per character)"
     streams = data.validation_streams[:, :STREAMS]
     return [
-        measure(f"{w_hh_init}, at the start", first, streams, args, args.exponents),
-        measure(trained, state.params, streams, args, args.exponents),
+        measure(f"{w_hh_init}, at the start", first, streams, settings, settings.exponents),
+        measure(trained, state.params, streams, settings, settings.exponents),
     ]
 
 
-def measure_kinds(data: Data, args: Any) -> list[Measured]:
+def measure_kinds(data: Data, settings: Settings) -> list[Measured]:
     """Measure new networks of other kinds."""
     O, streams = len(data.alphabet.characters), data.validation_streams[:, :STREAMS]
-    key_rnn, key_readout = jax.random.split(jax.random.key(args.seed))
-    readout = jrnn.init_readout(key_readout, args.hidden_size, O)
+    key_rnn, key_readout = jax.random.split(jax.random.key(settings.seed))
+    readout = jrnn.init_readout(key_readout, settings.hidden_size, O)
     return [
-        measure(name, (init(key_rnn, O, args.hidden_size), readout), streams, args, exponents=1)
+        measure(
+            name, (init(key_rnn, O, settings.hidden_size), readout), streams, settings, exponents=1
+        )
         for name, init in KINDS.items()
     ]
 
 
-def measure_all(args: argparse.Namespace) -> tuple[list[Measured], list[Measured]]:
+def measure_all(settings: Settings) -> tuple[list[Measured], list[Measured]]:
     """Run and measure both trainings; and measure the kinds of networks."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    options = Settings(hidden_size=args.hidden_size)
-    data = load_data(args.text, options.batch_size, options.length, args.out)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    options = ModelSettings(hidden_size=settings.hidden_size)
+    data = load_data(settings.text, options.batch_size, options.length, settings.out)
     check_memory(options, len(data.alphabet.characters), batch_mesh(1), OPTION_OF_SIZE)
-    kinds = measure_kinds(data, args)
-    trained = [m for init in W_HH_INITS for m in train_and_measure(init, data, args)]
+    kinds = measure_kinds(data, settings)
+    trained = [m for init in W_HH_INITS for m in train_and_measure(init, data, settings)]
     return trained, kinds
 
 
@@ -188,42 +206,23 @@ def draw_exponents(measured: list[Measured], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],  # None with python -OO
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("out/gradient_flow"), help="directory")
-    parser.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text to train on")
-    parser.add_argument("--seed", type=command.not_negative, default=0)
-    parser.add_argument("--steps", type=command.positive, default=2000, help="of each training")
-    parser.add_argument("--hidden-size", type=command.positive, default=256)
-    parser.add_argument(
-        "--length", type=command.positive, default=500, help="steps that are measured"
-    )
-    parser.add_argument("--max-lag", type=command.positive, default=100)
-    parser.add_argument("--exponents", type=command.positive, default=64, help="how many")
-    return parser.parse_args(argv)
-
-
-def results(args: argparse.Namespace) -> str:
+def results(settings: Settings) -> str:
     """Measure all networks and draw the pictures; return the table."""
     with on_devices(f"{OPTION_OF_SIZE}, --length or --max-lag"):
-        measured, kinds = measure_all(args)
+        measured, kinds = measure_all(settings)
     flows = {"Elman, orthogonal w_hh": measured[0].flow, **{m.name: m.flow for m in kinds}}
-    draw_kinds(flows, args.out / "kinds.png")
-    draw_flows(measured, args.out / "gradient_flow.png")
-    draw_influences(measured, args.out / "influence.png")
-    draw_exponents(measured, args.out / "lyapunov_exponents.png")
+    draw_kinds(flows, settings.out / "kinds.png")
+    draw_flows(measured, settings.out / "gradient_flow.png")
+    draw_influences(measured, settings.out / "influence.png")
+    draw_exponents(measured, settings.out / "lyapunov_exponents.png")
     names = "kinds.png, gradient_flow.png, influence.png and lyapunov_exponents.png"
-    return f"\n{table([*measured, *kinds])}\n\n{names} are in {args.out}"
+    return f"\n{table([*measured, *kinds])}\n\n{names} are in {settings.out}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
-    args = parse(argv)
-    return command.exit_status(lambda: results(args), "not all pictures are drawn")
+    settings = Settings.parse(argv)
+    return command.exit_status(lambda: results(settings), "not all pictures are drawn")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ the last state or the mean of the states over time. All seeds of a model train i
 set and evaluates on the other fifth; the test set was not used.
 """
 
-import argparse
 import json
 import sys
 import time
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import command
 import jax
@@ -39,8 +39,28 @@ from jrnn.checks import refuse
 
 NAME = "JapaneseVowels"
 DATA = "aeon", f"aeon/datasets/data/{NAME}"  # a folder in a package
-MODELS = ["last-forwards", "last-both", "mean-forwards", "mean-both"]  # readout-directions
+ModelName = Literal["last-forwards", "last-both", "mean-forwards", "mean-both"]
+MODELS = get_args(ModelName)  # readout-directions
 OPTIONS_OF_SIZE = "--seeds, --epochs, --hidden-size or --batch-size"
+
+
+@dataclass(frozen=True)
+class Settings(command.Checked):
+    """Classify nine speakers by two vowels."""
+
+    out: Path = Path("out/japanese_vowels")  # directory
+    data: Path | None = None
+    """folder of JapaneseVowels_TRAIN.ts and _TEST.ts; None: that of aeon"""
+    validate: bool = False  # judge by a fifth of the training part
+    cell: Literal["rnn", "gru", "lstm"] = "rnn"  # rnn: an Elman network
+    models: tuple[ModelName, ...] = MODELS
+    seeds: command.Positive = 5  # how many: 0, 1, ...
+    epochs: command.Positive = 60
+    hidden_size: command.Positive = 64
+    batch_size: command.Positive = 10
+    learning_rate: command.PositiveFloat = 3e-3  # of AdamW
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: command.PositiveFloat = 0.01
 
 
 class Model(NamedTuple):
@@ -75,11 +95,11 @@ def logits(name: str, model: Model, xs: jax.Array, lengths: jax.Array) -> jax.Ar
 # --- the data ------------------------------------------------------------------------------------
 
 
-def load_data(args: argparse.Namespace) -> tuple[Sequences, Sequences]:
+def load_data(settings: Settings) -> tuple[Sequences, Sequences]:
     """Load the training and the evaluation set, standardised with the training set."""
-    folder = installed_data(*DATA) if args.data is None else args.data
+    folder = installed_data(*DATA) if settings.data is None else settings.data
     train = read_ts(folder / f"{NAME}_TRAIN.ts")
-    if args.validate:
+    if settings.validate:
         held_out = np.arange(len(train.labels)) % 5 == 4  # the file is ordered by speaker
         train, test = train.take(~held_out), train.take(held_out)
     else:
@@ -87,9 +107,9 @@ def load_data(args: argparse.Namespace) -> tuple[Sequences, Sequences]:
     if (train.classes, train.xs.shape[2]) != (test.classes, test.xs.shape[2]):
         expected = "two parts with the same classes and channels"
         refuse("data", expected, folder, "They belong together.")
-    if args.batch_size > len(train.labels):
+    if settings.batch_size > len(train.labels):
         expected = f"at most the {len(train.labels)} sequences of training"
-        refuse("--batch-size", expected, args.batch_size, "Take a smaller one.")
+        refuse("--batch-size", expected, settings.batch_size, "Take a smaller one.")
     return standardised(train, train), standardised(test, train)
 
 
@@ -116,12 +136,12 @@ def epoch_orders(seed: int, epochs: int, count: int, batch_size: int) -> np.ndar
 # --- the training --------------------------------------------------------------------------------
 
 
-def make_optimizer(args: argparse.Namespace, batches: int) -> optax.GradientTransformation:
+def make_optimizer(settings: Settings, batches: int) -> optax.GradientTransformation:
     """AdamW; by default the learning rate decays to 0 over all epochs."""
-    schedule = args.learning_rate
-    if args.schedule == "cosine":
-        schedule = optax.cosine_decay_schedule(args.learning_rate, args.epochs * batches)
-    return optax.adamw(schedule, weight_decay=args.weight_decay)
+    schedule = settings.learning_rate
+    if settings.schedule == "cosine":
+        schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.epochs * batches)
+    return optax.adamw(schedule, weight_decay=settings.weight_decay)
 
 
 def make_train_epoch(name: str, data: Sequences, optimizer: Any) -> Any:
@@ -153,30 +173,33 @@ def make_predict(name: str, data: Sequences) -> Any:
     return jax.jit(jax.vmap(lambda model: logits(name, model, xs, lengths).argmax(-1)))
 
 
-def check_memory(args: argparse.Namespace, train: Sequences) -> None:
+def check_memory(settings: Settings, train: Sequences) -> None:
     """Refuse a training of all seeds that does not fit on the device."""
-    (T, N, I), H = train.xs.shape, args.hidden_size
-    _, _, blocks, states = CELLS[args.cell]
-    network = 4 * blocks * (I * H + H * H) + T * args.batch_size * states * H
-    order = 2 * args.epochs * N  # 64-bit integers
+    (T, N, I), H = train.xs.shape, settings.hidden_size
+    _, _, blocks, states = CELLS[settings.cell]
+    network = 4 * blocks * (I * H + H * H) + T * settings.batch_size * states * H
+    order = 2 * settings.epochs * N  # 64-bit integers
     what = "each seed's parameters, their gradient, its two moments, states and order of sequences"
-    require_memory(args.seeds * (network + order), what, OPTIONS_OF_SIZE)
+    require_memory(settings.seeds * (network + order), what, OPTIONS_OF_SIZE)
 
 
-def run(name: str, args: argparse.Namespace, train: Sequences, test: Sequences) -> dict[str, Any]:
+def run(name: str, settings: Settings, train: Sequences, test: Sequences) -> dict[str, Any]:
     """Train all seeds of a model."""
-    sizes = train.xs.shape[2], args.hidden_size, len(train.classes)
-    optimizer = make_optimizer(args, len(train.labels) // args.batch_size)
-    keys = jax.vmap(jax.random.key)(jnp.arange(args.seeds))
-    models = jax.vmap(partial(init_model, name=name, cell=args.cell, sizes=sizes))(keys)
+    sizes = train.xs.shape[2], settings.hidden_size, len(train.classes)
+    optimizer = make_optimizer(settings, len(train.labels) // settings.batch_size)
+    keys = jax.vmap(jax.random.key)(jnp.arange(settings.seeds))
+    models = jax.vmap(partial(init_model, name=name, cell=settings.cell, sizes=sizes))(keys)
     state = models, jax.vmap(optimizer.init)(models)
     count = len(train.labels)
     orders = np.stack(
-        [epoch_orders(s, args.epochs, count, args.batch_size) for s in range(args.seeds)]
+        [
+            epoch_orders(s, settings.epochs, count, settings.batch_size)
+            for s in range(settings.seeds)
+        ]
     )
     train_epoch, predict = make_train_epoch(name, train, optimizer), make_predict(name, test)
     losses, accuracies, began = [], [], time.perf_counter()
-    with tqdm(range(args.epochs), desc=name, unit="epoch") as bar:
+    with tqdm(range(settings.epochs), desc=name, unit="epoch") as bar:
         for epoch in bar:
             state, loss = train_epoch(state, orders[:, epoch])
             predicted = np.asarray(predict(state[0]))
@@ -184,7 +207,7 @@ def run(name: str, args: argparse.Namespace, train: Sequences, test: Sequences) 
             accuracies.append((predicted == test.labels).mean(1))
             bar.set_postfix_str(f"loss {losses[-1].mean():.4f}")
     return {
-        "cell": args.cell,
+        "cell": settings.cell,
         "model": name,
         "seconds": time.perf_counter() - began,
         "losses": np.array(losses).tolist(),  # [epochs, seeds]
@@ -270,61 +293,35 @@ def draw(records: list[dict[str, Any]], classes: list[str], part: str, path: Pat
     figure.savefig(path, dpi=100)
 
 
-def write(
-    args: argparse.Namespace, records: list[dict[str, Any]], classes: list[str], part: str
-) -> None:
+def write(settings: Settings, records: list[dict[str, Any]], classes: list[str], part: str) -> None:
     """Write all results, the table, and the plot."""
-    options = {k: v if isinstance(v, int | float | list) else str(v) for k, v in vars(args).items()}
-    result = {"part": part, "options": options, "records": records}
-    (args.out / "japanese_vowels.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / "japanese_vowels.md").write_text(table(records, part) + "\n")
-    draw(records, classes, part, args.out / "japanese_vowels.png")
+    result = {"part": part, "options": asdict(settings), "records": records}
+    (settings.out / "japanese_vowels.json").write_text(
+        json.dumps(result, indent=1, default=str) + "\n"
+    )
+    (settings.out / "japanese_vowels.md").write_text(table(records, part) + "\n")
+    draw(records, classes, part, settings.out / "japanese_vowels.png")
 
 
 # --- the command ---------------------------------------------------------------------------------
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],  # None with python -OO
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("out/japanese_vowels"), help="directory")
-    parser.add_argument("--data", type=Path, help=f"folder of {NAME}_TRAIN.ts and _TEST.ts")
-    parser.add_argument(
-        "--validate", action="store_true", help="judge by a fifth of the training part"
-    )
-    parser.add_argument("--cell", choices=CELLS, default="rnn", help="rnn: an Elman network")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
-    parser.add_argument("--seeds", type=command.positive, default=5, help="how many: 0, 1, ...")
-    parser.add_argument("--epochs", type=command.positive, default=60)
-    parser.add_argument("--hidden-size", type=command.positive, default=64)
-    parser.add_argument("--batch-size", type=command.positive, default=10)
-    parser.add_argument(
-        "--learning-rate", type=command.positive_float, default=3e-3, help="of AdamW"
-    )
-    parser.add_argument("--schedule", choices=["cosine", "constant"], default="cosine")
-    parser.add_argument("--weight-decay", type=command.positive_float, default=0.01)
-    return parser.parse_args(argv)
-
-
-def results(args: argparse.Namespace) -> str:
+def results(settings: Settings) -> str:
     """Run every model and write all results; return the table."""
-    part = "validation" if args.validate else "test"
-    args.out.mkdir(parents=True, exist_ok=True)
+    part = "validation" if settings.validate else "test"
+    settings.out.mkdir(parents=True, exist_ok=True)
     with on_devices(OPTIONS_OF_SIZE):
-        train, test = load_data(args)
-        check_memory(args, train)
-        records = [run(name, args, train, test) for name in args.models]
-    write(args, records, train.classes, part)
-    return f"\n{table(records, part)}\n\njapanese_vowels.md, .json and .png are in {args.out}"
+        train, test = load_data(settings)
+        check_memory(settings, train)
+        records = [run(name, settings, train, test) for name in settings.models]
+    write(settings, records, train.classes, part)
+    return f"\n{table(records, part)}\n\njapanese_vowels.md, .json and .png are in {settings.out}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
-    args = parse(argv)
-    return command.exit_status(lambda: results(args), "not all is written")
+    settings = Settings.parse(argv)
+    return command.exit_status(lambda: results(settings), "not all is written")
 
 
 if __name__ == "__main__":

@@ -8,22 +8,21 @@ its decision and the slow points between them, and compares the time of a gradie
 plain scan. It writes all into one picture and a JSON file.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from char_model.devices import on_devices, require_memory
-from command import exit_status, not_negative, positive, positive_float
 from matplotlib.figure import Figure
 from perceptual_network import (
     COHERENCES,
@@ -54,24 +53,20 @@ DECIDING = (0.0, 0.0, 1.0)  # the input after the motion: the cue alone
 DRAWN_MOTION = 800  # ms of motion in the drawn paths
 
 
-def option(default: Any, kind: Any, help: str) -> Any:
-    """A field of `Settings`, and of the command line."""
-    return field(default=default, metadata={"type": kind, "help": help})
-
-
 @dataclass(frozen=True)
-class Settings:
-    """The settings of a run."""
+class Settings(command.Checked):
+    """A network of excitatory and inhibitory neurons learns a perceptual decision."""
 
-    hidden_size: int = option(100, positive, "neurons, of which a fifth are inhibitory")
-    batch_size: int = option(64, positive, "trials in a step")
-    steps: int = option(1500, positive, "of the training")
-    learning_rate: float = option(2e-3, positive_float, "of Adam, which decays to 0")
-    clip: float = option(1.0, positive_float, "gradient norm")
-    tests: int = option(1000, positive, "trials for each coherence and side")
-    starts: int = option(256, positive, "of the search for fixed points")
-    speed: float = option(1e-3, positive_float, "of slow points, at most")
-    seed: int = option(0, not_negative, "of everything random")
+    out: Path = Path("out/perceptual_decision")  # folder
+    hidden_size: command.Positive = 100  # neurons, of which a fifth are inhibitory
+    batch_size: command.Positive = 64  # trials in a step
+    steps: command.Positive = 1500  # of the training
+    learning_rate: command.PositiveFloat = 2e-3  # of Adam, which decays to 0
+    clip: command.PositiveFloat = 1.0  # gradient norm
+    tests: command.Positive = 1000  # trials for each coherence and side
+    starts: command.Positive = 256  # of the search for fixed points
+    speed: command.PositiveFloat = 1e-3  # of slow points, at most
+    seed: command.NotNegative = 0  # of everything random
 
 
 class Inside(NamedTuple):
@@ -258,38 +253,26 @@ def report(found: dict[str, Any]) -> str:
 # --- the command ---------------------------------------------------------------------------------
 
 
-def parse(argv: list[str] | None) -> tuple[Settings, Path]:
-    """Parse the command line, which has an option for each field of `Settings`."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n\n")[0],  # None with python -OO
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("out/perceptual_decision"), help="folder")
-    for f in dataclasses.fields(Settings):
-        parser.add_argument(f"--{f.name.replace('_', '-')}", default=f.default, **f.metadata)
-    given = vars(parser.parse_args(argv))
-    return Settings(**{k: v for k, v in given.items() if k != "out"}), given["out"]
-
-
-def results(settings: Settings, out: Path) -> str:
+def results(settings: Settings) -> str:
     """Train, look inside, and write the results; return the report."""
     H, numbers = settings.hidden_size, STEPS * settings.batch_size * settings.hidden_size
-    out.mkdir(parents=True, exist_ok=True)
+    settings.out.mkdir(parents=True, exist_ok=True)
     with on_devices(OPTIONS_OF_SIZE):
         require_memory(4 * H * H + 2 * numbers, "the states of a batch", OPTIONS_OF_SIZE)
         free, losses = train(settings)
         shares, inside = psychometric(settings, free), look_inside(settings, free)
         times = compare_times(settings, free)
     found = record(settings, losses, shares, inside, times, model_of(free).readout)
-    (out / "perceptual_decision.json").write_text(json.dumps(found, indent=1) + "\n")
-    draw(settings, losses, shares, inside, out / "perceptual_decision.png")
-    return f"\n{report(found)}\nperceptual_decision.json and .png are in {out}"
+    path = settings.out / "perceptual_decision.json"
+    path.write_text(json.dumps(found, indent=1, default=str) + "\n")
+    draw(settings, losses, shares, inside, path.with_suffix(".png"))
+    return f"\n{report(found)}\nperceptual_decision.json and .png are in {settings.out}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, 1 after bad input, or 130 after Ctrl-C."""
-    settings, out = parse(argv)
-    return exit_status(lambda: results(settings, out), "nothing is written")
+    settings = Settings.parse(argv)
+    return command.exit_status(lambda: results(settings), "nothing is written")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Which program computes a call, and why."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,21 +11,37 @@ from jrnn.kernel.dispatch import Direction, Shape, choose, shape_of
 from jrnn.kernel.transforms import PLATFORMS, calls_in
 from jrnn.kernel.types import Spec
 
+# The scopes of `_layers.py`. A loss that is fused with a stack runs forward networks only.
+LAYER = re.compile(r"layers\[(\d+)\](?:/(forward|backward))?")
+
 
 class Explanation(NamedTuple):
-    """How one pass of one recurrence is computed."""
+    """How one pass of one recurrence is computed.
+
+    Attributes:
+        cell: its name, such as "lstm".
+        direction: of the pass, "forward" or "backward".
+        shape: T, B, I (0 for ids), H and dtype.
+        platform: "cpu", "cuda", "rocm" or "tpu".
+        backend: the program.
+        reason: why it was chosen.
+        network: its place in the `StackParams`, such as "layers[1].backward"; "" for a network
+            alone.
+    """
 
     cell: str
-    direction: str  # "forward" or "backward"
+    direction: str
     shape: Shape
     platform: str
     backend: str
     reason: str
+    network: str = ""
 
     def __str__(self) -> str:
         """One line."""
+        name = f"{self.network} ({self.cell})" if self.network else self.cell
         sizes = ", ".join(f"{axis} = {n}" for axis, n in self.shape._asdict().items())
-        call = f"{self.cell} {self.direction} on {self.platform}, {sizes}"
+        call = f"{name}, {self.direction} pass on {self.platform}, {sizes}"
         return f"{call}: {self.backend}; {self.reason}"
 
 
@@ -43,8 +60,9 @@ def explain(
         kwargs: its keyword arguments.
 
     Returns:
-        One `Explanation` for each pass of each recurrence, in the order of the program. If `fn` is
-        not a gradient, the backward passes are those of its gradient.
+        One `Explanation` for each pass of each recurrence, in the order of the program: of a stack,
+        for each layer and direction. If `fn` is not a gradient, the backward passes are those of
+        its gradient.
 
     Raises:
         ValueError: an unknown platform, or `fn` refuses its arguments.
@@ -58,17 +76,25 @@ def explain(
     directions: dict[str, tuple[Direction, ...]]
     directions = {"rnn_forward": ("forward",), "rnn_backward": ("backward",)}
     return tuple(
-        _explanation(spec, shape_of(inputs), platform, direction)
-        for name, spec, inputs in calls_in(jax.make_jaxpr(fn)(*args, **kwargs))
+        _explanation(spec, shape_of(inputs), platform, direction, _network(scopes))
+        for name, scopes, spec, inputs in calls_in(jax.make_jaxpr(fn)(*args, **kwargs))
         for direction in directions.get(name, ("forward", "backward"))
     )
 
 
-def _explanation(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Explanation:
+def _network(scopes: str) -> str:
+    """The place of a network in its stack, from the scopes around its call; "" without a stack."""
+    found = LAYER.findall(scopes)
+    return "layers[{}].{}".format(found[-1][0], found[-1][1] or "forward") if found else ""
+
+
+def _explanation(
+    spec: Spec, shape: Shape, platform: str, direction: Direction, network: str
+) -> Explanation:
     if spec.remat is not None:
         S, _ = spec.remat.sizes(shape)
         shape = shape._replace(T=S)
     backend, reason = choose(spec, shape, platform, direction)
     if spec.remat is not None:
         reason += f"; one of the segments of {shape.T} steps (remat)"
-    return Explanation(spec.cell.name, direction, shape, platform, str(backend), reason)
+    return Explanation(spec.cell.name, direction, shape, platform, str(backend), reason, network)

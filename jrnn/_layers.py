@@ -90,10 +90,11 @@ def layer_by_layer(
     ys, h_lasts = xs, []
     for index, (read, layer) in enumerate(zip(reads, layers, strict=True)):
         below = ys
-        h_last, us = read(below if index == 0 or dropout is None else dropout.of(index, below))
-        ys = us.astype(layer.forward.w_hh.dtype)
-        if residual or layer.norm is not None:
-            ys = _outputs(layer.norm, ys, below if residual else None, counted)
+        with jax.named_scope(f"layers[{index}]"):  # for `explain`, and in a profile
+            h_last, us = read(below if index == 0 or dropout is None else dropout.of(index, below))
+            ys = us.astype(layer.forward.w_hh.dtype)
+            if residual or layer.norm is not None:
+                ys = _outputs(layer.norm, ys, below if residual else None, counted)
         h_lasts.append(h_last)
     return tuple(h_lasts), ys
 
@@ -135,7 +136,8 @@ def read_both_ways(
         zip(networks, starts, agains, masks, strict=True)
     ):
         data = (xs, start, lengths, resets, again, m, mask)
-        found.append(run(network, *data, reverse=i == 1 or reverse))
+        with jax.named_scope("backward" if i else "forward"):  # as in `LayerParams`
+            found.append(run(network, *data, reverse=i == 1 or reverse))
     h_lasts, outputs = zip(*found, strict=True)
     if pair:
         return h_lasts if D == 2 else h_lasts[0], jnp.concatenate(outputs, -1)

@@ -35,7 +35,14 @@ from jrnn.files import check_utf8
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was read from disk."""
+    """A checkpoint that was read from disk.
+
+    Attributes:
+        path: its directory.
+        step: the number of training steps before it.
+        arrays: the arrays of the state, by their path in it.
+        manifest: the JSON object of the caller.
+    """
 
     path: Path
     step: int

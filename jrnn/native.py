@@ -39,12 +39,19 @@ _enabled: Any = config.config_states[_NAME]
 
 
 class Library(NamedTuple):
-    """The loaded library, whose handlers JAX knows."""
+    """The loaded library, whose handlers JAX knows.
+
+    Attributes:
+        path: the file.
+        isa: a key of ISAS.
+        has_bfloat16: whether this processor multiplies vectors of it.
+        scratch_bytes: a function of C, see native/shim.
+    """
 
     path: Path
-    isa: int  # a key of ISAS
-    has_bfloat16: bool  # this processor multiplies it, in vectors
-    scratch_bytes: Any  # a function of C, see native/shim
+    isa: int
+    has_bfloat16: bool
+    scratch_bytes: Any
 
 
 def available() -> bool:

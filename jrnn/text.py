@@ -103,6 +103,9 @@ class Alphabet(NamedTuple):
     """The characters that a model knows, sorted; the id of a character is its index.
 
     Id 0 stands for every other character and is decoded as U+FFFD.
+
+    Attributes:
+        characters: U+FFFD, then all others in the order of their code points.
     """
 
     characters: str

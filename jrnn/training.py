@@ -30,22 +30,37 @@ LossFn = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 
 
 class TrainState(NamedTuple):
-    """The state that a training step reads and writes."""
+    """The state that a training step reads and writes.
+
+    Attributes:
+        params: any pytree of arrays.
+        opt_state: that of the optimiser.
+        carry: carried from chunk to chunk by the loss: usually the hidden state `[B, H]`.
+        step: `[]` int32, the number of steps so far.
+        key: a random key; each step folds in its number.
+        nonfinite: `[]` int32, how many losses or gradients were not finite.
+    """
 
     params: Any
     opt_state: Any
-    carry: Any  # carried from chunk to chunk by the loss: usually the hidden state [B, H]
-    step: jax.Array  # [] int32, the number of steps so far
-    key: jax.Array  # a random key; each step folds in its number
-    nonfinite: jax.Array  # [] int32, how many losses or gradients were not finite
+    carry: Any
+    step: jax.Array
+    key: jax.Array
+    nonfinite: jax.Array
 
 
 class StepMetrics(NamedTuple):
-    """Metrics of a training step, on the device, from the gradient before the optimiser."""
+    """Metrics of a training step, on the device, from the gradient before the optimiser.
 
-    loss: jax.Array  # []
-    grad_norm: jax.Array  # [] global 2-norm of the gradient
-    grad_norms: Any  # [] for each array of the parameters: the 2-norm of its gradient
+    Attributes:
+        loss: `[]` of this step.
+        grad_norm: `[]` global 2-norm of the gradient.
+        grad_norms: `[]` for each array of the parameters: the 2-norm of its gradient.
+    """
+
+    loss: jax.Array
+    grad_norm: jax.Array
+    grad_norms: Any
 
 
 def init_train_state(

@@ -21,71 +21,123 @@ from jrnn.arrays import named_leaves
 
 
 class RNNParams(NamedTuple):
-    """Parameters of an Elman network; `b_h` is None if it has no bias."""
+    """Parameters of an Elman network; `b_h` is None if it has no bias.
 
-    w_ih: jax.Array  # [I, H]; or None, see `init_rnn`
-    w_hh: jax.Array  # [H, H]
-    b_h: jax.Array | None  # [H]
+    Attributes:
+        w_ih: `[I, H]`; or None, see `init_rnn`.
+        w_hh: `[H, H]`.
+        b_h: `[H]`.
+    """
+
+    w_ih: jax.Array
+    w_hh: jax.Array
+    b_h: jax.Array | None
 
 
 class LSTMParams(NamedTuple):
-    """Parameters of an LSTM, in the order of the gates i f g o; `b_h` is None without a bias."""
+    """Parameters of an LSTM, in the order of the gates i f g o; `b_h` is None without a bias.
 
-    w_ih: jax.Array  # [I, 4H]; or None, see `init_rnn`
-    w_hh: jax.Array  # [H, 4H]
-    b_h: jax.Array | None  # [4H]
+    Attributes:
+        w_ih: `[I, 4H]`; or None, see `init_rnn`.
+        w_hh: `[H, 4H]`.
+        b_h: `[4H]`.
+    """
+
+    w_ih: jax.Array
+    w_hh: jax.Array
+    b_h: jax.Array | None
 
 
 class LSTMState(NamedTuple):
-    """The state of an LSTM; None stands for zeros."""
+    """The state of an LSTM; None stands for zeros.
 
-    h: jax.Array | None  # [H] or [B, H] the output
-    c: jax.Array | None  # [H] or [B, H] the memory
+    Attributes:
+        h: `[H]` or `[B, H]` the output.
+        c: `[H]` or `[B, H]` the memory.
+    """
+
+    h: jax.Array | None
+    c: jax.Array | None
 
 
 class GRUParams(NamedTuple):
-    """Parameters of a GRU, in the order of the gates r z n; None for a bias that it lacks."""
+    """Parameters of a GRU, in the order of the gates r z n; None for a bias that it lacks.
 
-    w_ih: jax.Array  # [I, 3H]; or None, see `init_rnn`
-    w_hh: jax.Array  # [H, 3H]
-    b_h: jax.Array | None  # [3H]
-    b_hn: jax.Array | None  # [H] of the state's part of n, which the reset gate multiplies
+    Attributes:
+        w_ih: `[I, 3H]`; or None, see `init_rnn`.
+        w_hh: `[H, 3H]`.
+        b_h: `[3H]`.
+        b_hn: `[H]` of the state's part of n, which the reset gate multiplies.
+    """
+
+    w_ih: jax.Array
+    w_hh: jax.Array
+    b_h: jax.Array | None
+    b_hn: jax.Array | None
 
 
 class LeakyParams(NamedTuple):
-    """Parameters of a leaky network, with a fixed leak `alpha` or a learned one `log_tau`."""
+    """Parameters of a leaky network, with a fixed leak `alpha` or a learned one `log_tau`.
 
-    w_ih: jax.Array  # [I, H]; or None, see `init_rnn`
-    w_hh: jax.Array  # [H, H]
-    b_h: jax.Array | None  # [H]
-    alpha: jax.Array | None  # [H] in (0, 1]; its gradient is 0
-    log_tau: jax.Array | None  # [H] log of the time constant, in steps: alpha = 1 - exp(-1 / tau)
+    Attributes:
+        w_ih: `[I, H]`; or None, see `init_rnn`.
+        w_hh: `[H, H]`.
+        b_h: `[H]`.
+        alpha: `[H]` in (0, 1]; its gradient is 0.
+        log_tau: `[H]` log of the time constant, in steps: alpha = 1 - exp(-1 / tau).
+    """
+
+    w_ih: jax.Array
+    w_hh: jax.Array
+    b_h: jax.Array | None
+    alpha: jax.Array | None
+    log_tau: jax.Array | None
 
 
 class ReadoutParams(NamedTuple):
-    """Parameters of a readout; `b_o` is None if the readout has no bias."""
+    """Parameters of a readout; `b_o` is None if the readout has no bias.
 
-    w_ho: jax.Array  # [H, O]
-    b_o: jax.Array | None  # [O]
+    Attributes:
+        w_ho: `[H, O]`.
+        b_o: `[O]`.
+    """
+
+    w_ho: jax.Array
+    b_o: jax.Array | None
 
 
 class LayerNormParams(NamedTuple):
-    """Parameters of the layer normalisation of a layer's outputs."""
+    """Parameters of the layer normalisation of a layer's outputs.
 
-    scale: jax.Array  # [D*H]
-    offset: jax.Array  # [D*H]
+    Attributes:
+        scale: `[D*H]`.
+        offset: `[D*H]`.
+    """
+
+    scale: jax.Array
+    offset: jax.Array
 
 
 class LayerParams(NamedTuple):
-    """Parameters of one layer of a stack; None for a part that the layer does not have."""
+    """Parameters of one layer of a stack; None for a part that the layer does not have.
 
-    forward: Any  # the parameters of a network, such as RNNParams; reads from start to end
-    backward: Any  # of the same type, or None; reads from end to start
+    Attributes:
+        forward: the parameters of a network, such as RNNParams; reads from start to end.
+        backward: of the same type, or None; reads from end to start.
+        norm: of its outputs, or None.
+    """
+
+    forward: Any
+    backward: Any
     norm: LayerNormParams | None
 
 
 class StackParams(NamedTuple):
-    """Parameters of a stack; the first layer reads the inputs."""
+    """Parameters of a stack; the first layer reads the inputs.
+
+    Attributes:
+        layers: from the inputs up.
+    """
 
     layers: tuple[LayerParams, ...]
 

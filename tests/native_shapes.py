@@ -77,7 +77,7 @@ def in_float32(x):
 
 
 def in_norm(found, expected):
-    """Up to numbers of bfloat16 that were rounded the other way, as sums in another order may be."""
+    """But for numbers of bfloat16 that were rounded the other way, after sums in another order."""
     for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         a, b = (np.asarray(x, np.float64) for x in (a, b))
         assert np.linalg.norm(a - b) <= 2**-6 * np.linalg.norm(b)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import command
@@ -17,33 +18,51 @@ pytestmark = pytest.mark.slow  # it starts processes
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ["char_lm", "adding_problem", "gradient_flow", "japanese_vowels"]
+PROGRAMS += ["co2_forecast", "perceptual_decision"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "text", "expected"),
-    [
-        ("positive", "0", "an integer from 1 to 2,147,483,647"),
-        ("positive", "2147483648", "an integer from 1 to 2,147,483,647"),
-        ("positive", "1e3", "an integer from 1 to 2,147,483,647"),
-        ("positive", "9" * 5000, "an integer from 1 to 2,147,483,647"),
-        ("not_negative", "-1", "an integer from 0 to 2,147,483,647"),
-        ("positive_float", "0", "a number from 1.18e-38 to 3.4e+38"),
-        ("positive_float", "nan", "a number from 1.18e-38 to 3.4e+38"),
-        ("positive_float", "1e300", "a number from 1.18e-38 to 3.4e+38"),  # inf in float32
-        ("positive_float", "1e-300", "a number from 1.18e-38 to 3.4e+38"),  # 0 in float32
-        ("positive_float", "fast", "a number from 1.18e-38 to 3.4e+38"),
-    ],
-)
-def test_a_number_that_is_none(kind, text, expected):
-    with pytest.raises(command.ArgumentTypeError) as refusal:
-        getattr(command, kind)(text)
-    assert str(refusal.value) == f"expected {expected}; got {text!r}"
+@dataclass(frozen=True)
+class Numbers(command.Checked):
+    positive: command.Positive = 1
+    not_negative: command.NotNegative = 0
+    positive_float: command.PositiveFloat = 1.0
+    several: tuple[command.Positive, ...] = ()
+
+
+BAD_NUMBERS = [
+    ("positive", 0, "an integer from 1 to 2,147,483,647"),
+    ("positive", 2**31, "an integer from 1 to 2,147,483,647"),
+    ("not_negative", -1, "an integer from 0 to 2,147,483,647"),
+    ("positive_float", 0.0, "a number from 1.18e-38 to 3.4e+38"),
+    ("positive_float", np.nan, "a number from 1.18e-38 to 3.4e+38"),
+    ("positive_float", 1e300, "a number from 1.18e-38 to 3.4e+38"),  # inf in float32
+    ("positive_float", 1e-300, "a number from 1.18e-38 to 3.4e+38"),  # 0 in float32
+    ("several", (1, 0), "an integer from 1 to 2,147,483,647"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), BAD_NUMBERS)
+def test_a_number_that_is_none(name, value, expected):
+    option = name.replace("_", "-")
+    with pytest.raises(ValueError, match=re.escape(f"--{option}: expected {expected}; got ")):
+        Numbers(**{name: value})
 
 
 def test_numbers():
-    assert [command.positive(text) for text in ("1", "2147483647")] == [1, 2**31 - 1]
-    assert command.not_negative("0") == 0
-    assert [command.positive_float(text) for text in ("1e-3", "2")] == [1e-3, 2.0]
+    options = ["--positive=2147483647", "--positive-float=1e-3", "--several", "1", "2"]
+    assert Numbers.parse(options) == Numbers(2**31 - 1, 0, 1e-3, (1, 2))
+
+
+LONG = "9" * 5000  # more digits than Python reads
+
+
+@pytest.mark.parametrize(
+    "option", ["--positive=1e3", f"--positive={LONG}", "--positive-float=fast", "--several=x"]
+)
+def test_text_that_is_no_number(option, capsys):
+    with pytest.raises(SystemExit):
+        Numbers.parse([option])
+    assert option.partition("=")[0] in capsys.readouterr().err
 
 
 # --- memory --------------------------------------------------------------------------------------

@@ -50,6 +50,39 @@ def test_every_layer_and_every_platform():
     assert lines(jrnn.rnn, *CASE[:2], platform="gpu") == lines(jrnn.rnn, *CASE[:2], platform="cuda")
 
 
+def of_stack(params, xs):
+    return jrnn.stack(params, xs)[1].sum()
+
+
+GRADIENTS = {
+    "grad": jax.grad(of_stack),
+    "vmap of grad": jax.vmap(jax.grad(of_stack), (None, 1)),
+    "jit and remat": jax.jit(jax.grad(lambda p, xs: jrnn.stack(p, xs, remat=True)[1].sum())),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_each_line_names_its_layer_and_direction(name):
+    stack = shapes_of(partial(jrnn.init_stack, bidirectional=True), I, (4, 6))
+    forward = [f"layers[{n}].{way}" for n in (0, 1) for way in ("forward", "backward")]
+    found = [(e.direction, e.network) for e in jrnn.explain(GRADIENTS[name], stack, CASE.xs)]
+    expected = [("forward", network) for network in forward]
+    assert found == expected + [("backward", network) for network in reversed(forward)]
+    assert str(jrnn.explain(jrnn.stack, stack, CASE.xs, platform="tpu")[-1]).startswith(
+        "layers[1].backward (elman), backward pass on tpu, T = 7, B = 3, I = 8, H = 6, "
+    )
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_loss_of_a_stack_names_its_layers(remat):
+    stack, readout = shapes_of(jrnn.init_stack, I, (4, 6)), shapes_of(jrnn.init_readout, 6, 2)
+    loss = partial(jrnn.rnn_loss, loss=jrnn.squared_error, remat=remat)
+    given = stack, readout, CASE.xs, np.zeros((T, B, 2))
+    gradient = jax.grad(lambda *given: loss(*given)[0])
+    for e in jrnn.explain(gradient, *given):
+        assert e.network == f"layers[{[4, 6].index(e.shape.H)}].forward"
+
+
 def test_ids_and_segments():
     ids = make_case(ids=True)
     loss = jrnn.rnn_cross_entropy
@@ -113,7 +146,7 @@ def test_a_stack_of_several_kinds_and_a_cell_of_a_users_own():
 def test_it_prints_and_refuses():
     first = str(jrnn.explain(jrnn.rnn, *CASE[:2], platform="tpu")[0])
     assert first.startswith(
-        "elman forward on tpu, T = 7, B = 3, I = 5, H = 4, dtype = float64: XLA("
+        "elman, forward pass on tpu, T = 7, B = 3, I = 5, H = 4, dtype = float64: XLA("
     )
     with pytest.raises(ValueError, match="platform: expected one of cpu, cuda, rocm, tpu"):
         jrnn.explain(jrnn.rnn, *CASE[:2], platform="abacus")

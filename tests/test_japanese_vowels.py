@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import ts_data
+from programs import unboxed
 
 import jrnn
 
@@ -255,7 +256,7 @@ def test_a_batch_that_is_too_large(folder, tmp_path, capsys):
 def test_options_that_are_none(option, capsys):
     with pytest.raises(SystemExit):
         japanese_vowels.main([option])
-    assert f"error: argument {option.split('=')[0]}: " in capsys.readouterr().err
+    assert option.split("=")[0] in unboxed(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("option", ["--seeds", "--epochs", "--hidden-size"])

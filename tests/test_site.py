@@ -20,6 +20,7 @@ import jrnn
 ROOT = Path(__file__).parents[1]
 INTERNAL = ("arrays", "cells", "checks", "extras", "files", "kernel", "lengths", "loss")
 INTERNAL += ("orbax_manager", "pytree_json", "types")  # users meet their names as jrnn.name
+PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *(ROOT / "docs").rglob("*.md")]
 
 
 def public_names():
@@ -35,13 +36,38 @@ def public_names():
         for name, value in vars(importlib.import_module(home)).items():
             if not name.startswith("_") and getattr(value, "__module__", "").startswith(home):
                 yield f"{home}.{name}"
+    yield "jrnn.cells.leaky.leaky"  # to name the rate network in a stack or a loss
+
+
+def reference():
+    pages = [path.read_text() for path in (ROOT / "docs/reference").glob("*.md")]
+    return [name for page in pages for name in re.findall(r"^::: (\S+)$", page, re.M)]
 
 
 def test_every_public_name_is_in_the_reference_once():
-    pages = [path.read_text() for path in (ROOT / "docs/reference").glob("*.md")]
-    names = [name for page in pages for name in re.findall(r"^::: (\S+)$", page, re.M)]
+    names = reference()
     assert sorted(names) == sorted(public_names())
     assert len(names) > 100
+
+
+def test_every_name_on_a_page_is_in_the_reference():
+    homes = {name[:n] for name in reference() for n in range(len(name)) if name[n] == "."}
+    known = homes | set(reference())
+    for page in PAGES:
+        for name in re.findall(r"(?<![\w./-])jrnn(?:\.[a-zA-Z_]\w*)+", page.read_text()):
+            parts = name.split(".")  # the rest may be a method or a field
+            starts = {".".join(parts[:n]) for n in range(2, len(parts) + 1)}
+            assert name in known or starts & set(reference()), f"{page.name}: {name}"
+
+
+@pytest.mark.parametrize("name", sorted(public_names()))
+def test_every_field_of_a_class_is_explained(name):
+    """In its docstring, which the reference and `help` show: comments are in neither."""
+    home, _, last = name.rpartition(".")
+    value = getattr(importlib.import_module(home), last)
+    fields = getattr(value, "_fields", None) or getattr(value, "__dataclass_fields__", ())
+    explained = re.findall(r"^ {4}(\w+): \S", inspect.getdoc(value) or "", re.M)
+    assert [field for field in fields if field not in explained] == []
 
 
 @pytest.mark.parametrize("name", sorted(public_names()))

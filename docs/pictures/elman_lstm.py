@@ -1,6 +1,6 @@
 """An Elman network next to an LSTM of the same size at the adding problem."""
 
-from typing import Any
+from typing import Any, Literal
 
 import adding_problem
 import numpy as np
@@ -9,19 +9,19 @@ from matplotlib.figure import Figure
 from jrnn.plot import _colors as colors
 from pictures import figure
 
+Cell = Literal["rnn", "lstm"]
 T, H, STEPS, BLOCK = 100, 32, 1000, 20
-NETWORKS = {  # cell, start, learning rate
-    "Elman": ("rnn", "tanh-orthogonal", "1e-3"),
-    "LSTM": ("lstm", "lstm-chrono", "5e-3"),
+NETWORKS: dict[str, tuple[Cell, str]] = {  # cell, start
+    "Elman": ("rnn", "tanh-orthogonal"),
+    "LSTM": ("lstm", "lstm-chrono"),
 }
 COLORS = {"Elman": colors.VERMILION, "LSTM": colors.BLUE}
 
 
-def train(cell: str, start: str, learning_rate: str) -> dict[str, Any]:
+def train(cell: Cell, start: str) -> dict[str, Any]:
     """Train one network as `examples/adding_problem.py` does."""
-    options = [f"--lengths={T}", f"--hidden-size={H}", f"--steps={STEPS}", f"--block={BLOCK}"]
-    options += [f"--cell={cell}", f"--starts={start}", f"--learning-rate={learning_rate}"]
-    return adding_problem.run(adding_problem.parse(options), T, start)
+    given: Any = {"lengths": (T,), "hidden_size": H, "steps": STEPS, "block": BLOCK}
+    return adding_problem.run(adding_problem.Settings(cell, starts=(start,), **given), T, start)
 
 
 def draw() -> Figure:

@@ -13,9 +13,9 @@ BEFORE = 2 * YEAR  # months that are shown before the forecast
 
 def draw() -> Figure:
     """Train five seeds, and draw the first forecast of one of them, and the errors of all."""
-    args = co2_forecast.parse(["--cell", "lstm"])
-    job = load(args)
-    record, (means, draws, naive) = co2_forecast.evaluate(args, job)
+    settings = co2_forecast.Settings(cell="lstm")
+    job = load(settings)
+    record, (means, draws, naive) = co2_forecast.evaluate(settings, job)
     origin, ppm = job.origins[0], job.series.ppm
     years = (job.series.first + np.arange(len(ppm)) + 0.5) / YEAR
     ahead, shown = slice(origin, origin + LONGEST), slice(origin - BEFORE, origin + LONGEST)

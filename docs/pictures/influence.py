@@ -28,5 +28,5 @@ def draw() -> Figure:
     panels[1].set_ylabel("")
     label = r"gradient norm $\|dJ_t / dh_k\|$"
     drawn.colorbar(image, ax=panels, label=label, extend="min", shrink=0.8)
-    drawn.legend(*handles, loc="outside upper center")
+    drawn.legend(*handles, loc="outside upper center", borderaxespad=1)
     return drawn

@@ -46,5 +46,6 @@ def draw() -> Figure:
     panel.minorticks_off()
     panel.set_ylim(heights[-1] + 0.7, -1.5)
     title = "Time of the gradient on a CPU, divided by that of jrnn"
-    drawn.legend(loc="outside upper center", ncols=4, title=title, title_fontsize=11)
+    place: Any = {"loc": "outside upper center", "borderaxespad": 1}
+    drawn.legend(**place, ncols=4, title=title, title_fontsize=11)
     return drawn

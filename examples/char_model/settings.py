@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -32,12 +32,36 @@ class Bounds:
 
 Positive = Annotated[int, Bounds(int, 1, 2**31 - 1)]
 NotNegative = Annotated[int, Bounds(int, 0, 2**31 - 1)]
+NotNegativeFloat = Annotated[float, Bounds(float, 0.0, float(FLOAT32.max))]
 PositiveFloat = Annotated[float, Bounds(float, float(FLOAT32.tiny), float(FLOAT32.max))]
 
 
-# The comment or the string after a field is its help on the command line.
 @dataclass(frozen=True)
-class Settings:
+class Checked:
+    """Settings that are within the bounds and choices of their annotations.
+
+    They are the options of a command line, and the comment or the string after a field is its help.
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse those that are not."""
+        for name, kind in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            several = get_origin(kind) is tuple
+            for one in value if several else [value]:
+                _check(option(name), get_args(kind)[0] if several else kind, one)
+
+    @classmethod
+    def parse(cls, argv: Sequence[str] | None = None) -> Self:
+        """Parse a command line, by default that of the process; if it is wrong, exit with 2."""
+        import tyro
+
+        config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+        return tyro.cli(cls, args=argv, config=config)
+
+
+@dataclass(frozen=True)
+class Settings(Checked):
     """Train a character-level language model on real text, and sample from it."""
 
     out: Path = Path("out/char_lm")  # directory
@@ -85,8 +109,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse settings that are none, or that contradict one another."""
         object.__setattr__(self, "out", Path(self.out))
-        for name, kind in get_type_hints(Settings, include_extras=True).items():
-            _check(option(name), kind, getattr(self, name))
+        super().__post_init__()
         if self.text is not None and (isinstance(self.text, str) or not self.text):
             refuse("--text", "one file or more", self.text, "Give a list of their paths.")
         if self.activation not in [None, *activations_of(self.cell)] and not self.sample:
@@ -127,11 +150,8 @@ def resolved(settings: Settings) -> Settings:
 
 
 def parse(argv: Sequence[str] | None = None) -> Settings:
-    """Parse a command line, that of the process by default; end with status 2 if it is wrong."""
-    import tyro
-
-    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
-    return resolved(tyro.cli(Settings, args=argv, config=config))
+    """Parse a command line, as `Settings.parse`, and resolve it."""
+    return resolved(Settings.parse(argv))
 
 
 def _check(name: str, kind: Any, value: Any) -> None:

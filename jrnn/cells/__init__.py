@@ -50,12 +50,19 @@ Named = dict[str, jax.Array]
 
 
 class StepCotangents(NamedTuple):
-    """The cotangents of the arguments of a step; None is zero."""
+    """The cotangents of the arguments of a step; None is zero.
 
-    blocks: Arrays  # one for each block: delta_t
-    before: tuple[jax.Array | None, ...] | None = None  # of each state, but not through a_t
+    Attributes:
+        blocks: one for each block: delta_t.
+        before: of each state, but not through a_t.
+        unit: of the parameters for each unit, by name.
+        data: of the floating ones.
+    """
+
+    blocks: Arrays
+    before: tuple[jax.Array | None, ...] | None = None
     unit: Named | None = None
-    data: Named | None = None  # of the floating ones
+    data: Named | None = None
 
 
 @dataclass(frozen=True)

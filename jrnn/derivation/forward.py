@@ -157,23 +157,39 @@ def _scan(
 
 
 class Gradients(NamedTuple):
-    """dJ/d of everything that is learned."""
+    """dJ/d of everything that is learned.
+
+    Attributes:
+        rnn: by the parameters of the network.
+        readout: by those of the readout.
+        h0: `[H]`, for an h_0 of None too: the gradient at zeros.
+    """
 
     rnn: RNNParams
     readout: ReadoutParams
-    h0: jax.Array  # [H], for an h_0 of None too: the gradient at zeros
+    h0: jax.Array
 
 
 class Trajectory(NamedTuple):
-    """The results of a forward pass that the derivatives need, one row per step."""
+    """The results of a forward pass that the derivatives need, one row per step.
 
-    xs: jax.Array  # [T, I] x_t; token ids as the one-hot vectors that they stand for
-    h_tm1s: jax.Array  # [T, H] h_{t-1}
-    hs: jax.Array  # [T, H] h_t
-    dphis: jax.Array  # [T, H] phi'(h_t)
-    losses: jax.Array  # [T] m_t J_t
-    dlogits: jax.Array  # [T, O] dJ/do_t, (7)
-    dhs: jax.Array  # [T, H] dJ_t/dh_t by the loss of step t alone, (8)
+    Attributes:
+        xs: `[T, I]` x_t; token ids as the one-hot vectors that they stand for.
+        h_tm1s: `[T, H]` h_{t-1}.
+        hs: `[T, H]` h_t.
+        dphis: `[T, H]` phi'(h_t).
+        losses: `[T]` m_t J_t.
+        dlogits: `[T, O]` dJ/do_t, (7).
+        dhs: `[T, H]` dJ_t/dh_t by the loss of step t alone, (8).
+    """
+
+    xs: jax.Array
+    h_tm1s: jax.Array
+    hs: jax.Array
+    dphis: jax.Array
+    losses: jax.Array
+    dlogits: jax.Array
+    dhs: jax.Array
 
 
 def trajectory(

@@ -35,32 +35,55 @@ from jrnn.types import GRUParams, ReadoutParams
 
 
 class GRUGates(NamedTuple):
-    """The gates of a GRU at every step."""
+    """The gates of a GRU at every step.
 
-    r: jax.Array  # [T, H] or [T, B, H] reset gate, in (0, 1)
-    z: jax.Array  # [T, H] or [T, B, H] update gate, in (0, 1); at 1 the state stays as it is
-    n: jax.Array  # [T, H] or [T, B, H] candidate, in (-1, 1)
+    Attributes:
+        r: `[T, H]` or `[T, B, H]` reset gate, in (0, 1).
+        z: `[T, H]` or `[T, B, H]` update gate, in (0, 1); at 1 the state stays as it is.
+        n: `[T, H]` or `[T, B, H]` candidate, in (-1, 1).
+    """
+
+    r: jax.Array
+    z: jax.Array
+    n: jax.Array
 
 
 class GRUGradients(NamedTuple):
-    """dJ/d of everything that is learned."""
+    """dJ/d of everything that is learned.
+
+    Attributes:
+        params: by the parameters of the network.
+        readout: by those of the readout.
+        state: `[H]` of h_0, for a state of None too: the gradient at zeros.
+    """
 
     params: GRUParams
     readout: ReadoutParams
-    state: jax.Array  # [H] of h_0, for a state of None too: the gradient at zeros
+    state: jax.Array
 
 
 class GRUTrajectory(NamedTuple):
-    """The results of a forward pass that the derivatives need, one row per step."""
+    """The results of a forward pass that the derivatives need, one row per step.
 
-    xs: jax.Array  # [T, I] x_t; token ids as the one-hot vectors that they stand for
-    h_tm1s: jax.Array  # [T, H] h_{t-1}
-    gates: GRUGates  # [T, H] each
-    us: jax.Array  # [T, H] a_u = h_{t-1} w_hn + b_hn, which r multiplies
-    hs: jax.Array  # [T, H] h_t
-    losses: jax.Array  # [T] m_t J_t
-    dlogits: jax.Array  # [T, O] dJ/do_t, (7)
-    dhs: jax.Array  # [T, H] dJ_t/dh_t by the loss of step t alone, (8)
+    Attributes:
+        xs: `[T, I]` x_t; token ids as the one-hot vectors that they stand for.
+        h_tm1s: `[T, H]` h_{t-1}.
+        gates: `[T, H]` each.
+        us: `[T, H]` a_u = h_{t-1} w_hn + b_hn, which r multiplies.
+        hs: `[T, H]` h_t.
+        losses: `[T]` m_t J_t.
+        dlogits: `[T, O]` dJ/do_t, (7).
+        dhs: `[T, H]` dJ_t/dh_t by the loss of step t alone, (8).
+    """
+
+    xs: jax.Array
+    h_tm1s: jax.Array
+    gates: GRUGates
+    us: jax.Array
+    hs: jax.Array
+    losses: jax.Array
+    dlogits: jax.Array
+    dhs: jax.Array
 
 
 def gru_trajectory(

@@ -37,34 +37,59 @@ Pair = tuple[jax.Array, jax.Array]  # h and c
 
 
 class LSTMGates(NamedTuple):
-    """The gates of an LSTM at every step."""
+    """The gates of an LSTM at every step.
 
-    i: jax.Array  # [T, H] or [T, B, H] input gate, in (0, 1)
-    f: jax.Array  # [T, H] or [T, B, H] forget gate, in (0, 1)
-    g: jax.Array  # [T, H] or [T, B, H] candidate, in (-1, 1)
-    o: jax.Array  # [T, H] or [T, B, H] output gate, in (0, 1)
+    Attributes:
+        i: `[T, H]` or `[T, B, H]` input gate, in (0, 1).
+        f: `[T, H]` or `[T, B, H]` forget gate, in (0, 1).
+        g: `[T, H]` or `[T, B, H]` candidate, in (-1, 1).
+        o: `[T, H]` or `[T, B, H]` output gate, in (0, 1).
+    """
+
+    i: jax.Array
+    f: jax.Array
+    g: jax.Array
+    o: jax.Array
 
 
 class LSTMGradients(NamedTuple):
-    """dJ/d of everything that is learned."""
+    """dJ/d of everything that is learned.
+
+    Attributes:
+        params: by the parameters of the network.
+        readout: by those of the readout.
+        state: of h_0 and c_0, `[H]` each; for a state of None too: the gradient at zeros.
+    """
 
     params: LSTMParams
     readout: ReadoutParams
-    state: LSTMState  # of h_0 and c_0, [H] each; for a state of None too: the gradient at zeros
+    state: LSTMState
 
 
 class LSTMTrajectory(NamedTuple):
-    """The results of a forward pass that the derivatives need, one row per step."""
+    """The results of a forward pass that the derivatives need, one row per step.
 
-    xs: jax.Array  # [T, I] x_t; token ids as the one-hot vectors that they stand for
-    h_tm1s: jax.Array  # [T, H] h_{t-1}
-    c_tm1s: jax.Array  # [T, H] c_{t-1}
-    gates: LSTMGates  # [T, H] each
-    hs: jax.Array  # [T, H] h_t
-    cs: jax.Array  # [T, H] c_t
-    losses: jax.Array  # [T] m_t J_t
-    dlogits: jax.Array  # [T, O] dJ/do_t, (7)
-    dhs: jax.Array  # [T, H] dJ_t/dh_t by the loss of step t alone, (8)
+    Attributes:
+        xs: `[T, I]` x_t; token ids as the one-hot vectors that they stand for.
+        h_tm1s: `[T, H]` h_{t-1}.
+        c_tm1s: `[T, H]` c_{t-1}.
+        gates: `[T, H]` each.
+        hs: `[T, H]` h_t.
+        cs: `[T, H]` c_t.
+        losses: `[T]` m_t J_t.
+        dlogits: `[T, O]` dJ/do_t, (7).
+        dhs: `[T, H]` dJ_t/dh_t by the loss of step t alone, (8).
+    """
+
+    xs: jax.Array
+    h_tm1s: jax.Array
+    c_tm1s: jax.Array
+    gates: LSTMGates
+    hs: jax.Array
+    cs: jax.Array
+    losses: jax.Array
+    dlogits: jax.Array
+    dhs: jax.Array
 
 
 def lstm_trajectory(

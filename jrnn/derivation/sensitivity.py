@@ -31,19 +31,31 @@ from jrnn.types import ReadoutParams, RNNParams
 
 
 class SensitivityCarry(NamedTuple):
-    """The carry of real-time recurrent learning."""
+    """The carry of real-time recurrent learning.
 
-    h: jax.Array  # [H] h_t
-    dh: RNNParams  # S_t: dh_t/dw_ih [H, I, H], dh_t/dw_hh [H, H, H], dh_t/db_h [H, H]
-    dh_dh0: jax.Array  # [H, H] dh_t/dh_0
-    total: Gradients  # sum of dJ_t/dtheta so far
+    Attributes:
+        h: `[H]` h_t.
+        dh: S_t: dh_t/dw_ih `[H, I, H]`, dh_t/dw_hh `[H, H, H]`, dh_t/db_h `[H, H]`.
+        dh_dh0: `[H, H]` dh_t/dh_0.
+        total: sum of dJ_t/dtheta so far.
+    """
+
+    h: jax.Array
+    dh: RNNParams
+    dh_dh0: jax.Array
+    total: Gradients
 
 
 class SensitivityOutput(NamedTuple):
-    """The loss and the gradient of one step."""
+    """The loss and the gradient of one step.
 
-    loss: jax.Array  # [] m_t J_t
-    gradients: Gradients  # dJ_t/dtheta
+    Attributes:
+        loss: `[]` m_t J_t.
+        gradients: dJ_t/dtheta.
+    """
+
+    loss: jax.Array
+    gradients: Gradients
 
 
 def sensitivity_init(

@@ -90,10 +90,15 @@ def _by_chunk(f: Trajectory, w_hh: jax.Array, chunk: int) -> jax.Array:
 
 
 class GradientDistance(NamedTuple):
-    """Two gradients, each as one long vector."""
+    """Two gradients, each as one long vector.
 
-    norm_ratio: jax.Array  # [] |found| / |exact|
-    cosine: jax.Array  # [] of the angle between them
+    Attributes:
+        norm_ratio: `[]` |found| / |exact|.
+        cosine: `[]` of the angle between them.
+    """
+
+    norm_ratio: jax.Array
+    cosine: jax.Array
 
 
 def gradient_distance(found: Gradients, exact: Gradients) -> GradientDistance:

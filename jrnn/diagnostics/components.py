@@ -17,12 +17,19 @@ from jrnn.diagnostics.run import integer_within, widened
 
 
 class PrincipalComponents(NamedTuple):
-    """The result of `principal_components` for n components of N state variables."""
+    """The result of `principal_components` for n components of N state variables.
 
-    mean: jax.Array  # [N]
-    directions: jax.Array  # [N, n] orthonormal columns; the largest entry of each is positive
-    variances: jax.Array  # [n] of the states along the directions, the largest first
-    total: jax.Array  # [] the variance of the states in all N directions
+    Attributes:
+        mean: `[N]` of the states.
+        directions: `[N, n]` orthonormal columns; the largest entry of each is positive.
+        variances: `[n]` of the states along the directions, the largest first.
+        total: `[]` the variance of the states in all N directions.
+    """
+
+    mean: jax.Array
+    directions: jax.Array
+    variances: jax.Array
+    total: jax.Array
 
 
 def principal_components(

@@ -55,14 +55,22 @@ class FixedPoints(NamedTuple):
 
     The points with the fewest unstable directions come first; among equals, those that the most
     starts reached.
+
+    Attributes:
+        states: the points, in the form of the states of the network, each `[P, H]`.
+        outputs: `[P, H]` h at each point, of a stack y of its last layer.
+        speeds: `[P]` q.
+        jacobians: `[P, N, N]` with the axes (out, in).
+        eigenvalues: `[P, N]` complex, of the Jacobians, the largest modulus first.
+        starts: `[P]` integers, how many starts ended at the point.
     """
 
-    states: Any  # the points, in the form of the states of the network, each [P, H]
-    outputs: np.ndarray  # [P, H] h at each point, of a stack y of its last layer
-    speeds: np.ndarray  # [P] q
-    jacobians: np.ndarray  # [P, N, N] with the axes (out, in)
-    eigenvalues: np.ndarray  # [P, N] complex, of the Jacobians, the largest modulus first
-    starts: np.ndarray  # [P] integers, how many starts ended at the point
+    states: Any
+    outputs: np.ndarray
+    speeds: np.ndarray
+    jacobians: np.ndarray
+    eigenvalues: np.ndarray
+    starts: np.ndarray
 
     @property
     def unstable(self) -> np.ndarray:
@@ -175,10 +183,15 @@ def _check_arrays(dynamics: Dynamics, params: Any, x_t: Any, states: Any, data: 
 
 
 class Map(NamedTuple):
-    """F as a function of one vector of all state variables."""
+    """F as a function of one vector of all state variables.
 
-    step: Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # s [N] -> F(s) [N], output [H]
-    unravel: Callable[[jax.Array], Any]  # s [N] -> the states
+    Attributes:
+        step: s `[N]` -> F(s) `[N]`, output `[H]`.
+        unravel: s `[N]` -> the states.
+    """
+
+    step: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+    unravel: Callable[[jax.Array], Any]
 
     def residual(self, s: jax.Array) -> jax.Array:
         """`[N]`: F(s) - s."""

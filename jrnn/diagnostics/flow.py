@@ -37,11 +37,17 @@ from jrnn.types import ReadoutParams
 
 
 class GradientFlow(NamedTuple):
-    """The result of `gradient_flow` for T steps and lags 0 to L."""
+    """The result of `gradient_flow` for T steps and lags 0 to L.
 
-    lags: jax.Array  # [L+1] l
-    percentiles: jax.Array  # [3, L+1] the 10th, 50th and 90th of ||dJ_t/ds_{t-l}|| over t and b
-    uses: jax.Array  # [T] ||sum_b h_{k-1}^T delta_k||, what step k adds to dw_hh
+    Attributes:
+        lags: `[L+1]` l.
+        percentiles: `[3, L+1]` the 10th, 50th and 90th of ||dJ_t/ds_{t-l}|| over t and b.
+        uses: `[T]` ||sum_b h_{k-1}^T delta_k||, what step k adds to dw_hh.
+    """
+
+    lags: jax.Array
+    percentiles: jax.Array
+    uses: jax.Array
 
 
 def gradient_flow(

@@ -24,9 +24,11 @@ from jrnn.interop._weights import (
     has_bias,
     network,
     of_two_biases,
+    pair,
     reorder,
     two_biases,
 )
+from jrnn.types import LayerParams, StackParams
 
 _GATES = {1: "h", 3: "zrn", 4: "iofg"}
 _SOURCE = Source(
@@ -91,25 +93,31 @@ def from_onnx(
     return direction(0), direction(1) if len(arrays["W"]) == 2 else None
 
 
-def to_onnx(layer: Layer) -> OnnxWeights:
+def to_onnx(layer: Layer | LayerParams) -> OnnxWeights:
     """Convert to the inputs W, R, B of a node `RNN`, `LSTM` or `GRU` of an ONNX graph.
 
     Args:
-        layer: as returned by `from_onnx`: `(params, None)` for one direction.
+        layer: a layer of a stack, or a pair as `from_onnx` returns it: `(params, None)` for one
+            direction. A stack is several nodes: `[to_onnx(layer) for layer in params.layers]`.
 
     Returns:
         NumPy arrays `W [D, G*H, I]`, `R [D, G*H, H]` and `B [D, 2*G*H]`, or None for the last
         without a bias. A node GRU must have the attribute `linear_before_reset=1`.
 
     Raises:
-        ValueError: not a pair of parameters of one class, or two of different shapes.
+        ValueError: not a pair of parameters of one class, or two of different shapes; a layer with
+            a norm.
     """
-    checks.layers("layer", [layer], CLASSES)
-    directions = [params for params in layer if params is not None]
+    if isinstance(layer, StackParams):
+        repair = "Its layers are nodes: [to_onnx(layer) for layer in params.layers]."
+        checks.refuse("layer", "one layer", f"a stack of {len(layer.layers)}", repair)
+    networks = pair(layer, "layer")
+    checks.layers("layer", [networks], CLASSES)
+    directions = [params for params in networks if params is not None]
     G = min(map(checked, directions))  # one class, so one G
     for params in directions[1:]:
         repair = "The two directions of a node have the same I and H."
-        for name, x, wanted in zip(("w_ih", "w_hh"), params, layer[0], strict=False):
+        for name, x, wanted in zip(("w_ih", "w_hh"), params, networks[0], strict=False):
             axes = "of the forward direction"
             checks.shape(f"{name} of the backward direction", x, wanted.shape, axes, repair)
 

@@ -20,8 +20,10 @@ from jrnn.interop._weights import (
     leaves,
     network,
     of_two_biases,
+    pair,
     two_biases,
 )
+from jrnn.types import LayerParams, StackParams
 
 _SOURCE = Source(
     "from_torch",
@@ -77,11 +79,12 @@ def from_torch(state_dict: Mapping[str, Any]) -> list[Layer]:
     return [(layer[0], layer[1] if len(layer) == 2 else None) for layer in layers]
 
 
-def to_torch(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
+def to_torch(layers: StackParams | Sequence[Layer | LayerParams]) -> dict[str, np.ndarray]:
     """Convert to the state dict of a `torch.nn.RNN`, `nn.LSTM` or `nn.GRU`.
 
     Args:
-        layers: as returned by `from_torch`: `[(params, None)]` for one unidirectional layer.
+        layers: the parameters of a stack, or a list as `from_torch` returns it: `[(params, None)]`
+            for one unidirectional layer.
 
     Returns:
         NumPy arrays by name, as in `from_torch`, for `load_state_dict` (as tensors); without biases
@@ -89,12 +92,15 @@ def to_torch(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: not a list of pairs of parameters of one class, or layers that do not form one
-            module of torch: their H, directions or biases differ.
+            module of torch: their H, directions or biases differ, or one has a norm.
     """
-    checks.layers("layers", layers, CLASSES)
+    found: Any = layers.layers if isinstance(layers, StackParams) else layers
+    if type(found) in (list, tuple):
+        found = [pair(layer, f"layers[{n}]") for n, layer in enumerate(found)]
+    checks.layers("layers", found, CLASSES)
     state_dict: dict[str, np.ndarray] = {}
-    for n, pair in enumerate(layers):
-        for params, suffix in zip(pair, (f"_l{n}", f"_l{n}_reverse"), strict=True):
+    for n, networks in enumerate(found):
+        for params, suffix in zip(networks, (f"_l{n}", f"_l{n}_reverse"), strict=True):
             if params is not None:
                 checked(params)
                 named = {"weight_ih": params.w_ih.T, "weight_hh": params.w_hh.T}

@@ -13,7 +13,7 @@ from jrnn.arrays import ArrayLike
 from jrnn.cells.elman import elman
 from jrnn.cells.gru import GRU
 from jrnn.cells.lstm import LSTM
-from jrnn.types import GRUParams, LSTMParams, RNNParams
+from jrnn.types import GRUParams, LayerParams, LSTMParams, RNNParams, StackParams
 
 # RNNParams, LSTMParams or GRUParams. The weights say which, so a type checker cannot.
 Params = Any
@@ -169,10 +169,23 @@ def with_biases(params: Params) -> Params:
     return filled
 
 
+def pair(layer: Any, argument: str) -> Any:
+    """A layer of a stack as a pair, which has no place for a norm; anything else as it is."""
+    if not isinstance(layer, LayerParams):
+        return layer
+    if layer.norm is not None:
+        repair = "Only the networks can be converted: layer._replace(norm=None)."
+        checks.refuse(argument, "a layer without a norm", "one with a norm", repair)
+    return layer.forward, layer.backward
+
+
 def checked(params: Params) -> int:
     """Return G, or refuse parameters of another kind or that do not fit together."""
     if not isinstance(params, CLASSES):
         repair = "The other libraries know these; see jrnn.init_rnn, init_lstm, init_gru."
+        if isinstance(params, (StackParams, LayerParams)):
+            layer = ".layers[0]" if isinstance(params, StackParams) else ""
+            repair = f"Convert its networks one by one, such as params{layer}.forward."
         checks.refuse("params", "RNNParams, LSTMParams or GRUParams", type(params).__name__, repair)
     G = {cell.params: G for G, cell in CELLS.items()}[type(params)]
     checks.network_of_inputs(CELLS[G], params)

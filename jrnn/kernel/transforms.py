@@ -356,25 +356,28 @@ forward_p = _primitive("rnn_forward", _fold)
 backward_p = _primitive("rnn_backward", _map)
 
 
-def calls_in(jaxpr: Any) -> Iterator[tuple[str, Spec, Inputs]]:
+def calls_in(jaxpr: Any, scope: str = "") -> Iterator[tuple[str, str, Spec, Inputs]]:
     """The calls of the primitives in a traced program.
 
     Args:
         jaxpr: the program; loops, calls and rules in it are searched, too.
+        scope: the names of `jax.named_scope` around the program.
 
     Yields:
-        The name of the primitive, the static part of the call, and the types of its inputs.
+        The name of the primitive, the scopes around the call, its static part, and the types of its
+        inputs.
     """
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        scopes = f"{scope}/{equation.source_info.name_stack}"
         if equation.primitive in (rnn_p, forward_p, backward_p):
             call, avals = equation.params["call"], [v.aval for v in equation.invars]
             for axes in reversed(call.mapped):
                 avals = [_without_axis(x, axis) for x, axis in zip(avals, axes, strict=True)]
             first, *rest = jax.tree.unflatten(call.tree, avals)
             inputs = first.inputs if isinstance(first, Residuals) else rest[0]
-            yield equation.primitive.name, call.spec, inputs
+            yield equation.primitive.name, scopes, call.spec, inputs
         for inner in jaxprs_in_params(equation.params):
-            yield from calls_in(inner)
+            yield from calls_in(inner, scopes)
 
 
 def _without_axis(x: Any, axis: int | None) -> Any:

@@ -9,12 +9,13 @@ has no mask of steps: the steps that count are moved to the front of each window
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from co2_data import LONGEST, absolute_errors, levels, load
-from co2_forecast import HORIZONS, WEIGHT_DECAY, mean_and_error, parse, window_starts
+from co2_forecast import HORIZONS, WEIGHT_DECAY, Settings, mean_and_error, window_starts
 
 RECORD = Path(__file__).parents[1] / "recorded/forecast.json"
 MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM}
@@ -89,11 +90,11 @@ def record(args):
 
 
 if __name__ == "__main__":
-    args, found = parse(None), {}
-    for args.cell in MODULES:
-        found[args.cell] = record(args)
-        for h, errors in found[args.cell].items():
-            print(f"{args.cell}, {h} months: {{:.3f}} ({{:.3f}})".format(*mean_and_error(errors)))
+    args, found = Settings.parse(), {}
+    for cell in MODULES:
+        found[cell] = record(replace(args, cell=cell))
+        for h, errors in found[cell].items():
+            print(f"{cell}, {h} months: {{:.3f}} ({{:.3f}})".format(*mean_and_error(errors)))
     if not args.validate:
         recipe = {name: vars(args)[name] for name in RECIPE}
         about = {"command": "python tests/interop/record_forecast.py", "torch": torch.__version__}

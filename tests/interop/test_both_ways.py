@@ -147,6 +147,35 @@ def test_several_layers_and_directions(kind):
     assert_equal(found, jax.tree.map(jnp.asarray, layers[0]))
 
 
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_parameters_of_a_stack(cell, bidirectional):
+    stack = jrnn.init_stack(jax.random.key(0), I, (H, H), cell=cell, bidirectional=bidirectional)
+    state_dict = interop.to_torch(stack)
+    again = [jrnn.LayerParams(*layer, norm=None) for layer in interop.from_torch(state_dict)]
+    assert_equal(jrnn.StackParams(tuple(again)), stack)
+    assert_equal(interop.to_torch(list(stack.layers)), state_dict)
+    for layer in stack.layers:
+        weights = interop.to_onnx(layer)
+        assert_equal(weights, interop.to_onnx((layer.forward, layer.backward)))
+        found = interop.from_onnx(*weights, linear_before_reset=1)
+        assert_equal(jrnn.LayerParams(*found, norm=None), layer)
+
+
+ONE_NETWORK = ("to_linen", "to_nnx", "to_haiku", "to_keras", "to_equinox")
+
+
+@pytest.mark.parametrize("name", ONE_NETWORK)
+def test_a_stack_where_a_module_is_one_network(name):
+    stack = jrnn.init_stack(jax.random.key(0), I, (H,), cell="lstm")
+    export = getattr(interop, name)
+    for params, place in ((stack, "params.layers[0]"), (stack.layers[0], "params")):
+        with pytest.raises(ValueError, match="one by one, such as ") as error:
+            export(params)
+        assert f"such as {place}.forward." in str(error.value)
+    export(stack.layers[0].forward)
+
+
 def test_arrays_of_their_own():
     """torch.from_numpy asks for arrays that can be written to."""
     for kind in ("rnn", "lstm", "gru"):

@@ -203,6 +203,11 @@ TORCH_REFUSED = {
     ),
     "to: no layer": (lambda: interop.to_torch([]), f"layers{PAIRS}[]."),
     "to: no list": (lambda: interop.to_torch(None), f"layers{PAIRS}NoneType."),
+    "to: a norm": (
+        lambda: interop.to_torch(jrnn.init_stack(jax.random.key(0), I, (H,), layer_norm=True)),
+        "layers[0]: expected a layer without a norm; got one with a norm. Only the networks can be "
+        "converted: layer._replace(norm=None).",
+    ),
     "to: backward alone": (
         lambda: interop.to_torch([(None, params())]),
         f"layers{PAIRS}['(NoneType, RNNParams)'].",
@@ -548,6 +553,17 @@ ONNX_REFUSED = {
     "to: two kinds": (
         lambda: interop.to_onnx((network("gru"), network("lstm"))),
         f"layer{PAIRS}['(GRUParams, LSTMParams)'].",
+    ),
+    "to: a stack": (
+        lambda: interop.to_onnx(jrnn.init_stack(jax.random.key(0), I, (H, H))),
+        "layer: expected one layer; got a stack of 2. Its layers are nodes: "
+        "[to_onnx(layer) for layer in params.layers].",
+    ),
+    "to: a layer with a norm": (
+        lambda: interop.to_onnx(
+            jrnn.init_stack(jax.random.key(0), I, (H,), layer_norm=True).layers[0]
+        ),
+        "layer: expected a layer without a norm; got one with a norm.",
     ),
     "to: directions of other inputs": (
         lambda: interop.to_onnx((network("gru"), network("gru", I=4))),
