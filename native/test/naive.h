@@ -72,7 +72,8 @@ class Naive {
   // rounds: operands of matmuls, and hs, to bfloat16.
   explicit Naive(const Inputs<Real>& inputs, bool rounds_operands = false)
       : in(inputs), T(in.sizes.T), B(in.sizes.B), I(in.sizes.I), H(in.sizes.H), G(blocks_of(in.sizes)),
-        X(fed_of(in.sizes)), cell(in.sizes.cell), which(in.sizes.phi), rounds(rounds_operands) {}
+        X(fed_of(in.sizes)), cell(in.sizes.cell), which(in.sizes.phi), rounds(rounds_operands),
+        xs(all_given(in.xs)), w_ih(all_given(in.w_ih)), w_hh(all_given(in.w_hh)) {}
 
   Results<Real> run() {
     out.hs.assign(T * B * H, 0), out.kept = out.hs, out.last.assign(B * H, 0);
@@ -94,6 +95,7 @@ class Naive {
   const int64_t T, B, I, H;
   const int G, X, cell, which;
   const bool rounds;
+  const Array<Real> xs, w_ih, w_hh;  // as matmuls read them
   double largest_rounded = 1;
   Results<Real> out;
   Array<Real> entering, entering_c, after_c, a_of;  // [T, H] e_{t-1}, c_t and [T, G, H] a_t of one sequence
@@ -112,6 +114,10 @@ class Naive {
     std::frexp(double(x), &exponent);
     const double unit = std::ldexp(1, exponent - 8);
     return Real(std::nearbyint(x / unit) * unit);
+  }
+  Array<Real> all_given(Array<Real> all) const {
+    for (Real& x : all) x = given(x);
+    return all;
   }
   Real rounded(Real x) {
     const Real near = given(x);
@@ -141,12 +147,12 @@ class Naive {
       if (in.sizes.input == JRNN_ADDED) a[j] += in.xs[(t * B + b) * X * H + j];
       else if (in.sizes.input == JRNN_IDS) a[j] += in.w_ih[in.ids[t * B + b] * X * H + j];
       else
-        for (int64_t i = 0; i < I; ++i) a[j] += given(in.xs[(t * B + b) * I + i]) * given(in.w_ih[i * X * H + j]);
+        for (int64_t i = 0; i < I; ++i) a[j] += xs[(t * B + b) * I + i] * w_ih[i * X * H + j];
     }
     for (int64_t k = 0; k < H; ++k) {
       const Real h = operand(b, k, e[k]);
       for (int n = 0; n < X; ++n)
-        for (int64_t j = 0; j < H; ++j) a[of_h(n) * H + j] += h * given(in.w_hh[(k * X + n) * H + j]);
+        for (int64_t j = 0; j < H; ++j) a[of_h(n) * H + j] += h * w_hh[(k * X + n) * H + j];
     }
   }
 
@@ -199,7 +205,7 @@ class Naive {
       for (int64_t k = 0; k < H; ++k) {
         Real product = 0;
         for (int n = 0; n < X; ++n)
-          for (int64_t j = 0; j < H; ++j) product += delta[of_h(n) * H + j] * given(in.w_hh[(k * X + n) * H + j]);
+          for (int64_t j = 0; j < H; ++j) product += delta[of_h(n) * H + j] * w_hh[(k * X + n) * H + j];
         const Real h_e = output_entering(t, k);
         out.d_mask[b * H + k] += product * h_e;
         product *= m(b, k);
@@ -258,8 +264,8 @@ class Naive {
     else
       for (int64_t i = 0; i < I; ++i)
         for (int64_t j = 0; j < width; ++j) {
-          out.dw_ih[i * width + j] += given(in.xs[row * I + i]) * delta[j];
-          out.dx[row * I + i] += delta[j] * given(in.w_ih[i * width + j]);
+          out.dw_ih[i * width + j] += xs[row * I + i] * delta[j];
+          out.dx[row * I + i] += delta[j] * w_ih[i * width + j];
         }
   }
 };
