@@ -110,27 +110,27 @@ constexpr int64_t terms_of(int64_t numbers) {
 // One k: sums[r][to(v)] += left(r) * right(v).
 template <class Stored, int MR, int NV, int ALL, class Left, class Right, class To>
 INLINE void add_products(Sums<Stored, MR, ALL>& sums, Left left, Right right, To to) {
-  using Term = Terms<Stored>;
+  using Lanes = typename Terms<Stored>::Lanes;
   if constexpr (MR * ALL + NV + 1 > REGISTERS && MR < NV) {  // then the left operand stays in them
-    typename Term::Lanes a[MR];
+    Lanes a[MR];
 #pragma GCC unroll 8
-    for (int r = 0; r < MR; ++r) a[r] = Term::same(left(r));
+    for (int r = 0; r < MR; ++r) a[r] = Terms<Stored>::same(left(r));
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) {
-      const typename Term::Lanes b = Term::each(right(v));
+      const Lanes b = Terms<Stored>::each(right(v));
 #pragma GCC unroll 8
-      for (int r = 0; r < MR; ++r) Term::add(sums[r][to(v)], a[r], b);
+      for (int r = 0; r < MR; ++r) Terms<Stored>::add(sums[r][to(v)], a[r], b);
     }
     return;
   }
-  typename Term::Lanes b[NV];
+  Lanes b[NV];
 #pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) b[v] = Term::each(right(v));
+  for (int v = 0; v < NV; ++v) b[v] = Terms<Stored>::each(right(v));
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) {
-    const typename Term::Lanes a = Term::same(left(r));
+    const Lanes a = Terms<Stored>::same(left(r));
 #pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) Term::add(sums[r][to(v)], a, b[v]);
+    for (int v = 0; v < NV; ++v) Terms<Stored>::add(sums[r][to(v)], a, b[v]);
   }
 }
 
