@@ -1,7 +1,7 @@
 """The measured shapes, their data, and their minimal FLOP."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -65,6 +65,7 @@ class Data(NamedTuple):
     y: np.ndarray  # [T, B, H]
 
 
+@lru_cache(maxsize=2)
 def data(case: Case, cell: str = "rnn") -> Data:
     """Data for every rival: jrnn's initialiser for each gate, normal inputs, normal y."""
     T, B, I, H = case

@@ -16,7 +16,7 @@ With several devices, jrnn and the plain scans also split the batch over them, a
 import argparse
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import claims, report
-from benchmarks.measuring import PAUSE_SECONDS
-from benchmarks.rivals import CharacterModel, load
+from benchmarks import measuring, report
+from benchmarks.rivals import CharacterModel, character_models, load
 from jrnn.checks import refuse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -127,7 +126,7 @@ def programs(
             options = (args.batch_size, args.learning_rate, args.clip)
             found[name] = library.Trainer(model, *options, torch_device)
             continue
-        for full_name, network in library.character_models(model).items():
+        for full_name, network in character_models(name, model).items():
             found[full_name] = Rival(network, args)
     return found
 
@@ -138,7 +137,7 @@ def programs_on_devices(
     """jrnn and the plain scans with the batch split over devices, with the same step."""
     found = {f"jrnn, {devices} devices": Jrnn(model, args, devices)}
     if "autodiff" in rivals:
-        for name, network in load("autodiff").character_models(model).items():
+        for name, network in character_models("autodiff", model).items():
             loss = loss_of(network)
             found[f"{name}, {devices} devices"] = Jrnn(network.own, args, devices, loss)
     return found
@@ -174,8 +173,14 @@ def model_and_chunks(args: Settings) -> tuple[Any, Any]:
     return model, data
 
 
-def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
-    """Measure every program; return their records."""
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One record per row and program."""
+    use_cpu_cores(options.devices)
+    return [record for row in options.rows for record in measure_row(options, row)]
+
+
+def measure_row(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
+    """Train every program; return their records."""
     args = recipe(options.toy, row, options.cell, options.hidden_size)
     model, data = model_and_chunks(args)
     running = programs(model, args, options.rivals)
@@ -217,7 +222,7 @@ def as_model(parameters: Any) -> Any:
 def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[float]]:
     """Train all programs; return the seconds of every step of each."""
     seconds: dict[str, list[float]] = {name: [] for name in running}
-    for n in range(rounds):
+    for n in report.progress(range(rounds), lambda n: "training step"):
         batch, first = next(source)
         losses = one_round(running, batch, first, n, seconds)
         if n < len(TOLERANCES):
@@ -228,14 +233,9 @@ def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[f
 def one_round(
     running: dict[str, Any], batch: Any, first: bool, n: int, seconds: dict[str, list[float]]
 ) -> dict[str, float]:
-    """Run a step of each program, rotating the order; return losses, append to `seconds`."""
-    names, losses = list(running), {}
-    for name in (*names[n % len(names) :], *names[: n % len(names)]):
-        time.sleep(PAUSE_SECONDS)
-        start = time.perf_counter()
-        losses[name] = running[name].step(batch, first)
-        seconds[name].append(time.perf_counter() - start)
-    return losses
+    """Run a step of each program, the nth first; return losses, append to `seconds`."""
+    steps = {name: partial(program.step, batch, first) for name, program in running.items()}
+    return measuring.one_round(steps, n, seconds)
 
 
 def check_losses(losses: dict[str, float], n: int, exact: bool = True) -> None:
@@ -264,15 +264,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, or 1 after bad input."""
-    options = parse(argv)
-    try:
-        use_cpu_cores(options.devices)
-        records = [record for row in options.rows for record in measure(options, row)]
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    report.write_train_step(options, records, claims.of_train_step(records))
-    return 0
+    return report.run("train_step", parse(argv), measure, report.train_step_tables)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from typing import Any
 
 from jrnn.checks import refuse
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _numbers = itertools.count(1)  # JAX does not forget a registered name: each package has a new one
 
 
 @contextmanager
-def loaded(old: str) -> Iterator[Any]:
-    """The package of a git revision, or of a directory that holds `jrnn/`, inside the block.
+def loaded(old: str | None) -> Iterator[Any]:
+    """The package of a git revision, or of a directory that holds `jrnn/`; None without a name.
 
     Args:
         old: the revision or the directory; a name of both is that of the directory.
@@ -35,13 +35,21 @@ def loaded(old: str) -> Iterator[Any]:
     Raises:
         ValueError: it is neither.
     """
+    if old is None:
+        yield None
+        return
     name = f"jrnn_old{next(_numbers)}"
     with TemporaryDirectory() as folder:
         tree = Path(old)
         if not (tree / "jrnn/__init__.py").is_file():
             tree = Path(folder, "tree")
             _check_out(old, tree)
-        _copy(tree / "jrnn", Path(folder), name)
+        package = shutil.copytree(tree / "jrnn", Path(folder, name))
+        for path in package.rglob("*.py"):
+            path.write_text(re.sub(r"\bjrnn\b", name, path.read_text("utf-8")), "utf-8")
+        metadata = Path(folder, f"{name}-0.dist-info/METADATA")  # for importlib.metadata.version
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0\n")
         sys.path.insert(0, folder)
         try:
             yield importlib.import_module(name)
@@ -51,36 +59,13 @@ def loaded(old: str) -> Iterator[Any]:
                 del sys.modules[module]
 
 
-def git(*words: str) -> str:
-    """The output of git for this repository, such as a commit; "" without one."""
-    try:
-        return _git(*words).decode().strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _git(*words: str) -> bytes:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=True).stdout
-
-
 def _check_out(revision: str, folder: Path) -> None:
+    words = ["git", "archive", "--end-of-options", revision, "jrnn/__init__.py", "jrnn"]
     try:
-        archive = _git("archive", "--end-of-options", revision, "jrnn/__init__.py", "jrnn")
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", b"").decode().strip() or error
         expected = "a git revision of this repository, or a directory, that has jrnn/__init__.py"
         refuse("--old", expected, f"{revision!r} (git: {said})", "git log lists the revisions.")
-    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as files:
         files.extractall(folder, filter="data")
-
-
-def _copy(package: Path, folder: Path, name: str) -> None:
-    """The package by another name, and what `importlib.metadata.version` reads of it."""
-    there = folder / name
-    shutil.copytree(package, there, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in there.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(re.sub(r"\bjrnn\b", name, text), encoding="utf-8")
-    metadata = folder / f"{name}-0.dist-info/METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0\n")
