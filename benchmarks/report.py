@@ -120,6 +120,7 @@ SCALING = [
     Column("MB over those kept", "bytes_over_kept", ratio=False),
     Column("compile s", "compile_seconds"),
 ]
+MEAN = "geometric mean"
 SCANS = ("hoisted x4", "hoisted", "naive")
 LIBRARIES = ("flax", "haiku", "keras", "equinox")
 
@@ -131,6 +132,9 @@ class Cell(NamedTuple):
     ratio: float | None = None
 
 
+Cells = dict[str, Cell]  # by the title of the column
+
+
 class Table(NamedTuple):
     """Records of one table: a line for each shape and program."""
 
@@ -140,78 +144,71 @@ class Table(NamedTuple):
     place: Callable[[dict[str, Any]], str]  # the shape of a record
     first: str  # the header of the shapes
 
-    def cells(self) -> dict[str, dict[str, dict[str, Cell]]]:
-        """The cells by shape, program and title."""
+    def cells(self) -> dict[tuple[str, str], Cells]:
+        """The cells by shape and program; at `MEAN` the geometric means of the ratios."""
         shapes: dict[str, Records] = {}
         for r in self.records:
             shapes.setdefault(self.place(r), []).append(r)
-        return {shape: _cells(found, self.columns) for shape, found in shapes.items()}
-
-    def means(self) -> dict[str, dict[str, Cell]]:
-        """The geometric means of the ratios by program and title, over the shapes that have it."""
-        found: dict[str, dict[str, list[float]]] = {}
-        for programs in self.cells().values():
-            for name, cells in programs.items():
-                for title, cell in cells.items():
-                    ratios = found.setdefault(name, {}).setdefault(title, [])
-                    ratios += [cell.ratio] if cell.ratio else []
-        return {
-            name: {title: Cell(None, geometric_mean(r)) for title, r in ratios.items() if r}
-            for name, ratios in found.items()
+        found = {
+            (shape, name): cells
+            for shape, records in shapes.items()
+            for name, cells in _cells(records, self.columns).items()
         }
+        for program in dict.fromkeys(name for _, name in found):
+            rows = [cells for (_, name), cells in found.items() if name == program]
+            found[MEAN, program] = {
+                c.title: Cell(None, geometric_mean(ratios))
+                for c in self.columns
+                if (ratios := [ratio for cells in rows if (ratio := _ratio(cells, c))])
+            }
+        return found
 
     def text(self) -> str:
-        """Every measurement, and below them the means."""
+        """Every measurement, and below them the means of several shapes."""
         found = self.cells()
-        lines = found | ({"geometric mean": self.means()} if len(found) > 1 else {})
-        return self._text(lines)
-
-    def text_of_means(self) -> str:
-        """The means alone."""
-        return self._text({"geometric mean": self.means()})
-
-    def _text(self, lines: dict[str, dict[str, dict[str, Cell]]]) -> str:
-        there = {title for programs in lines.values() for row in programs.values() for title in row}
-        columns = [c for c in self.columns if c.title in there]
+        if len({shape for shape, _ in found}) == 2:
+            found = {key: cells for key, cells in found.items() if key[0] != MEAN}
+        columns = [c for c in self.columns if any(c.title in cells for cells in found.values())]
         header = [self.first, "program"]
         for c in columns:
             header += [c.title, "over jrnn"] if c.ratio else [c.title]
         rows = []
-        for shape, programs in lines.items():
-            for name, cells in programs.items():
-                row = [shape, name]
-                for c in columns:
-                    cell = cells.get(c.title, Cell())
-                    row += [number(cell.value, c.unit)]
-                    row += ["" if cell.ratio is None else f"{cell.ratio:.2f}"] if c.ratio else []
-                rows.append(row)
+        for key, cells in found.items():
+            rows.append([*key])
+            for c in columns:
+                value, ratio = cells.get(c.title, Cell())
+                rows[-1] += [number(value, c.unit)]
+                rows[-1] += ["" if ratio is None else f"{ratio:.2f}"] if c.ratio else []
         return table(header, rows)
 
 
-def _cells(records: Records, columns: Sequence[Column]) -> dict[str, dict[str, Cell]]:
-    """The cells of one shape; jrnn's program is that of its first backend."""
-    cells: dict[str, dict[str, Cell]] = {}
-    for column in columns:
-        there = [r for r in records if column.gradient in (None, r.get("gradient"))]
-        there = [r for r in there if r.get(column.quantity) is not None]
+def _cells(records: Records, columns: Sequence[Column]) -> dict[str, Cells]:
+    """The cells of one shape by program; jrnn's program is that of its first backend."""
+    found: dict[str, Cells] = {}
+    for c in columns:
+        there = [r for r in records if c.gradient in (None, r.get("gradient"))]
+        there = [r for r in there if r.get(c.quantity) is not None]
         base: dict[str, float] = {}
         for r in there:
-            base.setdefault(r["program"], r[column.quantity])
-        if column.quantity == MS and there and "floor_ms" in there[0]:
+            base.setdefault(r["program"], r[c.quantity])
+        if c.quantity == MS and there and "floor_ms" in there[0]:
             floor = {"program": "matmul floor", "activation": "tanh", MS: there[0]["floor_ms"]}
             there.append(floor)
         for r in there:
-            value, by = r[column.quantity], base.get(own(r["activation"]))
+            value, by = r[c.quantity], base.get(own(r["activation"]))
             cell = Cell(value, value / by if by else None)
-            cells.setdefault(label(r["program"], r.get("backend")), {})[column.title] = cell
-    for name, members in _best(list(cells)).items():
-        cells[name] = {
-            c.title: min(found, key=lambda cell: cell.ratio or 0)
-            for c in columns
-            if c.ratio
-            and (found := [m for n in members if (m := cells[n].get(c.title, Cell())).ratio])
-        }
-    return cells
+            found.setdefault(label(r["program"], r.get("backend")), {})[c.title] = cell
+    for best, members in _best(list(found)).items():
+        found[best] = {}
+        for c in columns:
+            timed = [found[name][c.title] for name in members if _ratio(found[name], c)]
+            if timed:
+                found[best][c.title] = min(timed, key=lambda cell: cell.ratio or 0)
+    return found
+
+
+def _ratio(cells: Cells, column: Column) -> float | None:
+    return cells.get(column.title, Cell()).ratio if column.ratio else None
 
 
 def _best(programs: list[str]) -> dict[str, list[str]]:
@@ -303,7 +300,7 @@ def run(
     args: argparse.Namespace,
     measure: Callable[[argparse.Namespace], Records],
     tables_of: Callable[[Records], list[Table]],
-    faults: Callable[[Records], list[str]] = lambda records: [],
+    faults_of: Callable[[Records], list[str]] = lambda records: [],
 ) -> int:
     """Measure, print and write; return 0, or 1 after bad input or with faults."""
     try:
@@ -311,21 +308,20 @@ def run(
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    tables = tables_of(records)
-    parts = [f"## {t.title}\n\n{t.text()}" for t in tables]
-    wrong = faults(records)
-    said = ["\n".join(f"- {line}" for line in wrong)] if wrong else []
+    tables, faults = tables_of(records), faults_of(records)
+    parts = [LEGEND, *(f"## {t.title}\n\n{t.text()}" for t in tables)]
+    parts += ["\n".join(f"- {fault}" for fault in faults)] if faults else []
     chart(args.out / f"{name}.png", args.command, tables)
-    write(args, name, {"records": records, "faults": wrong}, [LEGEND, *parts, *said])
-    return int(bool(wrong))
+    write(args, name, {"records": records, "faults": faults}, parts)
+    return int(bool(faults))
 
 
 def write(args: argparse.Namespace, name: str, result: dict[str, Any], parts: list[str]) -> None:
-    """Write `name`.json and `name`.md, and print the same with the machine."""
+    """Write `name`.json and `name`.md, and print the latter."""
     described, date = machine.description(), time.strftime("%Y-%m-%d")
-    measured_on = f"{date}. {machine.sentence(described)} {args.rounds} rounds."
+    about = f"{date}. {machine.sentence(described)} {args.rounds} rounds."
     result = {"command": args.command, "date": date, "machine": described} | result
-    text = "\n\n".join([f"# {name}\n\n    {args.command}\n\n{measured_on}", *parts])
+    text = "\n\n".join([f"# {name}", f"    {args.command}", about, *parts])
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     (args.out / f"{name}.md").write_text(text + "\n")
@@ -336,27 +332,27 @@ def chart(path: Path, title: str, tables: Sequence[Table]) -> None:
     """Draw a panel for each table and pass: times over jrnn's, or times of growing sizes."""
     from matplotlib.figure import Figure  # optional: tables need no matplotlib
 
-    timed = [(t, c) for t in tables for c in t.columns if c.quantity == MS]
-    found = [
-        (t, c, t.cells())
-        for t, c in timed
-        if any(c.gradient in (None, r.get("gradient")) for r in t.records)
+    made = [(t, t.cells()) for t in tables]
+    panels = [
+        (t, c, {key: cells[c.title] for key, cells in found.items() if c.title in cells})
+        for t, found in made
+        for c in t.columns
+        if c.quantity == MS and any(c.title in cells for cells in found.values())
     ]
-    figure = Figure(figsize=(12, 4 * len(found) + 0.5), layout="constrained")
+    figure = Figure(figsize=(12, 4 * len(panels) + 0.5), layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(len(found), squeeze=False).ravel()
-    for panel, (t, c, cells) in zip(axes, found, strict=True):
+    axes = figure.subplots(len(panels), squeeze=False).ravel()
+    for panel, (t, c, cells) in zip(axes, panels, strict=True):
         grows = t.columns is SCALING
-        programs = dict.fromkeys(name for row in cells.values() for name in row)
-        for n, name in enumerate(programs):
-            there = [row.get(name, {}).get(c.title, Cell()) for row in cells.values()]
-            values = [cell.value if grows else cell.ratio for cell in there]
+        shapes = [*dict.fromkeys(shape for shape, _ in cells if shape != MEAN)]
+        for n, name in enumerate(dict.fromkeys(name for _, name in cells)):
+            there = [cells.get((shape, name), Cell())[0 if grows else 1] for shape in shapes]
             style = "ov^<>sP*XDd"[n % 11] + ("-" if grows else "")
-            heights = [np.nan if value is None else value for value in values]
-            panel.plot(range(len(cells)), heights, style, color=f"C{n % 10}", label=name)
+            heights = [np.nan if value is None else value for value in there]
+            panel.plot(range(len(shapes)), heights, style, color=f"C{n % 10}", label=name)
         panel.set(title=f"{t.title}: {c.title}", xlabel=t.first, yscale="log")
         panel.set_ylabel("ms" if grows else "time over jrnn's")
-        panel.set_xticks(range(len(cells)), list(cells))
+        panel.set_xticks(range(len(shapes)), shapes)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)

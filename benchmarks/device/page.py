@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.device import tables
+from benchmarks.report import MEAN, scaling_tables, table, train_step_tables
 from benchmarks.report import chart as draw
-from benchmarks.report import scaling_tables, table, train_step_tables
 from jrnn.files import write_whole
 
 CHARTED = ("recurrences", "training", "growth")
@@ -103,9 +103,9 @@ def in_short(parts: list[dict[str, Any]]) -> Iterator[str]:
     made = [(cell, t) for cell, t in tables.of_cells(recurrences) if t.title == "batch, float32"]
     made += [("", t) for t in train_step_tables(found.get("training", []))]
     for cell, t in made:
-        for name, cells in t.means().items():
+        for (shape, name), cells in t.cells().items():
             ratios = [f"{what} {c.ratio:.2f}" for what, c in cells.items() if what in QUOTED]
-            if ratios and name in OTHERS:
+            if ratios and shape == MEAN and name in OTHERS:
                 yield f"{cell}{t.title}: {name} over jrnn: {', '.join(ratios)}"
     for cell, records in tables.by_cell(tables.by_row(recurrences)):
         if counts := [
