@@ -55,6 +55,7 @@ def parse(
     unknown = [row for row in args.rows or [] if row not in there]
     if unknown:
         parser.error(f"argument --rows: {', '.join(unknown)} (choose from {', '.join(there)})")
+    args.all_rows = args.rows is None
     args.rows = [there[row] for row in args.rows or there]
     args.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)])
     return args

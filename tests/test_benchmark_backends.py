@@ -114,6 +114,17 @@ def test_one_device_has_every_core_and_no_mesh():
     assert kernel.parse(["--devices", "2"]).routes == ["batch", "vmap", "mesh", "ends"]
 
 
+def test_the_rows_that_are_compared_with_an_older_version(monkeypatch):
+    """Both backends and every rival would take hours, and a gradient for each sequence memory."""
+    monkeypatch.setattr(kernel.jax, "device_count", lambda: 2)
+    args = kernel.parse(["--old", "HEAD", "--devices", "2"])
+    assert (args.rivals, args.routes) == ([], list(kernel.ROUTES))
+    found = {(g.route, g.row) for g in kernel.groups(args)}
+    assert found == {(route, row) for route, rows in kernel.ROUTES.items() for row in rows}
+    args = kernel.parse(["--old", "HEAD", "--rows", "6", "--routes", "vmap"])
+    assert {(g.route, g.row) for g in kernel.groups(args)} == {("vmap", 6)}
+
+
 def record(program, backend, ms, temporary_bytes=None):
     key = {"row": 1, "route": "batch", "dtype": "float32", "gradient": True, "activation": "tanh"}
     figures = {"minimum_ms": ms, "temporary_bytes": temporary_bytes, "compile_seconds": None}
