@@ -59,11 +59,6 @@ def figures() -> list[Figure]:
     return [Figure(**each) for each in listed["figure"]]
 
 
-def chosen(pattern: str) -> list[Figure]:
-    """Those whose command or page matches."""
-    return [f for f in figures() if any(re.search(pattern, text) for text in (f.command, *f.pages))]
-
-
 def listing(found: list[Figure]) -> str:
     """The table of `--list`."""
     rows = [[f.command, ", ".join(f.pages), f"{f.minutes:g}"] for f in found]
@@ -109,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="PATTERN", help="a regular expression")
     parser.add_argument("--out", type=Path, default=Path("out/figures"), help="directory")
     args = parser.parse_args(argv)
-    found = chosen(args.only)
+    found = [f for f in figures() if re.search(args.only, f"{f.command} {' '.join(f.pages)}")]
     if not found:
         parser.error(f"argument --only: no command or page matches {args.only!r}; see --list")
     if args.list:

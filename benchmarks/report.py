@@ -68,11 +68,10 @@ def progress(items: Sequence[Item], name: Callable[[Item], str]) -> Iterator[Ite
     """The items, with a bar and the time left on a terminal."""
     from tqdm import tqdm  # optional: the tables need no bar
 
-    with tqdm(total=len(items), disable=None, leave=False) as bar:
-        for item in items:
+    with tqdm(items, disable=None, leave=False) as bar:
+        for item in bar:
             bar.set_description(name(item))
             yield item
-            bar.update()
 
 
 def say(line: str) -> None:
