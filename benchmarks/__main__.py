@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,8 +72,9 @@ def reprint(found: list[Figure], out: Path) -> int:
     """Run the commands in turn; return how many failed."""
     from tqdm import tqdm  # the bar has the time left, in minutes of the list
 
-    head = f"# Figures\n\n{time.strftime('%Y-%m-%d')}. {processor()}, {cores()} cores."
-    texts, failed = [head], []
+    versions = ", ".join(f"{name} {version(name)}" for name in ("jrnn", "jax"))
+    head = f"{time.strftime('%Y-%m-%d')}. {processor()}, {cores()} cores; {versions}."
+    texts, failed = [f"# Figures\n\n{head}"], []
     layout = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} of about {remaining} more"
     with tqdm(total=sum(f.minutes for f in found), bar_format=layout, disable=None) as bar:
         for n, figure in enumerate(found, 1):

@@ -305,7 +305,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     for name in args.rivals:
         load(name)
     records = []
-    with loaded(args.old) as old:
+    with jrnn_itself.using("xla" if args.old else None), loaded(args.old) as old:
         for group in report.progress(list(groups(args)), str):
             for _ in range(REPEATS):  # compiled anew: noise is seldom the same three times
                 found = measure_group(args, group, old)
