@@ -44,7 +44,7 @@ from benchmarks.measuring import (
     tolerance,
 )
 from benchmarks.rivals import Recurrence, autodiff, jrnn_itself, load
-from benchmarks.rivals.old import loaded
+from benchmarks.rivals.old import loaded, worse
 from jrnn.checks import refuse
 from jrnn.native import cpu_cores as cores
 from jrnn.parallel import BATCH, batch_mesh, use_cpu_cores
@@ -63,12 +63,6 @@ DTYPES = ["float32", "bfloat16"]
 MEMBERS = np.array([1, 0.9, 0.8, 0.7], np.float32)  # the networks of vmap-weights: times this
 MIXED_TOLERANCE = 0.02  # of jrnn, which is 0.004 to 0.007 from float32
 REPEATS = 3  # of a group that is worse than the older version
-
-# The bounds of new / old.
-MEANS = {report.MS: 1.02, "compile_seconds": 1.05}  # geometric means of several groups
-TIME = 1.03  # in one group: this, and twice the noise
-MORE_BYTES = 1_000_000  # that row 1 and gradients of single sequences may need; all else, none
-
 WHOLE, SPLIT = PartitionSpec(), PartitionSpec(None, BATCH)  # parameters; [T, B, ...]
 
 
@@ -315,39 +309,6 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     if not records:
         refuse("the options", "a row that can be measured", "none", "The lines above say why.")
     return records
-
-
-# --- an older version ----------------------------------------------------------------------------
-
-
-def worse(records: list[dict[str, Any]]) -> list[str]:
-    """Where jrnn takes longer than the older version and noise, or needs more memory."""
-    said = []
-    ratios: dict[str, list[float]] = {quantity: [] for quantity in MEANS}
-    groups = report.grouped(records, ("route", "row", "dtype", "gradient"))
-    for (route, row, dtype, gradient), group in groups.items():
-        programs = {r["program"]: r for r in group}
-        if "old again" not in programs:
-            continue
-        new, old, again = (programs[name] for name in ("jrnn", "old", "old again"))
-        for quantity, found in ratios.items():
-            found.append(new[quantity] / old[quantity])
-        at = f"{route}, row {row}, {dtype}, {'gradient' if gradient else 'forward'}"
-        noise, ratio = (
-            abs(np.log(again[report.MS] / old[report.MS])),
-            new[report.MS] / old[report.MS],
-        )
-        if ratio > TIME + 2 * noise:
-            said.append(f"{at}: {ratio:.3f} times the time; the noise is {noise:.3f}")
-        more = new["temporary_bytes"] - old["temporary_bytes"]
-        if more > (MORE_BYTES if row == 1 or route == "vmap-grad" else 0):
-            said.append(f"{at}: {more:,} more temporary bytes")
-    means = {quantity: report.geometric_mean(found) for quantity, found in ratios.items() if found}
-    return said + [
-        f"geometric mean of {quantity}: {mean:.3f}, above {MEANS[quantity]}"
-        for quantity, mean in means.items()
-        if len(groups) > 1 and mean > MEANS[quantity]
-    ]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -19,7 +19,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
+from benchmarks import report
 from jrnn.checks import refuse
+
+# The bounds of new / old.
+MEANS = {report.MS: 1.02, "compile_seconds": 1.05}  # geometric means of several groups
+TIME = 1.03  # in one group: this, and twice the noise
+MORE_BYTES = 1_000_000  # that row 1 and gradients of single sequences may need; all else, none
 
 ROOT = Path(__file__).parents[2]
 _numbers = itertools.count(1)  # JAX does not forget a registered name: each package has a new one
@@ -69,3 +77,33 @@ def _check_out(revision: str, folder: Path) -> None:
         refuse("--old", expected, f"{revision!r} (git: {said})", "git log lists the revisions.")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as files:
         files.extractall(folder, filter="data")
+
+
+def worse(records: list[dict[str, Any]]) -> list[str]:
+    """Where jrnn takes longer than the older version and noise, or needs more memory."""
+    said = []
+    ratios: dict[str, list[float]] = {quantity: [] for quantity in MEANS}
+    groups = report.grouped(records, ("route", "row", "dtype", "gradient"))
+    for (route, row, dtype, gradient), group in groups.items():
+        programs = {r["program"]: r for r in group}
+        if "old again" not in programs:
+            continue
+        new, old, again = (programs[name] for name in ("jrnn", "old", "old again"))
+        for quantity, found in ratios.items():
+            found.append(new[quantity] / old[quantity])
+        at = f"{route}, row {row}, {dtype}, {'gradient' if gradient else 'forward'}"
+        noise, ratio = (
+            abs(np.log(again[report.MS] / old[report.MS])),
+            new[report.MS] / old[report.MS],
+        )
+        if ratio > TIME + 2 * noise:
+            said.append(f"{at}: {ratio:.3f} times the time; the noise is {noise:.3f}")
+        more = new["temporary_bytes"] - old["temporary_bytes"]
+        if more > (MORE_BYTES if row == 1 or route == "vmap-grad" else 0):
+            said.append(f"{at}: {more:,} more temporary bytes")
+    means = {quantity: report.geometric_mean(found) for quantity, found in ratios.items() if found}
+    return said + [
+        f"geometric mean of {quantity}: {mean:.3f}, above {MEANS[quantity]}"
+        for quantity, mean in means.items()
+        if len(groups) > 1 and mean > MEANS[quantity]
+    ]
