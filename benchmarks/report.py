@@ -259,23 +259,17 @@ def grouped(records: Records, keys: Sequence[str]) -> dict[Any, Records]:
 
 def kernel_tables(records: Records, *more: Column) -> list[Table]:
     """A table for each route and dtype."""
-
-    def place(r: dict[str, Any]) -> str:
-        return ", ".join(map(str, r["case"]))
-
-    groups = grouped(records, ("dtype", "route"))
+    columns, first = [*KERNEL, *more], "T, B, I, H"
     return [
-        Table(f"{route}, {dtype}", found, [*KERNEL, *more], place, "T, B, I, H")
-        for (dtype, route), found in groups.items()
+        Table(f"{route}, {dtype}", found, columns, lambda r: ", ".join(map(str, r["case"])), first)
+        for (dtype, route), found in grouped(records, ("dtype", "route")).items()
     ]
 
 
 def train_step_tables(records: Records) -> list[Table]:
-    """One table."""
-
-    def place(r: dict[str, Any]) -> str:
-        return f"{r['length']}, {r['batch_size']}, {r['hidden_size']}"
-
+    """One table, if anything was measured."""
+    sizes = "length", "batch_size", "hidden_size"
+    place = lambda r: ", ".join(str(r[size]) for size in sizes)  # noqa: E731
     return [Table("training step", records, TRAIN_STEP, place, "T, B, H")] if records else []
 
 
