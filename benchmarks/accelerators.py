@@ -55,7 +55,7 @@ def gradient_jobs(case: cases.Case, cell: str) -> Iterator[Job]:
     params, xs, _ = cases.data(case, cell)
     y = jax.ShapeDtypeStruct((T, B, H), jnp.float32)
     batch_first = (xs.swapaxes(0, 1), jax.ShapeDtypeStruct((B, T, H), jnp.float32))
-    recurrences = jrnn_itself.recurrences(case, cell=cell)
+    recurrences = jrnn_itself.recurrences(case, cell)
     for name in RIVALS:
         recurrences += load(name).recurrences(case, cell)
     for one in recurrences:

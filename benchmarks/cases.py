@@ -1,7 +1,7 @@
 """The measured shapes, their data, and their minimal FLOP."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,23 +25,15 @@ class Case(NamedTuple):
         """FLOP of the matmuls of (1), and for the gradient also of (9), (11), (12)."""
         recurrent, inputs = (3, 2) if gradient else (1, 1)
         of_a_gate = 2 * self.T * self.B * (recurrent * self.H**2 + inputs * self.I * self.H)
-        return CELLS[cell].gates * of_a_gate
+        return CELLS[cell][0] * of_a_gate
 
 
-class Cell(NamedTuple):
-    """One of the compared recurrences."""
-
-    gates: int  # blocks of H columns in w_ih and w_hh
-    params: Callable[..., Any]  # of (w_ih, w_hh, b_h): the common form of the parameters
-
-
-CELLS = {
-    "rnn": Cell(1, jrnn.RNNParams),
-    "lstm": Cell(4, jrnn.LSTMParams),
-    "gru": Cell(3, partial(jrnn.GRUParams, b_hn=None)),  # flax's GRUCell has no b_hn
+# The gates, which are blocks of H columns, and the common form of (w_ih, w_hh, b_h).
+CELLS: dict[str, tuple[int, Callable[..., Any]]] = {
+    "rnn": (1, jrnn.RNNParams),
+    "lstm": (4, jrnn.LSTMParams),
+    "gru": (3, partial(jrnn.GRUParams, b_hn=None)),  # flax's GRUCell has no b_hn
 }
-
-
 CASES = {
     1: Case(128, 32, 64, 64),  # small
     2: Case(512, 32, 128, 256),  # a long chunk of a character model
@@ -65,16 +57,18 @@ class Data(NamedTuple):
     y: np.ndarray  # [T, B, H]
 
 
+@lru_cache(maxsize=2)
 def data(case: Case, cell: str = "rnn") -> Data:
     """Data for every rival: jrnn's initialiser for each gate, normal inputs, normal y."""
     T, B, I, H = case
     random = np.random.default_rng(0)
-    keys = jax.random.split(jax.random.key(0), CELLS[cell].gates)
+    number, form = CELLS[cell]
+    keys = jax.random.split(jax.random.key(0), number)
     gates = [jrnn.init_rnn(key, I, H) for key in keys]
     w_ih = np.concatenate([gate.w_ih for gate in gates], -1)
     w_hh = np.concatenate([gate.w_hh for gate in gates], -1)
     bias = 0.1 * random.standard_normal(w_hh.shape[1:])  # zeros would hide a missing bias
-    params = CELLS[cell].params(w_ih, w_hh, bias.astype(np.float32))
+    params = form(w_ih, w_hh, bias.astype(np.float32))
     xs, y = random.standard_normal((T, B, I)), random.standard_normal((T, B, H))
     return Data(params, xs.astype(np.float32), y.astype(np.float32))
 

@@ -51,7 +51,7 @@ def sentence(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
     allocator = machine["GLIBC_TUNABLES"] or "default (GLIBC_TUNABLES not set)"
     flags = f" XLA_FLAGS: {machine['XLA_FLAGS']}." if machine["XLA_FLAGS"] else ""
-    kernel = f"{native_sentence(machine['native'])} " if machine["backend"] == "cpu" else ""
+    kernel = f"{machine['native']} " if machine["backend"] == "cpu" else ""
     return (
         f"{machine['devices']} {machine['backend']} device(s), {machine['device']}; "
         f"{machine['processor']}, {machine['cores']} cores. "
@@ -60,26 +60,14 @@ def sentence(machine: dict[str, Any]) -> str:
     )
 
 
-def native_kernel() -> dict[str, Any]:
+def native_kernel() -> str:
     """Whether the native kernel runs here, for which instructions, and on how many cores."""
     if not native.available():
-        return {"available": False, "why_not": native.why_not()}
-    return {
-        "available": True,
-        "enabled": native.enabled(),
-        "instructions": native.ISAS[native.library().isa],
-        "slices": cores(),  # at most, of a call on one device
-    }
-
-
-def native_sentence(kernel: dict[str, Any]) -> str:
-    """The native kernel as text."""
-    if not kernel["available"]:
-        return f"No native kernel: {kernel['why_not']}"
-    n = kernel["slices"]
-    off = "" if kernel["enabled"] else "; it is turned off"
+        return f"No native kernel: {native.why_not()}"
+    n = cores()  # at most, of a call on one device
+    off = "" if native.enabled() else "; it is turned off"
     slices = f"a batch in at most {n} slice{'s' if n > 1 else ''}"
-    return f"Native kernel: {kernel['instructions']}, {slices}{off}."
+    return f"Native kernel: {native.ISAS[native.library().isa]}, {slices}{off}."
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -7,7 +7,7 @@ machine changes least.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -101,12 +101,6 @@ def matmul_size(toy: bool) -> int:
     return 64 if toy else 2048 if jax.default_backend() == "cpu" else 8192
 
 
-def matmul_program(size: int) -> Program:
-    """A square float32 matmul, whose speed defines the matmul floor."""
-    a = jnp.ones((size, size), jnp.float32)
-    return compile_program(f"matmul {size}", jnp.matmul, (a, a), lambda c: {"c": c})
-
-
 def compare(
     program: Program, expected: dict[str, np.ndarray], tolerance: float
 ) -> dict[str, float]:
@@ -129,17 +123,43 @@ def time_in_turn(
     programs: Sequence[Program], rounds: int, left: Callable[[], float] = lambda: np.inf
 ) -> dict[str, Times]:
     """Time every program, by name; rounds after the first start only within the time limit."""
-    seconds: dict[str, list[float]] = {program.name: [] for program in programs}
-    calls = {program.name: _calls_of_a_turn(program) for program in programs}
+    calls = {program.name: program.call for program in programs}
+    repeats = {program.name: _calls_of_a_turn(program) for program in programs}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for n in range(rounds):
         if n and left() <= 0:
             break
-        first = n % len(programs)
-        for program in (*programs[first:], *programs[:first]):
-            time.sleep(PAUSE_SECONDS)
-            for _ in range(calls[program.name]):
-                seconds[program.name].append(time_once(program))
+        one_round(calls, n, seconds, repeats)
     return {name: Times(min(s), float(np.median(s))) for name, s in seconds.items()}
+
+
+def one_round(
+    calls: Mapping[str, Callable[[], Any]],
+    n: int,
+    seconds: dict[str, list[float]],
+    repeats: dict[str, int] | None = None,
+) -> dict[str, Any]:
+    """Call each in turn, the nth first; return the last results, append to `seconds`."""
+    names, results = list(calls), {}
+    first = n % len(names)
+    for name in (*names[first:], *names[:first]):
+        time.sleep(PAUSE_SECONDS)
+        for _ in range(repeats[name] if repeats else 1):
+            start = time.perf_counter()
+            results[name] = calls[name]()
+            seconds[name].append(time.perf_counter() - start)
+    return results
+
+
+def time_beside_matmul(
+    programs: list[Program], rounds: int, toy: bool, left: Callable[[], float] = lambda: np.inf
+) -> tuple[dict[str, Times], float]:
+    """Time programs in turn with a large matmul; return times and its FLOP per second."""
+    size = matmul_size(toy)
+    a = jnp.ones((size, size), jnp.float32)
+    matmul = compile_program(f"matmul {size}", jnp.matmul, (a, a), lambda c: {"c": c})
+    times = time_in_turn([matmul, *programs], rounds, left)
+    return times, 2 * size**3 / times[matmul.name].minimum
 
 
 def _calls_of_a_turn(program: Program) -> int:

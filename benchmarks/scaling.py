@@ -23,22 +23,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import jrnn
-from benchmarks import claims, report
-from benchmarks.cases import Case, data
-from benchmarks.kernel import program, recurrences, reference
-from benchmarks.measuring import (
-    Program,
-    compare,
-    compile_program,
-    figures,
-    time_in_turn,
-    tolerance,
-)
-from benchmarks.rivals import Recurrence, autodiff
+from benchmarks import report
+from benchmarks.cases import Case
+from benchmarks.kernel import Group, measure_group
+from benchmarks.measuring import compare, compile_program, figures, time_in_turn, tolerance
+from benchmarks.rivals import jrnn_itself
 from jrnn.parallel import use_cpu_cores
 
-RIVALS = ["autodiff"]
-SLOW_SECONDS = 0.5
+ROWS = ["T", "B", "H", "devices", "remat", "O"]
+SLOW_MS = 500
+LEFT_OUT = {"jrnn without", *(f"{scan} mixed" for scan in report.SCANS)}  # of the other dtype
 
 
 class Sweep(NamedTuple):
@@ -50,74 +44,35 @@ class Sweep(NamedTuple):
     dtype: str = "float32"
 
 
-def sweeps(toy: bool) -> dict[str, list[Sweep]]:
-    """All sweeps by name."""
+def sweeps(toy: bool) -> Iterator[Sweep]:
+    """All sweeps."""
+    devices = [2**n for n in range(10) if 2**n <= jax.device_count()]
     if toy:
         sizes, lengths, batches, hidden = [(2, 4)], [5, 10], [2, 4], [3, 6]
         shapes, long = [Case(5, 2 * jax.device_count(), 3, 4)], [16, 32]
+        fixed, outputs, positions = Case(6, 0, 3, 4), [10, 40], Case(4, 4, 0, 8)
     else:
         sizes, lengths = [(1, 8), (1, 64), (8, 32)], [1000, 4000, 16_000, 64_000]
         batches, hidden = [1, 4, 16, 64, 256], [16, 64, 256, 1024]
         shapes, long = [Case(512, 32, 128, 256), Case(128, 64, 256, 512)], [4096, 16_384, 65_536]
-    steps = 6 if toy else 128
-    devices = [2**n for n in range(10) if 2**n <= jax.device_count()]
-    over_time = [
-        Sweep("T", f"B = {B}, I = H = {H}", {T: Case(T, B, H, H) for T in lengths}, dtype)
-        for dtype in ("float32", "bfloat16")
-        for B, H in sizes
-    ]
-    I, H = (3, 4) if toy else (128, 256)
-    return {
-        "T": over_time,
-        "B": [
-            Sweep("B", f"T = {steps}, I = {I}, H = {H}", {B: Case(steps, B, I, H) for B in batches})
-        ],
-        "H": [
-            Sweep("H", f"T = {steps}, B = 32, I = 64", {H: Case(steps, 32, 64, H) for H in hidden})
-        ],
-        "devices": [Sweep("devices", f"{case}", dict.fromkeys(devices, case)) for case in shapes],
-        "remat": [
-            Sweep("remat", f"T, B = 1, I = 32, H = {H}", {T: Case(T, 1, 32, H) for T in long})
-        ],
-        "O": [output_sweep(toy)],
-    }
+        fixed, outputs = Case(128, 0, 128, 256), [1000, 8000, 32_000]
+        positions = Case(128, 32, 0, 512)
+    T, _, I, H = fixed
+    for dtype in ("float32", "bfloat16"):
+        for B, size in sizes:
+            line = f"B = {B}, I = H = {size}"
+            yield Sweep("T", line, {t: Case(t, B, size, size) for t in lengths}, dtype)
+    yield Sweep("B", f"T = {T}, I = {I}, H = {H}", {B: Case(T, B, I, H) for B in batches})
+    yield Sweep("H", f"T = {T}, B = 32, I = 64", {h: Case(T, 32, 64, h) for h in hidden})
+    for case in shapes:
+        yield Sweep("devices", f"{case}", dict.fromkeys(devices, case))
+    yield Sweep("remat", f"T, B = 1, I = 32, H = {H}", {t: Case(t, 1, 32, H) for t in long})
+    line = f"T * B = {positions.T * positions.B}, H = {positions.H}"
+    yield Sweep("O", line, dict.fromkeys(outputs, positions))
 
 
-def output_sweep(toy: bool) -> Sweep:
-    """A sweep of a readout over O, with T * B positions and H fixed."""
-    case = Case(4, 4, 0, 8) if toy else Case(128, 32, 0, 512)
-    outputs = [10, 40] if toy else [1000, 8000, 32_000]
-    return Sweep("O", f"T * B = {case.T * case.B}, H = {case.H}", dict.fromkeys(outputs, case))
-
-
-# --- the programs of a point ---------------------------------------------------------------------
-
-
-def gradient_programs(
-    sweep: Sweep, at: int, case: Case, rivals: list[str], slow: set[str]
-) -> list[Program]:
-    """Programs of jrnn and the scans, compared with the reference."""
-    found = recurrences(case, "batch", sweep.dtype, rivals)
-    if sweep.axis == "remat":
-        found = [found[0], Recurrence("jrnn remat", _remat_states)]
-    left = {r.name for r in found if r.name.endswith(" mixed")} | slow
-    if sweep.dtype == "bfloat16":
-        left.add("jrnn float32")
-    given = data(case)
-    devices = at if sweep.axis == "devices" else 1
-    programs = [program(r, given, True, devices) for r in found if r.name not in left]
-    expected = reference(given, autodiff.naive, gradient=True)
-    for p in programs:
-        compare(p, expected, tolerance(sweep.dtype))
-    return programs
-
-
-def _remat_states(params: Any, xs: Any) -> Any:
-    return jrnn.rnn(params, xs, remat=True)[1]
-
-
-def readout_programs(case: Case, O: int) -> list[Program]:
-    """The two programs from states to cost and gradient, compared with each other."""
+def readout_records(args: argparse.Namespace, case: Case, O: int) -> list[dict[str, Any]]:
+    """Two programs from states to cost and gradient, compared with each other and timed."""
     random = np.random.default_rng(0)
     params = jrnn.init_readout(jax.random.key(0), case.H, O)
     hs = jnp.asarray(random.uniform(-1, 1, (case.T, case.B, case.H)), jnp.float32)
@@ -139,68 +94,51 @@ def readout_programs(case: Case, O: int) -> list[Program]:
     ]
     expected = jax.tree.map(np.asarray, arrays(programs[1].call()))
     compare(programs[0], expected, tolerance("float32"))
-    return programs
-
-
-# --- the measurement -----------------------------------------------------------------------------
-
-
-def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield one record per point and program."""
-    there = sweeps(args.toy)
-    for row in args.rows:
-        for sweep in there[row]:
-            slow: set[str] = set()
-            for at, case in sweep.points.items():
-                yield from measure_point(args, sweep, at, case, slow)
-
-
-def measure_point(
-    args: argparse.Namespace, sweep: Sweep, at: int, case: Case, slow: set[str]
-) -> Iterator[dict[str, Any]]:
-    """Measure the programs of one point; add the slow ones to `slow`."""
-    if sweep.axis == "O":
-        programs, kept = readout_programs(case, at), 4 * case.T * case.B * at  # the logits
-    else:
-        programs = gradient_programs(sweep, at, case, args.rivals, slow)
-        kept = 4 * case.T * case.B * case.H  # hs
     times = time_in_turn(programs, args.rounds)
-    for p in programs:
-        minimum = times[p.name].minimum
-        if minimum > SLOW_SECONDS and not p.name.startswith("jrnn"):
-            slow.add(p.name)
-            print(f"{sweep.axis}, {sweep.line}: {p.name} takes {minimum:.1f} s at {at}: no further")
-        yield {
-            "row": f"{sweep.line}, {sweep.dtype}",
-            "axis": sweep.axis,
-            "at": at,
-            "case": list(case),
-            "program": p.name,
-            "activation": "tanh",
-            **figures(p, times[p.name]),
-            "kept_bytes": kept,
-        }
-    said = ", ".join(f"{name} {1e3 * t.minimum:.2f}" for name, t in times.items())
-    print(f"{sweep.axis} = {at:,} ({sweep.line}, {sweep.dtype}): {said} ms", flush=True)
+    same = {"activation": "tanh", "case": list(case)}
+    return [{"program": p.name, **same, **figures(p, times[p.name])} for p in programs]
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One record per point and program, with its time over that at the first size."""
+    use_cpu_cores(args.devices)
+    args.backends = jrnn_itself.wanted(None)
+    chosen = [sweep for sweep in sweeps(args.toy) if sweep.axis in args.rows]
+    points = [(sweep, at) for sweep in chosen for at in sweep.points]
+    records, slow = [], LEFT_OUT
+    first: dict[Any, float] = {}
+    for sweep, at in report.progress(points, lambda point: f"{point[0].axis} = {point[1]:,}"):
+        axis, line, case, dtype = sweep.axis, sweep.line, sweep.points[at], sweep.dtype
+        if at == min(sweep.points):
+            first, slow = {}, set(report.SCANS) if axis == "remat" else LEFT_OUT
+        if axis == "O":
+            found, kept = readout_records(args, case, at), 4 * case.T * case.B * at  # the logits
+        else:
+            route, devices = {"remat": ("remat", 1), "devices": ("mesh", at)}.get(
+                axis, ("batch", 1)
+            )
+            group = Group(f"{axis} = {at:,}", case, route, dtype, True, "rnn", devices)
+            found, kept = measure_group(args, group, without=slow), 4 * case.T * case.B * case.H
+        key = {"axis": axis, "row": f"{line}, {dtype}", "at": at, "kept_bytes": kept}
+        for r in found:
+            name, ms = r["program"], r["minimum_ms"]
+            growth = ms / first.setdefault((name, r.get("backend")), ms)
+            share = r["temporary_bytes"] / kept
+            records.append(r | key | {"growth": growth, "bytes_over_kept": share})
+            if ms > SLOW_MS and not name.startswith("jrnn"):
+                slow = slow | {name}
+                report.say(f"{axis}, {line}: {name} is slow at {at}: no further")
+    return records
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    rows = ["T", "B", "H", "devices", "remat", "O"]
-    return report.parse(report.parser(__doc__, "scaling", RIVALS, rounds=5), argv, rows, rows)
+    return report.parse(report.parser(__doc__, "scaling", ["autodiff"], rounds=5), argv, ROWS, ROWS)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, or 1 after bad input."""
-    args = parse(argv)
-    try:
-        use_cpu_cores(args.devices)
-        records = list(measure(args))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    report.write_scaling(args, records, claims.of_scaling(records))
-    return 0
+    return report.run("scaling", parse(argv), measure, report.scaling_tables)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,20 @@
 
     python -m benchmarks.train_step                          # speed: 60 steps of each
     python -m benchmarks.train_step --rows 2 --rounds 1500   # and the final loss of each
-    python -m benchmarks.train_step --rivals torch
     python -m benchmarks.train_step --cell lstm --hidden-size 512   # or gru; with torch alone
 
 The recipe: H = 256, chunks over 32 streams, Adam at 2e-3, gradients clipped to norm 1, the state
 carried over the chunks. Row 1 uses chunks of 64, as `examples/char_lm.py`, row 2 chunks of 128. All
 programs start from the same parameters and read the same characters. A round is one training step
-of each, starting with a different one each time. The first losses must agree. Every JAX library
-uses the same optax optimiser and donates its buffers; jrnn's step is that of `examples/char_lm.py`.
-With several devices, jrnn and the plain scans also split the batch over them, as the example does.
+of each. The first losses must agree. Every JAX library uses the same optax optimiser and donates
+its buffers; jrnn's step is that of `examples/char_lm.py`. With several devices, jrnn and the plain
+scans also split the batch over them, as the example does.
 """
 
 import argparse
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import claims, report
-from benchmarks.measuring import PAUSE_SECONDS
-from benchmarks.rivals import CharacterModel, load
+from benchmarks import measuring, report
+from benchmarks.rivals import CharacterModel, character_models, load
 from jrnn.checks import refuse
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -50,20 +48,29 @@ TOY: dict[str, Any] = {"length": 5, "hidden_size": 8, "batch_size": 4}
 # rounding, by their own size.
 TOLERANCES = [1e-5, 1e-3, 1e-3]
 ROUNDED_TOLERANCES = [1e-2, 2e-2, 2e-2]  # if float32 matmuls are rounded by default
+LEARNED = 1000  # rounds from which the final losses are measured
 
 
 # --- the programs --------------------------------------------------------------------------------
 
 
 class Jrnn:
-    """The training step of `examples/char_lm.py`, with another loss for the rivals on a mesh."""
+    """The training step of `examples/char_lm.py`; on a mesh also that of a plain scan."""
 
-    def __init__(self, params: Any, args: Settings, devices: int = 1, loss: Any = None) -> None:
+    def __init__(
+        self, params: Any, args: Settings, devices: int = 1, network: CharacterModel | None = None
+    ) -> None:
         optimizer = make_optimizer(args)
         mesh = batch_mesh(devices) if devices > 1 else None
         zeros = zero_state(params[0], args.batch_size)
         self.state = init_train_state(params, optimizer, zeros, jax.random.key(0), mesh=mesh)
-        loss = loss or make_loss(args)
+
+        def loss_of_scan(own: Any, h0: Any, batch: Any, key: Any) -> Any:
+            ids, labels = batch
+            losses, h = _losses(network, own, ids, labels, h0)
+            return mean(losses.sum(), losses.size), h
+
+        loss = loss_of_scan if network else make_loss(args)
         self.train_step = make_train_step(loss, optimizer, mesh=mesh)
 
     def step(self, batch: Any, first: bool) -> float:
@@ -89,9 +96,8 @@ class Rival:
         own = jax.tree.map(jnp.array, network.own)  # a copy, because it is donated
         self.state = (own, optimizer.init(own), self.zeros)
 
-        def loss(own: Any, ids: Any, labels: Any, h0: Any) -> Any:
-            logits, h = network.logits(own, ids, h0)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        def loss(own: Any, *batch: Any) -> Any:
+            losses, h = _losses(network, own, *batch)
             return losses.mean(), h
 
         def train_step(state: Any, ids: Any, labels: Any) -> Any:
@@ -116,44 +122,27 @@ class Rival:
         return self.network.common(self.state[0])
 
 
+def _losses(network: Any, own: Any, ids: Any, labels: Any, h0: Any) -> tuple[Any, Any]:
+    logits, h = network.logits(own, ids, h0)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels), h
+
+
 def programs(
-    model: Any, args: Settings, rivals: list[str], torch_device: str = "cpu"
+    model: Any, args: Settings, rivals: list[str], torch_device: str = "cpu", devices: int = 1
 ) -> dict[str, Any]:
-    """All programs by name."""
+    """All programs by name; on several devices also jrnn and the plain scans, split over them."""
     found: dict[str, Any] = {"jrnn": Jrnn(model, args)}
-    for name in rivals:
-        library = load(name)
-        if name == "torch":
+    split = {f"jrnn, {devices} devices": Jrnn(model, args, devices)} if devices > 1 else {}
+    for rival in rivals:
+        if rival == "torch":
             options = (args.batch_size, args.learning_rate, args.clip)
-            found[name] = library.Trainer(model, *options, torch_device)
+            found[rival] = load(rival).Trainer(model, *options, torch_device)
             continue
-        for full_name, network in library.character_models(model).items():
-            found[full_name] = Rival(network, args)
-    return found
-
-
-def programs_on_devices(
-    model: Any, args: Settings, rivals: list[str], devices: int
-) -> dict[str, Any]:
-    """jrnn and the plain scans with the batch split over devices, with the same step."""
-    found = {f"jrnn, {devices} devices": Jrnn(model, args, devices)}
-    if "autodiff" in rivals:
-        for name, network in load("autodiff").character_models(model).items():
-            loss = loss_of(network)
-            found[f"{name}, {devices} devices"] = Jrnn(network.own, args, devices, loss)
-    return found
-
-
-def loss_of(network: CharacterModel) -> Any:
-    """The loss of a rival in the form `(params, carry, batch, key)` of jrnn's training step."""
-
-    def loss(own: Any, h0: Any, batch: Any, key: Any) -> Any:
-        ids, labels = batch
-        logits, h = network.logits(own, ids, h0)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return mean(losses.sum(), labels.size), h
-
-    return loss
+        for name, network in character_models(rival, model).items():
+            found[name] = Rival(network, args)
+            if split and rival == "autodiff":
+                split[f"{name}, {devices} devices"] = Jrnn(network.own, args, devices, network)
+    return found | split
 
 
 # --- the measurement -----------------------------------------------------------------------------
@@ -174,20 +163,22 @@ def model_and_chunks(args: Settings) -> tuple[Any, Any]:
     return model, data
 
 
-def measure(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
-    """Measure every program; return their records."""
-    args = recipe(options.toy, row, options.cell, options.hidden_size)
-    model, data = model_and_chunks(args)
-    running = programs(model, args, options.rivals)
-    devices = jax.device_count()
-    if devices > 1 and args.batch_size % devices == 0:
-        running |= programs_on_devices(model, args, options.rivals, devices)
-    seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
-    evaluate = make_evaluate(args, data.validation_streams, batch_mesh(1))
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One record per row and program."""
+    use_cpu_cores(options.devices)
     records = []
-    for name, program in running.items():
-        bits = evaluate(as_model(program.model())) if options.rounds >= 1000 else None
-        records.append(record(row, args, name, seconds[name]) | {"validation_bits": bits})
+    for row in options.rows:
+        args = recipe(options.toy, row, options.cell, options.hidden_size)
+        model, data = model_and_chunks(args)
+        devices = 1 if args.batch_size % jax.device_count() else jax.device_count()
+        running = programs(model, args, options.rivals, devices=devices)
+        seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
+        evaluate = make_evaluate(args, data.validation_streams, batch_mesh(1))
+        for name, program in running.items():
+            records.append(record(row, args, name, seconds[name]))
+            if options.rounds >= LEARNED:
+                learned = Model(*jax.tree.map(jnp.asarray, tuple(program.model())))
+                records[-1]["validation_bits"] = evaluate(learned)
     return records
 
 
@@ -209,15 +200,10 @@ def record(row: int, args: Settings, name: str, seconds: list[float]) -> dict[st
     }
 
 
-def as_model(parameters: Any) -> Any:
-    """Parameters of a library as those of `examples/char_lm.py`, for a common evaluation."""
-    return Model(*jax.tree.map(jnp.asarray, tuple(parameters)))
-
-
 def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[float]]:
     """Train all programs; return the seconds of every step of each."""
     seconds: dict[str, list[float]] = {name: [] for name in running}
-    for n in range(rounds):
+    for n in report.progress(range(rounds), lambda n: "training step"):
         batch, first = next(source)
         losses = one_round(running, batch, first, n, seconds)
         if n < len(TOLERANCES):
@@ -228,14 +214,9 @@ def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[f
 def one_round(
     running: dict[str, Any], batch: Any, first: bool, n: int, seconds: dict[str, list[float]]
 ) -> dict[str, float]:
-    """Run a step of each program, rotating the order; return losses, append to `seconds`."""
-    names, losses = list(running), {}
-    for name in (*names[n % len(names) :], *names[: n % len(names)]):
-        time.sleep(PAUSE_SECONDS)
-        start = time.perf_counter()
-        losses[name] = running[name].step(batch, first)
-        seconds[name].append(time.perf_counter() - start)
-    return losses
+    """Run a step of each program, the nth first; return losses, append to `seconds`."""
+    steps = {name: partial(program.step, batch, first) for name, program in running.items()}
+    return measuring.one_round(steps, n, seconds)
 
 
 def check_losses(losses: dict[str, float], n: int, exact: bool = True) -> None:
@@ -254,7 +235,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--hidden-size", type=report.positive, default=256)
     options = report.parse(parser, argv, list(LENGTHS), [1])
     if options.cell != "rnn":
-        if options.rivals != RIVALS and options.rivals != ["torch"]:
+        if options.rivals not in (RIVALS, ["torch"]):
             parser.error(f"argument --rivals: with --cell {options.cell} torch is the only one")
         options.rivals = ["torch"]
     if options.rounds <= len(TOLERANCES):
@@ -264,15 +245,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, or 1 after bad input."""
-    options = parse(argv)
-    try:
-        use_cpu_cores(options.devices)
-        records = [record for row in options.rows for record in measure(options, row)]
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    report.write_train_step(options, records, claims.of_train_step(records))
-    return 0
+    return report.run("train_step", parse(argv), measure, report.train_step_tables)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 import pytest
 from native_built import built
 
-from benchmarks import backends, cases, claims, kernel, machine, report
+from benchmarks import cases, kernel, machine, measuring, report
 from benchmarks.measuring import FLOAT32_TOLERANCE, compare, time_in_turn
+from benchmarks.rivals import jrnn_itself as backends
 from jrnn import native
 from jrnn.kernel import dispatch
 
@@ -20,20 +21,21 @@ def test_both_backends_are_compared_and_timed_in_one_process(monkeypatch):
     """They are what they are called, and each is compared with the plain scan."""
     turns, compared = [], []
 
-    def in_turn(programs, rounds, left):
+    def in_turn(programs, rounds, *left):
         turns.append({p.name: p.hlo().count('custom_call_target="jrnn_native_') for p in programs})
-        return time_in_turn(programs, rounds, left)
+        return time_in_turn(programs, rounds, *left)
 
     def checked(program, *rest):
         compared.append(program.name)
         return compare(program, *rest)
 
-    monkeypatch.setattr(kernel, "time_in_turn", in_turn)
+    monkeypatch.setattr(measuring, "time_in_turn", in_turn)
     monkeypatch.setattr(kernel, "compare", checked)
     args = kernel.parse(options("--backends", "native", "xla", "--rounds", "1"))
-    args.rivals = []
+    args.rivals, args.devices = [], None
+    monkeypatch.setattr(kernel, "use_cpu_cores", lambda devices: None)  # there are two
     with backends.using("xla"):  # whatever the option is
-        records = list(kernel.measure(args))
+        records = kernel.measure(args)
         assert not native.enabled()
     own = ["jrnn (native)", "jrnn (xla)"]
     assert [list(turn.values())[1:] for turn in turns] == [[1, 0], [2, 0]]  # behind the matmul
@@ -49,8 +51,12 @@ def test_both_backends_are_compared_and_timed_in_one_process(monkeypatch):
 def test_a_program_is_measured_with_the_backends_that_compute_it():
     def found(cell, dtype, names):
         case, given = cases.TOY_CASES[1], cases.data(cases.TOY_CASES[1], cell)
-        programs = kernel.recurrences(case, "vmap", dtype, ["autodiff"], cell)
-        return [r.label for one in programs for r in kernel.by_backend(one, given, names)]
+        labels = []
+        for one in kernel.recurrences(case, "vmap", dtype, ["autodiff"], cell):
+            params, xs, _ = kernel.arguments(one, given)
+            computed = backends.computing(one.states, (one.own(params), xs), names)
+            labels += [one._replace(backend=name).label for name in computed]
+        return labels
 
     scans = ["naive", "hoisted", "hoisted x4"]
     both = ["jrnn batch (native)", "jrnn batch (xla)", "jrnn (native)", "jrnn (xla)"]
@@ -58,7 +64,7 @@ def test_a_program_is_measured_with_the_backends_that_compute_it():
     assert found("gru", "float32", ["native", "xla"]) == [*both, *scans]
     assert found("gru", "float32", ["native"]) == [*both[::2], *scans]
     half = found("rnn", "bfloat16", ["native", "xla"])[:4]
-    own = ["jrnn batch (xla)", "jrnn (xla)", "jrnn float32 (native)", "jrnn float32 (xla)"]
+    own = ["jrnn batch (xla)", "jrnn (xla)", "jrnn without (native)", "jrnn without (xla)"]
     assert half == own
 
 
@@ -68,8 +74,8 @@ def test_what_no_named_backend_computes_is_left_out_and_said(capsys, monkeypatch
     monkeypatch.setattr(dispatch, "serves", lambda spec, dtype: False)
     assert kernel.main(options("--cell", "lstm", "--backends", "native")) == 1
     printed = capsys.readouterr()
-    at = "row 1 (7, 4, 3, 5) batch float32: left out, since native does not compute it"
-    assert printed.out.splitlines() == [at, at]  # forward, and forward + backward
+    at = "row 1 (7, 4, 3, 5) batch float32 {}: left out, since native does not compute it"
+    assert printed.out.splitlines() == [at.format("forward"), at.format("forward + backward")]
     assert "error: the options: expected a row that can be measured; got none." in printed.err
 
 
@@ -94,10 +100,8 @@ def test_the_native_kernel_is_described(monkeypatch):
     if native.available():
         with backends.using("native"):
             assert "Native kernel: AVX" in sentence()
-            found = machine.native_kernel()
-            assert found["slices"] == machine.cores()
+            assert f"a batch in at most {machine.cores()} slice" in machine.native_kernel()
         with backends.using("xla"):
-            assert machine.native_kernel() == found | {"enabled": False}
             assert "; it is turned off. Allocator" in sentence()
     monkeypatch.setattr(native, "available", lambda: False)
     monkeypatch.setattr(native, "why_not", lambda: "There was no compiler.")
@@ -110,6 +114,17 @@ def test_one_device_has_every_core_and_no_mesh():
     assert kernel.parse(["--devices", "2"]).routes == ["batch", "vmap", "mesh", "ends"]
 
 
+def test_the_rows_that_are_compared_with_an_older_version(monkeypatch):
+    """Both backends and every rival would take hours, and a gradient for each sequence memory."""
+    monkeypatch.setattr(kernel.jax, "device_count", lambda: 2)
+    args = kernel.parse(["--old", "HEAD", "--devices", "2"])
+    assert (args.rivals, args.routes) == ([], list(kernel.ROUTES))
+    found = {(g.route, g.row) for g in kernel.groups(args)}
+    assert found == {(route, row) for route, rows in kernel.ROUTES.items() for row in rows}
+    args = kernel.parse(["--old", "HEAD", "--rows", "6", "--routes", "vmap"])
+    assert {(g.route, g.row) for g in kernel.groups(args)} == {("vmap", 6)}
+
+
 def record(program, backend, ms, temporary_bytes=None):
     key = {"row": 1, "route": "batch", "dtype": "float32", "gradient": True, "activation": "tanh"}
     figures = {"minimum_ms": ms, "temporary_bytes": temporary_bytes, "compile_seconds": None}
@@ -120,13 +135,10 @@ def record(program, backend, ms, temporary_bytes=None):
 def test_ratios_are_over_the_first_backend(first, ms):
     own = [record("jrnn", "native", 2.0, 30), record("jrnn", "xla", 3.0, 20)]
     records = [*(own if first == "native" else own[::-1]), record("naive", None, 6.0)]
-    said = {claim.text: claim.ratios for claim in claims.of_kernel(records)}
-    assert said["forward + backward: best autodiff / jrnn"] == {1: 6 / ms}
-    assert said["forward + backward: jrnn, xla / jrnn, native"] == {1: 1.5}
-    memory = "forward + backward: temporary bytes of jrnn, native / of jrnn, xla"
-    assert said[memory] == {1: 1.5}
-    ((_, table),) = report.kernel_tables([r | {"case": [4, 3, 2, 1]} for r in records])
-    columns = {"native": "jrnn (native) | jrnn (xla)", "xla": "jrnn (xla) | jrnn (native)"}
-    cells = {"native": "2 | 3 (1.50) | 6 (3.00)", "xla": "3 | 2 (0.67) | 6 (2.00)"}
-    assert f"| row | T, B, I, H | {columns[first]} | naive | matmul floor |" in table
-    assert f"| 1 | 4, 3, 2, 1 | {cells[first]} | 1 |" in table
+    (table,) = report.kernel_tables([r | {"case": [4, 3, 2, 1]} for r in records])
+    cells = {name: row for (shape, name), row in table.cells().items() if shape == "4, 3, 2, 1"}
+    assert cells["best autodiff"]["gradient ms"] == (6.0, 6 / ms)
+    assert cells["jrnn (xla)"]["gradient ms"] == (3.0, 3 / ms)
+    assert cells["jrnn (native)"]["gradient ms"] == (2.0, 2 / ms)
+    memory = cells["jrnn (native)"]["gradient MB"].ratio / cells["jrnn (xla)"]["gradient MB"].ratio
+    assert memory == 1.5

@@ -13,23 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import parameters, together
+from char_model.model import Model
 from jaxprs import named
 
 import jrnn
-from benchmarks import (
-    backends,
-    cases,
-    claims,
-    japanese_vowels,
-    machine,
-    report,
-    rivals,
-    scaling_model,
-)
+from benchmarks import cases, kernel, machine, report, rivals
 from benchmarks.measuring import FLOAT32_TOLERANCE, Program, compare, time_in_turn
+from benchmarks.rivals import jrnn_itself
 from benchmarks.rivals.autodiff import matmul_of_rounded
-from benchmarks.scaling_model import HIDDEN, KERNEL, LINKS, Shape, hidden_mesh, hidden_split
 from benchmarks.train_step import check_losses
+from docs import scaling as scaling_model
+from docs.scaling import HIDDEN, KERNEL, LINKS, Shape, hidden_mesh, hidden_split
 
 ROOT = Path(__file__).parents[1]
 
@@ -84,8 +78,9 @@ def test_what_was_measured_on_is_printed_and_written(tmp_path, capsys):
     written, printed = (tmp_path / "kernel.md").read_text(), capsys.readouterr().out
     sentence = machine.sentence(machine.description())
     assert machine.processor() in sentence
-    assert f"\n\n{sentence} 3 rounds.\n\na table\n" in written
-    assert printed == f"\n{sentence} 3 rounds.\n"
+    assert f". {sentence} 3 rounds.\n\na table\n" in written
+    assert printed == f"\n{written}\nkernel.md and kernel.json are in {tmp_path}\n"
+    assert re.search(r"^\d{4}-\d\d-\d\d\. \d cpu", written, re.M)  # the date
     kept = json.loads((tmp_path / "kernel.json").read_text())
     assert kept["machine"]["processor"] == machine.processor()
 
@@ -105,13 +100,13 @@ def test_kernel(tmp_path):
     assert all(0 < r["minimum_ms"] <= r["median_ms"] for r in records)
     assert all(r["compile_seconds"] > 0 and r["temporary_bytes"] > 0 for r in records)
     assert {r["devices"] for r in records if r["route"] == "mesh"} == {2}
-    charts = {f"kernel_{route}_{d}" for route, d in {(r["route"], r["dtype"]) for r in records}}
-    assert {path.stem for path in tmp_path.glob("*.png")} == charts
-    own = " | ".join(f"jrnn ({backend})" for backend in backends.wanted(None))
-    assert f"| row | T, B, I, H | {own} | naive | hoisted | hoisted x4 | matmul floor |" in text
-    said = [claim["claim"] for claim in result["claims"]]
-    assert "forward + backward: best autodiff / jrnn" in said
-    assert all(f"- {claim}: " in text for claim in said)
+    assert (tmp_path / "kernel.png").is_file()
+    for route, dtype in {(r["route"], r["dtype"]) for r in records}:
+        assert f"## {route}, {dtype}\n\n| T, B, I, H | program | forward ms | over jrnn |" in text
+    own = {f"jrnn ({backend})" for backend in jrnn_itself.wanted(None)}
+    table = text.split("## batch, float32")[1].split("##")[0]
+    there = {line.split(" | ")[1] for line in table.splitlines() if line.startswith("| 7, 4")}
+    assert there == own | {"naive", "hoisted", "hoisted x4", "best autodiff", "matmul floor"}
 
 
 @pytest.mark.slow
@@ -124,8 +119,6 @@ def test_kernel_of_a_gated_cell(tmp_path, cell):
     found = {(r["route"], r["program"]) for r in result["records"]}
     assert {("batch", "jrnn, a user's cell"), ("mesh", "jrnn"), ("ends", "naive")} <= found
     assert all(r["error"] < FLOAT32_TOLERANCE for r in result["records"])
-    said = {claim["claim"] for claim in result["claims"]}
-    assert "forward + backward: jrnn, a user's cell, time / jrnn's" in said
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -146,7 +139,7 @@ def test_a_mesh_that_does_not_divide_the_batch_is_said(tmp_path, capfd):
     options = ["--rounds", "1", "--rows", "2", "--routes", "batch", "mesh", "--dtypes", "float32"]
     command = [sys.executable, "-m", "benchmarks.kernel", "--toy", "--out", tmp_path, *options]
     subprocess.run([*command, "--rivals", "autodiff", "--devices", "2"], cwd=ROOT, check=True)
-    assert "row 2: no mesh, 2 device(s) do not split a batch of 1" in capfd.readouterr().out
+    assert "row 2: no mesh, 2 parts do not split a batch of 1" in capfd.readouterr().out
 
 
 @pytest.mark.slow
@@ -159,7 +152,7 @@ def test_train_step(tmp_path):
     for r in result["records"]:
         rate = 1e3 * r["length"] * r["batch_size"] / r["median_ms"]
         assert r["characters_per_second"] == pytest.approx(rate)
-    assert "best autodiff, 2 devices / jrnn, 2 devices: " in text
+    assert "| 5, 4, 8 | best autodiff, 2 devices | " in text
 
 
 @pytest.mark.slow
@@ -170,8 +163,11 @@ def test_scaling(tmp_path):
     assert {r["axis"] for r in records} == {"T", "B", "H", "devices", "remat", "O"}
     assert {r["at"] for r in records if r["axis"] == "devices"} == {1, 2}
     assert any(r["row"].endswith("bfloat16") for r in records)
-    assert "- T: jrnn's time at 10 / at 5: " in text
-    assert "- readout_cross_entropy, O = 40: temporary bytes / those of the logits: " in text
+    assert "| T | program | ms | over jrnn | ms over the first size | MB |" in text
+    for r in records:
+        assert r["bytes_over_kept"] == r["temporary_bytes"] / r["kept_bytes"]
+    first = [r["growth"] for r in records if (r["axis"], r["at"]) == ("T", 5)]
+    assert set(first) == {1}
 
 
 def a_program(result):
@@ -207,24 +203,6 @@ def test_a_rival_that_is_missing(monkeypatch):
         rivals.load("flax")
 
 
-def test_japanese_vowels_beside_torch():
-    own, torch = [0.96, 0.98, 0.97], [0.94, 0.95, 0.96]
-    record = {"cell": "gru", "model": "mean-both", "jrnn": own, "torch": torch}
-    text = japanese_vowels.table([record | {"jrnn_seconds": 1.25, "torch_seconds": 100.0}])
-    errors = [np.std(a, ddof=1) / 3**0.5 for a in (own, torch)]
-    ratio = 0.02 / np.hypot(*errors)
-    assert text.splitlines()[2] == (
-        f"| gru | mean-both | 97.0 ({100 * errors[0]:.1f}) | 95.0 ({100 * errors[1]:.1f}) "
-        f"| {ratio:+.1f} | 1.25 | 100 |"
-    )
-
-
-def test_japanese_vowels_without_torch(monkeypatch, capsys, tmp_path):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert japanese_vowels.main(["--out", str(tmp_path)]) == 1
-    assert "--rivals: expected torch to be installed; got" in capsys.readouterr().err
-
-
 def test_a_row_that_does_not_exist():
     command = [sys.executable, "-m", "benchmarks.kernel", "--rows", "11"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -249,30 +227,106 @@ def record(row, program, ms, **more):
     return {"row": row, "program": program, "minimum_ms": ms, **key, **rest, **more}
 
 
-def test_claims():
+def lines_of(table):
+    """The cells of each line by shape and program."""
+    lines = [line.strip("| ").split(" | ") for line in table.text().splitlines()]
+    return {(line[0], line[1]): line[2:] for line in lines[2:]}
+
+
+def test_the_table_of_ratios():
+    """Each program over jrnn's with the same activation, the best of several, and the means."""
+    shapes = {1: [4, 3, 2, 1], 2: [8, 3, 2, 1]}
     records = [
         record(1, "jrnn", 2.0, temporary_bytes=30),
+        record(1, "jrnn", 1.0, gradient=False),
         record(1, "jrnn relu", 1.0, activation="relu"),
         record(1, "naive", 6.0, temporary_bytes=120),
-        record(1, "hoisted", 4.0, temporary_bytes=100),
+        record(1, "hoisted", 4.0, temporary_bytes=90),
+        record(1, "hoisted", 3.0, gradient=False),
         record(1, "haiku relu", 2.5, activation="relu"),  # 2.5 times jrnn's relu
+        record(1, "keras", 3.0),
         record(2, "jrnn", 2.0),
         record(2, "naive", 1.0),
     ]
-    said = {claim.text: claim for claim in claims.of_kernel(records)}
-    best = said["forward + backward: best autodiff / jrnn"]
-    assert best.ratios == {1: 2.0, 2: 0.5}
-    assert best.geometric_mean == pytest.approx(1)
-    assert best.lost == [2]
-    assert str(best).endswith("2.000 (row 1), 0.500 (row 2); geometric mean 1.000; behind at 2")
-    assert said["forward + backward: haiku relu / jrnn"].ratios == {1: 2.5}
-    everyone = said["forward + backward: best of autodiff and JAX libraries / jrnn"]
-    assert everyone.ratios == {1: 2.0, 2: 0.5}
-    memory = said["forward + backward: jrnn's temporary bytes / the smallest autodiff's"]
-    assert memory.ratios == {1: 0.3}
-    assert memory.lost == []
-    assert said["forward + backward: matmul floor / jrnn"].ratios == {1: 0.5, 2: 0.5}
-    assert not any("torch" in text or "keras" in text for text in said)
+    (table,) = report.kernel_tables([r | {"case": shapes[r["row"]]} for r in records])
+    assert table.title == "batch, float32"
+    found = {key: cells["gradient ms"].ratio for key, cells in table.cells().items()}
+    assert {name: ratio for (shape, name), ratio in found.items() if shape == "4, 3, 2, 1"} == {
+        "jrnn": 1, "jrnn relu": 1, "naive": 3, "hoisted": 2, "haiku relu": 2.5, "keras": 1.5,
+        "matmul floor": 0.5, "best autodiff": 2, "best JAX library": 1.5,
+        "best other JAX program": 1.5,
+    }  # fmt: skip
+    assert found["8, 3, 2, 1", "best autodiff"] == 0.5
+    lines = lines_of(table)
+    assert lines["4, 3, 2, 1", "hoisted"][:6] == ["3", "3.00", "4", "2.00", "9e-05", "3.00"]
+    assert lines["4, 3, 2, 1", "best autodiff"][4:6] == ["9e-05", "3.00"]
+    assert lines["geometric mean", "naive"][2:4] == ["", f"{1.5**0.5:.2f}"]
+    assert lines["geometric mean", "best autodiff"][2:4] == ["", "1.00"]
+    assert "torch" not in table.text()
+
+
+def test_progress_and_its_lines(capsys):
+    assert list(report.progress([1, 2], str)) == [1, 2]
+    report.say("a line")
+    assert capsys.readouterr().out == "a line\n"  # and no bar where there is no terminal
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("rival", ["flax", "haiku", "keras", "torch"])
+def test_a_rival_computes_the_same(rival, cell):
+    """Its states and gradients, from the parameters in its own form; what is wrong is refused."""
+    pytest.importorskip(rival, reason="the rivals are in benchmarks/requirements.txt")
+    case = cases.TOY_CASES[1]
+    given = cases.data(case, cell)
+    for gradient in (False, True):
+        if rival == "torch":
+            programs = rivals.load(rival).programs(case, given, gradient, cell=cell)
+            kinds = ["tanh"]
+        else:
+            found = rivals.load(rival).recurrences(case, cell)
+            programs = [kernel.program(one, given, gradient) for one in found]
+            kinds = [one.activation for one in found]
+        assert programs or (rival, cell) == ("haiku", "gru")
+        for program, kind in zip(programs, kinds, strict=True):
+            right = kernel.expected(case, cell, kind, gradient)
+            assert max(compare(program, right, FLOAT32_TOLERANCE).values()) < FLOAT32_TOLERANCE
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("rival", ["autodiff", "flax", "haiku", "keras", "equinox"])
+def test_the_character_model_of_a_rival(rival):
+    """Logits and the last state equal jrnn's, and its parameters come back as they were given."""
+    pytest.importorskip(
+        rivals.PACKAGES[rival], reason="the rivals are in benchmarks/requirements.txt"
+    )
+    V, H, ids = 5, 4, jnp.array([[0, 3], [4, 1], [2, 2]])
+    rnn = parameters(jrnn.init_rnn, V, H, dtype=np.float32)
+    readout = parameters(jrnn.init_readout, H, V, dtype=np.float32)
+    h0 = jax.random.normal(jax.random.key(0), (2, H))
+    h_last, hs = jrnn.rnn(rnn, ids, h0)
+    models = rivals.character_models(rival, Model(rnn, readout))
+    assert models
+    for model in models.values():
+        swapped = (lambda x: x.swapaxes(0, 1)) if model.batch_first else (lambda x: x)
+        logits, last = model.logits(model.own, swapped(ids), h0)
+        np.testing.assert_allclose(swapped(logits), jrnn.readout(readout, hs), atol=1e-5)
+        np.testing.assert_allclose(last, h_last, atol=1e-6)
+        for found, right in zip(model.common(model.own), (rnn, readout), strict=True):
+            for a, b in zip(found, right, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("route", ["vmap", "vmap-grad", "vmap-weights", "mesh", "ends", "remat"])
+def test_a_route_is_compared_with_the_plain_scan(route):
+    case = cases.TOY_CASES[1]
+    args = kernel.parse(["--toy", "--rows", "1", "--rounds", "1", "--dtypes", "float32"])
+    args.rivals, args.backends = [], ["xla"]
+    group = kernel.Group(1, case, route, "float32", True, devices=2 if route == "mesh" else 1)
+    records = kernel.measure_group(args, group)
+    assert {r["program"] for r in records} >= {"jrnn"}
+    assert all(r["error"] < FLOAT32_TOLERANCE for r in records)
 
 
 def test_programs_take_turns():

@@ -12,7 +12,7 @@ from japanese_vowels import DATA, NAME, mean_and_error
 from programs import run_example
 from ts_data import read_ts
 
-# Of the 370, told right by torch 2.13.0 with the seeds 0 to 4: benchmarks/japanese_vowels.py.
+# Of the 370, told right by torch 2.13.0 with the seeds 0 to 4: tests/interop/record_vowels.py.
 TORCH = {
     ("rnn", "last-forwards"): [356, 361, 361, 358, 360],
     ("rnn", "last-both"): [362, 360, 361, 365, 360],

@@ -181,7 +181,7 @@ def test_an_engineer_measures_the_kernel(tmp_path):
     more = ["--rivals", "autodiff", "--cell", "lstm", "--out", str(tmp_path)]
     run = [sys.executable, *command.split(), *more]
     printed = subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    assert "best autodiff / jrnn" in printed
+    assert "| 7, 4, 3, 5 | best autodiff | " in printed
     assert "AMD" in printed or "cores" in printed  # the processor is named
     forward, backward = jrnn.explain(jrnn.rnn, jrnn.init_rnn(KEYS[0], I, H), normal(1, T, B, I))
     assert forward.backend

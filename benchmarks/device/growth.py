@@ -6,7 +6,7 @@ of the free memory is not run. A size is skipped if its predicted time exceeds t
 
 import time
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,6 @@ from benchmarks.measuring import (
     time_once,
     tolerance,
 )
-from benchmarks.rivals import autodiff
 
 SHARE = {"cpu": 0.25}  # of the free memory, by default; a CPU is shared
 OTHERS_SHARE = 0.9
@@ -146,7 +145,7 @@ class Point:
         needed = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes
         if needed > limit:
             raise TooLargeError(f"it would need {needed / 1e9:,.1f} GB")
-        arrays = partial(kernel.gradient_arrays, one)
+        arrays = lambda result: kernel.gradient_arrays(one, self.arguments[0], result)  # noqa: E731
         program = as_program(name, compiled, seconds, self.arguments, arrays)
         if self.compared:
             compare(program, self.expected, tolerance("float32"))
@@ -162,7 +161,7 @@ class Point:
 
     @cached_property
     def expected(self) -> Any:
-        return kernel.reference(data(self.case), autodiff.naive, gradient=True)
+        return kernel.expected(self.case, "rnn", "tanh", True)
 
 
 def arguments(case: Case) -> tuple[jrnn.RNNParams, jax.Array, jax.Array]:

@@ -14,12 +14,18 @@ import jax
 import numpy as np
 
 from benchmarks import kernel
-from benchmarks.backends import own
 from benchmarks.cases import CASES, TOY_CASES, Case, Data, data
 from benchmarks.device.runner import Context, words
 from benchmarks.hlo import loop_operations
-from benchmarks.measuring import Program, compare, figures, time_once, tolerance
-from benchmarks.rivals import autodiff, available, load
+from benchmarks.measuring import (
+    Program,
+    compare,
+    figures,
+    time_beside_matmul,
+    time_once,
+    tolerance,
+)
+from benchmarks.rivals import available, load, own
 
 ORDER = [2, 1, 4, 3, 5, 6]  # of the rows: the character model first, nearly a matmul last
 GATED_ROWS = [2, 1]  # of LSTM and GRU
@@ -63,13 +69,9 @@ class Row:
     def __init__(self, case: Case, cell: str = "rnn") -> None:
         self.case, self.cell = case, cell
         self.given = data(case, cell)
-        self.known: dict[tuple[str, bool], Any] = {}
 
     def expected(self, activation: str, gradient: bool) -> Any:
-        if (activation, gradient) not in self.known:
-            scan = partial(autodiff.naive, cell=autodiff.CELLS[self.cell][activation])
-            self.known[activation, gradient] = kernel.reference(self.given, scan, gradient)
-        return self.known[activation, gradient]
+        return kernel.expected(self.case, self.cell, activation, gradient)
 
 
 def recurrences(context: Context) -> Iterator[dict[str, Any] | str]:
@@ -133,7 +135,7 @@ def measured(
     rounds = int(np.clip(GROUP_SECONDS / max(seconds, 1e-3), *ROUNDS))
     programs = [program for program, _, _ in ready.values()]
     toy = context.options["toy"]
-    times, speed = kernel.time_beside_matmul(programs, rounds, toy, context.left)
+    times, speed = time_beside_matmul(programs, rounds, toy, context.left)
     for name, (program, activation, error) in ready.items():
         yield {
             "row": number,

@@ -3,19 +3,21 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import claims
 from benchmarks.report import (
+    Column,
+    Table,
     grouped,
-    kernel_details,
     kernel_tables,
     number,
     scaling_tables,
     table,
-    train_step_table,
+    train_step_tables,
 )
 
 Records = list[dict[str, Any]]
-LEGEND = "Milliseconds, minimum over all calls; in brackets over jrnn's (ReLU: over its ReLU)."
+LEGEND = (
+    "Milliseconds are the minimum over all calls. Ratios are over jrnn's (ReLU: over its ReLU)."
+)
 OPERATIONS = (
     "Operations that the loops run per time step are counted in the program as compiled here"
 )
@@ -105,40 +107,39 @@ def gradients(records: Records) -> Iterator[str]:
     yield table(header, rows)
 
 
+def of_cells(records: Records, *more: Column) -> Iterator[tuple[str, Table]]:
+    """The tables of every cell, with its name."""
+    for cell, found in by_cell(by_row(records)):
+        yield from ((cell, table) for table in kernel_tables(found, *more))
+
+
 def recurrences(records: Records) -> Iterator[str]:
-    """A table per cell, dtype, route and pass, the ratios, and the details."""
-    records = by_row(records)
-    yield LEGEND
-    for cell, found in by_cell(records):
-        for title, text in kernel_tables(found):
-            yield f"### {cell}{title}\n\n{text}"
-    ratios = [
-        f"- {cell}{claim}" for cell, found in by_cell(records) for claim in claims.of_kernel(found)
-    ]
-    yield "### Ratios\n\n" + "\n".join(ratios)
+    """A table per cell, dtype and route."""
     platform = records[0]["platform"]
     name = {"gpu": "kernels per step", "tpu": ""}.get(platform, "operations per step")
+    counts = [
+        Column(f"{which} {name}", "operations_per_step", 1, gradient, ratio=False)
+        for which, gradient in (("forward", False), ("gradient", True))
+    ]
     said = {
         "gpu": f"{OPERATIONS}; each is a kernel launch at least.",
         "tpu": "Operations per step are not given: on a TPU they are no launches.",
     }.get(platform, f"{OPERATIONS}; on a CPU they are no launches.")
-    yield f"### Details\n\n{said}"
-    for cell, found in by_cell(records):
-        yield (f"### {cell}details\n\n" if cell else "") + kernel_details(found, name)
+    yield f"{LEGEND} {said}"
+    for cell, made in of_cells(records, *(counts if name else [])):
+        yield f"### {cell}{made.title}\n\n{made.text()}"
 
 
 def training(records: Records) -> Iterator[str]:
-    """A table of characters per second, and the ratios."""
-    yield train_step_table(records)
-    if said := claims.of_train_step(records):
-        yield "\n".join(f"- {claim}" for claim in said)
+    """A table of characters per second."""
+    yield from (made.text() for made in train_step_tables(records))
 
 
 def growth(records: Records) -> Iterator[str]:
     """One table per axis."""
     yield "Forward + backward in float32. " + LEGEND.replace(" (ReLU: over its ReLU)", "")
-    for title, text in scaling_tables(records):
-        yield f"### {title}\n\n{text}"
+    for made in scaling_tables(records):
+        yield f"### {made.title}\n\n{made.text()}"
 
 
 def races(records: Records) -> Iterator[str]:

@@ -132,8 +132,8 @@ def whole(case: Case, gradient: bool) -> dict[str, Any]:
     """States, or cost and gradient, of a network, compared with a plain scan, jrnn and cuDNN."""
     given = data(case)
     own = Recurrence("kernel", network.states, state_dtype=jnp.bfloat16)
-    jrnn = jrnn_itself.recurrences_bfloat16(case)[0]
-    (scan,) = (r for r in autodiff.recurrences_bfloat16(case) if r.name == "hoisted mixed")
+    jrnn = jrnn_itself.recurrences(case, dtype="bfloat16")[0]
+    (scan,) = (r for r in autodiff.recurrences(case, dtype="bfloat16") if r.name == "hoisted mixed")
     scan = scan._replace(name="scan")
     programs = [kernel.program(one, given, gradient, 1) for one in (own, scan, jrnn)]
     if available(["torch"])[0]:
@@ -141,7 +141,7 @@ def whole(case: Case, gradient: bool) -> dict[str, Any]:
         for dtype in ("bfloat16", "float16"):
             (program,) = torch.programs(case, given, gradient, torch.device_like_jax(), dtype)
             programs.append(program._replace(name=f"cuDNN {dtype}"))
-    expected = kernel.reference(given, autodiff.naive, gradient)
+    expected = kernel.expected(case, "rnn", "tanh", gradient)
     error = max(compare(programs[0], expected, np.inf).values())
     return found(error, ROUNDED_TOLERANCE, programs, case.T)
 

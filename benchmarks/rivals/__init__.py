@@ -4,18 +4,21 @@ All start from the same parameters, in the form of the library, with axes in the
 library. They use only techniques from their documentation. The plain scans use those of JAX's
 documentation: the projection before the loop, and `unroll`.
 
-A rival is one file: `recurrences(case, cell)` gives its programs for a cell of `cases.CELLS`, none
-for a cell that it lacks. Its package is named in `PACKAGES`.
+A rival is one file, and its package is named in `PACKAGES`. `recurrences(case, cell)` gives its
+programs for a cell of `cases.CELLS`, none for a cell that it lacks: a function of parameters in the
+form of the library, and the map to this form. `readout(H, O)` gives the same of its linear layer.
 """
 
 import importlib
 import os
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from benchmarks.backends import label
+from benchmarks.cases import Case
 from jrnn.checks import refuse
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # keras reads it at import
@@ -35,9 +38,8 @@ class Recurrence(NamedTuple):
     """A recurrence of one shape as a pure function of parameters in the form of a library."""
 
     name: str
-    states: Callable[[Any, Any], Any]  # own parameters, xs -> hs
+    states: Callable[..., Any]  # of own parameters, xs and, for an Elman network, h0 -> hs
     own: Callable[[Any], Any] = lambda params: params  # from the common form of the parameters
-    common: Callable[[Any], Any] = lambda own: own  # converts gradients to the common form
     activation: str = "tanh"
     ends: bool = False  # with the lengths and resets of the case
     batch_first: bool = False  # xs [B, T, I] instead of [T, B, I], hs and y likewise
@@ -51,13 +53,60 @@ class Recurrence(NamedTuple):
         return label(self.name, self.backend)
 
 
+def label(program: str, backend: str | None) -> str:
+    """A program and its backend."""
+    return program if backend is None else f"{program} ({backend})"
+
+
+def own(activation: str) -> str:
+    """The name of jrnn's program with which a program of this activation is compared."""
+    return "jrnn relu" if activation == "relu" else "jrnn"
+
+
+def filled(tree: Any, arrays: dict[str, Any]) -> Any:
+    """The arrays in the form of a library: each leaf is the one whose name is in its path."""
+
+    def array(path: Any, _: Any) -> jax.Array:
+        words = " ".join(re.findall(r"\w+", jax.tree_util.keystr(path)))
+        (found,) = [array for name, array in arrays.items() if name in words]
+        return jnp.asarray(found)
+
+    return jax.tree_util.tree_map_with_path(array, tree)
+
+
 class CharacterModel(NamedTuple):
     """A character model as a pure function of parameters in the form of a library."""
 
     own: Any
     logits: Callable[[Any, Any, Any], Any]  # own parameters, ids, h0 -> (logits, h_last)
     common: Callable[[Any], Any]  # own parameters -> (RNNParams, ReadoutParams)
-    batch_first: bool = False
+    batch_first: bool
+
+
+def character_models(name: str, model: Any) -> dict[str, CharacterModel]:
+    """The tanh networks of a rival, each with its linear layer, by name.
+
+    Ids are looked up in w_ih by a rival that says `OF_IDS`, else they are one-hot vectors.
+    """
+    library = load(name)
+    V, H = model.rnn.w_ih.shape
+    own_readout, apply = library.readout(H, V)
+
+    def of(one: Recurrence) -> CharacterModel:
+        def own(model: Any) -> Any:
+            return one.own(model[0]), own_readout(model[1])
+
+        def logits(own: Any, ids: Any, h0: Any) -> Any:
+            xs = ids if getattr(library, "OF_IDS", False) else jax.nn.one_hot(ids, V)
+            hs = one.states(own[0], xs, h0)
+            return apply(own[1], hs), hs[:, -1] if one.batch_first else hs[-1]
+
+        # `own` only reorders the parameters, so its transpose is its inverse.
+        given, back = jax.vjp(own, tuple(jax.tree.map(jnp.asarray, tuple(model))))
+        return CharacterModel(given, logits, lambda learned: back(learned)[0], one.batch_first)
+
+    found = library.recurrences(Case(1, 1, V, H))
+    return {one.name: of(one) for one in found if one.activation == "tanh"}
 
 
 def load(name: str) -> Any:

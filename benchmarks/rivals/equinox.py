@@ -1,6 +1,7 @@
 """equinox: a module with `Embedding`, `Linear` and `lax.scan`; it has no Elman cell.
 
-The module takes one sequence, like equinox's layers, with `vmap` over the batch. Ids are looked up.
+The module takes one sequence, like equinox's layers, with `vmap` over the batch. It reads ids only:
+over vectors it would be the scan "hoisted".
 """
 
 from typing import Any
@@ -10,54 +11,48 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-import jrnn
 from benchmarks.cases import Case
-from benchmarks.rivals import CharacterModel, Recurrence
+from benchmarks.rivals import Recurrence, filled
+
+OF_IDS = True
 
 
-class _Model(eqx.Module):
+class _Network(eqx.Module):
     embedding: eqx.nn.Embedding
     recurrent: eqx.nn.Linear
-    readout: eqx.nn.Linear
 
     def __call__(self, ids: Any, h0: Any) -> Any:
         def step(h: Any, projected: Any) -> Any:
             h = jnp.tanh(projected + self.recurrent(h))
             return h, h
 
-        h_last, hs = lax.scan(step, h0, jax.vmap(self.embedding)(ids))
-        return jax.vmap(self.readout)(hs), h_last
+        return lax.scan(step, h0, jax.vmap(self.embedding)(ids))[1]
 
 
 def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
-    """No programs: a recurrence over vectors would be the scan "hoisted"."""
-    return []
-
-
-def character_models(model: Any) -> dict[str, CharacterModel]:
-    """The character model as a module of the user."""
-    vocabulary, H = model.rnn.w_ih.shape
+    """An Elman network as a module of the user, of ids; a Linear of equinox is (out, in)."""
+    if cell != "rnn":
+        return []
     keys = jax.random.split(jax.random.key(0), 2)
-    own = _Model(
-        eqx.nn.Embedding(weight=jnp.asarray(model.rnn.w_ih)),
-        eqx.nn.Linear(H, H, key=keys[0]),
-        eqx.nn.Linear(H, vocabulary, key=keys[1]),
+    linear = eqx.nn.Linear(case.H, case.H, key=keys[1])
+    network = _Network(eqx.nn.Embedding(case.I, case.H, key=keys[0]), linear)
+    empty, static = eqx.partition(network, eqx.is_array)
+
+    def own(params: Any) -> Any:
+        recurrent = {"recurrent weight": params.w_hh.T, "recurrent bias": params.b_h}
+        return filled(empty, {"embedding weight": params.w_ih} | recurrent)
+
+    def states(own: Any, ids: Any, h0: Any) -> Any:
+        return jax.vmap(eqx.combine(own, static), in_axes=(1, 0), out_axes=1)(ids, h0)
+
+    return [Recurrence("equinox", states, own)]
+
+
+def readout(H: int, O: int) -> tuple[Any, Any]:
+    """A `Linear`."""
+    linear = eqx.nn.Linear(H, O, key=jax.random.key(0))
+    empty, static = eqx.partition(linear, eqx.is_array)
+    return (
+        lambda params: filled(empty, {"weight": params.w_ho.T, "bias": params.b_o}),
+        lambda own, hs: jax.vmap(jax.vmap(eqx.combine(own, static)))(hs),
     )
-    # A Linear of equinox is (out, in).
-    own = eqx.tree_at(
-        lambda m: (m.recurrent.weight, m.recurrent.bias, m.readout.weight, m.readout.bias),
-        own,
-        (model.rnn.w_hh.T, model.rnn.b_h, model.readout.w_ho.T, model.readout.b_o),
-    )
-    arrays, static = eqx.partition(own, eqx.is_array)
-
-    def logits(arrays: Any, ids: Any, h0: Any) -> Any:
-        batched = jax.vmap(eqx.combine(arrays, static), in_axes=(1, 0), out_axes=(1, 0))
-        return batched(ids, h0)
-
-    def common(arrays: Any) -> Any:
-        rnn = (arrays.embedding.weight, arrays.recurrent.weight.T, arrays.recurrent.bias)
-        readout = (arrays.readout.weight.T, arrays.readout.bias)
-        return jrnn.RNNParams(*rnn), jrnn.ReadoutParams(*readout)
-
-    return {"equinox": CharacterModel(arrays, logits, common)}

@@ -1,56 +1,97 @@
-"""jrnn in the form of the rivals."""
+"""jrnn in the form of the rivals: the native kernel, XLA's loops, a user's cell, an older version.
+
+The native kernel and XLA are the same call, compiled with `jrnn_native` on and off, so that one
+process can time them in turn.
+"""
 
 import dataclasses
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 import jrnn
 from benchmarks.cases import Case, ends
 from benchmarks.rivals import Recurrence
+from jrnn import native
 from jrnn.cells.gru import GRU
 from jrnn.cells.lstm import LSTM
+from jrnn.checks import refuse
 
-NETWORKS: dict[str, Callable[..., Any]] = {"rnn": jrnn.rnn, "lstm": jrnn.lstm, "gru": jrnn.gru}
+BACKENDS = ["native", "xla"]
 GATED = {"lstm": LSTM, "gru": GRU}
 
 
-def _states(network: Callable[..., Any], params: Any, xs: Any, **options: Any) -> Any:
+def states(network: Any, params: Any, xs: Any, **options: Any) -> Any:
+    """hs of a network."""
     return network(params, xs, **options)[1]
 
 
-STATES = {cell: partial(_states, network) for cell, network in NETWORKS.items()}
+def recurrences(
+    case: Case,
+    cell: str = "rnn",
+    dtype: str = "float32",
+    route: str = "batch",
+    package: Any = jrnn,
+    name: str = "jrnn",
+) -> list[Recurrence]:
+    """A package's network, and "without": without the option that the route or the dtype has."""
+
+    def own(params: Any) -> Any:
+        return getattr(package, type(params).__name__)(*params)
+
+    half = dtype == "bfloat16"
+    options = {"compute_dtype": jnp.bfloat16} if half else {}
+    options |= {"remat": True} if route == "remat" else {}
+    options |= ends(case)._asdict() if route == "ends" else {}
+    network = getattr(package, cell)
+    plain = Recurrence(name, partial(states, network), own)
+    if not options:
+        return [plain]
+    full = plain._replace(
+        states=partial(states, network, **options),
+        ends=route == "ends",
+        state_dtype=jnp.bfloat16 if half else jnp.float32,
+    )
+    return [full, plain._replace(name=f"{name} without")]
 
 
-def recurrences(case: Case, relu: bool = False, cell: str = "rnn") -> list[Recurrence]:
-    """Recurrences in float32, also with relu if a rival has only that."""
-    named = [Recurrence("jrnn", STATES[cell])]
-    if relu:
-        states = partial(STATES[cell], activation="relu")
-        named.append(Recurrence("jrnn relu", states, activation="relu"))
-    return named
+def with_relu() -> Recurrence:
+    """An Elman network with relu, for a rival that has only that."""
+    relu = partial(states, jrnn.rnn, activation="relu")
+    return Recurrence("jrnn relu", relu, activation="relu")
 
 
-def recurrences_of_a_user(case: Case, cell: str) -> list[Recurrence]:
-    """The same by a cell as a user writes it, without an adjoint."""
+def by_a_user(cell: str) -> list[Recurrence]:
+    """A gated cell as a user writes it, without an adjoint."""
     if cell not in GATED:
         return []
     own = dataclasses.replace(GATED[cell], adjoint=None)
-    return [Recurrence("jrnn, a user's cell", partial(_states, partial(jrnn.unroll, own)))]
+    return [Recurrence("jrnn, a user's cell", partial(states, partial(jrnn.unroll, own)))]
 
 
-def recurrences_bfloat16(case: Case, cell: str = "rnn") -> list[Recurrence]:
-    """bfloat16 through `compute_dtype` with float32 parameters, and float32 to compare."""
-    states = partial(STATES[cell], compute_dtype=jnp.bfloat16)
-    return [
-        Recurrence("jrnn", states, state_dtype=jnp.bfloat16),
-        Recurrence("jrnn float32", STATES[cell]),
-    ]
+def using(backend: str | None) -> AbstractContextManager[Any]:
+    """Compile for this backend inside the block; None changes nothing."""
+    return nullcontext() if backend is None else native.turned(backend == "native")
 
 
-def recurrences_with_ends(case: Case, cell: str = "rnn") -> list[Recurrence]:
-    """With lengths and resets, and without them to compare."""
-    states = partial(STATES[cell], **ends(case)._asdict())
-    return [Recurrence("jrnn", states, ends=True), Recurrence("jrnn without", STATES[cell])]
+def wanted(named: list[str] | None) -> list[str]:
+    """The backends to measure, without repeats; None: both where the native kernel may run."""
+    if named is None:
+        return BACKENDS if native.enabled() and jax.default_backend() == "cpu" else ["xla"]
+    if "native" in named and not native.available():
+        repair = "Leave --backends out, or name xla."
+        refuse("--backends", "a native kernel that can run here", native.why_not(), repair)
+    return list(dict.fromkeys(named))
+
+
+def computing(function: Any, args: Any, backends: list[str]) -> list[str | None]:
+    """The backends, of those given, that compute a call; [None] if it does not call jrnn."""
+    with using("native"):
+        passes = jrnn.explain(function, *args)
+    if not passes:
+        return [None]
+    is_native = any(one.backend.startswith("native") for one in passes)
+    return [backend for backend in backends if backend == "xla" or is_native]

@@ -81,16 +81,7 @@ def programs(
 
     if not gradient:
         return [Program("torch", states, lambda hs: {"hs": _numpy(hs)})]
-    return [
-        Program(
-            "torch",
-            cost_and_gradient,
-            lambda result: {"cost": _numpy(result[0])} | _common(*result[1]),
-        )
-    ]
-
-
-CLASSES = {jrnn.RNNParams: "rnn", jrnn.LSTMParams: "lstm", jrnn.GRUParams: "gru"}
+    return [Program("torch", cost_and_gradient, lambda result: _common(*result[1]))]
 
 
 class Trainer:
@@ -102,7 +93,7 @@ class Trainer:
         self.vocabulary, hidden = len(model.rnn.w_ih), len(model.rnn.w_hh)
         self.device = device
         self.given = model.rnn
-        cell = CLASSES[type(model.rnn)]
+        cell = type(model.rnn).__name__.removesuffix("Params").lower()
         self.rnn = _rnn(model.rnn, device, cell)
         self.readout = torch.nn.Linear(hidden, self.vocabulary)
         with torch.no_grad():
@@ -139,52 +130,3 @@ class Trainer:
         )
         readout = (_numpy(p.detach()) for p in (self.readout.weight.T, self.readout.bias))
         return self.given._replace(**_common(ih, hh, b)), jrnn.ReadoutParams(*readout)
-
-
-class Classifier(torch.nn.Module):
-    """One label per sequence, from the last state or the mean of all; packed sequences."""
-
-    def __init__(
-        self, cell: str, sizes: tuple[int, int, int], both: bool, last: bool, seed: int
-    ) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        I, H, O = sizes
-        kind = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
-        self.rnn = kind(I, H, bidirectional=both)
-        self.readout = torch.nn.Linear(2 * H if both else H, O)
-        self.last = last
-
-    def forward(self, xs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        packed = torch.nn.utils.rnn.pack_padded_sequence(xs, lengths, enforce_sorted=False)
-        hs, state = self.rnn(packed)
-        h_last = state[0] if isinstance(state, tuple) else state  # (h, c) of an LSTM
-        if self.last:
-            return self.readout(h_last.transpose(0, 1).flatten(1))  # [D, B, H] -> [B, D * H]
-        hs, _ = torch.nn.utils.rnn.pad_packed_sequence(hs)
-        return self.readout(hs.sum(0) / lengths[:, None])
-
-
-def accuracy_of_classifier(
-    model: Classifier, orders: Any, args: Any, train: Any, test: Any
-) -> float:
-    """Train with AdamW on the batches of `orders`; return the accuracy on `test`."""
-    xs, lengths, labels = (torch.from_numpy(a) for a in train[:3])
-    orders = orders.reshape(-1, orders.shape[-1])
-    adamw = torch.optim.AdamW(
-        model.parameters(), args.learning_rate, weight_decay=args.weight_decay
-    )
-    falling = args.schedule == "cosine"
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        adamw, lambda n: (1 + np.cos(np.pi * n / len(orders))) / 2 if falling else 1.0
-    )
-    for chosen in orders:
-        logits = model(xs[:, chosen], lengths[chosen])
-        loss = torch.nn.functional.cross_entropy(logits, labels[chosen].long())
-        adamw.zero_grad()
-        loss.backward()
-        adamw.step()
-        schedule.step()
-    xs, lengths, labels = (torch.from_numpy(a) for a in test[:3])
-    with torch.inference_mode():
-        return float((model(xs, lengths).argmax(-1) == labels).double().mean())

@@ -1,8 +1,8 @@
 """Splitting a recurrent network over devices: a model of its cost, and measurements to check it.
 
-    python -m benchmarks.scaling_model                          # the tables of docs/scaling.md
-    taskset -c 0 python -m benchmarks.scaling_model --measure   # seconds on one core
-    python -m benchmarks.scaling_model --measure                # and on two devices
+    python -m docs.scaling                          # the tables of docs/scaling.md
+    taskset -c 0 python -m docs.scaling --measure   # seconds on one core
+    python -m docs.scaling --measure                # and on two devices
 
 Equations (S1)-(S8) are in docs/scaling.md. Units are seconds, bytes and FLOP, in float32.
 """
@@ -282,11 +282,18 @@ def programs() -> list[Program]:
     ]
 
 
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.scaling", description="Tables of the model, or times to check it."
+    )
+    parser.add_argument("--measure", action="store_true", help="on the cores of this process")
+    return parser.parse_args(argv)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print every table, or measure."""
-    parser = argparse.ArgumentParser(description="Tables of the model, or times to check it.")
-    parser.add_argument("--measure", action="store_true", help="on the cores of this process")
-    if not parser.parse_args(argv).measure:
+    if not parse(argv).measure:
         print(answers_table(), h100_table(), sep="\n\n")
         return
     parallel.use_cpu_cores()

@@ -1,0 +1,123 @@
+"""Reprint every number of README, docs, benchmarks and examples that a CPU can measure.
+
+    python -m benchmarks --list          # the commands, the pages that cite them, their minutes
+    python -m benchmarks --only co2      # those whose command or page matches
+    python -m benchmarks                 # all
+
+The commands are in `figures.toml`. Each has its own folder in --out, with its output, and all are
+in `figures.md`, which is written again after each. A command that fails does not stop the others.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.machine import processor
+from benchmarks.report import table
+from jrnn.native import cpu_cores as cores
+
+ROOT = Path(__file__).parents[1]
+OWN_OUTPUT = ("-m docs.scaling",)  # programs without --out
+
+
+class Figure(NamedTuple):
+    """A command whose numbers are in pages."""
+
+    command: str
+    pages: list[str]
+    minutes: float
+
+    def run(self, folder: Path) -> tuple[int, str]:
+        """The exit status, and what the command printed."""
+        words = shlex.split(self.command)
+        given = [word for word in words if re.match(r"[A-Z_]+=", word)]
+        argv = [sys.executable if word == "python" else word for word in words[len(given) :]]
+        if not any(program in self.command for program in OWN_OUTPUT):
+            argv += ["--out", str(folder)]
+        environment = os.environ | dict(word.split("=", 1) for word in given)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "errors.txt").open("w+") as errors:
+            done = subprocess.run(
+                argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+            errors.seek(0)
+            said = done.stdout if done.returncode == 0 else done.stdout + errors.read()[-2000:]
+        (folder / "output.txt").write_text(said)
+        return done.returncode, said.strip()
+
+
+def figures() -> list[Figure]:
+    """All of them."""
+    listed = tomllib.loads((Path(__file__).parent / "figures.toml").read_text())
+    return [Figure(**each) for each in listed["figure"]]
+
+
+def listing(found: list[Figure]) -> str:
+    """The table of `--list`."""
+    rows = [[f.command, ", ".join(f.pages), f"{f.minutes:g}"] for f in found]
+    hours = sum(f.minutes for f in found) / 60
+    head = table(["command", "pages", "minutes"], rows)
+    return f"{head}\n\n{len(found)} commands, about {hours:.1f} hours on two cores."
+
+
+def reprint(found: list[Figure], out: Path) -> int:
+    """Run the commands in turn; return how many failed."""
+    from tqdm import tqdm  # the bar has the time left, in minutes of the list
+
+    versions = ", ".join(f"{name} {version(name)}" for name in ("jrnn", "jax"))
+    head = f"{time.strftime('%Y-%m-%d')}. {processor()}, {cores()} cores; {versions}."
+    texts, failed = [f"# Figures\n\n{head}"], []
+    layout = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} of about {remaining} more"
+    with tqdm(total=sum(f.minutes for f in found), bar_format=layout, disable=None) as bar:
+        for n, figure in enumerate(found, 1):
+            bar.set_description(f"{n} of {len(found)}")
+            tqdm.write(f"{n} of {len(found)}: {figure.command}")
+            start = time.monotonic()
+            status, said = figure.run(out / f"{n:02}")
+            minutes = (time.monotonic() - start) / 60
+            failed += [figure.command] if status else []
+            state = f"FAILED with exit status {status}" if status else "done"
+            about = f"{', '.join(figure.pages)}; {state} in {minutes:.1f} minutes."
+            texts.append(f"## `{figure.command}`\n\n{about}\n\n{said}")
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "figures.md").write_text("\n\n".join(texts) + "\n")
+            tqdm.write(f"\n{said}\n\n{about}\n")
+            bar.update(figure.minutes)
+    for command in failed:
+        print(f"FAILED: {command}")
+    print(f"{len(found) - len(failed)} of {len(found)} commands ran: {out / 'figures.md'}")
+    return len(failed)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; return 0, 1 if a command failed, or 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("--list", action="store_true", help="print the commands, run none")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="a regular expression")
+    parser.add_argument("--out", type=Path, default=Path("out/figures"), help="directory")
+    args = parser.parse_args(argv)
+    found = [f for f in figures() if re.search(args.only, f"{f.command} {' '.join(f.pages)}")]
+    if not found:
+        parser.error(f"argument --only: no command or page matches {args.only!r}; see --list")
+    if args.list:
+        print(listing(found))
+        return 0
+    try:
+        return int(reprint(found, args.out.resolve()) > 0)
+    except KeyboardInterrupt:
+        print(f"\nStopped; what was measured is in {args.out / 'figures.md'}", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
