@@ -93,7 +93,7 @@ def parse(words):
     else:
         module, rest = PARSERS.get(words[0], Path(words[0]).stem), words[1:]
     found = importlib.import_module(module)
-    return getattr(found, "Settings", found).parse(rest)
+    return (found if hasattr(found, "parse") else found.Settings).parse(rest)
 
 
 def pictures_of(names):
