@@ -116,16 +116,13 @@ class Rival:
         return self.network.common(self.state[0])
 
 
-def programs(
-    model: Any, args: Settings, rivals: list[str], torch_device: str = "cpu"
-) -> dict[str, Any]:
+def programs(model: Any, args: Settings, rivals: list[str]) -> dict[str, Any]:
     """All programs by name."""
     found: dict[str, Any] = {"jrnn": Jrnn(model, args)}
     for name in rivals:
         library = load(name)
         if name == "torch":
-            options = (args.batch_size, args.learning_rate, args.clip)
-            found[name] = library.Trainer(model, *options, torch_device)
+            found[name] = library.Trainer(model, args.batch_size, args.learning_rate, args.clip)
             continue
         for full_name, network in library.character_models(model).items():
             found[full_name] = Rival(network, args)

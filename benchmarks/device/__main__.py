@@ -6,7 +6,7 @@
 
 The most important part runs first. Each part runs in a separate process, and the page is written
 after every result, so Ctrl-C or a crash loses no result. A missing library costs one line of the
-page.
+page. By default the rivals are those that take little time to compile.
 """
 
 import argparse
@@ -18,21 +18,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.device import page, tables
-from benchmarks.device.runner import Part, Result, run
-from benchmarks.h100 import HOPPER
+from benchmarks.device import page
+from benchmarks.device.runner import BAD, Part, Result, run
 from benchmarks.rivals import PACKAGES
 
 PARTS = [  # the weights are roughly seconds, for ten minutes in total
     Part("device", "The device", "benchmarks.device.facts:facts", 20),
-    Part("gradients", "Gradients", "benchmarks.device.gradients:gradients", 90),
-    Part("recurrences", "Recurrences", "benchmarks.device.recurrences:recurrences", 240),
-    Part("training", "The training step", "benchmarks.device.training:training", 60),
-    Part("growth", "To the memory's end", "benchmarks.device.growth:growth", 60),
-    Part("hopper", "One kernel per sequence", "benchmarks.h100.check:independent", 90, HOPPER),
-    Part("races", "Races in these kernels", "benchmarks.h100.check:races", 40, HOPPER),
+    Part("gradients", "Gradients", "benchmarks.device.gradients:gradients", 160),
+    Part("recurrences", "Recurrences", "benchmarks.device.measured:recurrences", 260),
+    Part("training", "The training step", "benchmarks.device.measured:training", 60),
+    Part("growth", "Growth", "benchmarks.device.measured:growth", 60),
 ]
-BAD = ("failed", "stopped")
+RIVALS = ["autodiff", "flax", "keras", "torch"]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -44,14 +41,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     names = [part.name for part in PARTS]
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
-    parser.add_argument("--rivals", nargs="+", choices=list(PACKAGES), default=list(PACKAGES))
+    parser.add_argument("--rivals", nargs="+", choices=list(PACKAGES), default=RIVALS)
     parser.add_argument("--minutes", type=minutes, default=10.0, help="for all parts together")
-    parser.add_argument(
-        "--memory-share",
-        type=share,
-        help="of the free memory, for the part that grows to its end (default: 0.9; on a CPU, "
-        "which others use too, 0.25)",
-    )
     parser.add_argument("--name", help="of the machine, for the page (default: the device's)")
     parser.add_argument("--out", type=Path, default=Path("out/device"), help="directory")
     parser.add_argument("--toy", action="store_true", help="tiny sizes: does everything run?")
@@ -68,15 +59,8 @@ def minutes(text: str) -> float:
     return float(text)
 
 
-def share(text: str) -> float:
-    """A number above 0 and at most 1, for argparse."""
-    if not 0 < float(text) <= 1:
-        raise ValueError
-    return float(text)
-
-
 class Writer:
-    """Writes the page after every new result, and prints the result."""
+    """Writes the page after every new result, and prints new results."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -88,17 +72,18 @@ class Writer:
             "chart": "No chart yet.",
             "parts": [],
         }
-        self.said: set[tuple[str, str]] = set()
+        self.said: set[str] = set()
 
     def __call__(self, results: list[Result]) -> None:
-        self.page["parts"] = [result.as_dict() for result in results]
+        self.page["parts"] = [vars(result) for result in results]
         described = [r["machine"] for result in results for r in result.records if "machine" in r]
         if described and not self.args.name:
             one = described[0]
             self.page["name"] = one["processor"] if one["backend"] == "cpu" else one["device"]
         page.write(self.args.out, self.page)
         for result in results:
-            self.say(result)
+            if result.state != "not started":
+                self.say(result)
 
     def finish(self) -> None:
         """Write the chart, and the page that shows it."""
@@ -106,16 +91,21 @@ class Writer:
         page.write(self.args.out, self.page)
 
     def say(self, result: Result) -> None:
-        found = [*map(tables.sentence, result.records), *result.lines]
-        news = [f"  {line}" for line in found if line]
-        reason = f": {result.reason}" if result.reason else ""
-        state = f"{result.title}: {result.state}{reason}"
-        if result.state == "not started":
-            return
-        for line in [state, *news] if result.state == "running" else [*news, state]:
-            if (result.name, line) not in self.said:
-                self.said.add((result.name, line))
-                tell(line)
+        state = page.state(vars(result))
+        lines = [*map(sentence, result.records), *result.lines]
+        for line in [state, *lines] if result.state == "running" else [*lines, state]:
+            if line and (said := f"{result.title}: {line}") not in self.said:
+                self.said.add(said)
+                tell(said)
+
+
+def sentence(record: dict[str, Any]) -> str:
+    """A record for the screen, of jrnn or of a comparison."""
+    if "passed" in record:
+        return f"{page.name_of(record)}: {'pass' if record['passed'] else 'FAIL'}"
+    key = ("axis", "at", "cell", "row", "route", "dtype", "gradient")
+    where = ", ".join(f"{k} {record[k]}" for k in key if k in record)
+    return f"{where}: {record['minimum_ms']:.3g} ms" if record.get("program") == "jrnn" else ""
 
 
 def tell(line: str) -> None:
@@ -132,10 +122,9 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C
         signal.signal(number, signal.default_int_handler)
     parts = [part for part in PARTS if part.name in ("device", *args.parts)]
-    options = {"toy": args.toy, "rivals": args.rivals, "memory_share": args.memory_share}
     writer = Writer(args)
     try:
-        results = run(parts, options, 60 * args.minutes, writer)
+        results = run(parts, {"toy": args.toy, "rivals": args.rivals}, 60 * args.minutes, writer)
         writer.finish()
     except OSError as error:
         tell(page.markdown(writer.page))
