@@ -78,40 +78,16 @@ CELLS = [
 ]
 
 
-class Form(NamedTuple):
-    """A form in which users call a cell."""
-
-    name: str
-    ids: bool = False
-    bias: bool = True
-    ends: bool = False  # with lengths, resets and a reset state
-    mask: bool = False
-    mapped: bool = False  # `vmap` of one sequence
-    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
-
-    @property
-    def half(self) -> bool:
-        """Whether the operands of matmuls are bfloat16 at every precision."""
-        return "compute_dtype" in self.options
-
-
-HALF = {"compute_dtype": jnp.bfloat16}
-FORMS = [
-    Form("vectors"),
-    Form("lengths, resets", ends=True),
-    Form("ids", ids=True),
-    Form("vmap", mapped=True),
-    Form("vmap, lengths, resets", ends=True, mapped=True),
-    Form("remat", options={"remat": True}),
-    Form("remat, lengths, resets", ends=True, options={"remat": True}),
-    Form("bfloat16", options=HALF),
-    Form("bfloat16, ids", ids=True, options=HALF),
-    Form("reverse, lengths, resets", ends=True, options={"reverse": True}),
-    Form("recurrent mask", mask=True),
-    Form("no bias", bias=False),
-]
-ALWAYS, OTHERS = FORMS[:2], FORMS[2:]
-OF_GATES = {  # what differs from an Elman cell
+# The forms in which users call a cell, each named by what it has.
+ALWAYS = ["vectors", "lengths, resets"]
+OTHERS = ["ids", "vmap", "vmap, lengths, resets", "remat", "remat, lengths, resets", "bfloat16"]
+OTHERS += ["bfloat16, ids", "reverse, lengths, resets", "recurrent mask", "no bias"]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "remat": {"remat": True},
+    "reverse": {"reverse": True},
+    "bfloat16": {"compute_dtype": jnp.bfloat16},
+}
+OF_GATES = {  # of the others, what differs from an Elman cell
     "lstm": ["vmap, lengths, resets", "remat, lengths, resets", "bfloat16, ids"],
     "gru": ["vmap, lengths, resets", "bfloat16, ids", "no bias"],
 }
@@ -121,7 +97,7 @@ class Check(NamedTuple):
     """One comparison."""
 
     cell: Cell
-    form: Form
+    form: str
     case: Case
     precision: str  # highest, default
 
@@ -129,15 +105,15 @@ class Check(NamedTuple):
 def checks(toy: bool, cells: list[Cell] = CELLS) -> Iterator[Check]:
     """Yield all checks, the most important ones first."""
     if toy:
-        yield from (Check(cell, FORMS[0], TOY, "highest") for cell in cells)
+        yield from (Check(cell, ALWAYS[0], TOY, "highest") for cell in cells)
         return
     often = cells[:3]
     yield from (Check(c, form, FULL, "highest") for c in cells for form in ALWAYS)
     yield from (Check(c, form, FULL, "default") for c in often for form in ALWAYS)
     for cell in often:
         for form in OTHERS:
-            if form.name in OF_GATES.get(cell.name, [form.name]):
-                yield Check(cell, form, FULL, "default" if form.half else "highest")
+            if form in OF_GATES.get(cell.name, OTHERS):
+                yield Check(cell, form, FULL, "default" if "bfloat16" in form else "highest")
     yield from (Check(c, ALWAYS[1], SMALL, "highest") for c in often)
 
 
@@ -158,7 +134,7 @@ def recorded(context: Context, check: Check) -> dict[str, Any]:
     if context.left() <= 0:
         return {}
     cell, form, case, precision = check
-    key = {"cell": cell.name, "form": form.name, "case": list(case), "precision": precision}
+    key = {"cell": cell.name, "form": form, "case": list(case), "precision": precision}
     try:
         return key | compared(check)
     except Exception as error:  # a failing form must not hide the others
@@ -172,7 +148,13 @@ def compared(check: Check) -> dict[str, Any]:
     """
     given = arrays(check)
     default = DEFAULT_BITS.get(jax.default_backend(), BFLOAT16_BITS)
-    bits = 24 if check.precision == "highest" else BFLOAT16_BITS if check.form.half else default
+    bits = (
+        24
+        if check.precision == "highest"
+        else BFLOAT16_BITS
+        if "bfloat16" in check.form
+        else default
+    )
     right = expected(check, given)
     allowed = bounds(check, given, right, bits)
     with jax.default_matmul_precision("highest" if check.precision == "highest" else None):
@@ -210,7 +192,7 @@ def expected(check: Check, given: dict[str, np.ndarray]) -> dict[str, np.ndarray
         unit={name: given[name] for name in UNIT if name in given},
         d_last=states("d{}_last"),
         dhs=given["dhs"],
-        reverse="reverse" in check.form.options,
+        reverse="reverse" in check.form,
     )
     found = {"hs": hs} | d.get("unit", {}) | {name: d[name] for name in given if name in d}
     of_states = {"{}_last": last, "{}0": d["start"], "reset_{}": d.get("reset_state", ())}
@@ -259,15 +241,18 @@ def arrays(check: Check) -> dict[str, np.ndarray]:
             given[name] = normal(*given[name].shape) / 10
     if "alpha" in given:
         given["alpha"] = random.uniform(0.1, 0.9, H).astype(np.float32)
-    given["xs"] = random.integers(0, I, (T, B)).astype(np.int32) if form.ids else normal(T, B, I)
+    given["xs"] = (
+        random.integers(0, I, (T, B)).astype(np.int32) if "ids" in form else normal(T, B, I)
+    )
     given["dhs"] = normal(T, B, H)
     for of in ("{}0", "reset_{}", "d{}_last"):
         given |= {name: normal(B, H) for name in cell.named(of)}
     given["recurrent_mask"] = random.integers(0, 2, (B, H)).astype(np.float32) * 2
     given["lengths"] = random.integers(0, T + 1, B)
     given["resets"] = random.random((T, B)) < 1 / 10
-    absent = set(() if form.bias else BIASES) | set(() if form.mask else ("recurrent_mask",))
-    absent |= set(() if form.ends else ("lengths", "resets", *cell.named("reset_{}")))
+    absent = set(BIASES) if "no bias" in form else set()
+    absent |= set() if "mask" in form else {"recurrent_mask"}
+    absent |= set() if "lengths" in form else {"lengths", "resets", *cell.named("reset_{}")}
     return {name: x for name, x in given.items() if name not in absent}
 
 
@@ -278,8 +263,9 @@ def on_device(check: Check, given: dict[str, np.ndarray]) -> dict[str, Any]:
     data = {name: jnp.asarray(x) for name, x in given.items() if name not in cotangents}
     floats = {name: x for name, x in data.items() if jnp.issubdtype(x.dtype, jnp.floating)}
     kind = type(cell.init(jax.random.key(0), 1, 1))
-    run = partial(cell.run, **form.options)
-    if form.mapped:
+    options = {k: v for word in OPTIONS if word in form for k, v in OPTIONS[word].items()}
+    run = partial(cell.run, **options)
+    if "vmap" in form:
         run = jax.vmap(run, (None, 1, 0, 0, 1, 0, 0), (0, 1))
 
     def of_state(a: dict[str, Any], name: str) -> Any:
