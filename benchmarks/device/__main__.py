@@ -47,8 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out/device"), help="directory")
     parser.add_argument("--toy", action="store_true", help="tiny sizes: does everything run?")
     args = parser.parse_args(argv)
-    words = sys.argv[1:] if argv is None else argv
-    args.command = shlex.join(["python", "-m", "benchmarks.device", *words])
+    args.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)])
     return args
 
 
@@ -76,27 +75,17 @@ class Writer:
 
     def __call__(self, results: list[Result]) -> None:
         self.page["parts"] = [vars(result) for result in results]
-        described = [r["machine"] for result in results for r in result.records if "machine" in r]
-        if described and not self.args.name:
-            one = described[0]
-            self.page["name"] = one["processor"] if one["backend"] == "cpu" else one["device"]
+        for one in page.machines(self.page):
+            name = one["processor"] if one["backend"] == "cpu" else one["device"]
+            self.page["name"] = self.args.name or name
         page.write(self.args.out, self.page)
-        for result in results:
-            if result.state != "not started":
-                self.say(result)
-
-    def finish(self) -> None:
-        """Write the chart, and the page that shows it."""
-        self.page["chart"] = page.chart(self.args.out, self.page)
-        page.write(self.args.out, self.page)
-
-    def say(self, result: Result) -> None:
-        state = page.state(vars(result))
-        lines = [*map(sentence, result.records), *result.lines]
-        for line in [state, *lines] if result.state == "running" else [*lines, state]:
-            if line and (said := f"{result.title}: {line}") not in self.said:
-                self.said.add(said)
-                tell(said)
+        for part in self.page["parts"]:
+            found = filter(None, [*map(sentence, part["records"]), *part["lines"]])
+            state = [] if part["state"] == "not started" else [page.state(part)]
+            for line in [*state, *found] if part["state"] == "running" else [*found, *state]:
+                if (said := f"{part['title']}: {line}") not in self.said:
+                    self.said.add(said)
+                    tell(said)
 
 
 def sentence(record: dict[str, Any]) -> str:
@@ -125,7 +114,8 @@ def main(argv: list[str] | None = None) -> int:
     writer = Writer(args)
     try:
         results = run(parts, {"toy": args.toy, "rivals": args.rivals}, 60 * args.minutes, writer)
-        writer.finish()
+        writer.page["chart"] = page.chart(args.out, writer.page)
+        writer(results)
     except OSError as error:
         tell(page.markdown(writer.page))
         print(f"error: {error}; the page is above", file=sys.stderr)
@@ -133,8 +123,8 @@ def main(argv: list[str] | None = None) -> int:
     tell(f"\ndevice.md, device.json and device.png are in {args.out}")
     if any(result.state == "interrupted" for result in results):
         return 130
-    wrong = [r for result in results for r in result.records if not r.get("passed", True)]
-    return 1 if wrong or any(result.state in BAD for result in results) else 0
+    bad = [r for result in results for r in result.records if not r.get("passed", True)]
+    return 1 if bad or any(result.state in BAD for result in results) else 0
 
 
 if __name__ == "__main__":

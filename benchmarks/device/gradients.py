@@ -169,7 +169,8 @@ def compared(check: Check) -> dict[str, Any]:
         errors[name] = {"error": error / largest, "bound": allowed[name] / largest}
         ratios[name] = error / (allowed[name] or TINY)
     worst = max(ratios, key=lambda name: ratios[name])
-    verdict = {"bits": bits, "passed": ratios[worst] <= 1, "worst": worst}
+    said = "{} is off by {error:.1e}, allowed {bound:.1e}".format(worst, **errors[worst])
+    verdict = {"passed": ratios[worst] <= 1, "reason": said, "bits": bits, "worst": worst}
     return verdict | errors[worst] | {"of_bound": ratios[worst], "errors": errors}
 
 

@@ -53,7 +53,6 @@ def chart(out: Path, page: dict[str, Any]) -> str:
 def markdown(page: dict[str, Any]) -> str:
     """The text of the page, made only from the JSON."""
     parts = page["parts"]
-    described = [r["machine"] for part in parts for r in part["records"] if "machine" in r]
     states = [
         [part["title"], state(part), f"{part['seconds']:.0f}", len(part["records"])]
         for part in parts
@@ -61,13 +60,18 @@ def markdown(page: dict[str, Any]) -> str:
     texts = [
         f"# {page['name']}",
         f"    {page['command']}",
-        " ".join([f"{page['date']}.", *map(machine.sentence, described)]),
+        " ".join([f"{page['date']}.", *map(machine.sentence, machines(page))]),
         "\n".join(f"- {line}" for part in parts for line in in_short(part)),
         table(["part", "", "seconds", "results"], states),
         page["chart"] or "![times over jrnn's, characters per second, growth](device.png)",
         *(text for part in parts for text in section(part)),
     ]
     return "\n\n".join(filter(None, texts)) + "\n"
+
+
+def machines(page: dict[str, Any]) -> Records:
+    """The description of the machine; none before it is known."""
+    return [r["machine"] for part in page["parts"] for r in part["records"] if "machine" in r]
 
 
 def state(part: dict[str, Any]) -> str:
@@ -95,7 +99,7 @@ def in_short(part: dict[str, Any]) -> Iterator[str]:
             load = f"load {r['load']:.1f} on {r['machine']['cores']} cores"
             yield f"**The machine was busy: {load}. Times mean little.**"
     judged = [r for r in part["records"] if "passed" in r]
-    if wrong := [f"{name_of(r)} ({reason(r)})" for r in judged if not r["passed"]]:
+    if wrong := [f"{name_of(r)} ({r['reason']})" for r in judged if not r["passed"]]:
         yield f"**{len(wrong)} of {len(judged)} comparisons are WRONG: {'; '.join(wrong)}**"
     elif judged:
         yield f"{len(judged)} of {len(judged)} comparisons with NumPy in float64 are right."
@@ -109,12 +113,6 @@ def in_short(part: dict[str, Any]) -> Iterator[str]:
 def name_of(record: dict[str, Any]) -> str:
     """The cell, form, shape and precision of a comparison."""
     return " ".join(str(record[k]) for k in ("cell", "form", "case", "precision"))
-
-
-def reason(record: dict[str, Any]) -> str:
-    """The reason why a comparison did not pass."""
-    off = "{worst} is off by {error:.1e}, allowed {bound:.1e}"
-    return record["reason"] if "reason" in record else off.format(**record)
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -137,7 +135,7 @@ def gradients(records: Records) -> Iterator[str]:
     for r in records:
         key = [r["cell"], r["form"], ", ".join(map(str, r["case"])), r["precision"]]
         found = [f"{r[k]:.1e}" if k in r else "" for k in ("error", "bound")]
-        passed = "pass" if r["passed"] else f"**FAIL**: {reason(r)}"
+        passed = "pass" if r["passed"] else f"**FAIL**: {r['reason']}"
         rows.append([*key, r.get("bits", ""), r.get("worst", ""), *found, passed])
     yield table(header, rows)
 
