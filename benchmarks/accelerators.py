@@ -7,12 +7,10 @@ Install first, in a separate environment (the compilers need one version of jax)
 
     pip install -e '.[examples]' -r benchmarks/requirements-accelerators.txt
 
-It prints the operations that the loops run per time step, forward + backward, and the temporary
-bytes. These are the real compilers (XLA:GPU with ptxas, XLA:TPU), which return the program that the
-device would run, except that XLA times several kernels for each matmul on an H100 and takes its
-first choice here. On a GPU an operation is a kernel launch, which takes most of the time of a small
-recurrence; on a TPU it is a step of the schedule. Nothing is run, so no speed is measured:
-`python -m benchmarks.device` does that. `hlo.py` has the rules.
+It prints the operations of the loops per time step (`hlo.py`), forward + backward, and temporary
+bytes, of the programs that the devices would run; but XLA takes its first kernel for each matmul
+here, where it would time several on an H100. On a GPU an operation is a kernel launch, which takes
+most of the time of a small recurrence; on a TPU it is a step of the schedule. Nothing is run.
 """
 
 import argparse
@@ -59,7 +57,6 @@ class Target(NamedTuple):
     platform: str
     topology: dict[str, str]
     options: dict[str, Any]
-    counts_all_bytes: bool  # False for a TPU: `memory_analysis` omits on-chip memory
 
 
 TARGETS = {
@@ -67,10 +64,10 @@ TARGETS = {
         "cuda",
         {"topology": "1x1x1", "target_config": H100},
         {"xla_gpu_autotune_level": 0},  # no device to time candidates on
-        counts_all_bytes=True,
     ),
-    "TPU v5e": Target("tpu", {"topology_name": "v5e:2x2"}, {}, counts_all_bytes=False),
+    "TPU v5e": Target("tpu", {"topology_name": "v5e:2x2"}, {}),
 }
+HEADER = ["T, B, I, H", "program", *TARGETS, "H100, MB"]  # of a TPU on-chip memory is omitted
 
 
 def compile_for(target: Target, jitted: Any, *args: Any) -> Any:
@@ -89,20 +86,19 @@ def compile_for(target: Target, jitted: Any, *args: Any) -> Any:
 
 
 def counted(row: int, cell: str) -> Iterator[list[str]]:
-    """The line of every program: its name, and for each target its operations and megabytes."""
+    """A line of the table for every program."""
     case = cases.CASES[row]
     params, xs, _ = cases.data(case, cell)
     y = jax.ShapeDtypeStruct((case.T, case.B, case.H), jnp.float32)
     for one in kernel.recurrences(case, "batch", "float32", RIVALS, cell):
+        jitted, args = jax.jit(kernel.cost_and_gradient(one)), (one.own(params), xs, y)
+        programs = [compile_for(target, jitted, *args) for target in TARGETS.values()]
         line = [f"{cell}, {case}", one.name]
-        for target in TARGETS.values():
-            jitted = jax.jit(kernel.cost_and_gradient(one))
-            program = compile_for(target, jitted, one.own(params), xs, y)
+        for program in programs:
             forward, backward = (n / case.T for n in loop_operations(program.as_text()))
             line.append(f"{forward:.2f} + {backward:.2f} = {forward + backward:.2f}")
-            if target.counts_all_bytes:
-                line.append(report.number(program.memory_analysis().temp_size_in_bytes, 1e6))
-        yield line
+        temporary = programs[0].memory_analysis().temp_size_in_bytes
+        yield [*line, report.number(temporary, 1e6)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -114,9 +110,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cells", nargs="+", choices=cases.CELLS, default=list(cases.CELLS))
     args = parser.parse_args(argv)
     os.environ.update(ENVIRONMENT)  # JAX reads it when it looks for devices
-    header = ["T, B, I, H", "program"]
-    for name, target in TARGETS.items():
-        header += [name, *([f"{name}, MB"] if target.counts_all_bytes else [])]
     try:
         rows = [line for cell in args.cells for row in args.rows for line in counted(row, cell)]
     except (ValueError, RuntimeError) as error:  # of a rival, of a compiler
@@ -125,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     versions = machine.description()["versions"]
     print(", ".join(f"{name} {version}" for name, version in versions.items()), end="\n\n")
-    print(report.table(header, rows))
+    print(report.table(HEADER, rows))
     return 0
 
 

@@ -34,10 +34,7 @@ Computations = dict[str, list[Instruction]]
 
 
 def loop_operations(hlo: str) -> tuple[int, int]:
-    """Count the operations of all loops of a program, from `compiled.as_text()`.
-
-    Returns:
-        Those of forward and of backward loops, which JAX names as a transpose.
+    """Count the operations of the forward and of the backward loops in `compiled.as_text()`.
 
     Raises:
         ValueError: the trip count of a loop is not in the text.
@@ -48,7 +45,7 @@ def loop_operations(hlo: str) -> tuple[int, int]:
             instructions = program.setdefault(header[1] or header[2], [])
         elif parts := re.match(rf"\s+(?:ROOT )?{NAME} = .*? ([a-z][\w\-]*)\((.*)", line):
             instructions.append(Instruction(*parts.groups()))
-    counts = [0, 0]
+    counts = [0, 0]  # backward loops are those that JAX names as a transpose
     for loop in _loops("ENTRY", program):
         counts["transpose(" in loop.find(r'op_name="([^"]*)"')] += _operations(loop, program)
     return counts[0], counts[1]

@@ -588,7 +588,7 @@ def test_each_cell_has_tables_and_ratios_and_a_panel_of_its_own(tmp_path):
     for cell, ratio in (("", "1.500 (row 2)"), ("lstm: ", "0.500 (row 2); behind at 2")):
         assert f"- {cell}forward + backward: best autodiff / jrnn: {ratio}" in text
         assert f"### {cell}batch, float32, forward + backward" in text
-    assert "runs at 200 TFLOP/s" in text
+    assert "runs at 200,000 GFLOP/s" in text
     assert "| 2 | 4, 3, 2, 1 | 2 | 3 (1.50) | 1 |" in text
     assert "| 2 | 4, 3, 2, 1 | 8 | 4 (0.50) | 1 |" in text
     said = command.sentence(of_lstm[0])

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import charts, claims, machine, report
 from benchmarks.device.runner import BAD
-from benchmarks.report import number, table
+from benchmarks.report import table
 from jrnn.files import write_whole
 
 BUSY = 0.5  # share of the cores that other programs use
@@ -27,7 +27,7 @@ def write(out: Path, page: dict[str, Any]) -> None:
 
     Args:
         out: the folder.
-        page: name, command, date, whether there is a chart, and the parts, `vars` of `Result`s.
+        page: name, command, date, a reason for no chart, and the parts, `vars` of `Result`s.
 
     Raises:
         OSError: one cannot be written.
@@ -98,6 +98,8 @@ def in_short(part: dict[str, Any]) -> Iterator[str]:
         if "load" in r and r["load"] > BUSY * r["machine"]["cores"]:
             load = f"load {r['load']:.1f} on {r['machine']['cores']} cores"
             yield f"**The machine was busy: {load}. Times mean little.**"
+    if speeds := [r["matmul_gflops"] for r in part["records"] if "matmul_gflops" in r]:
+        yield f"A float32 matmul, of which the floor is made, runs at {max(speeds):,.0f} GFLOP/s."
     judged = [r for r in part["records"] if "passed" in r]
     if wrong := [f"{name_of(r)} ({r['reason']})" for r in judged if not r["passed"]]:
         yield f"**{len(wrong)} of {len(judged)} comparisons are WRONG: {'; '.join(wrong)}**"
@@ -157,9 +159,7 @@ def ratios(part: dict[str, Any]) -> Iterator[tuple[str, claims.Claim]]:
 
 def recurrences(records: Records) -> Iterator[str]:
     """A table per cell, dtype, route and pass, and the details."""
-    speed = max(r["matmul_gflops"] for r in records) / 1e3
     yield "Milliseconds, minimum over all calls; in brackets over jrnn's."
-    yield f"A float32 matmul, of which the floor is made, runs at {number(speed)} TFLOP/s."
     for cell, found in by_cell(records):
         for title, text in report.kernel_tables(found):
             yield f"### {cell}{title}\n\n{text}"

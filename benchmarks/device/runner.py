@@ -71,22 +71,16 @@ class Result:
             self.state, self.reason, self.details = found
 
 
-Write = Callable[[list[Result]], None]
-
-
 def run(
-    parts: Sequence[Part], options: dict[str, Any], seconds: float, write: Write
+    parts: Sequence[Part],
+    options: dict[str, Any],
+    seconds: float,
+    write: Callable[[list[Result]], None],
 ) -> list[Result]:
-    """Run the parts, the most important one first.
+    """Run the parts, in the order of their worth, in so many seconds with all starts of processes.
 
-    Args:
-        parts: the parts in order.
-        options: those of every `Context`.
-        seconds: the time for all parts together, including process starts.
-        write: called with all results after every change.
-
-    Returns:
-        A `Result` per part. After Ctrl-C the running one is "interrupted".
+    `write` is called with all results after every change. After Ctrl-C, or a signal that the
+    command treats the same way, the running part is "interrupted".
 
     Raises:
         OSError: from `write`; no process is left running.
