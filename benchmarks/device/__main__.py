@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
 from benchmarks.device import page
 from benchmarks.device.runner import BAD, Part, Result, run
 from benchmarks.rivals import PACKAGES
@@ -42,20 +43,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     names = [part.name for part in PARTS]
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--rivals", nargs="+", choices=list(PACKAGES), default=RIVALS)
-    parser.add_argument("--minutes", type=minutes, default=10.0, help="for all parts together")
+    parser.add_argument(
+        "--minutes", type=report.positive, default=10, help="for all parts together"
+    )
     parser.add_argument("--name", help="of the machine, for the page (default: the device's)")
     parser.add_argument("--out", type=Path, default=Path("out/device"), help="directory")
     parser.add_argument("--toy", action="store_true", help="tiny sizes: does everything run?")
     args = parser.parse_args(argv)
     args.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)])
     return args
-
-
-def minutes(text: str) -> float:
-    """A number above 0, for argparse."""
-    if not float(text) > 0:
-        raise ValueError
-    return float(text)
 
 
 class Writer:
@@ -74,7 +70,7 @@ class Writer:
         self.said: set[str] = set()
 
     def __call__(self, results: list[Result]) -> None:
-        self.page["parts"] = [vars(result) for result in results]
+        self.page["parts"] = results
         for one in page.machines(self.page):
             name = one["processor"] if one["backend"] == "cpu" else one["device"]
             self.page["name"] = self.args.name or name
@@ -121,10 +117,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}; the page is above", file=sys.stderr)
         return 1
     tell(f"\ndevice.md, device.json and device.png are in {args.out}")
-    if any(result.state == "interrupted" for result in results):
+    if any(result["state"] == "interrupted" for result in results):
         return 130
-    bad = [r for result in results for r in result.records if not r.get("passed", True)]
-    return 1 if bad or any(result.state in BAD for result in results) else 0
+    bad = [r for result in results for r in result["records"] if not r.get("passed", True)]
+    return 1 if bad or any(result["state"] in BAD for result in results) else 0
 
 
 if __name__ == "__main__":

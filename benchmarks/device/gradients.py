@@ -156,19 +156,19 @@ def compared(check: Check) -> dict[str, Any]:
     allowed = bounds(check, given, right, bits)
     with jax.default_matmul_precision("highest" if check.precision == "highest" else None):
         found = on_device(check, given)
-    errors, ratios = {}, {}
+    errors = {}
     for name, x in found.items():
         if x.shape != right[name].shape:  # otherwise NumPy would broadcast
             raise ValueError(f"{name}: expected {right[name].shape}; got {x.shape}")
         error = float(np.abs(np.asarray(x, np.float64) - right[name]).max())
         error = error if np.isfinite(error) else 1e30  # JSON has neither NaN nor infinity
-        largest = float(np.abs(right[name]).max()) or 1.0
-        errors[name] = {"error": error / largest, "bound": allowed[name] / largest}
-        ratios[name] = error / (allowed[name] or TINY)
-    worst = max(ratios, key=lambda name: ratios[name])
+        largest, bound = float(np.abs(right[name]).max()) or 1.0, allowed[name]
+        share = error / (bound or TINY)
+        errors[name] = {"error": error / largest, "bound": bound / largest, "of_bound": share}
+    worst = max(errors, key=lambda name: errors[name]["of_bound"])
     said = "{} is off by {error:.1e}, allowed {bound:.1e}".format(worst, **errors[worst])
-    verdict = {"passed": ratios[worst] <= 1, "reason": said, "bits": bits, "worst": worst}
-    return verdict | errors[worst] | {"of_bound": ratios[worst], "errors": errors}
+    found = {"passed": errors[worst]["of_bound"] <= 1, "reason": said, "bits": bits, "worst": worst}
+    return found | errors[worst] | {"errors": errors}
 
 
 def expected(check: Check, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

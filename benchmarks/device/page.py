@@ -27,7 +27,7 @@ def write(out: Path, page: dict[str, Any]) -> None:
 
     Args:
         out: the folder.
-        page: name, command, date, a reason for no chart, and the parts, `vars` of `Result`s.
+        page: name, command, date, a reason for no chart, and the results of the parts.
 
     Raises:
         OSError: one cannot be written.

@@ -15,7 +15,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,27 +47,7 @@ class Context(NamedTuple):
         return self.deadline - time.monotonic()
 
 
-@dataclass
-class Result:
-    """The result of a part; `vars` of it are JSON."""
-
-    name: str
-    title: str
-    state: str = "not started"  # running, done, left out, or one of `BAD`
-    reason: str = ""
-    details: str = ""  # the traceback of a part that raised
-    seconds: float = 0.0
-    records: list[dict[str, Any]] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-
-    def add(self, found: Any) -> None:
-        """A record, a line, or the state, reason and details of an end."""
-        if isinstance(found, dict):
-            self.records.append(found)
-        elif isinstance(found, str):
-            self.lines.append(found)
-        else:
-            self.state, self.reason, self.details = found
+Result = dict[str, Any]  # of a part, for JSON: see `run`
 
 
 def run(
@@ -79,27 +58,33 @@ def run(
 ) -> list[Result]:
     """Run the parts, in the order of their worth, in so many seconds with all starts of processes.
 
-    `write` is called with all results after every change. After Ctrl-C, or a signal that the
-    command treats the same way, the running part is "interrupted".
+    `write` is called with all results after every change. A result has the name and title of its
+    part, records (dicts), lines (sentences), seconds, and a state: not started, running, done, left
+    out or one of `BAD`, with a reason and details. Ctrl-C, or a signal that the command treats the
+    same way, interrupts the running part.
 
     Raises:
         OSError: from `write`; no process is left running.
     """
-    results = [Result(part.name, part.title) for part in parts]
+    results: list[Result] = [
+        {"name": part.name, "title": part.title, "state": "not started", "reason": ""}
+        | {"details": "", "seconds": 0.0, "records": [], "lines": []}
+        for part in parts
+    ]
     grace, end = seconds * GRACE, time.monotonic() + seconds
     try:
         for n, (part, result) in enumerate(zip(parts, results, strict=True)):
             left = end - grace - time.monotonic()
             context = Context(options, left * part.weight / sum(p.weight for p in parts[n:]))
             if left <= 0:
-                result.state, result.reason = "left out", "there was no time left for it"
+                result |= {"state": "left out", "reason": "there was no time left for it"}
             else:
                 _run_part(part.function, context, grace, result, partial(write, results))
             write(results)
     except KeyboardInterrupt:
         for result in results:
-            if result.state == "running":
-                result.state, result.reason = "interrupted", "Ctrl-C, or a signal to end"
+            if result["state"] == "running":
+                result |= {"state": "interrupted", "reason": "Ctrl-C, or a signal to end"}
         write(results)
     return results
 
@@ -107,16 +92,19 @@ def run(
 def _run_part(
     function: str, context: Context, grace: float, result: Result, write: Callable[[], None]
 ) -> None:
-    start, result.state = time.monotonic(), "running"
+    start, result["state"] = time.monotonic(), "running"
     write()
     with contextlib.closing(_found(function, context, grace)) as everything:
         for found in everything:
-            result.add(found)
-            result.seconds = time.monotonic() - start
+            if isinstance(found, tuple):
+                result |= dict(zip(("state", "reason", "details"), found, strict=True))
+            else:
+                result["lines" if isinstance(found, str) else "records"].append(found)
+            result["seconds"] = time.monotonic() - start
             write()
-    result.seconds = time.monotonic() - start
-    if result.state == "running":
-        result.state = "done"
+    result["seconds"] = time.monotonic() - start
+    if result["state"] == "running":
+        result["state"] = "done"
 
 
 def _found(function: str, context: Context, grace: float) -> Generator[Any, None, None]:
