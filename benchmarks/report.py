@@ -75,10 +75,9 @@ def progress(items: Sequence[Item], name: Callable[[Item], str]) -> Iterator[Ite
 
 
 def say(line: str) -> None:
-    """Print a line above the bar."""
-    from tqdm import tqdm
-
-    tqdm.write(line)
+    """Print a line, above the bar if there is one."""
+    bars = sys.modules.get("tqdm")
+    (bars.tqdm.write if bars else print)(line)
     sys.stdout.flush()
 
 
@@ -257,7 +256,7 @@ def grouped(records: Records, keys: Sequence[str]) -> dict[Any, Records]:
     return groups
 
 
-def kernel_tables(records: Records, *more: Column) -> list[Table]:
+def kernel_tables(records: Records) -> list[Table]:
     """A table for each route and dtype."""
 
     def place(r: dict[str, Any]) -> str:
@@ -265,7 +264,7 @@ def kernel_tables(records: Records, *more: Column) -> list[Table]:
 
     groups = grouped(records, ("dtype", "route"))
     return [
-        Table(f"{route}, {dtype}", found, [*KERNEL, *more], place, "T, B, I, H")
+        Table(f"{route}, {dtype}", found, KERNEL, place, "T, B, I, H")
         for (dtype, route), found in groups.items()
     ]
 
