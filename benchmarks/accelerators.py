@@ -1,160 +1,124 @@
-"""Compile the programs for an H100 and a TPU v5e, on a machine without either.
+"""Compile the gradients for an H100 and a TPU v5e, on a machine without either, and count.
 
-    python -m benchmarks.accelerators              # T, B, I, H = 512, 32, 128, 256
-    python -m benchmarks.accelerators --rows 1 4   # other rows of `cases.py`
-    python -m benchmarks.accelerators --cells lstm # of rnn, lstm and gru
+    python -m benchmarks.accelerators                          # T, B, I, H = 512, 32, 128, 256
+    python -m benchmarks.accelerators --rows 1 4 --cells lstm  # other rows of `cases.py`
 
 Install first, in a separate environment (the compilers need one version of jax):
 
     pip install -e '.[examples]' -r benchmarks/requirements-accelerators.txt
 
-On a GPU every operation in a loop is a kernel launch, which takes most of the time of a small
-recurrence. On a TPU it is a step of the schedule, not a launch, and says less. This program counts
-the operations of the loops per time step, and the bytes of temporaries (without inputs and
-results). It does not measure speed: see `hlo.py` for the counting rules, `compilers.py` for the
-compilers, and `python -m benchmarks.device` for measurements on a device.
-
-batch        sum(hs * y) and its gradient in the parameters, for a batch [T, B, I]
-vmap         the same for one sequence [T, I], under `vmap` over [B, T, I]
-train step   the character model of `examples/char_lm.py`: ids, loss, clipping, Adam
+It prints the operations of the loops per time step (`hlo.py`), forward + backward, and temporary
+bytes, of the programs that the devices would run; but XLA takes its first kernel for each matmul
+here, where it would time several on an H100. On a GPU an operation is a kernel launch, which takes
+most of the time of a small recurrence; on a TPU it is a step of the schedule. Nothing is run.
 """
 
 import argparse
-import json
-import shlex
+import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
 
-from benchmarks import cases, compilers, machine, report, train_step
+from benchmarks import cases, kernel, machine, report
 from benchmarks.hlo import loop_operations
-from benchmarks.rivals import jrnn_itself, load
 
 RIVALS = ["autodiff", "flax", "haiku"]
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 7 }
+runtime_version { major: 12 minor: 8 patch: 0 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+ENVIRONMENT = {
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # no driver to check
+    "TPU_SKIP_MDS_QUERY": "1",  # no metadata server to ask
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
 
 
-class Job(NamedTuple):
-    """One program to compile."""
+class Target(NamedTuple):
+    """A device to compile for that is not present."""
 
-    program: str  # batch, vmap, train step
-    cell: str  # rnn, lstm, gru
-    case: tuple[int, ...]  # T, B, I, H
-    library: str
-    jitted: Any
-    args: tuple[Any, ...]
+    platform: str
+    topology: dict[str, str]
+    options: dict[str, Any]
 
 
-def gradient_jobs(case: cases.Case, cell: str) -> Iterator[Job]:
-    """Jobs `batch` and `vmap` of every library."""
-    T, B, _, H = case
+TARGETS = {
+    "H100": Target(
+        "cuda",
+        {"topology": "1x1x1", "target_config": H100},
+        {"xla_gpu_autotune_level": 0},  # no device to time candidates on
+    ),
+    "TPU v5e": Target("tpu", {"topology_name": "v5e:2x2"}, {}),
+}
+HEADER = ["T, B, I, H", "program", *TARGETS, "H100, MB"]  # of a TPU on-chip memory is omitted
+
+
+def compile_for(target: Target, jitted: Any, *args: Any) -> Any:
+    """Compile a jitted function of arrays or `jax.ShapeDtypeStruct`, with `ENVIRONMENT` set."""
+    topology = topologies.get_topology_desc(platform=target.platform, **target.topology)
+    sharding = SingleDeviceSharding(topology.devices[0])
+
+    def placed(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    traced = jitted.trace(*jax.tree.map(placed, args))
+    # JAX resolves "gpu" to "cuda" only if it finds a GPU, so use the exact name.
+    return traced.lower(lowering_platforms=(target.platform,)).compile(
+        compiler_options=target.options
+    )
+
+
+def counted(row: int, cell: str) -> Iterator[list[str]]:
+    """A line of the table for every program."""
+    case = cases.CASES[row]
     params, xs, _ = cases.data(case, cell)
-    y = jax.ShapeDtypeStruct((T, B, H), jnp.float32)
-    batch_first = (xs.swapaxes(0, 1), jax.ShapeDtypeStruct((B, T, H), jnp.float32))
-    recurrences = jrnn_itself.recurrences(case, cell)
-    for name in RIVALS:
-        recurrences += load(name).recurrences(case, cell)
-    for one in recurrences:
-        own = one.own(params)
-        yield Job("batch", cell, case, one.name, _gradient(one.states), (own, xs, y))
-        mapped = jax.vmap(one.states, (None, 0))
-        yield Job("vmap", cell, case, one.name, _gradient(mapped), (own, *batch_first))
+    y = jax.ShapeDtypeStruct((case.T, case.B, case.H), jnp.float32)
+    for one in kernel.recurrences(case, "batch", "float32", RIVALS, cell):
+        jitted, args = jax.jit(kernel.cost_and_gradient(one)), (one.own(params), xs, y)
+        programs = [compile_for(target, jitted, *args) for target in TARGETS.values()]
+        line = [f"{cell}, {case}", one.name]
+        for program in programs:
+            forward, backward = (n / case.T for n in loop_operations(program.as_text()))
+            line.append(f"{forward:.2f} + {backward:.2f} = {forward + backward:.2f}")
+        temporary = programs[0].memory_analysis().temp_size_in_bytes
+        yield [*line, report.number(temporary, 1e6)]
 
 
-def _gradient(states: Any) -> Any:
-    return jax.jit(jax.value_and_grad(lambda params, xs, y: jnp.sum(states(params, xs) * y)))
-
-
-def train_jobs() -> Iterator[Job]:
-    """Jobs `train step` of every library."""
-    args = train_step.Settings(**train_step.RECIPE)
-    T, B = args.length, args.batch_size
-    characters = train_step.load_data(None, B, T, tempfile.gettempdir()).alphabet.characters
-    model = train_step.init_model(jax.random.key(0), args, len(characters))
-    case = (T, B, len(characters), args.hidden_size)
-    ids = jax.ShapeDtypeStruct((T, B), jnp.int32)
-    for name, program in train_step.programs(model, args, RIVALS).items():
-        batch = ((ids, ids),) if name == "jrnn" else (ids, ids)
-        yield Job("train step", "rnn", case, name, program.train_step, (program.state, *batch))
-
-
-def measure(job: Job) -> dict[str, Any]:
-    """Record counts per time step and bytes of a job, for each device."""
-    record: dict[str, Any] = job._asdict()
-    del record["jitted"], record["args"]
-    for device in compilers.TARGETS:
-        program = compilers.compile_for(device, job.jitted, *job.args)
-        forward, backward = (n / job.case[0] for n in loop_operations(program.hlo))
-        record[device] = {
-            "forward": forward,
-            "backward": backward,
-            "both": forward + backward,
-            "temporary_bytes": program.temporary_bytes,
-        }
-    return record
-
-
-def tables(records: list[dict[str, Any]]) -> Iterator[str]:
-    """Make one Markdown table per program and case."""
-    header = ["", *(f"{device}: forward + backward" for device in compilers.TARGETS)]
-    header.append("H100: temporary MB (over naive)")
-    for key, group in report.grouped(records, ("program", "cell", "case")).items():
-        program, cell, case = key
-        naive = next(r["H100"]["temporary_bytes"] for r in group if r["library"] == "naive")
-        rows = []
-        for record in group:
-            counts = [_sum(record[device]) for device in compilers.TARGETS]
-            temporary = record["H100"]["temporary_bytes"]
-            size = f"{report.number(temporary, 1e6)} ({temporary / naive:.2f})"
-            rows.append([record["library"], *counts, size])
-        sizes = ", ".join(map(str, case))
-        yield f"## {program}, {cell}, T, B, I, H = {sizes}\n\n{report.table(header, rows)}"
-
-
-def _sum(counts: dict[str, Any]) -> str:
-    return f"{counts['forward']:.2f} + {counts['backward']:.2f} = {counts['both']:.2f}"
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; return 0, or 1 if a compiler or a library is missing."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accelerators", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("--rows", nargs="+", type=int, choices=cases.CASES, default=[2])
     parser.add_argument("--cells", nargs="+", choices=cases.CELLS, default=list(cases.CELLS))
-    parser.add_argument("--out", type=Path, default=Path("out/accelerators"), help="directory")
     args = parser.parse_args(argv)
-    args.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)])
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the program; return 0, or 1 if a compiler or a library is missing."""
-    args = parse(argv)
+    os.environ.update(ENVIRONMENT)  # JAX reads it when it looks for devices
     try:
-        compilers.prepare()
-        each = [(cases.CASES[row], cell) for cell in args.cells for row in args.rows]
-        jobs = [job for case, cell in each for job in gradient_jobs(case, cell)]
-        records = [measure(job) for job in (*jobs, *train_jobs())]
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        rows = [line for cell in args.cells for row in args.rows for line in counted(row, cell)]
+    except (ValueError, RuntimeError) as error:  # of a rival, of a compiler
+        install = (__doc__ or "").split("\n\n")[3].strip()
+        print(f"error: {error}\nIs everything installed? {install}", file=sys.stderr)
         return 1
     versions = machine.description()["versions"]
-    legend = (
-        "Operations that the loops run per time step, and temporary bytes. Compiled by "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + "; nothing was run."
-    )
-    text = "\n\n".join(["# accelerators", f"    {args.command}", legend, *tables(records)])
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "accelerators.md").write_text(text + "\n")
-    result = {"command": args.command, "versions": versions, "records": records}
-    (args.out / "accelerators.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(text)
+    print(", ".join(f"{name} {version}" for name, version in versions.items()), end="\n\n")
+    print(report.table(HEADER, rows))
     return 0
 
 

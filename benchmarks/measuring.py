@@ -69,14 +69,10 @@ def compile_program(
     name: str, function: Callable[..., Any], args: tuple[Any, ...], arrays: Callable[[Any], Any]
 ) -> Program:
     """Trace and compile with empty caches, and read XLA's memory analysis."""
-    compiled, seconds = compile_anew(function, args)
-    return as_program(name, compiled, seconds, args, arrays)
-
-
-def as_program(
-    name: str, compiled: Any, seconds: float, args: tuple[Any, ...], arrays: Callable[[Any], Any]
-) -> Program:
-    """Make a `Program` from a compiled function and its arguments."""
+    jax.clear_caches()
+    start = time.perf_counter()
+    compiled: Any = jax.jit(function).lower(*args).compile()
+    seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     return Program(
         name,
@@ -86,19 +82,6 @@ def as_program(
         None if memory is None else memory.temp_size_in_bytes,
         compiled.as_text,
     )
-
-
-def compile_anew(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, float]:
-    """Compile a function for arrays or `jax.ShapeDtypeStruct` with empty caches; time it."""
-    jax.clear_caches()
-    start = time.perf_counter()
-    compiled = jax.jit(function).lower(*args).compile()
-    return compiled, time.perf_counter() - start
-
-
-def matmul_size(toy: bool) -> int:
-    """The size of a square matmul that runs at the full speed of a device."""
-    return 64 if toy else 2048 if jax.default_backend() == "cpu" else 8192
 
 
 def compare(
@@ -119,16 +102,12 @@ def compare(
     return errors
 
 
-def time_in_turn(
-    programs: Sequence[Program], rounds: int, left: Callable[[], float] = lambda: np.inf
-) -> dict[str, Times]:
-    """Time every program, by name; rounds after the first start only within the time limit."""
+def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, Times]:
+    """Time every program, by name."""
     calls = {program.name: program.call for program in programs}
     repeats = {program.name: _calls_of_a_turn(program) for program in programs}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for n in range(rounds):
-        if n and left() <= 0:
-            break
         one_round(calls, n, seconds, repeats)
     return {name: Times(min(s), float(np.median(s))) for name, s in seconds.items()}
 
@@ -152,13 +131,13 @@ def one_round(
 
 
 def time_beside_matmul(
-    programs: list[Program], rounds: int, toy: bool, left: Callable[[], float] = lambda: np.inf
+    programs: list[Program], rounds: int, toy: bool
 ) -> tuple[dict[str, Times], float]:
     """Time programs in turn with a large matmul; return times and its FLOP per second."""
-    size = matmul_size(toy)
+    size = 64 if toy else 2048 if jax.default_backend() == "cpu" else 8192  # at full speed
     a = jnp.ones((size, size), jnp.float32)
     matmul = compile_program(f"matmul {size}", jnp.matmul, (a, a), lambda c: {"c": c})
-    times = time_in_turn([matmul, *programs], rounds, left)
+    times = time_in_turn([matmul, *programs], rounds)
     return times, 2 * size**3 / times[matmul.name].minimum
 
 

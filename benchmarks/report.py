@@ -75,10 +75,9 @@ def progress(items: Sequence[Item], name: Callable[[Item], str]) -> Iterator[Ite
 
 
 def say(line: str) -> None:
-    """Print a line above the bar."""
-    from tqdm import tqdm
-
-    tqdm.write(line)
+    """Print a line, above the bar if there is one."""
+    bars = sys.modules.get("tqdm")
+    (bars.tqdm.write if bars else print)(line)
     sys.stdout.flush()
 
 
@@ -257,12 +256,16 @@ def grouped(records: Records, keys: Sequence[str]) -> dict[Any, Records]:
     return groups
 
 
-def kernel_tables(records: Records, *more: Column) -> list[Table]:
+def kernel_tables(records: Records) -> list[Table]:
     """A table for each route and dtype."""
-    columns, first = [*KERNEL, *more], "T, B, I, H"
+
+    def place(r: dict[str, Any]) -> str:
+        return ", ".join(map(str, r["case"]))
+
+    groups = grouped(records, ("dtype", "route"))
     return [
-        Table(f"{route}, {dtype}", found, columns, lambda r: ", ".join(map(str, r["case"])), first)
-        for (dtype, route), found in grouped(records, ("dtype", "route")).items()
+        Table(f"{route}, {dtype}", found, KERNEL, place, "T, B, I, H")
+        for (dtype, route), found in groups.items()
     ]
 
 

@@ -127,16 +127,14 @@ def _losses(network: Any, own: Any, ids: Any, labels: Any, h0: Any) -> tuple[Any
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels), h
 
 
-def programs(
-    model: Any, args: Settings, rivals: list[str], torch_device: str = "cpu", devices: int = 1
-) -> dict[str, Any]:
+def programs(model: Any, args: Settings, rivals: list[str], devices: int = 1) -> dict[str, Any]:
     """All programs by name; on several devices also jrnn and the plain scans, split over them."""
     found: dict[str, Any] = {"jrnn": Jrnn(model, args)}
     split = {f"jrnn, {devices} devices": Jrnn(model, args, devices)} if devices > 1 else {}
     for rival in rivals:
         if rival == "torch":
             options = (args.batch_size, args.learning_rate, args.clip)
-            found[rival] = load(rival).Trainer(model, *options, torch_device)
+            found[rival] = load(rival).Trainer(model, *options)
             continue
         for name, network in character_models(rival, model).items():
             found[name] = Rival(network, args)
@@ -166,19 +164,23 @@ def model_and_chunks(args: Settings) -> tuple[Any, Any]:
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One record per row and program."""
     use_cpu_cores(options.devices)
+    return [record for row in options.rows for record in measure_row(options, row)]
+
+
+def measure_row(options: argparse.Namespace, row: int) -> list[dict[str, Any]]:
+    """One record per program."""
+    args = recipe(options.toy, row, options.cell, options.hidden_size)
+    model, data = model_and_chunks(args)
+    devices = 1 if args.batch_size % jax.device_count() else jax.device_count()
+    running = programs(model, args, options.rivals, devices=devices)
+    seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
+    evaluate = make_evaluate(args, data.validation_streams, batch_mesh(1))
     records = []
-    for row in options.rows:
-        args = recipe(options.toy, row, options.cell, options.hidden_size)
-        model, data = model_and_chunks(args)
-        devices = 1 if args.batch_size % jax.device_count() else jax.device_count()
-        running = programs(model, args, options.rivals, devices=devices)
-        seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
-        evaluate = make_evaluate(args, data.validation_streams, batch_mesh(1))
-        for name, program in running.items():
-            records.append(record(row, args, name, seconds[name]))
-            if options.rounds >= LEARNED:
-                learned = Model(*jax.tree.map(jnp.asarray, tuple(program.model())))
-                records[-1]["validation_bits"] = evaluate(learned)
+    for name, program in running.items():
+        records.append(record(row, args, name, seconds[name]))
+        if options.rounds >= LEARNED:
+            learned = Model(*jax.tree.map(jnp.asarray, tuple(program.model())))
+            records[-1]["validation_bits"] = evaluate(learned)
     return records
 
 

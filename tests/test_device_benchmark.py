@@ -1,10 +1,8 @@
 """`python -m benchmarks.device` at toy size: what is wrong is said, and a page comes out always."""
 
-import ast
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,38 +14,24 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle_cells as elements
 import pytest
-from cases import parameters, together
-from device_elements import expected_results
 from jax import lax
 
 import jrnn
+from benchmarks import train_step
 from benchmarks.device import __main__ as command
-from benchmarks.device import (
-    facts,
-    formulas,
-    gradients,
-    growth,
-    oracle,
-    page,
-    recurrences,
-    runner,
-    tables,
-    training,
-)
-from benchmarks.device.gradients import CELLS, FORMS, TOY, Cell, Check, Form, arrays, compared
+from benchmarks.device import facts, gradients, measured, page, runner
+from benchmarks.device.gradients import CELLS, TOY, Cell, Check, compared, oracle
 from benchmarks.device.runner import Context, Part, run
-from benchmarks.h100 import check, network, one_block, plain, split
-from benchmarks.measuring import Program, time_in_turn
 from benchmarks.rivals import autodiff
-from jrnn import native
 from jrnn.cells.elman import ActivationName
 from jrnn.cells.leaky import Leak
 
 pytestmark = pytest.mark.slow  # it runs the whole command again and again
 
 ROOT = Path(__file__).parents[1]
-TOY_OPTIONS = {"toy": True, "rivals": ["autodiff"], "memory_share": None}
+TOY_OPTIONS = {"toy": True, "rivals": ["autodiff"]}
 
 
 def context(seconds=3600, **options):
@@ -58,37 +42,6 @@ def by_kind(found):
     """(records, lines)."""
     found = list(found)
     return [r for r in found if isinstance(r, dict)], [r for r in found if isinstance(r, str)]
-
-
-# --- the oracle ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
-@pytest.mark.parametrize(
-    "form",
-    [Form("all", ends=True, mask=True), Form("ids", ids=True, ends=True), Form("b", bias=False)],
-    ids=lambda form: form.name,
-)
-def test_the_oracle_of_arrays_is_the_oracle_of_elements(cell, form, reverse):
-    given = arrays(Check(cell, form, TOY, "highest"))
-    given = {k: x.astype(float) if x.dtype.kind == "f" else x for k, x in given.items()}
-    found, expected = (
-        oracle.results(cell.right, given, reverse),
-        expected_results(cell, given, reverse),
-    )
-    assert found.keys() == expected.keys()
-    for name, x in expected.items():
-        np.testing.assert_allclose(found[name], x, rtol=0, atol=1e-12 * (abs(x).max() or 1))
-
-
-def test_the_oracle_shares_no_code_with_the_package():
-    for module in (oracle, formulas):
-        tree = ast.parse(Path(module.__file__).read_text())
-        imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
-        names = {n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in imports}
-        known = {"collections.abc", "typing", "numpy", "benchmarks.device.formulas"}
-        assert names <= known
 
 
 # --- gradients -----------------------------------------------------------------------------------
@@ -109,22 +62,31 @@ def test_every_cell_and_activation_of_the_package_is_compared():
     assert sorted(leaks) == sorted(itertools.product(typing.get_args(Leak), (False, True)))
 
 
-EVERY = list(gradients.checks(CELLS, toy=False))
-OTHERS = Form("ends, mask", ends=True, mask=True)
-OF_OTHER_CELLS = {  # in what they differ from an Elman cell
-    "lstm": ["vmap, lengths, resets", "remat, lengths, resets", "bfloat16, ids"],
-    "gru": ["bfloat16, ids", "no bias"],
-}
+def test_the_oracle_is_that_of_the_tests_and_loads_nothing_of_the_package():
+    folder = ROOT / "tests/kernel"
+    assert Path(oracle.__file__) == folder / "oracle.py"
+    code = "import sys, oracle; assert not {'jax', 'jrnn', 'benchmarks'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+
+
+EVERY = list(gradients.checks(toy=False))
+FORMS = [*gradients.ALWAYS, *gradients.OTHERS]
+OTHERS = "lengths, resets, recurrent mask"
 
 
 def test_each_cell_comes_in_the_forms_that_it_has_and_all_of_them_before_the_rest():
-    made = [(check.cell.name, check.form.name, *check[2:]) for check in EVERY]
+    made = [(check.cell.name, *check[1:]) for check in EVERY]
     assert len(made) == len(set(made))
-    forms = {c.name: {form for name, form, *_ in made if name == c.name} for c in CELLS}
+    forms = {c.name: [form for name, form, *_ in made if name == c.name] for c in CELLS}
+    assert set(forms["rnn"]) == set(FORMS)
     for cell in CELLS:
-        every = cell.name in ("rnn", "lstm", "gru")
-        assert forms[cell.name] == {form.name for form in (FORMS if every else FORMS[:2])}
-    assert {c.precision for c in EVERY if c.form.bits} == {"default"}
+        others = gradients.OF_GATES.get(cell.name, [])
+        assert set(forms[cell.name]) >= {*FORMS[:2], *others}
+    assert {c.precision for c in EVERY if "bfloat16" in c.form} == {"default"}
+    assert {(c.cell.name, c.precision, c.case) for c in EVERY} >= {
+        *((name, "default", gradients.FULL) for name in ("rnn", "lstm", "gru")),
+        *((name, "highest", gradients.SMALL) for name in ("rnn", "lstm", "gru")),
+    }
     first = EVERY[: 2 * len(CELLS)]
     assert {c.cell.name for c in first} == {cell.name for cell in CELLS}
 
@@ -134,27 +96,22 @@ def test_each_cell_comes_in_the_forms_that_it_has_and_all_of_them_before_the_res
     ("cell", "form"),
     [
         *((CELLS[0], form) for form in FORMS),
-        *(
-            (c, form)
-            for c in CELLS
-            for form in FORMS
-            if form.name in OF_OTHER_CELLS.get(c.name, [])
-        ),
+        *((c, form) for c in CELLS for form in FORMS if form in gradients.OF_GATES.get(c.name, [])),
         *((cell, OTHERS) for cell in CELLS[1:]),
     ],
-    ids=lambda x: x.name,
+    ids=lambda x: getattr(x, "name", x),
 )
 def test_every_form_of_the_package_passes(cell, form):
-    found = compared(Check(cell, form, TOY, "default" if form.bits else "highest"))
+    found = compared(Check(cell, form, TOY, "default" if "bfloat16" in form else "highest"))
     assert found["passed"], found
-    params, right = cell.init(jax.random.key(0), 3, 4)._asdict(), cell.right
-    biases = {name for name, _ in right.biases}
-    outputs = {"hs", *right.named("{}_last"), *right.named("{}0")}
+    params = cell.init(jax.random.key(0), 3, 4)._asdict()
+    biases = {"b_h", "b_hn"} & set(params)
+    outputs = {"hs", *cell.named("{}_last"), *cell.named("{}0")}
     outputs |= {name for name, p in params.items() if p is not None} - biases
-    outputs |= biases if form.bias else set()
-    outputs |= set() if form.ids else {"xs"}
-    outputs |= set(right.named("reset_{}")) if form.ends else set()
-    outputs |= {"recurrent_mask"} if form.mask else set()
+    outputs |= biases if form != "no bias" else set()
+    outputs |= set() if "ids" in form else {"xs"}
+    outputs |= set(cell.named("reset_{}")) if "lengths" in form else set()
+    outputs |= {"recurrent_mask"} if "mask" in form else set()
     assert found["errors"].keys() == outputs
     assert any(e["error"] > 0 for e in found["errors"].values())
 
@@ -181,9 +138,14 @@ def leaky_bias_outside(params, x, s):
     return (1 - ALPHA) * s + ALPHA * jnp.tanh(a) + params.b_h
 
 
-RIGHT_LEAKY = formulas.Cell(
-    lambda a, e, unit: (1 - ALPHA) * e + ALPHA * np.tanh(a),
-    lambda d, a, e, unit: (ALPHA * d / np.cosh(a) ** 2, (1 - ALPHA) * d, {}),
+RIGHT_LEAKY = elements.Cell(  # of a fixed alpha that is no parameter
+    lambda a, s, unit, data: [(1 - ALPHA) * s[0] + ALPHA * np.tanh(a[0])],
+    lambda d, a, s, unit, data: (
+        [ALPHA * d[0] / np.cosh(a[0]) ** 2],
+        [(1 - ALPHA) * d[0]],
+        {},
+        {},
+    ),
 )
 
 
@@ -208,9 +170,9 @@ def b_hn_outside_of_the_reset(params, *data, **options):
 CASES = [
     (Cell("leaky", jrnn.init_rnn, partial(scanned, leaky), RIGHT_LEAKY), None),
     (Cell("leaky", jrnn.init_rnn, partial(scanned, leaky_bias_outside), RIGHT_LEAKY), "hs"),
-    (Cell("rnn", jrnn.init_rnn, off_by_a_thousandth, formulas.TANH), "w_hh"),
-    (Cell("rnn", jrnn.init_rnn, jrnn.rnn, formulas.RELU), "hs"),
-    (Cell("gru", jrnn.init_gru, b_hn_outside_of_the_reset, formulas.GRU), "b_hn"),
+    (Cell("rnn", jrnn.init_rnn, off_by_a_thousandth, oracle.elman("tanh")), "w_hh"),
+    (Cell("rnn", jrnn.init_rnn, jrnn.rnn, oracle.elman("relu")), "hs"),
+    (Cell("gru", jrnn.init_gru, b_hn_outside_of_the_reset, oracle.CELLS["gru"]), "b_hn"),
 ]
 
 
@@ -232,7 +194,7 @@ def test_a_form_that_fails_does_not_hide_the_others_and_the_page_says_it():
     def fails(*arguments, **options):
         raise RuntimeError("INTERNAL: a compiler's error")
 
-    cells = [Cell("fails", jrnn.init_rnn, fails, formulas.TANH), CELLS[0]]
+    cells = [Cell("fails", jrnn.init_rnn, fails, oracle.elman("tanh")), CELLS[0]]
     records, _ = by_kind(gradients.gradients(context(), cells))
     assert {r["cell"] for r in records if r["passed"]} == {"rnn"}
     assert {r["cell"] for r in records if not r["passed"]} == {"fails"}
@@ -248,7 +210,7 @@ def test_what_there_is_no_time_for_is_said():
     records, lines = by_kind(gradients.gradients(context(seconds=0)))
     assert not records
     assert lines[0].startswith("Left out for lack of time: ")
-    for part in (recurrences.recurrences, training.training):
+    for part in (measured.recurrences, measured.training, measured.growth):
         records, lines = by_kind(part(context(seconds=0)))
         assert not records
         assert any(line.startswith("Left out for lack of time: ") for line in lines)
@@ -260,56 +222,98 @@ def test_what_there_is_no_time_for_is_said():
 @pytest.mark.usefixtures("float32")
 def test_recurrences_without_rivals_that_are_missing_or_wrong(monkeypatch):
     monkeypatch.setitem(sys.modules, "flax", None)
-    monkeypatch.setattr(recurrences, "TOY", 1)
+    monkeypatch.setattr(measured, "TOY_GROUPS", measured.TOY_GROUPS[:1])
     sine = autodiff.elman(jnp.sin)
     wrong = {"hoisted": lambda params, xs, cell: autodiff.naive(params, xs, cell=sine)}
     monkeypatch.setattr(autodiff, "SCANS", autodiff.SCANS | wrong)
-    records, lines = by_kind(recurrences.recurrences(context(rivals=["autodiff", "flax"])))
-    assert {r["program"] for r in records} == {"jrnn", "naive", "hoisted x4"}
+    records, lines = by_kind(measured.recurrences(context(rivals=["autodiff", "flax"])))
+    assert {r["program"] for r in records} == {"jrnn"}
     missing, wrong = lines
     assert missing.startswith("flax is left out: --rivals: expected flax to be installed; got")
-    at = "row 1, batch, float32, forward + backward: hoisted is left out"
+    at = "rnn, row 1 (7, 4, 3, 5) batch float32 forward + backward, jrnn, autodiff"
     assert wrong.startswith(f"{at}: ValueError: b_h of hoisted: expected the common result")
     for r in records:
         assert 0 < r["minimum_ms"] <= r["median_ms"]
         assert r["error"] < 1e-5
-        # Without a loop in the program: written out, or in the library of the native kernel.
-        no_loop = ["hoisted x4", *(["jrnn"] if native.enabled() else [])]
-        assert r["operations_per_step"] >= (0 if r["program"] in no_loop else 1)
 
 
 @pytest.mark.usefixtures("float32")
-def test_lstm_and_gru_are_timed_too():
-    """With the cheapest rivals: none. The toy run has every cell."""
-    gated = recurrences.TABLES[1 : recurrences.TOY]
-    assert [(table.cell, table.gradient) for table in gated] == [("lstm", True), ("gru", True)]
-    row = recurrences.Row(TOY, "lstm")
-    records, lines = by_kind(recurrences.measured(context(), gated[0], 1, row, []))
+def test_an_lstm_is_timed_too(monkeypatch):
+    """With the cheapest rivals: none."""
+    monkeypatch.setattr(measured, "TOY_GROUPS", measured.TOY_GROUPS[1:])
+    records, lines = by_kind(measured.recurrences(context(rivals=[])))
     assert {r["program"] for r in records} >= {"jrnn"}
     assert lines == []
-    for r in records:
-        assert r["cell"] == "lstm"
-        assert r["error"] < 1e-5
-        assert r["operations_per_step"] >= (0 if native.enabled() else 1)
+    assert {(r["cell"], r["gradient"]) for r in records} == {("lstm", True)}
+
+
+def test_what_is_worth_most_is_measured_first():
+    first = [(group.cell, group.row) for group in measured.GROUPS[:10]]
+    assert first[:6] == [("rnn", row) for row in (2, 1, 4, 3, 5, 6)]
+    assert set(first[6:]) == {(cell, row) for cell in ("lstm", "gru") for row in (1, 2)}
+    assert len(set(measured.GROUPS)) == len(measured.GROUPS)
+
+
+def tried(seconds=3600, rivals=("autodiff", "flax"), known=("autodiff", "flax"), **tasks):
+    given = context(seconds, rivals=list(rivals))
+    return by_kind(measured.in_order(given, list(known), tasks))
+
+
+def test_a_task_that_fails_is_run_with_fewer_rivals():
+    asked = []
+
+    def fails_with_any(rivals):
+        asked.append(rivals)
+        yield {"program": "before"}
+        if rivals:
+            raise RuntimeError(f"{rivals[-1]} is too large")
+
+    records, lines = tried(a=fails_with_any, b=lambda rivals: iter([{"program": "b"}]))
+    assert asked == [["autodiff", "flax"], ["autodiff"], []]
+    assert lines == [
+        "a, jrnn, autodiff, flax: RuntimeError: flax is too large",
+        "a, jrnn, autodiff: RuntimeError: autodiff is too large",
+    ]
+    assert records[-1] == {"program": "b"}
+
+
+def test_jrnn_that_fails_alone_fails_the_part_after_all_others():
+    def fails(rivals):
+        raise ValueError("w_hh of jrnn: expected the common result")
+        yield
+
+    tasks = {"a": fails, "b": lambda rivals: iter([{"program": "b"}])}
+    seen = []
+
+    def see(found):
+        for one in found:
+            seen.append(one)
+
+    with pytest.raises(RuntimeError, match=r"^a: the lines of this part say why"):
+        see(measured.in_order(context(), ["autodiff"], tasks))
+    assert seen[-1] == {"program": "b"}
+
+
+def test_a_task_that_would_not_end_in_time_is_left_out(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+
+    def takes(seconds, rivals):
+        now[0] += seconds
+        yield {"program": f"{seconds}"}
+
+    tasks = {name: partial(takes, seconds) for name, seconds in (("a", 2), ("b", 5), ("c", 1))}
+    given = Context(TOY_OPTIONS, 10)
+    records, lines = by_kind(measured.in_order(given, ["autodiff"], tasks | {"d": tasks["a"]}))
+    assert [r["program"] for r in records] == ["2", "5"]  # 3 seconds are left, less than 5
+    assert lines == ["Left out for lack of time: c; d."]
 
 
 @pytest.mark.usefixtures("float32")
-def test_what_is_ready_is_timed_before_time_ends(monkeypatch):
-    """Each call takes, it seems, a third of the time and a little more."""
-    now = context(seconds=1000)
-    monkeypatch.setattr(recurrences, "time_once", lambda program: 334.0)
-    monkeypatch.setattr(recurrences, "SLOW_SECONDS", 1000)
-    row, table = recurrences.Row(TOY), recurrences.Table(False, "float32", "batch")
-    records, lines = by_kind(recurrences.measured(now, table, 1, row, ["autodiff"]))
-    assert [r["program"] for r in records] == ["jrnn"]
-    left_out = "row 1, batch, float32, forward: naive, hoisted, hoisted x4"
-    assert lines == [f"Left out for lack of time: {left_out}."]
-
-
-@pytest.mark.usefixtures("float32")
-def test_training(capsys):
-    records, lines = by_kind(training.training(context(rivals=[])))
-    assert [r["program"] for r in records] == ["jrnn"]
+def test_training():
+    records, lines = by_kind(measured.training(context(rivals=[])))
+    assert records[0]["program"] == "jrnn"
+    assert all(r["program"].startswith("jrnn") for r in records)
     rate = 1e3 * records[0]["length"] * records[0]["batch_size"] / records[0]["median_ms"]
     assert records[0]["characters_per_second"] == pytest.approx(rate)
     assert lines == []
@@ -317,13 +321,10 @@ def test_training(capsys):
 
 @pytest.mark.usefixtures("float32")
 def test_growth_and_the_page_of_it(tmp_path):
-    records, lines = by_kind(growth.growth(context()))
-    assert [(r["at"], r["program"]) for r in records] == [
-        *((7, "jrnn"), (7, "hoisted"), (14, "jrnn"), (14, "hoisted"))
-    ]
-    (line,) = lines
-    assert re.fullmatch(r"At most .* GB, 25% of the .* GB that this machine has free\.", line)
-
+    records, lines = by_kind(measured.growth(context()))
+    programs = {(r["at"], r["program"]) for r in records}
+    assert programs == {(at, name) for at in (5, 10) for name in ("jrnn", "hoisted x4")}
+    assert lines == []
     part = {"name": "growth", "title": "Growth", "state": "done", "reason": "", "seconds": 1.0}
     whole = a_page([part | {"records": records, "lines": lines}])
     whole["chart"] = page.chart(tmp_path, whole)
@@ -332,44 +333,26 @@ def test_growth_and_the_page_of_it(tmp_path):
     assert json.loads((tmp_path / "device.json").read_text()) == whole
     text = (tmp_path / "device.md").read_text()
     assert "](device.png)" in text
-    for at in (7, 14):
-        own, scan = (r for r in records if r["at"] == at)
-        ratio = f"{scan['minimum_ms'] / own['minimum_ms']:.2f}"
-        assert f"| {at} | jrnn | {own['minimum_ms']:.3g} | 1.00 |" in text
-        assert f"| {at} | hoisted | {scan['minimum_ms']:.3g} | {ratio} |" in text
-
-
-@pytest.mark.usefixtures("float32")
-def test_growth_ends_where_the_memory_does():
-    lines = list(growth.growth(context(memory_share=1e-9)))
-    assert [line.split(":")[0] for line in lines[1:]] == [
-        *("jrnn ends before T = 7", "hoisted ends before T = 7")
-    ]
-    assert all("it would need 0.0 GB" in line for line in lines[1:])
+    for at in (5, 10):
+        own, *_, scan = (r for r in records if r["at"] == at)
+        ms, ratio = scan["minimum_ms"], scan["minimum_ms"] / own["minimum_ms"]
+        assert f"| {at} | hoisted x4 | {ms:.3g} | {ratio:.2f} |" in text
 
 
 def test_losses_may_differ_by_more_where_matmuls_are_rounded():
     losses = {"jrnn": 4.0, "torch": 4.01}
-    training.check_losses(losses, 0, exact=False)
+    train_step.check_losses(losses, 0, exact=False)
     with pytest.raises(ValueError, match=r"to 1e-05; got 4\.01"):
-        training.check_losses(losses, 0, exact=True)
+        train_step.check_losses(losses, 0, exact=True)
     with pytest.raises(ValueError, match=r"to 0\.01; got 4\.1"):
-        training.check_losses({"jrnn": 4.0, "torch": 4.1}, 0, exact=False)
-
-
-def test_turns_end_with_the_time():
-    calls = []
-    program = Program("a", lambda: calls.append(0), lambda x: {})
-    times = time_in_turn([program], 1000, left=lambda: 1 - len(calls))
-    assert times["a"].minimum > 0
-    assert len(calls) < 60  # two to see how long one takes, and at most 50 of one turn
+        train_step.check_losses({"jrnn": 4.0, "torch": 4.1}, 0, exact=False)
 
 
 # --- the runner, with parts that end in every way ------------------------------------------------
 
 
-def a_part(name, weight=1.0, needs=""):
-    return Part(name, f"The part {name}", f"device_parts:{name}", weight, needs)
+def a_part(name, weight=1.0):
+    return Part(name, f"The part {name}", f"device_parts:{name}", weight)
 
 
 def a_page(parts):
@@ -386,7 +369,7 @@ def run_parts(*parts, seconds=600, options=None):
 
 def as_page(results):
     # In JSON and back: what is written, nothing else.
-    return json.loads(json.dumps(a_page([result.as_dict() for result in results])))
+    return json.loads(json.dumps(a_page(results)))
 
 
 def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody():
@@ -401,17 +384,17 @@ def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody():
     ]
     results, written = run_parts(*map(a_part, names))
     raises, crashes, killed, leaves, missing, left_out, right = results
-    assert [r.state for r in results] == ["failed"] * 5 + ["left out", "done"]
-    assert left_out.reason == "the wheel is missing"
-    assert raises.reason == "ValueError: a bad value and more"
-    assert 'device_parts.py", line' in raises.details
-    assert crashes.reason.startswith("its process ended: SIGSEGV")
-    assert "the driver's last words" in crashes.reason
-    assert killed.reason == "its process ended: SIGKILL"
-    assert leaves.reason == "its process ended: exit status 3"
-    assert missing.reason.startswith("AttributeError: module 'device_parts' has no attribute")
-    assert all(r.records == [{"cell": "before"}] for r in (raises, crashes, leaves))
-    assert (right.records, right.lines) == ([{"cell": "right", "value": 1.5}], ["a line"])
+    assert [r["state"] for r in results] == ["failed"] * 5 + ["left out", "done"]
+    assert left_out["reason"] == "it needs no_such_library, which is not installed"
+    assert raises["reason"] == "ValueError: a bad value and more"
+    assert 'device_parts.py", line' in raises["details"]
+    assert crashes["reason"].startswith("its process ended: SIGSEGV")
+    assert "the driver's last words" in crashes["reason"]
+    assert killed["reason"] == "its process ended: SIGKILL"
+    assert leaves["reason"] == "its process ended: exit status 3"
+    assert missing["reason"].startswith("AttributeError: module 'device_parts' has no attribute")
+    assert all(r["records"] == [{"cell": "before"}] for r in (raises, crashes, leaves))
+    assert (right["records"], right["lines"]) == ([{"cell": "right", "value": 1.5}], ["a line"])
     # Each record was written before the next thing happened.
     first = [(p["parts"][0]["state"], p["parts"][0]["records"]) for p in written]
     assert first[:2] == [("running", []), ("running", [{"cell": "before"}])]
@@ -419,7 +402,7 @@ def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody():
 
 @pytest.mark.parametrize("failing", command.PARTS, ids=lambda part: part.name)
 def test_each_part_can_fail_and_the_page_names_it(failing, tmp_path):
-    part = failing._replace(function="device_parts:raises_before_all", needs="")
+    part = failing._replace(function="device_parts:raises_before_all")
     results, _ = run_parts(part)
     page.write(tmp_path, as_page(results))
     text = (tmp_path / "device.md").read_text()
@@ -450,7 +433,7 @@ def test_an_error_while_writing_is_no_error_of_the_part_and_leaves_no_process():
     found = []
 
     def full(results):
-        found.extend(results[0].records)
+        found.extend(results[0]["records"])
         if found:
             raise OSError(28, "No space left on device")
 
@@ -461,25 +444,17 @@ def test_an_error_while_writing_is_no_error_of_the_part_and_leaves_no_process():
 
 def test_a_part_that_hangs_is_ended():
     (result,) = run_parts(a_part("hangs"), seconds=1)[0]
-    assert result.state == "stopped"
-    assert result.reason.startswith("it did not end within ")
+    assert result["state"] == "stopped"
+    assert result["reason"].startswith("it did not end within ")
 
 
 def test_a_part_knows_its_time_and_leaves_the_rest_to_those_after_it():
-    parts = a_part("asks_for_time", 1), a_part("right", 10_000), a_part("right", 10_000, "an oar")
+    parts = a_part("asks_for_time", 1), a_part("right", 10_000)
     results = run_parts(*parts, seconds=600, options={"what": "all"})[0]
-    assert [r.state for r in results] == ["done", "done", "left out"]
-    assert results[0].lines == ["left out for lack of time, all"]
+    assert [r["state"] for r in results] == ["done", "done"]
+    assert results[0]["lines"] == ["left out for lack of time, all"]
     (result,) = run_parts(a_part("right"), seconds=1e-9)[0]
-    assert (result.state, result.reason) == ("left out", "there was no time left for it")
-
-
-def test_what_a_part_needs():
-    wheel, oar = a_part("right", needs="a wheel"), a_part("right", needs="an oar")
-    results = run_parts(a_part("offers"), wheel, oar)[0]
-    assert [(r.state, r.reason) for r in results] == [
-        *(("done", ""), ("done", ""), ("left out", "it needs an oar"))
-    ]
+    assert (result["state"], result["reason"]) == ("left out", "there was no time left for it")
 
 
 def test_ctrl_c_ends_the_part_and_its_children():
@@ -487,13 +462,13 @@ def test_ctrl_c_ends_the_part_and_its_children():
 
     def interrupted(results):
         written.append(as_page(results))
-        if results[0].state == "running" and results[0].records:
+        if results[0]["state"] == "running" and results[0]["records"]:
             raise KeyboardInterrupt
 
     results = run([a_part("hangs_with_a_child"), a_part("right")], {}, 600, interrupted)
-    assert [r.state for r in results] == ["interrupted", "not started"]
+    assert [r["state"] for r in results] == ["interrupted", "not started"]
     assert written[-1]["parts"][0]["state"] == "interrupted"
-    wait_for_the_end_of(results[0].records[0]["pid"])
+    wait_for_the_end_of(results[0]["records"][0]["pid"])
 
 
 def wait_for_the_end_of(pid):
@@ -540,29 +515,28 @@ def parts_in(folder):
 def test_the_whole_command(tmp_path, monkeypatch, capfd):
     """Of its parts the cheapest; the others run above."""
     monkeypatch.setenv(*next(iter(QUICK.items())))
-    words = ["--toy", "--rivals", "flax", "--parts", "hopper", "--out", str(tmp_path)]
+    words = ["--toy", "--rivals", "flax", "--parts", "device", "--out", str(tmp_path)]
     assert command.main([*words, "--name", "the machine's name"]) == 0
     found = json.loads((tmp_path / "device.json").read_text())
     text = (tmp_path / "device.md").read_text()
     assert text == page.markdown(found)
     assert text.startswith(f"# the machine's name\n\n    {found['command']}\n\n{found['date']}. 1 ")
     assert found["command"].startswith("python -m benchmarks.device --toy --rivals flax --parts ")
-    assert [p["state"] for p in found["parts"]] == ["done", "left out"]
-    assert "| One kernel per sequence | left out: it needs a Hopper GPU | 0 | 0 |" in text
-    for r in found["parts"][0]["records"]:
-        assert "what" not in r or f"| {r['what']} | " in text
+    (part,) = found["parts"]
+    assert part["state"] == "done"
+    assert part["records"][0]["machine"]["processor"] in text
     assert "- No nvidia-smi here: no clocks, no power." in text
     said = capfd.readouterr().out
-    assert said.startswith("The device: running\n  No nvidia-smi here")
-    assert "The device: done\nOne kernel per sequence: left out: it needs a Hopper GPU\n" in said
+    assert said.startswith("The device: running\nThe device: No nvidia-smi here")
+    assert "\nThe device: done\n" in said
 
 
 def test_a_busy_machine_is_said():
     record = {"machine": {"cores": 4}, "load": 2.5}
     part = {"name": "device", "state": "done", "records": [record]}
-    (said,) = page.in_short([part])
+    (said,) = page.in_short(part)
     assert said == "**The machine was busy: load 2.5 on 4 cores. Times mean little.**"
-    assert not list(page.in_short([part | {"records": [record | {"load": 1.5}]}]))
+    assert not list(page.in_short(part | {"records": [record | {"load": 1.5}]}))
 
 
 @pytest.mark.parametrize("status", [0, 9])
@@ -577,58 +551,37 @@ def test_what_nvidia_smi_says(status, tmp_path, monkeypatch):
         assert found.startswith("No clocks, no power: CalledProcessError: Command ")
         return
     assert list(found.values()) == [0, *values]
-    said = "\n".join(tables.device([found]))
+    said = "\n".join(page.device([found]))
     assert "| gpu | name | driver_version | memory.total |" in said
     assert "| 0 | value 0 | value 1 | value 2 |" in said
 
 
-def a_record(program, ms, platform, cell="rnn"):
-    key = {
-        "row": 2,
-        "cell": cell,
-        "dtype": "float32",
-        "route": "batch",
-        "gradient": True,
-        "case": [4, 3, 2, 1],
-    }
+def a_record(program, ms, cell="rnn"):
+    key = {"row": 2, "cell": cell, "dtype": "float32", "route": "batch", "gradient": True}
     figures = {"minimum_ms": ms, "median_ms": ms, "compile_seconds": 1.0, "temporary_bytes": 1000}
-    more = {"floor_ms": 1.0, "error": 1e-6, "activation": "tanh", "program": program}
-    return key | figures | more | {"platform": platform, "operations_per_step": 10 / ms}
-
-
-def test_operations_are_kernels_on_a_gpu_and_nothing_on_a_tpu():
-    texts = {}
-    for platform in ("gpu", "tpu", "cpu"):
-        records = [a_record("jrnn", 2.0, platform), a_record("naive", 1.0, platform)]
-        part = {"name": "recurrences", "title": "Recurrences", "state": "done", "reason": ""}
-        part |= {"seconds": 1.0, "records": records, "lines": []}
-        texts[platform] = page.markdown(a_page([part]))
-        said = "- batch, float32: best autodiff over jrnn: gradient ms 0.50, gradient MB 1.00"
-        assert said in texts[platform]
-    quoted = "- kernels per time step, forward + backward, row 2: jrnn 5.0, naive 10.0"
-    assert [quoted in texts[p] for p in texts] == [True, False, False]
-    assert "| gradient kernels per step |" in texts["gpu"]
-    assert "per step |" not in texts["tpu"]
-    assert "on a TPU they are no launches" in texts["tpu"]
-    assert "| gradient operations per step |" in texts["cpu"]
+    more = {
+        "floor_ms": 1.0,
+        "matmul_gflops": 2e5,
+        "error": 1e-6,
+        "activation": "tanh",
+        "program": program,
+    }
+    return key | {"case": [4, 3, 2, 1]} | figures | more
 
 
 def test_each_cell_has_tables_and_ratios_and_a_panel_of_its_own(tmp_path):
-    of_rnn = [a_record("jrnn", 2.0, "gpu"), a_record("naive", 3.0, "gpu")]
-    of_lstm = [a_record("jrnn", 8.0, "gpu", "lstm"), a_record("naive", 4.0, "gpu", "lstm")]
+    of_rnn = [a_record("jrnn", 2.0), a_record("naive", 3.0), a_record("torch", 0.5)]
+    of_lstm = [a_record("jrnn", 8.0, "lstm"), a_record("naive", 4.0, "lstm")]
     part = {"name": "recurrences", "title": "Recurrences", "state": "done", "reason": ""}
     whole = a_page([part | {"seconds": 1.0, "records": of_rnn + of_lstm, "lines": []}])
     text = page.markdown(whole)
-    for cell, ratio, counts in (
-        ("", "1.50", "5.0, naive 3.3"),
-        ("lstm: ", "0.50", "1.2"),
-    ):
-        assert f"- {cell}batch, float32: best autodiff over jrnn: gradient ms {ratio}" in text
-        assert f"- {cell}kernels per time step, forward + backward, row 2: jrnn {counts}" in text
-        assert f"### {cell}batch, float32\n" in text
-    assert "| 4, 3, 2, 1 | naive | 3 | 1.50 | 0.001 | 1.00 | 1 | 1.00 | 1e-06 | 3.33 |" in text
-    assert "| 4, 3, 2, 1 | naive | 4 | 0.50 | 0.001 | 1.00 | 1 | 1.00 | 1e-06 | 2.5 |" in text
-    assert tables.sentence(of_lstm[0]).startswith("row 2, lstm, batch, float32, forward")
+    for cell, ms, ratio in (("rnn", 3, "1.50"), ("lstm", 4, "0.50")):
+        assert f"### {cell}: batch, float32\n" in text
+        assert f"| 4, 3, 2, 1 | naive | {ms} | {ratio} | 0.001 | 1.00 | 1 | 1.00 | 1e-06 |" in text
+    assert "- rnn: batch, float32, torch over jrnn: gradient ms 0.25, gradient MB" in text
+    assert "runs at 200,000 GFLOP/s" in text
+    said = command.sentence(of_lstm[0])
+    assert said == "cell lstm, row 2, route batch, dtype float32, gradient True: 8 ms"
     assert page.chart(tmp_path, whole) == ""
 
 
@@ -639,105 +592,14 @@ def test_without_matplotlib_the_chart_is_a_line(tmp_path, monkeypatch):
     assert said.startswith("No chart: ModuleNotFoundError: ")
     code = """
 import sys
-from benchmarks.device import __main__, facts, gradients, growth, recurrences
+from benchmarks.device import __main__, facts, gradients, measured
 assert not {m.split(".")[0] for m in sys.modules} & {"matplotlib", "tqdm", "flax", "torch"}
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize(
-    "words", [["--minutes", "0"], ["--memory-share", "1.5"], ["--parts", "all"]], ids=str
-)
+@pytest.mark.parametrize("words", [["--minutes", "0"], ["--parts", "all"]], ids=str)
 def test_bad_options(words, capsys):
     with pytest.raises(SystemExit):
         command.parse(words)
     assert f"argument {words[0]}: invalid" in capsys.readouterr().err
-
-
-# --- one kernel per sequence ---------------------------------------------------------------------
-
-
-def interpreted():
-    """Mosaic GPU's interpreter has no public name yet."""
-    from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
-
-    return InterpretGPUParams()
-
-
-SHAPE = (3, 16, 128)  # T, B, H; two warpgroups
-
-
-@pytest.mark.usefixtures("float32")
-def test_the_kernels_of_one_block():
-    args = check.forward_arguments(*SHAPE)
-    hs, h_last = one_block.forward(*args, interpret=interpreted())
-    right, last = plain.forward(*args)
-    np.testing.assert_allclose(hs.astype(float), right.astype(float), atol=check.ROUNDED)
-    np.testing.assert_allclose(h_last, last, atol=1e-5)
-    args = check.backward_arguments(*SHAPE)
-    deltas, dh0 = one_block.backward(*args, interpret=interpreted())
-    right, first = plain.backward(*args)
-    atol = check.ROUNDED * float(jnp.abs(right).max())
-    np.testing.assert_allclose(deltas.astype(float), right.astype(float), atol=atol)
-    np.testing.assert_allclose(dh0, first, atol=1e-5)
-
-
-@pytest.mark.usefixtures("float32")
-def test_the_kernel_of_split_operands():
-    args = check.forward_arguments(*SHAPE)
-    hs, h_last = split.forward(*args, P=3, interpret=interpreted())
-    right, last = plain.forward_float32(*args)
-    np.testing.assert_allclose(hs, right, atol=5e-6)
-    np.testing.assert_allclose(h_last, last, atol=5e-6)
-
-
-@pytest.mark.usefixtures("float32")
-def test_the_network_of_kernels_is_that_of_the_package():
-    T, B, H = 3, 16, 64
-    rng, params = np.random.default_rng(0), parameters(jrnn.init_rnn, 5, H)
-    xs, y = (rng.normal(size=(T, B, n)).astype(np.float32) for n in (5, H))
-
-    def gradient(states):
-        def cost(params, xs):
-            return jnp.sum(states(params, xs) * y, dtype=jnp.float32)
-
-        return jax.grad(cost, (0, 1))
-
-    kernels, package = together(
-        gradient(lambda params, xs: network.states(params, xs, interpreted())),
-        gradient(lambda p, xs: jrnn.rnn(p, xs, compute_dtype=jnp.bfloat16)[1]),
-    )(params, xs)
-    for found, right in zip(jax.tree.leaves(kernels), jax.tree.leaves(package), strict=True):
-        assert np.linalg.norm(found - right) < 1e-2 * np.linalg.norm(right)
-
-
-def test_a_kernel_that_fails_does_not_hide_the_others():
-    def fails():
-        raise RuntimeError("INTERNAL: a compiler's error")
-
-    runs = [("a", (1, 2, 3), fails), ("b", (1, 2, 3), lambda: {"passed": True})]
-    a, b = check.each(context(), runs)
-    assert a["reason"] == "RuntimeError: INTERNAL: a compiler's error"
-    assert b == {"kernel": "b", "case": [1, 2, 3], "passed": True}
-    (line,) = check.each(context(seconds=0), runs)
-    assert line == "Left out for lack of time: a at 1, 2, 3, and after."
-
-
-def test_without_a_hopper_and_without_a_sanitizer(capsys, monkeypatch):
-    assert check.main([]) == 1
-    assert "error: expected a Hopper GPU; got cpu" in capsys.readouterr().err
-    monkeypatch.setattr(check, "SANITIZERS", ("no-such-sanitizer",))
-    (line,) = check.races(context())
-    assert line.startswith("No compute-sanitizer here")
-
-
-@pytest.mark.parametrize(("hazards", "passed"), [(0, True), (2, False)])
-def test_what_the_sanitizer_says(hazards, passed, tmp_path, monkeypatch):
-    sanitizer = tmp_path / "sanitizer"
-    said = f"========= RACECHECK SUMMARY: {hazards} hazards displayed ({hazards} errors)"
-    sanitizer.write_text(f"#!/bin/sh\necho 'forward and backward ran'\necho '{said}'\n")
-    sanitizer.chmod(0o755)
-    monkeypatch.setattr(check, "SANITIZERS", (str(sanitizer),))
-    (record,) = check.races(context())
-    assert record["passed"] == passed
-    assert record["reason"] == said.strip("= ")

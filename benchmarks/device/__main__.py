@@ -6,7 +6,7 @@
 
 The most important part runs first. Each part runs in a separate process, and the page is written
 after every result, so Ctrl-C or a crash loses no result. A missing library costs one line of the
-page.
+page. By default the rivals are those that take little time to compile.
 """
 
 import argparse
@@ -18,21 +18,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.device import page, tables
-from benchmarks.device.runner import Part, Result, run
-from benchmarks.h100 import HOPPER
+from benchmarks import report
+from benchmarks.device import page
+from benchmarks.device.runner import BAD, Part, Result, run
 from benchmarks.rivals import PACKAGES
 
 PARTS = [  # the weights are roughly seconds, for ten minutes in total
     Part("device", "The device", "benchmarks.device.facts:facts", 20),
-    Part("gradients", "Gradients", "benchmarks.device.gradients:gradients", 90),
-    Part("recurrences", "Recurrences", "benchmarks.device.recurrences:recurrences", 240),
-    Part("training", "The training step", "benchmarks.device.training:training", 60),
-    Part("growth", "To the memory's end", "benchmarks.device.growth:growth", 60),
-    Part("hopper", "One kernel per sequence", "benchmarks.h100.check:independent", 90, HOPPER),
-    Part("races", "Races in these kernels", "benchmarks.h100.check:races", 40, HOPPER),
+    Part("gradients", "Gradients", "benchmarks.device.gradients:gradients", 160),
+    Part("recurrences", "Recurrences", "benchmarks.device.measured:recurrences", 260),
+    Part("training", "The training step", "benchmarks.device.measured:training", 60),
+    Part("growth", "Growth", "benchmarks.device.measured:growth", 60),
 ]
-BAD = ("failed", "stopped")
+RIVALS = ["autodiff", "flax", "keras", "torch"]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -44,39 +42,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     names = [part.name for part in PARTS]
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
-    parser.add_argument("--rivals", nargs="+", choices=list(PACKAGES), default=list(PACKAGES))
-    parser.add_argument("--minutes", type=minutes, default=10.0, help="for all parts together")
+    parser.add_argument("--rivals", nargs="+", choices=list(PACKAGES), default=RIVALS)
     parser.add_argument(
-        "--memory-share",
-        type=share,
-        help="of the free memory, for the part that grows to its end (default: 0.9; on a CPU, "
-        "which others use too, 0.25)",
+        "--minutes", type=report.positive, default=10, help="for all parts together"
     )
     parser.add_argument("--name", help="of the machine, for the page (default: the device's)")
     parser.add_argument("--out", type=Path, default=Path("out/device"), help="directory")
     parser.add_argument("--toy", action="store_true", help="tiny sizes: does everything run?")
     args = parser.parse_args(argv)
-    words = sys.argv[1:] if argv is None else argv
-    args.command = shlex.join(["python", "-m", "benchmarks.device", *words])
+    args.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)])
     return args
 
 
-def minutes(text: str) -> float:
-    """A number above 0, for argparse."""
-    if not float(text) > 0:
-        raise ValueError
-    return float(text)
-
-
-def share(text: str) -> float:
-    """A number above 0 and at most 1, for argparse."""
-    if not 0 < float(text) <= 1:
-        raise ValueError
-    return float(text)
-
-
 class Writer:
-    """Writes the page after every new result, and prints the result."""
+    """Writes the page after every new result, and prints new results."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -88,34 +67,30 @@ class Writer:
             "chart": "No chart yet.",
             "parts": [],
         }
-        self.said: set[tuple[str, str]] = set()
+        self.said: set[str] = set()
 
     def __call__(self, results: list[Result]) -> None:
-        self.page["parts"] = [result.as_dict() for result in results]
-        described = [r["machine"] for result in results for r in result.records if "machine" in r]
-        if described and not self.args.name:
-            one = described[0]
-            self.page["name"] = one["processor"] if one["backend"] == "cpu" else one["device"]
+        self.page["parts"] = results
+        for one in page.machines(self.page):
+            name = one["processor"] if one["backend"] == "cpu" else one["device"]
+            self.page["name"] = self.args.name or name
         page.write(self.args.out, self.page)
-        for result in results:
-            self.say(result)
+        for part in self.page["parts"]:
+            found = filter(None, [*map(sentence, part["records"]), *part["lines"]])
+            state = [] if part["state"] == "not started" else [page.state(part)]
+            for line in [*state, *found] if part["state"] == "running" else [*found, *state]:
+                if (said := f"{part['title']}: {line}") not in self.said:
+                    self.said.add(said)
+                    tell(said)
 
-    def finish(self) -> None:
-        """Write the chart, and the page that shows it."""
-        self.page["chart"] = page.chart(self.args.out, self.page)
-        page.write(self.args.out, self.page)
 
-    def say(self, result: Result) -> None:
-        found = [*map(tables.sentence, result.records), *result.lines]
-        news = [f"  {line}" for line in found if line]
-        reason = f": {result.reason}" if result.reason else ""
-        state = f"{result.title}: {result.state}{reason}"
-        if result.state == "not started":
-            return
-        for line in [state, *news] if result.state == "running" else [*news, state]:
-            if (result.name, line) not in self.said:
-                self.said.add((result.name, line))
-                tell(line)
+def sentence(record: dict[str, Any]) -> str:
+    """A record for the screen, of jrnn or of a comparison."""
+    if "passed" in record:
+        return f"{page.name_of(record)}: {'pass' if record['passed'] else 'FAIL'}"
+    key = ("axis", "at", "cell", "row", "route", "dtype", "gradient")
+    where = ", ".join(f"{k} {record[k]}" for k in key if k in record)
+    return f"{where}: {record['minimum_ms']:.3g} ms" if record.get("program") == "jrnn" else ""
 
 
 def tell(line: str) -> None:
@@ -132,20 +107,20 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C
         signal.signal(number, signal.default_int_handler)
     parts = [part for part in PARTS if part.name in ("device", *args.parts)]
-    options = {"toy": args.toy, "rivals": args.rivals, "memory_share": args.memory_share}
     writer = Writer(args)
     try:
-        results = run(parts, options, 60 * args.minutes, writer)
-        writer.finish()
+        results = run(parts, {"toy": args.toy, "rivals": args.rivals}, 60 * args.minutes, writer)
+        writer.page["chart"] = page.chart(args.out, writer.page)
+        writer(results)
     except OSError as error:
         tell(page.markdown(writer.page))
         print(f"error: {error}; the page is above", file=sys.stderr)
         return 1
     tell(f"\ndevice.md, device.json and device.png are in {args.out}")
-    if any(result.state == "interrupted" for result in results):
+    if any(result["state"] == "interrupted" for result in results):
         return 130
-    wrong = [r for result in results for r in result.records if not r.get("passed", True)]
-    return 1 if wrong or any(result.state in BAD for result in results) else 0
+    bad = [r for result in results for r in result["records"] if not r.get("passed", True)]
+    return 1 if bad or any(result["state"] in BAD for result in results) else 0
 
 
 if __name__ == "__main__":

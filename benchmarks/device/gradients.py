@@ -5,10 +5,13 @@ of the package is compiled here for this device, in the forms in which users cal
 and every cotangent is compared, at the highest and at the default precision of matmuls.
 """
 
+import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +20,11 @@ import numpy as np
 
 import jrnn
 from benchmarks.cases import Case
-from benchmarks.device import formulas, oracle
 from benchmarks.device.runner import Context, words
+
+# The oracle of the tests: NumPy loops over sequences and steps, without the package.
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests/kernel"))
+oracle: Any = importlib.import_module("oracle")
 
 # Bits of the operands of a float32 matmul by default: TF32 on a GPU, bfloat16 on a TPU.
 DEFAULT_BITS = {"cpu": 24, "gpu": 11, "tpu": 8}
@@ -28,123 +34,104 @@ SMALL = Case(21, 3, 5, 7)  # with partial ones
 TOY = Case(6, 2, 3, 4)
 TINY = 1e-30  # a divisor for a bound of 0
 AT_ONCE = 8  # checks: nothing is timed, and nearly all of the time is compilation
-LEAK = partial(jrnn.init_leaky, alpha=0.5)
-LEARNED = partial(jrnn.init_leaky, alpha=0.5, learned=True)
-RATE = partial(jrnn.leaky, leak="input")
+BIASES, UNIT = ("b_h", "b_hn"), ("alpha", "log_tau")
+FACTOR = 12  # of what moved runs of the oracle differ by
+RUNS = 4  # of the oracle, for a bound
+UNITS = 4  # of the last digit, that are allowed in any case
 
 
 class Cell(NamedTuple):
-    """A cell of the package, and its reference."""
+    """A cell of the package, and of the oracle."""
 
     name: str
     init: Callable[..., Any]  # (key, I, H) -> parameters
     # (parameters, xs, state, lengths, resets, reset_state, recurrent_mask, **options)
     run: Callable[..., Any]  # -> (last state, hs)
-    right: formulas.Cell
+    right: Any
+    states: tuple[str, ...] = ("h",)
     state: Callable[..., Any] = lambda h: h  # of its arrays
 
+    def named(self, form: str) -> list[str]:
+        """The names of the states in a form such as "{}0" or "{}_last"."""
+        return [form.format(name) for name in self.states]
 
+
+LEAKY, RATE = oracle.CELLS["leaky"], oracle.CELLS["rate"]
+FIXED = partial(jrnn.init_leaky, alpha=0.5)
+LEARNED = partial(jrnn.init_leaky, alpha=0.5, learned=True)
+OF_INPUT = partial(jrnn.leaky, leak="input")
 CELLS = [
-    Cell("rnn", jrnn.init_rnn, jrnn.rnn, formulas.TANH),
-    Cell("lstm", jrnn.init_lstm, jrnn.lstm, formulas.LSTM, jrnn.LSTMState),
-    Cell("gru", jrnn.init_gru, jrnn.gru, formulas.GRU),
-    Cell("rnn, relu", jrnn.init_rnn, partial(jrnn.rnn, activation="relu"), formulas.RELU),
-    Cell("rnn, sigmoid", jrnn.init_rnn, partial(jrnn.rnn, activation="sigmoid"), formulas.SIGMOID),
-    Cell(
-        "rnn, identity", jrnn.init_rnn, partial(jrnn.rnn, activation="identity"), formulas.IDENTITY
+    Cell("rnn", jrnn.init_rnn, jrnn.rnn, oracle.elman("tanh")),
+    Cell("lstm", jrnn.init_lstm, jrnn.lstm, oracle.CELLS["lstm"], ("h", "c"), jrnn.LSTMState),
+    Cell("gru", jrnn.init_gru, jrnn.gru, oracle.CELLS["gru"]),
+    *(
+        Cell(f"rnn, {phi}", jrnn.init_rnn, partial(jrnn.rnn, activation=phi), oracle.elman(phi))
+        for phi in ("relu", "sigmoid", "identity")
     ),
-    Cell("leaky", LEAK, jrnn.leaky, formulas.leaky()),
-    Cell("leaky, learned", LEARNED, jrnn.leaky, formulas.leaky(learned=True)),
-    Cell("rate", LEAK, RATE, formulas.leaky(of_input=True)),
-    Cell("rate, learned", LEARNED, RATE, formulas.leaky(of_input=True, learned=True)),
+    Cell("leaky", FIXED, jrnn.leaky, LEAKY),
+    Cell("leaky, learned", LEARNED, jrnn.leaky, LEAKY),
+    Cell("rate", FIXED, OF_INPUT, RATE, ("v",)),
+    Cell("rate, learned", LEARNED, OF_INPUT, RATE, ("v",)),
 ]
-IN_EVERY_FORM = 3  # of these, the first; the others are compared in two forms
 
 
-class Form(NamedTuple):
-    """A form in which users call a cell."""
-
-    name: str
-    ids: bool = False
-    bias: bool = True
-    ends: bool = False  # with lengths, resets and a reset state
-    mask: bool = False
-    mapped: bool = False  # `vmap` of one sequence
-    options: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    bits: int | None = None  # of the operands of matmuls, if the options set it
-
-
-FORMS = [  # every cell is compared in the first two
-    Form("vectors"),
-    Form("lengths, resets", ends=True),
-    Form("ids", ids=True),
-    Form("vmap", mapped=True),
-    Form("vmap, lengths, resets", ends=True, mapped=True),
-    Form("remat", options={"remat": True}),
-    Form("remat, lengths, resets", ends=True, options={"remat": True}),
-    Form("bfloat16", options={"compute_dtype": jnp.bfloat16}, bits=BFLOAT16_BITS),
-    Form("bfloat16, ids", ids=True, options={"compute_dtype": jnp.bfloat16}, bits=BFLOAT16_BITS),
-    Form("reverse, lengths, resets", ends=True, options={"reverse": True}),
-    Form("recurrent mask", mask=True),
-    Form("no bias", bias=False),
-]
+# The forms in which users call a cell, each named by what it has.
+ALWAYS = ["vectors", "lengths, resets"]
+OTHERS = ["ids", "vmap", "vmap, lengths, resets", "remat", "remat, lengths, resets", "bfloat16"]
+OTHERS += ["bfloat16, ids", "reverse, lengths, resets", "recurrent mask", "no bias"]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "remat": {"remat": True},
+    "reverse": {"reverse": True},
+    "bfloat16": {"compute_dtype": jnp.bfloat16},
+}
+OF_GATES = {  # of the others, what differs from an Elman cell
+    "lstm": ["vmap, lengths, resets", "remat, lengths, resets", "bfloat16, ids"],
+    "gru": ["vmap, lengths, resets", "bfloat16, ids", "no bias"],
+}
 
 
 class Check(NamedTuple):
     """One comparison."""
 
     cell: Cell
-    form: Form
+    form: str
     case: Case
     precision: str  # highest, default
 
 
-def checks(cells: list[Cell], toy: bool) -> Iterator[Check]:
+def checks(toy: bool, cells: list[Cell] = CELLS) -> Iterator[Check]:
     """Yield all checks, the most important ones first."""
     if toy:
-        yield from (Check(cell, FORMS[0], TOY, "highest") for cell in cells)
+        yield from (Check(cell, ALWAYS[0], TOY, "highest") for cell in cells)
         return
-    often, others = cells[:IN_EVERY_FORM], cells[IN_EVERY_FORM:]
-    always, rest = FORMS[:2], FORMS[2:]
-    yield from each(cells, always, FULL, "highest")
-    yield from each(often, always, FULL, "default")
-    yield from each(often, rest, FULL, "highest")
-    yield from each(cells[:1], [form for form in rest if not form.bits], FULL, "default")
-    yield from each(others, always[1:], FULL, "default")
-    yield from each(often, always, SMALL, "highest")
-
-
-def each(cells: list[Cell], forms: list[Form], case: Case, precision: str) -> Iterator[Check]:
-    """Yield the checks of some cells in some forms."""
-    for cell in cells:
-        for form in forms:  # one that sets the bits itself is the same at both precisions
-            yield Check(cell, form, case, "default" if form.bits else precision)
+    often = cells[:3]
+    yield from (Check(c, form, FULL, "highest") for c in cells for form in ALWAYS)
+    yield from (Check(c, form, FULL, "default") for c in often for form in ALWAYS)
+    for cell in often:
+        for form in OTHERS:
+            if form in OF_GATES.get(cell.name, OTHERS):
+                yield Check(cell, form, FULL, "default" if "bfloat16" in form else "highest")
+    yield from (Check(c, ALWAYS[1], SMALL, "highest") for c in often)
 
 
 def gradients(context: Context, cells: list[Cell] = CELLS) -> Iterator[dict[str, Any] | str]:
     """Yield a record per check: errors divided by their bounds, pass or fail."""
-    every = list(checks(cells, context.options["toy"]))
-    missing = 0
+    every = list(checks(context.options["toy"], cells))
+    found = 0
     with ThreadPoolExecutor(min(os.cpu_count() or 1, AT_ONCE)) as pool:
-        for record in pool.map(partial(recorded, context), every):
-            if record is None:
-                missing += 1
-            else:
-                yield record
-    if missing:
+        for record in filter(None, pool.map(partial(recorded, context), every)):
+            found += 1
+            yield record
+    if missing := len(every) - found:
         yield f"Left out for lack of time: {missing} of {len(every)} comparisons."
 
 
-def recorded(context: Context, check: Check) -> dict[str, Any] | None:
-    """The record of a check; None if no time is left for it."""
+def recorded(context: Context, check: Check) -> dict[str, Any]:
+    """The record of a check; empty if no time is left for it."""
     if context.left() <= 0:
-        return None
-    key = {
-        "cell": check.cell.name,
-        "form": check.form.name,
-        "case": list(check.case),
-        "precision": check.precision,
-    }
+        return {}
+    cell, form, case, precision = check
+    key = {"cell": cell.name, "form": form, "case": list(case), "precision": precision}
     try:
         return key | compared(check)
     except Exception as error:  # a failing form must not hide the others
@@ -156,42 +143,88 @@ def compared(check: Check) -> dict[str, Any]:
 
     The worst array has the largest ratio of error to bound.
     """
-    cell, form, _, precision = check
     given = arrays(check)
-    reverse = bool(form.options.get("reverse"))
-    wide = {k: x.astype(np.float64) if x.dtype.kind == "f" else x for k, x in given.items()}
-    right = oracle.results(cell.right, wide, reverse)
     default = DEFAULT_BITS.get(jax.default_backend(), BFLOAT16_BITS)
-    bits = form.bits or (24 if precision == "highest" else default)
-    allowed = oracle.bounds(cell.right, given, right, reverse, bits)
-    with jax.default_matmul_precision("highest" if precision == "highest" else None):
+    bits = (
+        24
+        if check.precision == "highest"
+        else BFLOAT16_BITS
+        if "bfloat16" in check.form
+        else default
+    )
+    right = expected(check, given)
+    allowed = bounds(check, given, right, bits)
+    with jax.default_matmul_precision("highest" if check.precision == "highest" else None):
         found = on_device(check, given)
-    errors, ratios = {}, {}
+    errors = {}
     for name, x in found.items():
         if x.shape != right[name].shape:  # otherwise NumPy would broadcast
             raise ValueError(f"{name}: expected {right[name].shape}; got {x.shape}")
-        largest = float(np.abs(right[name]).max()) or 1.0
-        error = finite(np.abs(np.asarray(x, np.float64) - right[name]).max())
-        errors[name] = {"error": error / largest, "bound": allowed[name] / largest}
-        ratios[name] = error / (allowed[name] or TINY)
-    worst = max(ratios, key=lambda name: ratios[name])
-    return {
-        "bits": bits,
-        "passed": ratios[worst] <= 1,
-        "worst": worst,
-        "of_bound": ratios[worst],
-        **errors[worst],
-        "errors": errors,
-    }
+        error = float(np.abs(np.asarray(x, np.float64) - right[name]).max())
+        error = error if np.isfinite(error) else 1e30  # JSON has neither NaN nor infinity
+        largest, bound = float(np.abs(right[name]).max()) or 1.0, allowed[name]
+        share = error / (bound or TINY)
+        errors[name] = {"error": error / largest, "bound": bound / largest, "of_bound": share}
+    worst = max(errors, key=lambda name: errors[name]["of_bound"])
+    said = "{} is off by {error:.1e}, allowed {bound:.1e}".format(worst, **errors[worst])
+    found = {"passed": errors[worst]["of_bound"] <= 1, "reason": said, "bits": bits, "worst": worst}
+    return found | errors[worst] | {"errors": errors}
 
 
-def finite(error: Any) -> float:
-    """An error that is NaN or infinite as a large number, since JSON has neither."""
-    return float(np.nan_to_num(error, nan=1e30, posinf=1e30))
+def expected(check: Check, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs and cotangents by name, from NumPy in float64."""
+    cell, biases = check.cell, [name for name in BIASES if name in given]
+
+    def states(form: str) -> tuple[np.ndarray, ...] | None:
+        return tuple(given[name] for name in cell.named(form) if name in given) or None
+
+    b = np.concatenate([given[name] for name in biases]) if biases else None
+    ends = given.get("lengths"), given.get("resets"), states("reset_{}")
+    (last, hs), d = oracle.unroll(
+        cell.right,
+        (given["w_ih"], given["w_hh"], b),
+        given["xs"],
+        states("{}0"),
+        *ends,
+        given.get("recurrent_mask"),
+        unit={name: given[name] for name in UNIT if name in given},
+        d_last=states("d{}_last"),
+        dhs=given["dhs"],
+        reverse="reverse" in check.form,
+    )
+    found = {"hs": hs} | d.get("unit", {}) | {name: d[name] for name in given if name in d}
+    of_states = {"{}_last": last, "{}0": d["start"], "reset_{}": d.get("reset_state", ())}
+    for form, arrays in of_states.items():
+        found |= dict(zip(cell.named(form), arrays, strict=False))  # some forms reset nothing
+    sizes = [len(given[name]) for name in biases]
+    return found | dict(zip(biases, np.split(d.get("b", []), np.cumsum(sizes)[:-1]), strict=False))
+
+
+def bounds(
+    check: Check, given: dict[str, np.ndarray], right: dict[str, np.ndarray], bits: int
+) -> dict[str, float]:
+    """The bound of the error of each result: `FACTOR` times what ordinary rounding changes.
+
+    In each run of the oracle weights and inputs are moved by -1, 0 or +1 unit of their last of so
+    many bits. Some units of the largest element are added. Zeros must be zeros.
+    """
+    worst = dict.fromkeys(right, 0.0)
+    for n in range(RUNS):
+        random, moved = np.random.default_rng(n), dict(given)
+        for name in ("w_ih", "w_hh", "xs", *BIASES):
+            if name in given and given[name].dtype.kind == "f":
+                x = given[name].astype(np.float64)
+                unit = np.ldexp(1.0, np.frexp(x)[1] - bits)
+                moved[name] = x + random.integers(-1, 2, x.shape) * unit
+        for name, x in expected(check, moved).items():
+            worst[name] = max(worst[name], float(np.abs(x - right[name]).max()))
+    largest = {name: float(np.abs(x).max()) for name, x in right.items()}
+    slack = UNITS * 2.0 ** (1 - bits)
+    return {name: (FACTOR * worst[name] + slack * m) if m else 0.0 for name, m in largest.items()}
 
 
 def arrays(check: Check) -> dict[str, np.ndarray]:
-    """Parameters, data and cotangents of order 1, in float32, for the oracle."""
+    """Parameters, data and cotangents of order 1, in float32, that the form has."""
     cell, form, case, _ = check
     T, B, I, H = case
     random = np.random.default_rng(0)
@@ -201,41 +234,40 @@ def arrays(check: Check) -> dict[str, np.ndarray]:
 
     params = cell.init(jax.random.key(0), I, H)._asdict()
     given = {name: np.asarray(p) for name, p in params.items() if p is not None}
-    for name in ("b_h", "b_hn", "log_tau"):  # zeros would hide a missing bias
+    for name in (*BIASES, "log_tau"):  # zeros would hide a missing bias
         if name in given:
             given[name] = normal(*given[name].shape) / 10
     if "alpha" in given:
         given["alpha"] = random.uniform(0.1, 0.9, H).astype(np.float32)
-    if not form.bias:
-        for name, _ in cell.right.biases:
-            del given[name]
-    given["xs"] = random.integers(0, I, (T, B)).astype(np.int32) if form.ids else normal(T, B, I)
+    given["xs"] = (
+        random.integers(0, I, (T, B)).astype(np.int32) if "ids" in form else normal(T, B, I)
+    )
     given["dhs"] = normal(T, B, H)
-    for state in ("{}0", "reset_{}", "d{}_last"):
-        given |= {name: normal(B, H) for name in cell.right.named(state)}
-    keep = random.integers(0, 2, (B, H)).astype(np.float32) * 2
-    given["recurrent_mask"] = keep if form.mask else np.ones((B, H), np.float32)
-    lengths, resets = random.integers(0, T + 1, B), random.random((T, B)) < 1 / 10
-    given["lengths"] = lengths if form.ends else np.full(B, T)
-    given["resets"] = resets if form.ends else np.zeros((T, B), bool)
-    return given
+    for of in ("{}0", "reset_{}", "d{}_last"):
+        given |= {name: normal(B, H) for name in cell.named(of)}
+    given["recurrent_mask"] = random.integers(0, 2, (B, H)).astype(np.float32) * 2
+    given["lengths"] = random.integers(0, T + 1, B)
+    given["resets"] = random.random((T, B)) < 1 / 10
+    absent = set(BIASES) if "no bias" in form else set()
+    absent |= set() if "mask" in form else {"recurrent_mask"}
+    absent |= set() if "lengths" in form else {"lengths", "resets", *cell.named("reset_{}")}
+    return {name: x for name, x in given.items() if name not in absent}
 
 
 def on_device(check: Check, given: dict[str, np.ndarray]) -> dict[str, Any]:
     """Outputs and cotangents by name, with all arguments traced."""
     cell, form, _, _ = check
-    again, cotangents = (cell.right.named(name) for name in ("reset_{}", "d{}_last"))
-    left_out = {"dhs", *cotangents} | (set() if form.mask else {"recurrent_mask"})
-    left_out |= set() if form.ends else {"lengths", "resets", *again}
-    data = {name: jnp.asarray(x) for name, x in given.items() if name not in left_out}
+    cotangents = {"dhs", *cell.named("d{}_last")}
+    data = {name: jnp.asarray(x) for name, x in given.items() if name not in cotangents}
     floats = {name: x for name, x in data.items() if jnp.issubdtype(x.dtype, jnp.floating)}
     kind = type(cell.init(jax.random.key(0), 1, 1))
-    run = partial(cell.run, **form.options)
-    if form.mapped:
+    options = {k: v for word in OPTIONS if word in form for k, v in OPTIONS[word].items()}
+    run = partial(cell.run, **options)
+    if "vmap" in form:
         run = jax.vmap(run, (None, 1, 0, 0, 1, 0, 0), (0, 1))
 
     def of_state(a: dict[str, Any], name: str) -> Any:
-        return cell.state(*(a.get(n) for n in cell.right.named(name)))
+        return cell.state(*(a.get(n) for n in cell.named(name)))
 
     @jax.jit
     def outputs_and_gradients(floats: Any, data: Any, d_last: Any, dhs: Any) -> dict[str, Any]:
@@ -246,7 +278,7 @@ def on_device(check: Check, given: dict[str, np.ndarray]) -> dict[str, Any]:
             return run(params, a["xs"], of_state(a, "{}0"), *ends, a.get("recurrent_mask"))
 
         (last, hs), vjp = jax.vjp(call, floats)
-        lasts = zip(cell.right.named("{}_last"), jax.tree.leaves(last), strict=True)
+        lasts = zip(cell.named("{}_last"), jax.tree.leaves(last), strict=True)
         (gradients,) = vjp((d_last, dhs.astype(hs.dtype)))
         return {"hs": hs, **dict(lasts), **gradients}
 

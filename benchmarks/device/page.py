@@ -1,18 +1,25 @@
 """The page: JSON with all results, and Markdown and a chart made from it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
-from benchmarks.device import tables
-from benchmarks.report import MEAN, scaling_tables, table, train_step_tables
-from benchmarks.report import chart as draw
+from benchmarks import machine, report
+from benchmarks.device.runner import BAD
+from benchmarks.report import table
 from jrnn.files import write_whole
 
-CHARTED = ("recurrences", "training", "growth")
 BUSY = 0.5  # share of the cores that other programs use
+OTHERS = ("best autodiff", "best JAX library", "torch")  # in short
+METHOD = (
+    "Every output and every cotangent is compared with NumPy in float64, which also runs with "
+    "weights and inputs moved by one unit of the last digit: allowed is a multiple of what that "
+    "changes. Operands of matmuls have the binary digits in the table: 24 at "
+    '"highest"; by default 24 on a CPU, 11 (TF32) on a GPU, 8 (bfloat16) on a TPU. Shown is the '
+    "array that comes nearest to its bound, errors and bounds over its largest element."
+)
+Records = list[dict[str, Any]]
 
 
 def write(out: Path, page: dict[str, Any]) -> None:
@@ -20,7 +27,7 @@ def write(out: Path, page: dict[str, Any]) -> None:
 
     Args:
         out: the folder.
-        page: name, command, date, whether there is a chart, and the parts from `Result.as_dict`.
+        page: name, command, date, a reason for no chart, and the results of the parts.
 
     Raises:
         OSError: one cannot be written.
@@ -32,16 +39,11 @@ def write(out: Path, page: dict[str, Any]) -> None:
 
 def chart(out: Path, page: dict[str, Any]) -> str:
     """Write `device.png`; return the reason if it fails, else an empty string."""
-    by_name = {part["name"]: part["records"] for part in page["parts"]}
-    recurrences, *others = (by_name.get(name, []) for name in CHARTED)
-    if not any([recurrences, *others]):
+    made = [t for part in page["parts"] for t in tables(part)]
+    if not made:
         return "No chart: nothing that it would show was measured."
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        title = f"{page['name']}, {page['date']}"
-        made = [t._replace(title=f"{cell}{t.title}") for cell, t in tables.of_cells(recurrences)]
-        made += [*train_step_tables(others[0]), *scaling_tables(others[1])]
-        draw(out / "device.png", title, made)
+        report.chart(out / "device.png", f"{page['name']}, {page['date']}", made)
     except Exception as error:  # matplotlib is optional; keep the results after any error
         return f"No chart: {type(error).__name__}: {error}"
     return ""
@@ -49,32 +51,33 @@ def chart(out: Path, page: dict[str, Any]) -> str:
 
 def markdown(page: dict[str, Any]) -> str:
     """The text of the page, made only from the JSON."""
-    texts = [*head(page), *(text for part in page["parts"] for text in section(part))]
+    parts = page["parts"]
+    states = [
+        [part["title"], state(part), f"{part['seconds']:.0f}", len(part["records"])]
+        for part in parts
+    ]
+    texts = [
+        f"# {page['name']}",
+        f"    {page['command']}",
+        " ".join([f"{page['date']}.", *map(machine.sentence, machines(page))]),
+        "\n".join(f"- {line}" for part in parts for line in in_short(part)),
+        table(["part", "", "seconds", "results"], states),
+        page["chart"] or "![times over jrnn's, characters per second, growth](device.png)",
+        *(text for part in parts for text in section(part)),
+    ]
     return "\n\n".join(filter(None, texts)) + "\n"
 
 
-def head(page: dict[str, Any]) -> Iterator[str]:
-    """The machine, the command, the date, and a summary."""
-    yield f"# {page['name']}"
-    yield f"    {page['command']}"
-    described = [r["machine"] for part in page["parts"] for r in part["records"] if "machine" in r]
-    yield " ".join([f"{page['date']}.", *map(machine.sentence, described)])
-    yield "\n".join(f"- {line}" for line in in_short(page["parts"]))
-    rows = [
-        [part["title"], state(part), f"{part['seconds']:.0f}", len(part["records"])]
-        for part in page["parts"]
-    ]
-    yield table(["part", "", "seconds", "results"], rows)
-    yield page["chart"] or "![times over jrnn's, characters per second, growth](device.png)"
+def machines(page: dict[str, Any]) -> Records:
+    """The description of the machine; none before it is known."""
+    return [r["machine"] for part in page["parts"] for r in part["records"] if "machine" in r]
 
 
 def state(part: dict[str, Any]) -> str:
     """The state of a part, in bold if it is not as expected."""
-    if part["state"] == "done":
-        wrong = sum(not r.get("passed", True) for r in part["records"])
-        return f"done, **{wrong} wrong**" if wrong else "done"
-    bold = part["state"] in ("failed", "stopped", "interrupted")
-    word = f"**{part['state']}**" if bold else part["state"]
+    word = f"**{part['state']}**" if part["state"] in BAD else part["state"]
+    if wrong := sum(not r.get("passed", True) for r in part["records"]):
+        word += f", **{wrong} wrong**"
     return f"{word}: {part['reason']}" if part["reason"] else word
 
 
@@ -83,48 +86,80 @@ def section(part: dict[str, Any]) -> Iterator[str]:
     yield f"## {part['title']}"
     if part["state"] != "done":
         yield state(part)
-    if part["records"]:
-        yield from tables.TABLES[part["name"]](part["records"])
-    if part["lines"]:
-        yield "\n".join(f"- {line}" for line in part["lines"])
+    if part["records"] and part["name"] in TABLES:
+        yield from TABLES[part["name"]](part["records"])
+    for t in tables(part):
+        yield f"### {t.title}\n\n{t.text()}"
+    yield "\n".join(f"- {line}" for line in part["lines"])
 
 
-def in_short(parts: list[dict[str, Any]]) -> Iterator[str]:
-    """The main results in sentences."""
-    found = {part["name"]: part["records"] for part in parts}
-    for r in found.get("device", []):
+def in_short(part: dict[str, Any]) -> Iterator[str]:
+    """The main results of a part in sentences."""
+    for r in part["records"]:
         if "load" in r and r["load"] > BUSY * r["machine"]["cores"]:
             load = f"load {r['load']:.1f} on {r['machine']['cores']} cores"
             yield f"**The machine was busy: {load}. Times mean little.**"
-    for name, what in JUDGED.items():
-        if records := found.get(name):
-            yield tables.verdict(what, records)
-    recurrences = found.get("recurrences", [])
-    made = [(cell, t) for cell, t in tables.of_cells(recurrences) if t.title == "batch, float32"]
-    made += [("", t) for t in train_step_tables(found.get("training", []))]
-    for cell, t in made:
+    if speeds := [r["matmul_gflops"] for r in part["records"] if "matmul_gflops" in r]:
+        yield f"A float32 matmul, of which the floor is made, runs at {max(speeds):,.0f} GFLOP/s."
+    judged = [r for r in part["records"] if "passed" in r]
+    if wrong := [f"{name_of(r)} ({r['reason']})" for r in judged if not r["passed"]]:
+        yield f"**{len(wrong)} of {len(judged)} comparisons are WRONG: {'; '.join(wrong)}**"
+    elif judged:
+        yield f"{len(judged)} of {len(judged)} comparisons with NumPy in float64 are right."
+    for t in tables(part):
         for (shape, name), cells in t.cells().items():
-            ratios = [f"{what} {c.ratio:.2f}" for what, c in cells.items() if what in QUOTED]
-            if ratios and shape == MEAN and name in OTHERS:
-                yield f"{cell}{t.title}: {name} over jrnn: {', '.join(ratios)}"
-    for cell, records in tables.by_cell(tables.by_row(recurrences)):
-        if counts := [
-            f"{r['program']} {r['operations_per_step']:.1f}"
-            for r in records
-            if r["platform"] == "gpu" and r["operations_per_step"] is not None
-            if (r["row"], r["dtype"], r["route"], r["gradient"]) == (2, "float32", "batch", True)
-        ]:
-            said = ", ".join(counts)
-            yield f"{cell}kernels per time step, forward + backward, row 2: {said}"
-    for part in parts:
-        if part["state"] in ("failed", "stopped", "interrupted"):
-            yield f"{part['title']}: {state(part)}"
+            if shape == report.MEAN and name in OTHERS:
+                said = (f"{what} {cell.ratio:.2f}" for what, cell in cells.items())
+                yield f"{t.title}, {name} over jrnn: {', '.join(said)}"
+    if part["state"] in BAD:
+        yield f"{part['title']}: {state(part)}"
 
 
-JUDGED = {
-    "gradients": "comparisons with NumPy in float64",
-    "hopper": "runs of one kernel per sequence",
-    "races": "searches for races",
-}
-QUOTED = {"forward ms", "gradient ms", "gradient MB", "median ms"}
-OTHERS = {"best autodiff", "best JAX library", "torch", "matmul floor"}
+def name_of(record: dict[str, Any]) -> str:
+    """The cell, form, shape and precision of a comparison."""
+    return " ".join(str(record[k]) for k in ("cell", "form", "case", "precision"))
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def device(records: Records) -> Iterator[str]:
+    """The memory, and what nvidia-smi says."""
+    for memory in [r["memory"] for r in records if r.get("memory")]:
+        said = ", ".join(f"{k} {n / 1e9:,.1f} GB" for k, n in memory.items() if "bytes" in k)
+        yield f"JAX's allocator: {said}."
+    if smi := [r for r in records if "gpu" in r]:
+        yield table(list(smi[0]), [list(r.values()) for r in smi])
+
+
+def gradients(records: Records) -> Iterator[str]:
+    """The method, and every comparison."""
+    yield METHOD
+    header = ["cell", "form", "T, B, I, H", "precision", "digits", "array", "error", "bound", ""]
+    rows = []
+    for r in records:
+        key = [r["cell"], r["form"], ", ".join(map(str, r["case"])), r["precision"]]
+        found = [f"{r[k]:.1e}" if k in r else "" for k in ("error", "bound")]
+        passed = "pass" if r["passed"] else f"**FAIL**: {r['reason']}"
+        rows.append([*key, r.get("bits", ""), r.get("worst", ""), *found, passed])
+    yield table(header, rows)
+
+
+TABLES: dict[str, Callable[[Records], Iterator[str]]] = {"device": device, "gradients": gradients}
+
+
+def tables(part: dict[str, Any]) -> list[report.Table]:
+    """The tables of the parts that measure."""
+    records = part["records"]
+    if part["name"] == "training":
+        return report.train_step_tables(records)
+    if part["name"] == "growth":
+        return report.scaling_tables(records)
+    if part["name"] != "recurrences":
+        return []
+    by_row = sorted(records, key=lambda r: r["row"])
+    return [
+        t._replace(title=f"{cell}: {t.title}")
+        for (cell,), found in report.grouped(by_row, ["cell"]).items()
+        for t in report.kernel_tables(found)
+    ]

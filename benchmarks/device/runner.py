@@ -14,8 +14,8 @@ import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ GRACE = 1 / 20  # share of the whole time that a part may overrun before it is k
 EXIT_SECONDS = 10  # for a process that has reported its end
 WORDS = 300  # characters of an error message
 TAIL = 3  # lines of a crashed process's output on the page
+BAD = ("failed", "stopped", "interrupted")
 
 
 class Part(NamedTuple):
@@ -33,7 +34,6 @@ class Part(NamedTuple):
     title: str
     function: str  # "module:function", a generator of one `Context`
     weight: float  # its share of the time
-    needs: str = ""  # a result that an earlier part must offer, in "offers" of a record
 
 
 class Context(NamedTuple):
@@ -47,41 +47,7 @@ class Context(NamedTuple):
         return self.deadline - time.monotonic()
 
 
-@dataclass
-class Result:
-    """The result of a part."""
-
-    name: str
-    title: str
-    state: str = "not started"  # running, done, failed, stopped, interrupted, left out
-    reason: str = ""
-    details: str = ""  # the traceback of a part that raised
-    seconds: float = 0.0
-    records: list[dict[str, Any]] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as a dict for JSON."""
-        return asdict(self)
-
-
-class LeftOutError(Exception):
-    """A part raises this if the machine lacks something that it needs."""
-
-
-class GoneError(Exception):
-    """The process of a part has ended without a report."""
-
-
-class Ending(NamedTuple):
-    """The end of a part after an exception, as strings that can be sent between processes."""
-
-    state: str
-    reason: str
-    details: str
-
-
-DONE = "done"
+Result = dict[str, Any]  # of a part, for JSON: see `run`
 
 
 def run(
@@ -90,120 +56,87 @@ def run(
     seconds: float,
     write: Callable[[list[Result]], None],
 ) -> list[Result]:
-    """Run the parts.
+    """Run the parts, in the order of their worth, in so many seconds with all starts of processes.
 
-    Args:
-        parts: the parts in order, the most important one first.
-        options: the options in the `Context` of each part.
-        seconds: the time for all parts together, including process starts.
-        write: called with all results after every change.
-
-    Returns:
-        A `Result` per part. After Ctrl-C (or a signal that the command treats the same way) the
-        running part is "interrupted", and later parts are "not started".
+    `write` is called with all results after every change. A result has the name and title of its
+    part, records (dicts), lines (sentences), seconds, and a state: not started, running, done, left
+    out or one of `BAD`, with a reason and details. Ctrl-C, or a signal that the command treats the
+    same way, interrupts the running part.
 
     Raises:
         OSError: from `write`; no process is left running.
     """
-    results = [Result(part.name, part.title) for part in parts]
-    end = time.monotonic() + seconds
+    results: list[Result] = [
+        {"name": part.name, "title": part.title, "state": "not started", "reason": ""}
+        | {"details": "", "seconds": 0.0, "records": [], "lines": []}
+        for part in parts
+    ]
+    grace, end = seconds * GRACE, time.monotonic() + seconds
     try:
         for n, (part, result) in enumerate(zip(parts, results, strict=True)):
-            offers = _offers(results)
-            weights = [p.weight for p in parts[n:] if not p.needs or p.needs in offers]
-            left = end - seconds * GRACE - time.monotonic()
-            if part.needs and part.needs not in offers:
-                result.state, result.reason = "left out", f"it needs {part.needs}"
-            elif left <= 0:
-                result.state, result.reason = "left out", "there was no time left for it"
+            left = end - grace - time.monotonic()
+            context = Context(options, left * part.weight / sum(p.weight for p in parts[n:]))
+            if left <= 0:
+                result |= {"state": "left out", "reason": "there was no time left for it"}
             else:
-                context = Context(options, left * part.weight / sum(weights))
-                _run_part(part, result, context, seconds * GRACE, results, write)
+                _run_part(part.function, context, grace, result, partial(write, results))
             write(results)
     except KeyboardInterrupt:
         for result in results:
-            if result.state == "running":
-                result.state, result.reason = "interrupted", "Ctrl-C, or a signal to end"
+            if result["state"] == "running":
+                result |= {"state": "interrupted", "reason": "Ctrl-C, or a signal to end"}
         write(results)
     return results
 
 
-def _offers(results: list[Result]) -> set[str]:
-    return {o for result in results for r in result.records for o in r.get("offers", ())}
-
-
 def _run_part(
-    part: Part,
-    result: Result,
-    context: Context,
-    grace: float,
-    results: list[Result],
-    write: Callable[[list[Result]], None],
+    function: str, context: Context, grace: float, result: Result, write: Callable[[], None]
 ) -> None:
-    """Start the process of a part and collect its results in `result` until it ends."""
+    start, result["state"] = time.monotonic(), "running"
+    write()
+    with contextlib.closing(_found(function, context, grace)) as everything:
+        for found in everything:
+            if isinstance(found, tuple):
+                result |= dict(zip(("state", "reason", "details"), found, strict=True))
+            else:
+                result["lines" if isinstance(found, str) else "records"].append(found)
+            result["seconds"] = time.monotonic() - start
+            write()
+    result["seconds"] = time.monotonic() - start
+    if result["state"] == "running":
+        result["state"] = "done"
+
+
+def _found(function: str, context: Context, grace: float) -> Generator[Any, None, None]:
+    """Start the process of a part and yield what it finds, and how it ends if it ends badly."""
     start = time.monotonic()
-    result.state = "running"
-    write(results)
     spawn = multiprocessing.get_context("spawn")  # a fork would share JAX's threads and locks
     with tempfile.TemporaryDirectory() as folder:
         messages = Path(folder) / "messages"
         messages.touch()
         ours, theirs = spawn.Pipe(duplex=False)
-        process = spawn.Process(target=_work, args=(part.function, context, messages, theirs))
+        process: Any = spawn.Process(target=_work, args=(function, context, messages, theirs))
         process.start()
         theirs.close()
         try:
-            for found in _received(ours, start + context.deadline + grace):
-                result.seconds = time.monotonic() - start
-                if isinstance(found, dict):
-                    result.records.append(found)
-                elif isinstance(found, str):
-                    result.lines.append(found)
-                else:
-                    result.state, result.reason, result.details = found
-                write(results)
-            if result.state == "running":
-                result.state = "done"
-        except TimeoutError:
+            while ours.poll(max(start + context.deadline + grace - time.monotonic(), 0)):
+                found = ours.recv()
+                if found is None:  # the end
+                    process.join(EXIT_SECONDS)
+                    return
+                yield found
             seconds = time.monotonic() - start
-            result.state = "stopped"
-            result.reason = f"it did not end within {seconds:.0f} s{_tail(messages)}"
-        except GoneError:
-            process.join()
-            result.state = "failed"
-            result.reason = f"its process ended: {_how(process.exitcode)}{_tail(messages)}"
-        finally:
-            result.seconds = time.monotonic() - start
-            if result.state in ("done", "failed", "left out"):
-                process.join(EXIT_SECONDS)
-            _end(process)
-
-
-def _received(connection: Connection, until: float) -> Iterator[Any]:
-    """Yield the messages of the part, up to `DONE`."""
-    while connection.poll(max(until - time.monotonic(), 0)):
-        try:
-            found = connection.recv()
+            yield "stopped", f"it did not end within {seconds:.0f} s{_tail(messages)}", ""
         except (EOFError, OSError):  # closed before or within a message
-            raise GoneError from None
-        if found == (DONE,):
-            return
-        yield found
-    raise TimeoutError
-
-
-def _end(process: Any) -> None:
-    """Kill the process and its children, which may outlive it and keep the device's memory."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()  # it may not have made its process group yet
-    process.join()
-
-
-def _how(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return signal.Signals(-exitcode).name
-    return f"exit status {exitcode}"
+            process.join()
+            code = process.exitcode
+            how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            yield "failed", f"its process ended: {how}{_tail(messages)}", ""
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # its children may outlive it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()  # it may not have made its process group yet
+            process.join()
 
 
 def _tail(messages: Path) -> str:
@@ -232,8 +165,8 @@ def _work(function: str, context: Context, messages: Path, connection: Connectio
     try:
         for found in getattr(importlib.import_module(module), name)(context):
             connection.send(found)
-    except LeftOutError as error:
-        connection.send(Ending("left out", str(error), ""))
+    except ModuleNotFoundError as error:
+        connection.send(("left out", f"it needs {error.name}, which is not installed", ""))
     except BaseException as error:
-        connection.send(Ending("failed", words(error), traceback.format_exc()))
-    connection.send((DONE,))
+        connection.send(("failed", words(error), traceback.format_exc()))
+    connection.send(None)

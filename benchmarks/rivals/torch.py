@@ -1,7 +1,7 @@
 """PyTorch: `nn.RNN`, `nn.LSTM` and `nn.GRU`, time-major.
 
-On a CPU it uses as many threads as this process has cores. On a GPU, in `benchmarks.device`, it
-uses cuDNN, which rounds float32 to TF32 by default, like JAX.
+On a CPU it uses as many threads as this process has cores. On a GPU, if JAX runs on one, it uses
+cuDNN, which rounds float32 to TF32 by default, like JAX.
 """
 
 from typing import Any
@@ -52,15 +52,10 @@ def _common(ih: Any, hh: Any, b: Any) -> dict[str, Any]:
 
 
 def programs(
-    case: Case,
-    data: Data,
-    gradient: bool,
-    device: str = "cpu",
-    dtype: str = "float32",
-    cell: str = "rnn",
+    case: Case, data: Data, gradient: bool, dtype: str = "float32", cell: str = "rnn"
 ) -> list[Program]:
     """The states, or the cost sum(hs * y) and its gradient, without compilation."""
-    kind = getattr(torch, dtype)
+    device, kind = device_like_jax() or "cpu", getattr(torch, dtype)
     rnn = _rnn(data.params, device, cell).to(kind)
     rnn.flatten_parameters()  # the layout for cuDNN; no effect on a CPU
     xs, y = (torch.from_numpy(a).to(device, kind) for a in (data.xs, data.y))
@@ -87,11 +82,9 @@ def programs(
 class Trainer:
     """A training step of a network with a `Linear`; ids are one-hot vectors."""
 
-    def __init__(
-        self, model: Any, batch_size: int, learning_rate: float, clip: float, device: str = "cpu"
-    ) -> None:
+    def __init__(self, model: Any, batch_size: int, learning_rate: float, clip: float) -> None:
         self.vocabulary, hidden = len(model.rnn.w_ih), len(model.rnn.w_hh)
-        self.device = device
+        self.device = device = device_like_jax() or "cpu"
         self.given = model.rnn
         cell = type(model.rnn).__name__.removesuffix("Params").lower()
         self.rnn = _rnn(model.rnn, device, cell)
