@@ -111,6 +111,7 @@ def test_no_older_version(tmp_path, monkeypatch, capsys):
 # --- the run -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 def test_a_tree_beside_itself(older, tmp_path, capsys):
     status = run(older, tmp_path, "--modes", "batch", "vmap-grad")
@@ -178,6 +179,7 @@ def many_times(states, xs):
     return states(jax.lax.scan(again, xs, None, length=300)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 def test_a_slower_version_fails(older, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(versions, "jrnn", rnn_and_more(many_times))
@@ -188,7 +190,7 @@ def test_a_slower_version_fails(older, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("mode", ["batch", "vmap-grad"])
+@pytest.mark.parametrize("mode", ["batch", pytest.param("vmap-grad", marks=pytest.mark.slow)])
 def test_a_wrong_version_is_refused(mode, older, tmp_path, monkeypatch, capsys):
     wrong = rnn_and_more(lambda states, xs: 1.0001 * states(xs))
     monkeypatch.setattr(versions, "jrnn", wrong)
