@@ -33,6 +33,9 @@ def pytest_configure(config):
         jax.config.update("jax_disable_most_optimizations", True)
         os.environ.update(quick_compilation())
     gc.set_threshold(50_000)  # tracing makes many objects and few cycles: 0.91 of the time
+    # Nobody reads the keys of a cache that there is not, and the lines that led to an operation.
+    jax.config.update("jax_enable_compilation_cache", False)
+    jax.config.update("jax_traceback_in_locations_limit", 0)
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -251,7 +251,7 @@ def test_each_cell_has_its_recipe():
     assert sizes == {"rnn": 128, "gru": 64, "lstm": 64}
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("cell", ["gru", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_networks_with_gates_learn(cell, tmp_path, capsys):
     """At a length for which a few seconds are enough."""
     options = ["--lengths=20", "--hidden-size=32", "--steps=1500", "--learning-rate=2e-2"]

@@ -16,6 +16,7 @@ def options(*words):
 
 
 @built
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 def test_both_backends_are_compared_and_timed_in_one_process(monkeypatch):
     """They are what they are called, and each is compared with the plain scan."""

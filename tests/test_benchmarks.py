@@ -352,6 +352,7 @@ def test_the_page_shows_the_tables_that_the_program_prints(capsys):
 
 
 @pytest.mark.usefixtures("float32")
+@pytest.mark.slow
 def test_the_measurements_are_timed(monkeypatch, capsys):
     """Those of toy size, on the two devices of the tests."""
     tiny = Shape(3, 2, 5, 8)

@@ -297,6 +297,7 @@ def test_a_model_that_is_not_finite_is_not_sampled_from(trained, tmp_path, capsy
 GATED = {"gru": jrnn.GRUParams, "lstm": jrnn.LSTMParams}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("cell", GATED)
 def test_a_gated_network_does_what_an_elman_network_does(
@@ -397,6 +398,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(interrupted, trained
         assert row == other
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not native.enabled(), reason="the native kernel is off, or not there")
 def test_another_kernel_is_said(interrupted, capsys, monkeypatch):
     """The run was made with the native kernel; it goes on without it, and again with it."""
@@ -425,7 +427,7 @@ def explained(cell):
     return kernel
 
 
-@pytest.mark.parametrize("cell", ["rnn", "gru"])
+@pytest.mark.parametrize("cell", [pytest.param("rnn", marks=pytest.mark.slow), "gru"])
 @pytest.mark.usefixtures("float32")
 def test_the_kernel_is_recorded(cell, text_file, tmp_path, capsys):
     command = ("--text", text_file, "--out", tmp_path, *TOY, f"--cell={cell}", "--steps=1")

@@ -82,6 +82,7 @@ def test_a_model_is_evaluated_on_its_own_text(small, tmp_path):
         evaluate(replace(small, text=[str(tmp_path / "other")]))
 
 
+@pytest.mark.slow
 def test_the_package_is_imported_from_the_root_of_a_clone():
     code = (
         "from examples.char_model import Settings, evaluate, sample, train; print(train.__name__)"
@@ -187,6 +188,7 @@ def test_layers_are_trained_resumed_and_sampled_from(run, tmp_path, monkeypatch)
     assert len(run("--sample=20")[1]) == 21
 
 
+@pytest.mark.slow
 def test_dropout_is_of_the_training_alone(small):
     """The first loss differs; the same parameters have the same bits of an evaluation."""
     still = {"layers": 2, "learning_rate": 1e-30}

@@ -147,6 +147,7 @@ def test_months_of_evaluation_are_not_learned(path):
     assert (by.mean, by.std) == (job.by.mean, job.by.std)
 
 
+@pytest.mark.slow
 def test_missing_months_change_nothing(path):
     """No loss and no forecast depends on the number that a missing month has in the array."""
     args, job = job_of(path)

@@ -9,6 +9,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import RTOL, H, I, O, T, assert_close, differences, make_case, together
+from cover import in_tiers
 
 import jrnn
 from jrnn import derivation
@@ -77,16 +78,17 @@ def expected(rnn, readout, xs, labels, h0, weights, activation):
     return Gradients(drnn, jrnn.ReadoutParams(dw_ho, db_o), dp["h0"])
 
 
-# An orthogonal array: every pair of two options occurs, and with each the three costs.
+# An orthogonal array: every pair of two options occurs, and with each the three costs. Quick: every
+# option.
 OPTIONS = [
     ("tanh", True, False, "[H]"),
-    ("tanh", False, True, "None"),
-    ("relu", True, False, "None"),
+    pytest.param("tanh", False, True, "None", marks=pytest.mark.slow),
+    pytest.param("relu", True, False, "None", marks=pytest.mark.slow),
     ("relu", False, True, "[H]"),
-    ("sigmoid", True, True, "[H]"),
+    pytest.param("sigmoid", True, True, "[H]", marks=pytest.mark.slow),
     ("sigmoid", False, False, "None"),
     ("identity", True, True, "None"),
-    ("identity", False, False, "[H]"),
+    pytest.param("identity", False, False, "[H]", marks=pytest.mark.slow),
 ]
 
 
@@ -104,8 +106,7 @@ def test_every_form_is_the_gradient(activation, bias, ids, h0):
             assert not wrong, (name, cost, wrong)
 
 
-@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
-@pytest.mark.parametrize("activation", oracle.ACTIVATIONS)
+@in_tiers(activation=list(oracle.ACTIVATIONS), ids=[False, True])
 def test_finite_differences(activation, ids):
     args = example(ids=ids)  # relu: every |a| > 1e-3, see the test below
     found = derivation.gradients_finite_difference(*args, activation=activation)
@@ -382,7 +383,10 @@ def plain_chunk(rnn, readout, xs, labels, h0, *, chunk):
     return jax.grad(cost)(Gradients(rnn, readout, h0))
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, T - 1, T, T + 5])
+TOO_SHORT = [1, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, T - 1))]
+
+
+@pytest.mark.parametrize("n", [*TOO_SHORT, T, T + 5])
 def test_truncated_gradients(n):
     args = example()
     window, chunk = together(

@@ -83,7 +83,7 @@ OPTIONS = [
     ("lstm", "none", True, False),
     ("gru", "all", False, True),
     ("gru", "none", True, True),
-    ("gru", "b_hn", False, False),
+    pytest.param("gru", "b_hn", False, False, marks=pytest.mark.slow),
     ("gru", "b_h", True, False),
 ]
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import LAW_RTOL, B, H, I, O, T, assert_close, make_case
+from cover import in_tiers
 from flows import (
     CASES,
     determinant_differs,
@@ -27,8 +28,7 @@ import jrnn
 from jrnn import diagnostics
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("case", CASES)
+@in_tiers(case=CASES, activation=["tanh", "relu"])
 def test_gradient_flow_against_jacrev(case, activation):
     flow_differs(diagnostics, case, activation)
 

@@ -154,16 +154,16 @@ def together_norm(norms):
 
 
 CASES = [
-    ("lstm", {}),
+    pytest.param("lstm", {}, marks=pytest.mark.slow),
     ("lstm", {"batch": False, "ids": True}),
-    ("lstm", {"weights": "floats"}),
-    ("gru", {}),
+    pytest.param("lstm", {"weights": "floats"}, marks=pytest.mark.slow),
+    pytest.param("gru", {}, marks=pytest.mark.slow),
     ("gru", {"batch": False, "ids": True, "weights": "floats"}),
     ("leaky", {}),
     ("learned leak", {"batch": False}),
     ("rate", {}),
     ("zoneout", {"weights": "floats"}),
-    ("zoneout", {"batch": False}),
+    pytest.param("zoneout", {"batch": False}, marks=pytest.mark.slow),
     ("gated", {"ids": True}),
 ]
 
@@ -190,7 +190,10 @@ def test_h_alone_is_another_curve():
     assert (found[:, 1:] > 1.01 * h_alone[:, 1:]).all()
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru", "rate", "zoneout"])
+@pytest.mark.parametrize(
+    "name",
+    ["lstm", "rate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "zoneout"))],
+)
 def test_exponents_add_up_to_the_determinants(name):
     (params, _, xs, _, h0, data), options = example(name, batch=False)
     network = NETWORKS[name]

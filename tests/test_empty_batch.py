@@ -5,8 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from cases import H, I, O, T, parameters
+from cover import in_tiers
 
 import jrnn
 from jrnn.loss import blockwise
@@ -64,8 +64,7 @@ def costs(xs, labels, options):
     }
 
 
-@pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
-@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
+@in_tiers(ids=[False, True], remat=[False, True])
 def test_gradients_are_zeros(monkeypatch, ids, remat):
     monkeypatch.setattr(blockwise, "CLASSES", 3)
     at, xs, labels = example(ids)

@@ -163,7 +163,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("f", CASES, ids=lambda f: f.__name__)
+SLOW = (ids_of_gru, mapped_sequences)  # parts of others; a GRU is lowered below, too
+
+
+@pytest.mark.parametrize(
+    "f",
+    [pytest.param(f, marks=pytest.mark.slow if f in SLOW else []) for f in CASES],
+    ids=lambda f: f.__name__,
+)
 def test_one_program_for_every_batch(monkeypatch, f):
     monkeypatch.setattr(blockwise, "CLASSES", 3)  # where a batch of any size goes by blocks
     given, of = data(*CASES[f]), models()
@@ -195,7 +202,7 @@ def test_every_platform_and_a_larger_batch():
     assert_close(found.call(params, *given), jax.jit(run)(params, *given), 1e-11)
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru"])
+@pytest.mark.parametrize("name", [pytest.param("lstm", marks=pytest.mark.slow), "gru"])
 def test_networks_and_their_gradients_are_lowered_for_every_platform(name):
     init, run = getattr(jrnn, f"init_{name}"), getattr(jrnn, name)
     params, xs = parameters(init, I, H), data("xs")["xs"]

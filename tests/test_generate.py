@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import LAW_RTOL, assert_close, parameters
+from cover import in_tiers
 from jax.sharding import PartitionSpec
 
 import jrnn
@@ -63,8 +64,7 @@ def gaussian(key, outputs):
     return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
 
 
-@pytest.mark.parametrize("batch", [(), (B,)], ids=["one", "batch"])
-@pytest.mark.parametrize("name", NETWORKS)
+@in_tiers(name=NETWORKS, batch=[(), (B,)])
 def test_vectors_are_those_of_a_plain_loop(name, batch):
     params, width, options = NETWORKS[name](D)
     readout, prefix = readout_of(width, D), normal(P, *batch, D)
@@ -106,7 +106,7 @@ def test_the_states_take_it_further(name):
     assert_close((last, np.concatenate([first, second])), whole, LAW_RTOL)
 
 
-@pytest.mark.parametrize("name", ["rnn", "stack"])
+@pytest.mark.parametrize("name", [pytest.param("rnn", marks=pytest.mark.slow), "stack"])
 def test_ids_are_those_of_the_sampler(name):
     """Also past a block of the sampler, and for a prompt that is longer than one."""
     params, width, options = NETWORKS[name](6)

@@ -159,7 +159,10 @@ def test_traced_integers():
     assert jax.eval_shape(partial(jrnn.rnn, inputs="features"), P, IDS)[0].shape == (H,)
 
 
-@pytest.mark.parametrize(("params", "inputs"), [(P, "ids"), (STACK, "features")])
+@pytest.mark.parametrize(
+    ("params", "inputs"),
+    [(P, "ids"), pytest.param(STACK, "features", marks=pytest.mark.slow)],
+)
 def test_the_check_against_the_scan_reads_them_alike(params, inputs):
     with pytest.raises(ValueError, match="integers whose shape says whether"):
         check_against_scan(params, IDS)

@@ -79,6 +79,7 @@ def test_stable_points_are_those_where_the_network_ends():
     assert set(apart.argmin(1)[at_rest]) <= set(range(len(stable)))
 
 
+@pytest.mark.slow
 def test_another_optimiser_other_starts_and_noise():
     adam = optax.adam(0.05)  # as an optimiser that takes no more arguments than these
     plain = optax.GradientTransformation(adam.init, lambda g, s, p=None: adam.update(g, s, p))
@@ -93,6 +94,7 @@ def test_another_optimiser_other_starts_and_noise():
     assert len(spread.starts) > 3
 
 
+@pytest.mark.slow
 def test_slow_points_lie_along_a_line():
     """A leaky integrator: along one direction its states shrink by 0.1 % in a step."""
     line = np.array([0.6, 0.8, 0.0])
@@ -187,7 +189,11 @@ def held_stack():
     return params, x, {"activation": "identity", "residual": True}, tuple(states), values
 
 
-@pytest.mark.parametrize("example", [held_lstm, held_gru, held_zoneout, held_stack])
+HELD = [held_lstm, held_zoneout]
+HELD += [pytest.param(example, marks=pytest.mark.slow) for example in (held_gru, held_stack)]
+
+
+@pytest.mark.parametrize("example", HELD)
 def test_any_cell(example):
     params, x, options, state, values = example()
     starts = jax.tree.map(lambda s: normal(3, 4, len(s)), state)

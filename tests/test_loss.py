@@ -6,6 +6,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import LAW_RTOL, RTOL, B, H, O, T, assert_close, differences, together
+from cover import in_tiers
 from jax.test_util import check_grads
 
 import jrnn
@@ -207,8 +208,7 @@ def test_traced_labels_outside_the_range_are_nan():
         assert np.isnan(grad[2, 1]).all()
 
 
-@pytest.mark.parametrize("O", [200, 256, 300])
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.uint32, np.int64])
+@in_tiers(dtype=[np.int8, np.uint8, np.int16, np.uint16, np.uint32, np.int64], O=[200, 256, 300])
 def test_labels_of_any_integer_type(dtype, O):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(3, O)), np.array([1, 5, min(O - 1, np.iinfo(dtype).max)])

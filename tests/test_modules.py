@@ -82,6 +82,7 @@ def test_nnx_trains_it():
     np.testing.assert_array_equal(nnx.merge(structure, state)(XS), evaluated)
 
 
+@pytest.mark.slow
 def test_equinox_trains_it():
     model = EqxModel(jax.random.key(0), cell="gru", dropout=0.2)
     optimizer = optax.adam(1e-2)

@@ -314,7 +314,7 @@ def test_a_package_without_a_library(tmp_path):
 
 
 @built
-@pytest.mark.parametrize("own", [None, b"of an older build"])
+@pytest.mark.parametrize("own", [None, pytest.param(b"of an older build", marks=pytest.mark.slow)])
 def test_a_clone_finds_the_library_that_is_installed(tmp_path, own):
     """Python reads the package in the clone, whatever was installed from it."""
     clone, installed = package(tmp_path / "clone", own), tmp_path / "installed"

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAW_RTOL, B, H, I, O, T, assert_close, parameters
+from cases import LAW_RTOL, B, H, I, O, T, assert_close, parameters, together
 from cells_of_users import GATED, GatedParams
 from jax.sharding import PartitionSpec as P
 
@@ -118,7 +118,10 @@ def test_vmap_with_shared_and_mapped_leaves_of_states():
 KERNEL = {"lstm": LSTM, "gru": GRU, "leaky": leaky("tanh", "state", False), "gated": GATED}
 
 
-@pytest.mark.parametrize("name", KERNEL)
+@pytest.mark.parametrize(
+    "name",
+    ["lstm", "gated", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "leaky"))],
+)
 def test_every_option_reaches_the_kernel(name):
     cell, params, state = KERNEL[name], PARAMS[name], STATES[name]
     arrays = (ENDS["lengths"], ENDS["resets"], state, ENDS["recurrent_mask"])
@@ -252,7 +255,11 @@ def test_a_fixed_leak_has_no_gradient_and_a_learned_one_has():
 # --- what takes networks of any kind --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PARAMS)
+KINDS = ["rnn", "lstm", "gated"]
+KINDS += [pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "leaky")]
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_the_objective_and_the_check(name):
     cell, params = CELLS.get(name), PARAMS[name]
 
@@ -269,10 +276,10 @@ def test_the_objective_and_the_check(name):
 
     wrt = {"argnums": (0, 1, 2), "has_aux": True}
     given = params, READOUT, STATES[name]
-    right = jax.jit(jax.value_and_grad(separate, **wrt))(*given)
-    for remat in (False, True):
-        found = jax.jit(jax.value_and_grad(partial(fused, remat=remat), **wrt))(*given)
-        assert_close(found, right)
+    forms = separate, partial(fused, remat=False), partial(fused, remat=True)
+    right, *found = together(*(jax.value_and_grad(form, **wrt) for form in forms))(*given)
+    for one in found:
+        assert_close(one, right)
     found = jrnn.testing.check_against_scan(params, XS[:3], STATES[name], cell=cell)
     assert max(found.values()) <= 1e-12
 

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import assert_close
+from cases import assert_close, parameters
 
 import jrnn
 from jrnn import derivation, diagnostics, interop, model_file
 from jrnn.training import init_train_state, make_train_step
 
 T, B, H, O = 6, 3, 4, 5
-PARAMS = jrnn.init_rnn(jax.random.key(0), None, H)
-READOUT = jrnn.init_readout(jax.random.key(1), H, O)
+PARAMS = parameters(jrnn.init_rnn, None, H)
+READOUT = parameters(jrnn.init_readout, H, O)
 XS = np.random.default_rng(2).normal(size=(T, B, H))
 LABELS = np.zeros(T, int)
 ONE = XS[:, 0]

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from cases import RTOL, assert_close, parameters
+from cover import in_tiers
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
@@ -96,8 +97,7 @@ def run(loss, mesh, steps=8, dtype=np.float64, init=jrnn.init_rnn, carry=lambda 
     return state, jax.tree.map(lambda *m: np.stack(m), *metrics)
 
 
-@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
-@pytest.mark.parametrize("name", COSTS)
+@in_tiers(name=COSTS, ids=[False, True])
 def test_two_devices_are_one(name, ids):
     split, whole = (make_loss(cost) for cost in COSTS[name])
     expected = run(whole, None, ids=ids)

@@ -85,6 +85,7 @@ def test_the_loss_and_its_gradient_are_those_of_a_plain_scan():
     assert float(found[0]) == pytest.approx(errors.mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_toy_run(tmp_path, capsys):
     assert perceptual_decision.main(["--out", str(tmp_path), *TOY]) == 0
     found = json.loads((tmp_path / "perceptual_decision.json").read_text())

@@ -20,7 +20,7 @@ DOCS = sorted(
     for folder in ("docs", "docs/tutorials")
     for path in (ROOT / folder).glob("*.md")
 )
-LONG = ("cells", "derivation", "gates", "sequences")  # more than ten seconds
+QUICK = ("coming_from", "index")  # of few programs
 MODULES = ["jrnn", *(f"jrnn.{m.name}" for m in pkgutil.iter_modules(jrnn.__path__))]
 
 
@@ -95,8 +95,10 @@ def python_blocks(path):
     "name",
     [
         "README",
-        *(f"docs/{name}" for name in DOCS if name not in LONG),
-        *(pytest.param(f"docs/{name}", marks=pytest.mark.slow) for name in LONG),
+        *(
+            pytest.param(f"docs/{name}", marks=[] if name in QUICK else pytest.mark.slow)
+            for name in DOCS
+        ),
     ],
 )
 def test_code_in_the_docs_runs(name, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import LAW_RTOL, RTOL, assert_close, differences, together
+from cover import in_tiers
 from jax import lax
 from jax.sharding import PartitionSpec as P
 from jaxprs import equations, named, sizes
@@ -113,9 +114,7 @@ def assert_exact(example):
 # --- exactness -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@in_tiers(layout=LAYOUTS, kind=KINDS, weights=WEIGHTS)
 def test_every_gradient(layout, kind, weights):
     assert_exact(example(LAYOUTS[layout], kind, weights))
 
@@ -130,14 +129,14 @@ def test_without_bias(layout, kind):
     ("lead", "O", "kind"),
     [
         ((), 8, "ids"),
-        ((1,), 7, "any sum"),
+        pytest.param((1,), 7, "any sum", marks=pytest.mark.slow),
         ((2, 2, 3), 5, "ids"),
-        ((1, 5), 1, "any sum"),
+        pytest.param((1, 5), 1, "any sum", marks=pytest.mark.slow),
         ((5,), 1, "ids"),
         ((5,), 1, "any sum"),
         ((3, 4), 2, "any sum"),
-        ((6,), 2, "ids"),
-        ((4, 2), 6, "any sum"),
+        pytest.param((6,), 2, "ids", marks=pytest.mark.slow),
+        pytest.param((4, 2), 6, "any sum", marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -206,8 +205,7 @@ def test_traced_labels_outside_the_range_are_nan(layout, wrong):
     assert np.isnan(found["hs"]).all(-1).sum() == 1
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint16])
+@in_tiers(layout=LAYOUTS, dtype=[np.int8, np.uint8, np.uint16])
 def test_labels_of_any_integer_type(layout, dtype):
     """Of 300 classes, more than a byte counts; int64 is that of every other test."""
     at = example(LAYOUTS[layout], O=300)
@@ -384,8 +382,7 @@ def second_order(f, at):
     return jax.grad(norm)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@in_tiers(layout=LAYOUTS, kind=KINDS)
 def test_grad_of_grad(layout, kind):
     at = example(LAYOUTS[layout], kind)
     both = together(second_order(fused, at), second_order(apart, at))
@@ -399,8 +396,7 @@ def test_hessian(layout):
     assert_close(*together(*hessians)(at["params"]), 10 * LAW_RTOL)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("lead", [(4, T, B), (3, T)], ids=["by positions", "by classes"])
+@in_tiers(lead=[(4, T, B), (3, T)], kind=KINDS)  # by positions, by classes
 def test_vmap_with_shared_parameters(lead, kind):
     at = example(lead, kind)
 
@@ -412,8 +408,7 @@ def test_vmap_with_shared_parameters(lead, kind):
     assert_close(found, right, LAW_RTOL)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "ensemble"])
-@pytest.mark.parametrize("lead", [(T, B), (T,)], ids=["by positions", "by classes"])
+@in_tiers(lead=[(T, B), (T,)], shared=[True, False])  # by positions, by classes
 def test_vmap_of_grad_is_the_gradient_of_each(lead, shared):
     many = [example(lead, "any sum", seed=n) for n in range(2)]
     if shared:
@@ -428,8 +423,7 @@ def test_vmap_of_grad_is_the_gradient_of_each(lead, shared):
         assert_close(jax.tree.map(lambda d: d[n], found), expected(at)[1])
 
 
-@pytest.mark.parametrize("place", ["grad of shard_map", "shard_map of grad"])
-@pytest.mark.parametrize("layout", ["by positions", "by classes"])
+@in_tiers(layout=LAYOUTS, place=["grad of shard_map", "shard_map of grad"])
 def test_shard_map_is_one_device(layout, place):
     lead, batch = ((T, 4), P(None, "data")) if layout == "by positions" else ((22,), P("data"))
     at = example(lead, "any sum")
@@ -465,11 +459,9 @@ def test_half_precision_sums_in_float32(lead):
     np.testing.assert_allclose(found.b_o.astype(float)[:2], [-4096 * 7 / 8, 4096 / 8], rtol=0.01)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "error"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.03), (jnp.float16, 0.004)]
-)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_dtypes_are_preserved_and_near(layout, dtype, error):
+@in_tiers(layout=LAYOUTS, dtype=[jnp.float32, jnp.bfloat16, jnp.float16])
+def test_dtypes_are_preserved_and_near(layout, dtype):
+    error = {jnp.float32: 1e-5, jnp.bfloat16: 0.03, jnp.float16: 0.004}[dtype]
     at = example(LAYOUTS[layout], "any sum")
     cast = lambda x: x.astype(dtype)
     half = jax.tree.map(cast, at)

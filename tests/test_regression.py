@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import LAW_RTOL, B, T, assert_close
+from cover import in_tiers
 
 import jrnn
 
@@ -66,8 +67,7 @@ def value_and_cotangents(loss, o, y, weights, d):
     return losses, vjp(jnp.asarray(d))
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("name", LOSSES)
+@in_tiers(name=LOSSES, weights=WEIGHTS)
 def test_every_gradient(name, weights):
     loss, formula = LOSSES[name]
     o, y, d, weights = normal(T, B, O), normal(T, B, O), normal(T, B, O), WEIGHTS[weights]
@@ -96,9 +96,9 @@ NAMES = [*LOSSES, "gaussian"]
 ALL = {name: loss for name, (loss, _) in LOSSES.items()} | {"gaussian": jrnn.gaussian_nll}
 
 
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
-@pytest.mark.parametrize("weights", ["positions", "elements", "mask of positions"])
-@pytest.mark.parametrize("name", NAMES)
+@in_tiers(
+    name=NAMES, weights=["positions", "elements", "mask of positions"], poison=[np.nan, np.inf]
+)
 def test_nothing_leaks_where_the_weight_is_zero(name, weights, poison):
     y, d, weights = normal(T, B, O), normal(T, B, O), WEIGHTS[weights]
     parts = [normal(T, B, O) for _ in range(2 if name == "gaussian" else 1)]

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from cases import LAW_RTOL, assert_close, parameters, together
+from cover import in_tiers
 from jax.sharding import PartitionSpec
 from jaxprs import equations, sizes
 
@@ -131,18 +132,14 @@ def gradient(f):
     return jax.value_and_grad(total)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("remat", [False, True], ids=["whole", "remat"])
-def test_it_is_its_parts(network, remat):
-    for name in ("squared", "gaussian"):
-        outputs, loss = LOSSES[name]
-        weights = WEIGHTS["elements"]
-        parts = fused(network, loss, remat=remat), apart(network, loss)
-        assert_close(*together(*map(gradient, parts))(case(network, outputs, weights)))
+@in_tiers(network=NETWORKS, remat=[False, True], name=["squared", "gaussian"])
+def test_it_is_its_parts(network, remat, name):
+    outputs, loss = LOSSES[name]
+    parts = fused(network, loss, remat=remat), apart(network, loss)
+    assert_close(*together(*map(gradient, parts))(case(network, outputs, WEIGHTS["elements"])))
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("name", LOSSES)
+@in_tiers(name=LOSSES, weights=WEIGHTS)
 def test_every_loss_and_every_form_of_weights(name, weights):
     outputs, loss = LOSSES[name]
     m = WEIGHTS[weights]
@@ -151,8 +148,7 @@ def test_every_loss_and_every_form_of_weights(name, weights):
     assert_close(*together(*map(gradient, parts))(case("rnn", outputs, m)))
 
 
-@pytest.mark.parametrize("network", ["rnn", "stack"])
-@pytest.mark.parametrize("weights", ["mask", "elements"])
+@in_tiers(network=["rnn", "stack"], weights=["mask", "elements"])
 def test_nan_targets_that_do_not_count_change_no_bit(network, weights):
     m = WEIGHTS[weights]
     counted = (m[..., None] if m.ndim == 2 else m) != 0
@@ -165,8 +161,7 @@ def test_nan_targets_that_do_not_count_change_no_bit(network, weights):
     assert_close(found, expected, 0.0)
 
 
-@pytest.mark.parametrize("name", ["squared", "gaussian"])
-@pytest.mark.parametrize("weights", WEIGHTS)
+@in_tiers(name=["squared", "gaussian"], weights=WEIGHTS)
 def test_blocks_of_positions(monkeypatch, name, weights):
     """21 positions in blocks of 4, with a rest."""
     monkeypatch.setattr(blockwise, "POSITIONS", 4)

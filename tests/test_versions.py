@@ -116,6 +116,7 @@ def test_no_older_version(tmp_path, monkeypatch, capsys, run):
 # --- the run -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 def test_a_tree_beside_itself(older, run, capsys):
     status, kept = run(older, "--routes", "batch", "vmap-grad")
@@ -174,6 +175,7 @@ def many_times(states, xs):
     return states(jax.lax.scan(again, xs, None, length=300)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 def test_a_slower_version_fails(older, run, monkeypatch):
     changed(monkeypatch, many_times)
@@ -184,7 +186,7 @@ def test_a_slower_version_fails(older, run, monkeypatch):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("route", ["batch", "vmap-grad"])
+@pytest.mark.parametrize("route", ["batch", pytest.param("vmap-grad", marks=pytest.mark.slow)])
 def test_a_wrong_version_is_refused(route, older, run, monkeypatch, capsys):
     changed(monkeypatch, lambda states, xs: 1.0001 * states(xs))
     monkeypatch.setattr(kernel, "time_beside_matmul", lambda *_: pytest.fail("it is timed"))

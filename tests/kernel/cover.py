@@ -1,6 +1,9 @@
-"""Cases that together hold every pair of levels of any two factors."""
+"""Cases that together hold every level, or every pair of levels of any two factors."""
 
-from itertools import combinations
+import random
+from itertools import combinations, cycle, islice, product
+
+import pytest
 
 
 def pairs(case):
@@ -31,6 +34,45 @@ def pairwise(factors):
             missing.pop(pair, None)
         cases.append(case)
     return cases
+
+
+def each(factors):
+    """As many cases as the longest factor has levels, which are mixed at random, but always alike.
+
+    Args:
+        factors: the levels of each factor, by name.
+
+    Returns:
+        A list of cases, dicts of one level for each factor.
+    """
+    rng = random.Random(0)
+    count = max(map(len, factors.values()))
+    columns = ([*islice(cycle(levels), count)] for levels in factors.values())
+    mixed = [rng.sample(column, count) for column in columns]
+    return [dict(zip(factors, case, strict=True)) for case in zip(*mixed, strict=True)]
+
+
+def in_tiers(chosen=each, /, **factors):
+    """Parametrizes a test with the full product, of which few cases are quick, all others slow.
+
+    Args:
+        chosen: which cases are quick, a function of the factors.
+        factors: the levels of each argument, by name.
+
+    Returns:
+        The decorator.
+    """
+    quick = chosen(factors)
+    cases = (dict(zip(factors, case, strict=True)) for case in product(*factors.values()))
+    marked = [
+        pytest.param(
+            *case.values(),
+            marks=[] if case in quick else pytest.mark.slow,
+            id=" ".join(getattr(x, "__name__", str(x)) for x in case.values()),
+        )
+        for case in cases
+    ]
+    return pytest.mark.parametrize(list(factors), marked)
 
 
 def _gain(missing, case, name, level):

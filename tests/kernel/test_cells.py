@@ -1,7 +1,7 @@
 """Every cell on every path: values and every gradient against the oracle, in float64.
 
-Quick: each pair of two options is in a case. Slow: on each route. NaN stands wherever a step does
-not count.
+Quick: each option is in a case of every cell. Slow: each pair of two options, on each route. NaN
+stands wherever a step does not count.
 """
 
 from itertools import chain, combinations, product
@@ -14,7 +14,7 @@ import pytest
 from calls import EVERYTHING, both, expected, make_call, nth, parts, results
 from cases import B, assert_close
 from cells import NAMES, OF_THE_PACKAGE, cell_of, parts_of
-from cover import pairs, pairwise
+from cover import each, pairs, pairwise
 from routes import ROUTES, clean, program
 
 from jrnn import kernel
@@ -47,7 +47,7 @@ FACTORS = {
     | OPTIONS
     | {"z": ["step", "[B, H]", "[H]"], "z_float": [False, True]},
 }
-QUICK = {cell: pairwise(factors) for cell, factors in FACTORS.items()}
+QUICK = {cell: each(factors) for cell, factors in FACTORS.items()}
 FULL = {
     cell: [
         case | {"route": route}
@@ -82,16 +82,17 @@ def all_pairs(factors):
     return {pair for a, b in combinations(levels.values(), 2) for pair in product(a, b)}
 
 
-def test_every_pair_of_options_is_in_a_case():
+def test_every_option_and_every_pair_of_options_is_in_a_case():
     for cell, factors in FACTORS.items():
-        assert all_pairs(factors) <= set().union(*map(pairs, QUICK[cell]))
+        for name, levels in factors.items():
+            assert {case[name] for case in QUICK[cell]} == set(levels)
         others = {name: of for name, of in factors.items() if name != "route"}
         for route in ROUTES:
             on_route = [case for case in FULL[cell] if case["route"] == route]
             assert all_pairs(others) <= set().union(*map(pairs, on_route))
     quick, full = (sum(map(len, cases.values())) for cases in (QUICK, FULL))
     print(f"{len(FACTORS)} cells: {quick} cases in the quick tier, {full} more in the slow one")
-    assert quick >= 200
+    assert quick >= 64
     assert full >= 900
 
 
@@ -106,11 +107,15 @@ def test_every_gradient_on_every_route(case):
     assert_exact(**case)
 
 
-@pytest.mark.optimized
+COMPILED = [("lstm", route) for route in ROUTES]
+COMPILED += [(name, "chosen") for name in NAMES if name != "lstm"]
+OF_ONE = [(name, "one") for name in NAMES if name != "lstm"]
+
+
 @pytest.mark.parametrize(
     ("name", "route"),
-    [*(("lstm", route) for route in ROUTES)]
-    + [(name, route) for name in NAMES if name != "lstm" for route in ("chosen", "one")],
+    [pytest.param(*case, marks=pytest.mark.optimized) for case in COMPILED]
+    + [pytest.param(*case, marks=pytest.mark.slow) for case in OF_ONE],  # compiled alike
 )
 def test_every_gradient_compiled(name, route):
     assert_exact(name, route, 0.5, **EVERYTHING, reverse=True)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import B, H, I, O, T, assert_close, make_case, parameters
+from cases import B, H, I, T, assert_close, make_case, parameters
 from test_lengths import LENGTHS, make_data
 
 import jrnn
@@ -54,10 +54,10 @@ def everything(batch, ids=False):
 @pytest.mark.parametrize(
     ("batch", "ids", "options"),
     [
-        (True, False, {"reverse": True}),
+        pytest.param(True, False, {"reverse": True}, marks=pytest.mark.slow),
         (False, False, {"reverse": True, "clip_delta": 1.0}),
         (True, False, {"reverse": True, "remat": True}),
-        (False, True, {"reverse": True, "remat": True}),
+        pytest.param(False, True, {"reverse": True, "remat": True}, marks=pytest.mark.slow),
         (True, True, {"clip_delta": 1.0}),
         (False, False, {"remat": True}),
     ],
@@ -94,6 +94,7 @@ def test_rounded_operands():
     assert_close(tangent(jnp.float32), tangent(None), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stack_in_both_directions():
     params = parameters(jrnn.init_stack, I, (I, I), bidirectional=True, layer_norm=True)
     case, data = make_case(), make_data()
@@ -111,12 +112,10 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(blockwise, "POSITIONS", 4)
     monkeypatch.setattr(blockwise, "LOGITS", 1)
     monkeypatch.setattr(blockwise, "CLASSES", 3)
-    jax.clear_caches()  # of programs in blocks of another size
-    yield
-    jax.clear_caches()
 
 
-def readout_and_labels(lead):
+def readout_and_labels(lead, O=13):
+    """Of as many classes as no other test has, whose programs are in blocks of another size."""
     rng = np.random.default_rng(3)
     readout = jrnn.ReadoutParams(rng.normal(size=(H, O)), rng.normal(size=O))
     return readout, rng.integers(0, O, lead), rng.random(lead)
@@ -136,7 +135,7 @@ def test_the_loss_by_blocks(lead):
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
+@pytest.mark.parametrize("remat", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_whole_objective(remat):
     case, data = make_case(), make_data()
     readout, labels, weights = readout_and_labels((T, B))

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAW_RTOL, assert_close, make_case, together, value_and_cotangents
+from cases import (
+    LAW_RTOL,
+    assert_close,
+    make_case,
+    parameters,
+    together,
+    value_and_cotangents,
+)
 from jax import lax
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
@@ -269,3 +276,39 @@ def test_matmul_precision_reaches_the_backward_pass():
     found = [e.params["precision"] for e in named(jaxpr, "dot_general")]
     assert len(found) >= 4  # dw_hh, dw_ih, dx and the loop
     assert set(found) == {(lax.Precision.HIGHEST, lax.Precision.HIGHEST)}
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x64", "jit"),
+    [
+        (False, True),
+        pytest.param(True, True, marks=pytest.mark.slow),
+        (True, False),
+    ],
+    ids=["x32", "x64", "x64 eager"],
+)
+def test_strict_settings(x64, jit):
+    """Promotion of ranks and dtypes is strict in every test; here NaNs and leaked tracers raise."""
+    rnn, readout = parameters(jrnn.init_rnn, 5, 4), parameters(jrnn.init_readout, 4, 5)
+    ids, h0 = np.arange(21).reshape(7, 3) % 5, np.zeros(4)
+    if not x64:
+        rnn, readout, h0 = jax.tree.map(np.float32, (rnn, readout, h0))
+    settings = {"jax_debug_nans": True, "jax_check_tracer_leaks": True, "jax_enable_x64": x64}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    try:
+
+        def mean(rnn, readout, h0):
+            _, hs = jrnn.rnn(rnn, ids, h0)
+            return jrnn.softmax_cross_entropy(jrnn.readout(readout, hs), ids, ids > 0).sum() / 21
+
+        f = jax.jit(mean) if jit else mean
+        grads = jax.grad(f, (0, 1, 2))(rnn, readout, h0)
+        assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

@@ -9,7 +9,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import LAW_RTOL, B, H, O, T, assert_close, make_case, together
-from cover import pairwise
+from cover import in_tiers, pairwise
 
 import jrnn
 from jrnn._unroll import run_network, spec_of
@@ -107,9 +107,7 @@ def test_learned_states_of_every_form(form):
     assert_exact(case, make_data(states=states), reverse=reverse)
 
 
-@pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
-@pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
+@in_tiers(pairwise, batch=[True, False], reverse=[False, True], remat=[False, True])
 def test_clipped_deltas_and_recomputed_states(batch, reverse, remat):
     """The clip is at 0.3 of cotangents of order 1: most of the deltas."""
     data = make_data(batch=batch, mask=True)

@@ -11,6 +11,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import LAW_RTOL, B, H, I, O, T, assert_close, make_case
+from cover import in_tiers, pairwise
 from test_lengths import LENGTHS, in_one_program, make_data, outputs_and_cotangents
 
 import jrnn
@@ -33,10 +34,14 @@ def everything(batch=True):
     return case._replace(xs=xs, dhs=dhs), data | {"lengths": None}, mask
 
 
-@pytest.mark.parametrize("options", [{}, {"remat": True}, {"clip_delta": 0.5}], ids=str)
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
-@pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
-def test_every_gradient(batch, reverse, options):
+@in_tiers(
+    pairwise,
+    batch=[True, False],
+    reverse=[False, True],
+    option=["none", "remat", "clip"],
+)
+def test_every_gradient(batch, reverse, option):
+    options = {"none": {}, "remat": {"remat": True}, "clip": {"clip_delta": 0.5}}[option]
     case, data, mask = everything(batch)
     found = in_one_program(case, data, with_mask(mask), reverse=reverse, **options)
     given = (case.params, case.xs, case.h0, "tanh", case.dh_last, case.dhs)
@@ -151,7 +156,7 @@ def test_a_stack_is_that_of_the_steps_that_count(bidirectional):
     assert not np.asarray(ys)[~GAPS].any()
 
 
-@pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
+@pytest.mark.parametrize("remat", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_objective_is_that_of_the_steps_that_count(remat):
     case = make_case()
     rng = np.random.default_rng(5)

@@ -12,6 +12,7 @@ import pytest
 from calls import EVERYTHING, Call, expected, make_call, nth, results, worst
 from cases import RTOL, B
 from cells import cell_of
+from cover import in_tiers
 from faults import cells as wrong_cells
 from faults import names, parts
 from faults.backends import Loops, with_number
@@ -128,10 +129,13 @@ def test_faults_with_one_sequence():
 
 # --- masking, segments, batching -----------------------------------------------------------------
 
+MASKING = {masking.__name__: (name, masking) for name, masking in parts.MASKING}
+MASKING["none"] = ("lstm", Masking)
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("name", "masking"), [("lstm", Masking), *parts.MASKING])
-def test_fault_in_masking(name, masking, backend):
+
+@in_tiers(fault=MASKING, backend=BACKENDS)
+def test_fault_in_masking(fault, backend):
+    name, masking = MASKING[fault]
     spec = kernel.Spec(cell_of(name), clip_delta=CLIP, backend=BACKENDS[backend], masking=masking())
     assert is_seen(off(spec, name)) == (masking is not Masking)
 

@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import LAW_RTOL, O, assert_close, make_case, together, value_and_cotangents
+from cover import in_tiers, pairwise
 from jaxprs import equations, sizes
 
 import jrnn
@@ -17,10 +18,11 @@ def remat(params, xs, h0=None):
     return jrnn.rnn(params, xs, h0, remat=True)
 
 
+TWO = [True, False]
+
+
 # 12 steps are 12 segments; 41 are 13 of 3, four side by side, and 2, or in a batch 6 of 6, and 5.
-@pytest.mark.parametrize("T", [1, 12, 41])
-@pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
-@pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
+@in_tiers(pairwise, T=[1, 12, 41], batch=TWO, ids=TWO)
 def test_every_gradient(ids, batch, T):
     case = make_case(T=T, ids=ids, batch=batch)
     expected = oracle.rnn(case.params, case.xs, case.h0, "tanh", case.dh_last, case.dhs)
@@ -48,8 +50,15 @@ def temporary_bytes(f, *args):
     return jax.jit(jax.grad(f)).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.optimized
-@pytest.mark.parametrize("batch", [(), (1,), (2,)], ids=str)
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param((), marks=pytest.mark.optimized),
+        pytest.param((1,), marks=pytest.mark.slow),  # compiled alike
+        pytest.param((2,), marks=pytest.mark.optimized),
+    ],
+    ids=str,
+)
 def test_memory_grows_as_the_square_root_of_the_length(batch):
     params = make_case(I=4, H=32, dtype=np.float32).params
     used = {}
@@ -88,10 +97,7 @@ def apart(rnn_params, readout_params, xs, labels, h0=None, *, weights=None):
     return jrnn.softmax_cross_entropy(logits, labels, weights).sum(), h_last
 
 
-@pytest.mark.parametrize("remat", [False, True], ids=["whole", "remat"])
-@pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
-@pytest.mark.parametrize("weighted", ["none", "one", "each"])
-@pytest.mark.parametrize("T", [7, 12])
+@in_tiers(pairwise, T=[7, 12], weighted=["none", "one", "each"], batch=TWO, remat=TWO)
 def test_the_objective_is_its_parts(T, weighted, batch, remat):
     case = make_case(T=T, batch=batch)
     readout, labels, weights = readout_case(case.xs.shape[:-1])

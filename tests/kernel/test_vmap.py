@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAW_RTOL, B, T, assert_close, make_case
+from cases import LAW_RTOL, B, T, assert_close, make_case, together
 from jaxprs import equations, sizes
 
 import jrnn
@@ -131,7 +131,15 @@ def arguments(batch, seed):
 
 @pytest.mark.parametrize(
     ("mapped", "batch"),
-    [*((name, False) for name in MAPPED), ("the lengths", True), ("all data", True), ("all", True)],
+    [
+        *((name, False) for name in ("the state", "all data", "all", "one weight")),
+        *(
+            pytest.param(name, False, marks=pytest.mark.slow)  # of all data
+            for name in ("the lengths", "the resets", "the mask")
+        ),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("the lengths", "all")),
+        ("all data", True),
+    ],
 )
 def test_whatever_is_mapped_a_map_is_a_loop(mapped, batch):
     axes = MAPPED[mapped]
@@ -163,7 +171,8 @@ def test_whatever_is_mapped_a_map_is_a_loop(mapped, batch):
 
         return tuple(jnp.stack(parts) for parts in zip(nth(0), nth(1), strict=True))
 
-    assert_close(gradient(jax.vmap(of_leaves, axes)), gradient(loop), LAW_RTOL)
+    both = together(lambda: gradient(jax.vmap(of_leaves, axes)), lambda: gradient(loop))
+    assert_close(*both(), LAW_RTOL)
 
 
 def test_a_gradient_for_each_sequence():
@@ -196,7 +205,11 @@ def test_second_order_of_sequences():
     assert_close(curvature(mapped, *args), curvature(autodiff, *args), 10 * LAW_RTOL)
 
 
-@pytest.mark.parametrize("axes", [(None, 0, None), (0, None, None)], ids=["batches", "networks"])
+@pytest.mark.parametrize(
+    "axes",
+    [pytest.param((None, 0, None), marks=pytest.mark.slow), (0, None, None)],
+    ids=["batches", "networks"],
+)
 def test_second_order_of_batches(axes):
     """JAX refuses a rule whose results are mapped along other axes than the function's."""
     pair = [make_case(seed=seed)[:3] for seed in range(2)]
@@ -224,13 +237,14 @@ def test_forward_over_reverse():
     case = make_case(T=3)
 
     def hessian(f):
-        return jax.hessian(lambda params: cost(f(params, case.xs, case.h0)))(case.params)
+        return jax.hessian(lambda params: cost(f(params, case.xs, case.h0)))
 
-    assert_close(hessian(jax.vmap(jrnn.rnn, ONE, (0, 1))), hessian(autodiff), 10 * LAW_RTOL)
+    both = together(hessian(jax.vmap(jrnn.rnn, ONE, (0, 1))), hessian(autodiff))
+    assert_close(*both(case.params), 10 * LAW_RTOL)
 
 
 def test_without_compilation():
-    case = make_case(T=3)
+    case = make_case(T=2)
     args = case.params, case.xs, case.h0
     with jax.disable_jit():
         found = everything(jax.vmap(jrnn.rnn, ONE, (0, 1)), *args)

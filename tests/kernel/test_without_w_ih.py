@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAW_RTOL, B, H, T, assert_close, make_case
+from cases import LAW_RTOL, B, H, T, assert_close, make_case, parameters
+from cover import in_tiers, pairwise
 from test_lengths import in_one_program, make_data
 
 import jrnn
@@ -29,9 +30,7 @@ def test_parameters_without():
     assert_close(params.w_hh, whole.w_hh, 0.0)
 
 
-@pytest.mark.parametrize("remat", [False, True], ids=["kept", "remat"])
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
-@pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
+@in_tiers(pairwise, batch=[True, False], reverse=[False, True], remat=[False, True])
 def test_every_gradient_is_that_with_w_ih(batch, reverse, remat):
     """dw_ih and dx among them, which JAX here finds from the cotangent of the projections."""
     case, data = make_case(batch=batch), make_data(batch=batch, mask=True)
@@ -70,7 +69,7 @@ def test_the_cell_and_the_scan():
 def test_the_first_layer_of_a_stack():
     case = make_case()
     first = jrnn.LayerParams(case.params, None, None)
-    above = jrnn.LayerParams(jrnn.init_rnn(jax.random.key(0), H, 6), None, None)
+    above = jrnn.LayerParams(parameters(jrnn.init_rnn, H, 6), None, None)
     bare = first._replace(forward=case.params._replace(w_ih=None))
     found = jrnn.stack(jrnn.StackParams((bare, above)), case.xs @ case.params.w_ih)
     assert_close(found, jrnn.stack(jrnn.StackParams((first, above)), case.xs), LAW_RTOL)
@@ -78,7 +77,7 @@ def test_the_first_layer_of_a_stack():
 
 # --- what is refused -----------------------------------------------------------------------------
 
-BARE = jrnn.init_rnn(jax.random.key(0), None, H)
+BARE = parameters(jrnn.init_rnn, None, H)
 ADDED = np.zeros((T, B, H))
 LAYER = jrnn.LayerParams(make_case().params, None, None)
 REFUSED = {
