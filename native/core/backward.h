@@ -47,6 +47,7 @@ struct BackwardGroup {
   struct Arriving {  // c_t, or d_t, of each state
     V of[Cell::STATES];
   };
+  Cell cell;
   const BackwardCall<Stored>& call;
   const Given<Stored>& in;
   const BackwardScratch<Stored>& mem;
@@ -70,7 +71,7 @@ struct BackwardGroup {
     const bool late = late_row >= 0, weights = !late && (sums.hh || sums.ih || sums.b);
     const int64_t first = late ? late_row + (t0 - span.t0) * rows : 0;
     if (pulls()) {
-      block_chunk<Stored, Cell>(in, b0, rows, t0, t1, mem.inputs);
+      block_chunk<Stored>(cell, in, b0, rows, t0, t1, mem.inputs);
       compute_pull(t0, t1);
     }
     for (int64_t t = t1 - 1; t >= t0; --t) {
@@ -80,7 +81,7 @@ struct BackwardGroup {
     }
     const Blocks<Stored> deltas = mem.deltas.from(first);
     if (weights) {
-      if (!pulls()) block_chunk<Stored, Cell>(in, b0, rows, t0, t1, mem.inputs);
+      if (!pulls()) block_chunk<Stored>(cell, in, b0, rows, t0, t1, mem.inputs);
       add_weight_gradients(in, b0, rows, t0, t1, mem.inputs, deltas, 0, panels<Real>(in.H), sums);
     }
     if (call.dx) add_dx(t0, t1, deltas);
@@ -131,11 +132,11 @@ struct BackwardGroup {
   INLINE Arriving arriving(V product, const Entering<Stored>& e, bool anew, const Place& at) const {
     V h_e{}, beside{};
     if (Cell::READS_H || call.d_mask)
-      h_e = UNROUNDED ? Cell::output(at.load(e.state)) : output_of<Stored, Cell>(e, at.j, at.columns);
+      h_e = UNROUNDED ? cell.output(at.load(e.state)) : output_of<Stored>(cell, e, at.j, at.columns);
     if (call.d_mask) at.add(call.d_mask, product * h_e);
     if (RIGHT_OR_FAULT(bool(in.mask), 13, false)) product *= at.load(in.mask);
     if (Cell::READS) beside = load<Real>(mem.beside.panel(at.r, at.p));
-    Arriving d{{Cell::back(product, h_e)}};
+    Arriving d{{cell.back(product, h_e)}};
     if (Cell::READS) d.of[RIGHT_OR_FAULT(Cell::STATES - 1, 27, 0)] += beside;
     if (RIGHT_OR_FAULT(!anew, 14, true)) return d;
     for (int s = 0; s < Cell::STATES; ++s)
@@ -155,9 +156,9 @@ struct BackwardGroup {
       if (Cell::LEAKS) s.alpha = at.load(in.alpha);
       for (int g = 0; g < Cell::GATES; ++g) s.gates[g] = at.load(in.gates[g] + row);
       if (Cell::GATES) s.before = at.load(before);
-      else s.h = UNROUNDED ? Cell::output(at.load(in.states + row)) : at.load(in.hs + row);
+      else s.h = UNROUNDED ? cell.output(at.load(in.states + row)) : at.load(in.hs + row);
       if (Cell::STATES > 1) s.after = at.load(in.states + row);
-      found = Cell::adjoint(s);
+      found = cell.adjoint(s);
       for (int g = 0; g < RIGHT_OR_FAULT(Of::all, 30, 1) && call.clips; ++g) found.delta[g] = clipped(found.delta[g]);
       if (pulls()) found.pull = load<Real>(mem.pull.panel(n + at.r, at.p));
       if (Cell::LEAKS && call.d_alpha) at.add(call.d_alpha, found.pull * found.d);
@@ -272,7 +273,7 @@ void backward_slice(const JrnnBackward& c, Span span, int32_t slice) {
   with_cell<Real>(s, [&](auto cell) {
     for_groups_of_deltas(s, span, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
       const int64_t steps = call.in.longest(b0, rows);
-      BackwardGroup<Stored, decltype(cell)>{call, call.in, mem, sums, span, b0, rows, steps, late_row}.run();
+      BackwardGroup<Stored, decltype(cell)>{cell, call, call.in, mem, sums, span, b0, rows, steps, late_row}.run();
     });
   });
 }
@@ -299,9 +300,7 @@ void late_weight_gradients(const BackwardCall<Stored>& call, void* scratch, cons
       for (int64_t t0 = span.t0; t0 < end; t0 += several) {
         const int64_t t1 = smaller(end, t0 + several);
         const Blocks<Stored> deltas = all.from(late_row + (t0 - span.t0) * rows);
-        with_cell<Real>(s, [&](auto cell) {
-          block_chunk<Stored, decltype(cell)>(call.in, b0, rows, t0, t1, inputs);
-        });
+        with_cell<Real>(s, [&](auto cell) { block_chunk<Stored>(cell, call.in, b0, rows, t0, t1, inputs); });
         add_weight_gradients(call.in, b0, rows, t0, t1, inputs, deltas, p0, p1, sums);
         if (ids)
           add_rows_of_ids(call.in, b0, rows, t0, t1, deltas, p0, p1,

@@ -17,6 +17,7 @@ namespace {
 // Where nothing else is said.
 template <class Real>
 struct AnyCell {
+  int32_t phi;  // JrnnPhi, of Elman and leaky cells
   using Of = Alone;
   static constexpr int STATES = 1;       // an LSTM has another state, h
   static constexpr int GATES = 0;        // arrays that the adjoint reads
@@ -24,9 +25,9 @@ struct AnyCell {
   static constexpr bool READS = true;    // the step reads the state that enters
   static constexpr bool LEAKS = false;   // it has alpha
   static constexpr bool READS_H = false;  // `back` reads the output of the state that enters
-  static INLINE void gates(Real*, int64_t) {}
-  static INLINE Vector<Real> output(Vector<Real> state) { return state; }
-  static INLINE Vector<Real> back(Vector<Real> through, Vector<Real>) { return through; }
+  INLINE void gates(Real*, int64_t) const {}
+  INLINE Vector<Real> output(Vector<Real> state) const { return state; }
+  INLINE Vector<Real> back(Vector<Real> through, Vector<Real>) const { return through; }
 };
 
 template <class Real>
@@ -46,57 +47,54 @@ struct Cotangents {
 
 // h_t = phi(a_t)                                                                       (2)
 // delta_t = phi'(h_t) * (dhs_t + c_t)                                                  (9)
-template <class Real, int PHI>
+template <class Real>
 struct Elman : AnyCell<Real> {
   using V = Vector<Real>;
   static constexpr bool READS = false;
-  static INLINE void gates(Real* a, int64_t n) {
-#pragma GCC unroll 4
-    for (int64_t i = 0; i < n; ++i) store<Real>(a + i * W<Real>, phi<Real, PHI>(load<Real>(a + i * W<Real>)));
-  }
-  static INLINE After<Real> step(const V* a, V, V) { return {a[0], a[0]}; }
-  static INLINE Cotangents<Real, 1> adjoint(const Stepped<Real>& s) {
-    return {{phi_derivative<Real, PHI>(s.h) * (s.dh + s.d_output)}};
+  INLINE void gates(Real* a, int64_t n) const { apply_phi<Real>(this->phi, a, n); }
+  INLINE After<Real> step(const V* a, V, V) const { return {a[0], a[0]}; }
+  INLINE Cotangents<Real, 1> adjoint(const Stepped<Real>& s) const {
+    return {{phi_derivative<Real>(this->phi, s.h) * (s.dh + s.d_output)}};
   }
 };
 
 // v_t = (1 - alpha) * e_{t-1} + alpha * a_t,  h_t = phi(v_t)                           (29)
 // dv_t = c_t + phi'(h_t) * dhs_t,  delta_t = alpha * dv_t
 // to e_{t-1}: (1 - alpha) * dv_t + phi'(phi(e)) * m * (delta_t w_hh^T)
-template <class Real, int PHI>
+template <class Real>
 struct LeakyInput : AnyCell<Real> {
   using V = Vector<Real>;
   static constexpr bool KEEPS = true, LEAKS = true, READS_H = true;
-  static INLINE After<Real> step(const V* a, V e, V alpha) {
+  INLINE After<Real> step(const V* a, V e, V alpha) const {
     const V v = e + alpha * (a[0] - e);
     return {v, output(v)};
   }
-  static INLINE V output(V v) { return phi<Real, PHI>(v); }
-  static INLINE Cotangents<Real, 1> adjoint(const Stepped<Real>& s) {
-    const V d = s.dh + phi_derivative<Real, PHI>(s.h) * s.d_output;
+  INLINE V output(V v) const { return phi_of<Real>(this->phi, v); }
+  INLINE Cotangents<Real, 1> adjoint(const Stepped<Real>& s) const {
+    const V d = s.dh + phi_derivative<Real>(this->phi, s.h) * s.d_output;
     return {{RIGHT_OR_FAULT(s.alpha * d, 5, d)}, (1 - s.alpha) * d, d};
   }
-  static INLINE V back(V through, V h_e) {
-    return RIGHT_OR_FAULT((phi_derivative<Real, PHI>(h_e)), 6, broadcast<Real>(1)) * through;
+  INLINE V back(V through, V h_e) const {
+    return RIGHT_OR_FAULT((phi_derivative<Real>(this->phi, h_e)), 6, broadcast<Real>(1)) * through;
   }
 };
 
 // h_t = (1 - alpha) * e_{t-1} + alpha * phi(a_t)                                       (28)
 // delta_t = alpha * phi'(a_t) * dh_t,  to e_{t-1}: (1 - alpha) * dh_t
 // dalpha = sum_t (phi(a_t) - e_{t-1}) * dh_t
-template <class Real, int PHI>
+template <class Real>
 struct LeakyState : AnyCell<Real> {
   using V = Vector<Real>;
   static constexpr int GATES = 1;
   static constexpr bool LEAKS = true;
-  static INLINE void gates(Real* a, int64_t n) { Elman<Real, PHI>::gates(a, n); }
-  static INLINE After<Real> step(const V* gates, V e, V alpha) {
+  INLINE void gates(Real* a, int64_t n) const { apply_phi<Real>(this->phi, a, n); }
+  INLINE After<Real> step(const V* gates, V e, V alpha) const {
     const V h = e + alpha * (gates[0] - e);
     return {h, h};
   }
-  static INLINE Cotangents<Real, 1> adjoint(const Stepped<Real>& s) {
+  INLINE Cotangents<Real, 1> adjoint(const Stepped<Real>& s) const {
     const V d = s.dh + s.d_output;
-    return {{s.alpha * phi_derivative<Real, PHI>(s.gates[0]) * d},
+    return {{s.alpha * phi_derivative<Real>(this->phi, s.gates[0]) * d},
             RIGHT_OR_FAULT(1 - s.alpha, 19, s.alpha) * d, d, s.gates[0] - RIGHT_OR_FAULT(s.before, 20, V{})};
   }
 };
@@ -123,7 +121,7 @@ struct LSTM : AnyCell<Real> {
   using Of = Fed<4, 4>;
   static constexpr int STATES = 2, GATES = 4;
   static constexpr bool KEEPS = true;
-  static INLINE void gates(Real* a, int64_t n) {
+  INLINE void gates(Real* a, int64_t n) const {
     for (int64_t i = 0; i < n; i += 4, a += 4 * W<Real>)
 #pragma GCC unroll 4
       for (int g = 0; g < 4; ++g) {
@@ -131,11 +129,11 @@ struct LSTM : AnyCell<Real> {
         store_at(a, g, g == 2 ? tanh_of<Real>(x) : sigmoid_of<Real>(x));
       }
   }
-  static INLINE After<Real> step(const V* gates, V e, V) {
+  INLINE After<Real> step(const V* gates, V e, V) const {
     const V c = gates[1] * e + gates[0] * gates[2];
     return {c, gates[3] * tanh_of<Real>(c)};
   }
-  static INLINE Cotangents<Real, 4> adjoint(const Stepped<Real>& s) {
+  INLINE Cotangents<Real, 4> adjoint(const Stepped<Real>& s) const {
     const V i = s.gates[0], f = s.gates[1], g = s.gates[2], o = s.gates[3];
     const V tanh_c = tanh_of<Real>(s.after), dh = s.dh + s.d_output;
     const V q = s.dc + dh * o * (1 - RIGHT_OR_FAULT(tanh_c * tanh_c, 21, V{}));
@@ -156,18 +154,18 @@ struct GRU : AnyCell<Real> {
   using V = Vector<Real>;
   using Of = Fed<4, 3>;
   static constexpr int GATES = 4;
-  static INLINE void gates(Real* a, int64_t n) {
+  INLINE void gates(Real* a, int64_t n) const {
     for (int64_t i = 0; i < n; i += 4, a += 4 * W<Real>) {
       const V r = sigmoid_of<Real>(load_at(a, 1)), z = sigmoid_of<Real>(load_at(a, 2));
       store_at(a, 0, tanh_of<Real>(load_at(a, 0) + r * load_at(a, 3)));
       store_at(a, 1, r), store_at(a, 2, z);
     }
   }
-  static INLINE After<Real> step(const V* gates, V e, V) {
+  INLINE After<Real> step(const V* gates, V e, V) const {
     const V n = gates[0], h = n + gates[2] * (e - n);
     return {h, h};
   }
-  static INLINE Cotangents<Real, 4> adjoint(const Stepped<Real>& s) {
+  INLINE Cotangents<Real, 4> adjoint(const Stepped<Real>& s) const {
     const V n = s.gates[0], r = s.gates[1], z = s.gates[2], u = s.gates[3], dh = s.dh + s.d_output;
     const V delta_n = dh * (1 - z) * (1 - n * n);
     return {{delta_n, delta_n * u * r * (1 - r), dh * (s.before - n) * z * (1 - z),
@@ -177,23 +175,14 @@ struct GRU : AnyCell<Real> {
 };
 
 // f(the cell that the sizes name)
-template <class Real, template <class, int> class Cell, class F>
-void with_phi(int32_t phi, F f) {
-  switch (phi) {
-    case JRNN_TANH: return f(Cell<Real, JRNN_TANH>{});
-    case JRNN_RELU: return f(Cell<Real, JRNN_RELU>{});
-    case JRNN_SIGMOID: return f(Cell<Real, JRNN_SIGMOID>{});
-    case JRNN_IDENTITY: return f(Cell<Real, JRNN_IDENTITY>{});
-  }
-}
 template <class Real, class F>
 void with_cell(const JrnnSizes& s, F f) {
   switch (s.cell) {
-    case JRNN_ELMAN: return with_phi<Real, Elman>(s.phi, f);
-    case JRNN_LEAKY_INPUT: return with_phi<Real, LeakyInput>(s.phi, f);
-    case JRNN_LEAKY_STATE: return with_phi<Real, LeakyState>(s.phi, f);
-    case JRNN_LSTM: return f(LSTM<Real>{});
-    case JRNN_GRU: return f(GRU<Real>{});
+    case JRNN_ELMAN: return f(Elman<Real>{s.phi});
+    case JRNN_LEAKY_INPUT: return f(LeakyInput<Real>{s.phi});
+    case JRNN_LEAKY_STATE: return f(LeakyState<Real>{s.phi});
+    case JRNN_LSTM: return f(LSTM<Real>{s.phi});
+    case JRNN_GRU: return f(GRU<Real>{s.phi});
   }
 }
 

@@ -9,22 +9,11 @@
 
 namespace {
 
-template <class Real, int PHI>
-void apply_phi(const Real* x, Real* y, int64_t n) {
-  for (int64_t i = 0; i < n; i += W<Real>) {
-    const int m = int(smaller<int64_t>(W<Real>, n - i));
-    store<Real>(y + i, phi<Real, PHI>(load<Real>(x + i, m)), m);
-  }
-}
 template <class Real>
 void phi_run(int32_t which, const void* x, void* y, int64_t n) {
-  const Real* from = (const Real*)x;
-  Real* to = (Real*)y;
-  switch (which) {
-    case JRNN_TANH: return apply_phi<Real, JRNN_TANH>(from, to, n);
-    case JRNN_RELU: return apply_phi<Real, JRNN_RELU>(from, to, n);
-    case JRNN_SIGMOID: return apply_phi<Real, JRNN_SIGMOID>(from, to, n);
-    case JRNN_IDENTITY: return apply_phi<Real, JRNN_IDENTITY>(from, to, n);
+  for (int64_t i = 0; i < n; i += W<Real>) {
+    const int m = int(smaller<int64_t>(W<Real>, n - i));
+    store<Real>((Real*)y + i, phi_of<Real>(which, load<Real>((const Real*)x + i, m)), m);
   }
 }
 

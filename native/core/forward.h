@@ -16,21 +16,22 @@ constexpr int64_t FEW_ROWS = 6, STEP_ROWS = 16;
 
 // h_e of n units from j on, as the matmul reads it.
 template <class Stored, class Cell>
-INLINE Vector<RealOf<Stored>> output_of(const Entering<Stored>& e, int64_t j, int n) {
+INLINE Vector<RealOf<Stored>> output_of(Cell cell, const Entering<Stored>& e, int64_t j, int n) {
   using Real = RealOf<Stored>;
   if (e.stored) return load<Real>(e.stored + j, n);
-  return rounded<Stored>(e.output ? load<Real>(e.output + j, n) : Cell::output(load<Real>(e.state + j, n)));
+  return rounded<Stored>(e.output ? load<Real>(e.output + j, n) : cell.output(load<Real>(e.state + j, n)));
 }
 
 // m * h_e of one row, into blocks.
 template <class Stored, class Cell>
-INLINE void block_operand(const Given<Stored>& in, const Entering<Stored>& e, int64_t b, Blocks<Stored> to) {
+INLINE void block_operand(Cell cell, const Given<Stored>& in, const Entering<Stored>& e, int64_t b,
+                          Blocks<Stored> to) {
   using Real = RealOf<Stored>;
   const int64_t count = panels<Real>(in.H);
   for (int64_t p = 0; p < count; ++p) {
     const int64_t j = p * W<Real>;
     const int n = width<Real>(in.H, p);
-    Vector<Real> h = output_of<Stored, Cell>(e, j, n);
+    Vector<Real> h = output_of<Stored>(cell, e, j, n);
     if (in.mask) h *= rounded<Stored>(load<Real>(in.mask.row(b) + j, n));
     store<Real>(to.vector(0, p), h);
   }
@@ -83,6 +84,7 @@ struct ForwardScratch {
 template <class Stored, class Cell>
 struct ForwardGroup {
   using Real = RealOf<Stored>;
+  Cell cell;
   const Given<Stored>& in;
   ForwardScratch<Stored> mem;
   int64_t b0, rows;
@@ -101,7 +103,7 @@ struct ForwardGroup {
       const int64_t b = b0 + r;
       if (last && !in.length(b)) memcpy(last.row(b), in.start.row(b), in.H * sizeof(Real));
       if (last_h && !in.length(b)) memcpy(last_h.row(b), in.start_output.row(b), in.H * sizeof(Real));
-      block_operand<Stored, Cell>(in, {in.start.row(b), in.of(in.start_output, b), nullptr}, b, mem.operand.from(r));
+      block_operand<Stored>(cell, in, {in.start.row(b), in.of(in.start_output, b), nullptr}, b, mem.operand.from(r));
     }
     for (int64_t t = 0; t < steps; ++t) {
       if (several && t % several == 0) project(t, smaller(steps, t + several));
@@ -143,7 +145,7 @@ struct ForwardGroup {
     if (!in.resets) return;
     for (int64_t r = 0; r < rows; ++r)
       if (in.starts_anew(t, b0 + r))
-        block_operand<Stored, Cell>(in, in.entering(t, b0 + r), b0 + r, mem.operand.from(r));
+        block_operand<Stored>(cell, in, in.entering(t, b0 + r), b0 + r, mem.operand.from(r));
   }
 
   // Step t; `at`: its place among the projected steps, or -1.
@@ -170,7 +172,7 @@ struct ForwardGroup {
 
   // The step of the cell for one tile of a_t.
   INLINE void finish(int64_t t, const Part<Real>& part) const {
-    Cell::gates(part.sums, part.count());
+    cell.gates(part.sums, part.count());
     for (int r = 0; r < part.rows; ++r) {
       const int64_t b = b0 + part.r0 + r, row = (t * in.B + b) * in.H, length = in.length(b);
       const Real* e = Cell::READS ? in.entering(t, b).state : nullptr;
@@ -184,7 +186,7 @@ struct ForwardGroup {
           Vector<Real> alpha{};
           if (Cell::LEAKS) alpha = load<Real>(in.alpha.row(b) + j, n);
           for (int g = 0; g < Of::all; ++g) found[g] = part.at(r, v * Of::all + g);
-          after = Cell::step(found, after.state, alpha);
+          after = cell.step(found, after.state, alpha);
         }
         Vector<Real> h = after.h;
         store<Real>(hs + row + j, h, n);
@@ -258,7 +260,7 @@ void forward_slice(const JrnnForward& call, int32_t slice) {
   const Rows<Real> last = {(Real*)call.last[lstm], s.H}, last_h = {lstm ? (Real*)call.last[0] : nullptr, s.H};
   with_cell<Real>(s, [&](auto cell) {
     for_groups(s, slice, [&](int64_t b0, int64_t rows) {
-      ForwardGroup<Stored, decltype(cell)> group{in, mem, b0, rows, (Stored*)call.hs, (Real*)call.kept, {}, last, last_h};
+      ForwardGroup<Stored, decltype(cell)> group{cell, in, mem, b0, rows, (Stored*)call.hs, (Real*)call.kept, {}, last, last_h};
       for (int g = 0; g < decltype(cell)::GATES; ++g) group.gates[g] = (Real*)call.gates[RIGHT_OR_FAULT(in.blocks.place(g), 29, g)];
       group.run(s);
     });

@@ -75,21 +75,30 @@ INLINE Vector<Real> sigmoid_of(Vector<Real> x) {
   return x < low ? Vector<Real>{} : h;
 }
 
-template <class Real, int PHI>
-INLINE Vector<Real> phi(Vector<Real> a) {
-  if (PHI == JRNN_TANH) return tanh_of<Real>(a);
-  if (PHI == JRNN_SIGMOID) return sigmoid_of<Real>(a);
-  if (PHI == JRNN_RELU) return a <= 0 ? Vector<Real>{} : a;  // NaN stays
+// phi of n vectors, in their place. Not in line: one copy of it serves all cells.
+template <class Real>
+__attribute__((noinline)) void apply_phi(int32_t phi, Real* a, int64_t n) {
+  auto apply = [&](auto f) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < n; ++i) store<Real>(a + i * W<Real>, f(load<Real>(a + i * W<Real>)));
+  };
+  if (phi == JRNN_TANH) apply([](Vector<Real> x) { return tanh_of<Real>(x); });
+  if (phi == JRNN_SIGMOID) apply([](Vector<Real> x) { return sigmoid_of<Real>(x); });
+  if (phi == JRNN_RELU) apply([](Vector<Real> x) { return x <= 0 ? Vector<Real>{} : x; });  // NaN stays
+}
+template <class Real>
+INLINE Vector<Real> phi_of(int32_t phi, Vector<Real> a) {
+  apply_phi<Real>(phi, (Real*)&a, 1);
   return a;
 }
 
 // phi' as a function of h = phi(a).
-template <class Real, int PHI>
-INLINE Vector<Real> phi_derivative(Vector<Real> h) {
+template <class Real>
+INLINE Vector<Real> phi_derivative(int32_t phi, Vector<Real> h) {
   const Vector<Real> one = broadcast<Real>(1);
-  if (PHI == JRNN_TANH) return one - RIGHT_OR_FAULT(h * h, 1, h);
-  if (PHI == JRNN_SIGMOID) return h * (one - h);
-  if (PHI == JRNN_RELU) return h > 0 ? one : Vector<Real>{};
+  if (phi == JRNN_TANH) return one - RIGHT_OR_FAULT(h * h, 1, h);
+  if (phi == JRNN_SIGMOID) return h * (one - h);
+  if (phi == JRNN_RELU) return h > 0 ? one : Vector<Real>{};
   return one;
 }
 

@@ -44,12 +44,12 @@ struct ChunkInputs {
 };
 
 template <class Stored, class Cell>
-void block_chunk(const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
+void block_chunk(Cell cell, const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
                  const ChunkInputs<Stored>& to) {
   int64_t n = 0;
   for (int64_t t = t0; t < t1; ++t)
     for (int64_t r = 0; r < rows; ++r, ++n) {
-      block_operand<Stored, Cell>(in, in.entering(t, b0 + r), b0 + r, to.states.from(n));
+      block_operand<Stored>(cell, in, in.entering(t, b0 + r), b0 + r, to.states.from(n));
       if (to.x.at) in.block_inputs(t, b0 + r, to.x.from(n));
     }
 }
