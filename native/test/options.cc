@@ -7,17 +7,21 @@
 namespace test {
 namespace {
 
-const JrnnCore* core_named(const char* isa) {
+// The first core that is named, or that the processor has; whether it has it.
+bool core_named(const char* isa, const JrnnCore** found) {
   const bool v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                   __builtin_cpu_supports("avx512cd");
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool bf16 = v4 && __builtin_cpu_supports("avx512bf16");
-  const JrnnCore* const cores[] = {v4 ? &jrnn_core_avx512 : nullptr, v3 ? &jrnn_core_avx2 : nullptr,
-                                   bf16 ? &jrnn_core_avx512bf16 : nullptr, v3 ? &jrnn_core_avx2bf16 : nullptr};
-  for (const JrnnCore* core : cores)
-    if (core && (!isa || !strcmp(isa, core->isa))) return core;
-  return nullptr;
+  const JrnnCore* const cores[] = {&jrnn_core_avx512, &jrnn_core_avx2, &jrnn_core_avx512bf16, &jrnn_core_avx2bf16};
+  const bool has[] = {v4, v3, bf16, v3};
+  for (int i = 0; i < 4; ++i)
+    if (isa ? !strcmp(isa, cores[i]->isa) : has[i]) {
+      *found = cores[i];
+      return has[i];
+    }
+  return false;
 }
 
 }  // namespace
@@ -42,7 +46,7 @@ bool Options::parse(int argc, char** argv) {
       while (i + 1 < argc && argv[i + 1][0] != '-') rows.push_back(atoi(argv[++i]));
     else return false;
   }
-  core = core_named(isa);
+  can_run = core_named(isa, &core);
   return core && cases >= 0 && first >= 0 && threads > 0 && rounds > 0 && cell >= 0 && cell <= JRNN_GRU;
 }
 

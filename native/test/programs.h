@@ -13,7 +13,8 @@ extern "C" const JrnnCore jrnn_core_avx2bf16;
 namespace test {
 
 struct Options {
-  const JrnnCore* core = nullptr;  // null: the processor has neither, or not the one asked for
+  const JrnnCore* core = nullptr;
+  bool can_run = false;  // the processor has its instructions
   int64_t cases = 10000, first = 0, one = -1;
   int threads = 2, rounds = 50, cell = JRNN_ELMAN;
   std::vector<int> rows;
