@@ -285,7 +285,7 @@ def _jvp(primals: Any, tangents: Any, call: Call) -> Any:
     moving = [n for n, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
     moves = [tangents[n] for n in moving]
     if call.function is _rule:
-        moves = reverse_mode_p.bind(*moves)
+        moves = reverse_mode_p.bind(*moves, cell=call.spec.cell.name)
         # The rule cannot find it out by `perturbed`: JAX keeps one structure for its residuals.
         _, inputs = jax.tree.unflatten(call.tree, range(len(primals)))
         call = call._replace(spec=call.spec._replace(wants_dx=inputs.steps.xs in moving))
@@ -394,14 +394,26 @@ reverse_mode_p = Primitive("reverse_mode")
 reverse_mode_p.multiple_results = True
 
 
-def _forward_mode(*_: Any, **__: Any) -> NoReturn:
+WITH_BOTH = {
+    "elman": "jrnn.derivation.rnn_scan",
+    "lstm": "jrnn.derivation.lstm_scan",
+    "gru": "jrnn.derivation.gru_scan",
+    "leaky": "A jax.lax.scan over jrnn.leaky_cell",
+}
+
+
+def _forward_mode(*_: Any, cell: str, **__: Any) -> NoReturn:
     expected = "reverse mode (jax.grad, jax.vjp, jax.jacrev), or forward mode over it (jax.hessian)"
     came = "forward mode (jax.jvp, jax.jacfwd, jax.linearize)"
-    checks.refuse("rnn", expected, came, "jrnn.derivation.rnn_scan is the same function with both.")
+    of_stack = "a jax.lax.scan over jrnn.stack_step"
+    repair = f"{of_stack[0].upper()}{of_stack[1:]} is the same network with both."
+    if cell in WITH_BOTH:
+        repair = f"{WITH_BOTH[cell]} is the same network with both; of a stack, {of_stack}."
+    checks.refuse("rnn" if cell == "elman" else cell, expected, came, repair)
 
 
 reverse_mode_p.def_impl(_forward_mode)
-reverse_mode_p.def_abstract_eval(lambda *tangents: tangents)
+reverse_mode_p.def_abstract_eval(lambda *tangents, cell: tangents)
 mlir.register_lowering(reverse_mode_p, _forward_mode)
-ad.deflinear2(reverse_mode_p, lambda cotangents, *_: cotangents)
+ad.deflinear2(reverse_mode_p, lambda cotangents, *_, cell: cotangents)
 batching.primitive_batchers[reverse_mode_p] = _forward_mode
