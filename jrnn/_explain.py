@@ -13,7 +13,7 @@ from jrnn.kernel.dispatch import Direction, Shape, choose
 from jrnn.kernel.passes import Pass, devices_of, passes_in
 from jrnn.kernel.reference import Reference
 from jrnn.kernel.transforms import PLATFORMS
-from jrnn.kernel.types import Backend
+from jrnn.kernel.types import Backend, Spec
 
 # The scopes of `_layers.py`. A loss that is fused with a stack runs forward networks only.
 LAYER = re.compile(r"layers\[(\d+)\](?:/(forward|backward))?")
@@ -116,29 +116,31 @@ def _network(scopes: str) -> str:
 
 
 def _explanation(one: Pass, platform: str) -> Explanation:
-    cell, direction, shape, compute_dtype, scopes, spec = one
-    if spec is None:
-        backend, reason = _name(Reference(), direction), "JAX differentiates a gradient once more"
-    elif spec.remat is None:
-        chosen, reason = choose(spec, shape, platform, direction)
-        backend = _name(chosen, direction)
-    else:
-        S, N = spec.remat.sizes(shape)
-        shape = shape._replace(T=S)
-        chosen, reason = choose(spec, shape, platform, direction)
-        backend, reason = (
-            _name(chosen, direction),
-            f"{reason}; one of the segments of {S} steps (remat)",
-        )
-        if direction == "backward":
-            together = shape if shape.B is None else shape._replace(B=shape.B * N)
-            again = choose(spec, together, platform, "forward").backend
-            reason += f", of which {N} at a time are computed again: {_name(again, 'forward')}"
-    place = _network(scopes)
-    return Explanation(cell, direction, shape, platform, backend, reason, place, compute_dtype)
+    cell, direction, shape, rounded, scopes, spec = one
+    backend: Backend = Reference()
+    reason, of_segment = "JAX differentiates a gradient once more", ""
+    if spec is not None:
+        if spec.remat is not None:
+            shape, of_segment = _segment(spec, shape, platform, direction)
+        backend, reason = choose(spec, shape, platform, direction)
+    call = cell, direction, shape, platform, _name(backend, direction), reason + of_segment
+    return Explanation(*call, _network(scopes), rounded)
+
+
+def _segment(spec: Spec, shape: Shape, platform: str, direction: Direction) -> tuple[Shape, str]:
+    """The shape of a segment under `remat`, and a sentence of it."""
+    S, N = spec.remat.sizes(shape)
+    shape = shape._replace(T=S)
+    text = f"; one of the segments of {S} steps (remat)"
+    if direction == "backward":
+        together = shape if shape.B is None else shape._replace(B=N * shape.B)
+        again = choose(spec, together, platform, "forward").backend
+        text += f", of which {N} at a time are computed again: {_name(again, 'forward')}"
+    return shape, text
 
 
 def _name(backend: Backend, direction: Direction) -> str:
+    """A backend in the words of users."""
     if isinstance(backend, XLA):
         steps = getattr(backend.schedule, f"{direction}_chunk")
         return f"XLA, chunks of {steps} steps" if steps > 1 else "XLA, step by step"

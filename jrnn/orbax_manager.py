@@ -42,7 +42,15 @@ class LatestAndBest:
     keep: int
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Whether each checkpoint remains; they are in the order of their steps."""
+        """Say which checkpoints remain.
+
+        Args:
+            checkpoints: what orbax knows of each, in the order of their steps.
+            context: unused.
+
+        Returns:
+            Whether each remains.
+        """
         number = len(checkpoints)
         scores = [self._score(one) for one in checkpoints]
         best = min(range(number), key=lambda n: (scores[n], -n))  # of equal ones the latest
