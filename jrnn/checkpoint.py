@@ -5,9 +5,9 @@ temporary directory and renames that when it is complete. If the run is killed o
 the earlier checkpoints remain, and the incomplete one is removed. A checkpoint contains
 
     state       every array of the state by its path; for a random key its data
-    manifest    a JSON object of the caller, shapes and dtypes, and the SHA-256 of all of that and
-                of the arrays. On load the SHA-256 must match, so a checkpoint is either bit for bit
-                what was written, or refused.
+    manifest    a JSON object of the caller, the score, shapes and dtypes, and the SHA-256 of all
+                of that and of the arrays. On load the SHA-256 must match, so a checkpoint is either
+                bit for bit what was written, or refused.
 
 With several processes the first one reads and writes for all. A checkpoint does not depend on
 devices: a run can continue on others.
@@ -53,6 +53,8 @@ class Checkpoint(NamedTuple):
 class Checkpoints:
     """The checkpoints in a directory: the latest ones, and the one with the lowest score.
 
+    Those of earlier processes count, too: after each save as many remain as were asked for.
+
     This is a context manager; on exit it waits until the last checkpoint is written. Every process
     of a run must create one and call the same methods in the same order.
     """
@@ -79,33 +81,47 @@ class Checkpoints:
             self._manager = orbax_manager.make(self.directory, keep)
 
     def save(
-        self, step: int, state: Any, manifest: dict[str, Any], score: float | None = None
+        self,
+        step: int,
+        state: Any,
+        manifest: dict[str, Any],
+        score: float | None = None,
+        *,
+        exist_ok: bool = False,
     ) -> None:
         """Copy the state to the host, and write it in the background.
 
         Args:
-            step: the number of the checkpoint, above all others; an existing one is not replaced.
+            step: the number of the checkpoint, above all others.
             state: any pytree of arrays and random keys, on any devices or processes.
             manifest: a JSON object.
             score: lower is better; None for no score.
+            exist_ok: if the latest checkpoint has this number, leave it as it is.
 
         Raises:
+            ValueError: `step` is not above all others; nothing is written.
             OSError: this checkpoint, as far as known yet, or the previous one could not be written;
                 `wait` reports later failures. Incomplete files are removed.
         """
         arrays = _to_host(state)  # by every process, since each may have a part
         if not _is_writer():
             return
-        content = {"manifest": manifest, "arrays": {k: _spec(x) for k, x in arrays.items()}}
+        if (last := self._manager.latest_step()) is not None and step <= last:
+            if exist_ok and step == last:
+                return
+            expected = f"a number above {last}, that of the latest checkpoint in {self.directory}"
+            repair = "Go on from `latest`, take another directory, or remove all by `clear`."
+            checks.refuse("step", expected, step, repair)
+        score = None if score is None else float(score)
+        specs = {k: _spec(x) for k, x in arrays.items()}
+        content: dict[str, Any] = {"manifest": manifest, "score": score, "arrays": specs}
         content = json.loads(json.dumps(content))
         args = orbax_manager.orbax().args
         both = args.Composite(
             state=args.PyTreeSave(arrays),
             manifest=args.JsonSave(content | {"sha256": _sha256(content, arrays)}),
         )
-        if step in self._manager.all_steps():  # the run stops at a step that it has saved
-            return
-        metrics = {"score": float("inf" if score is None else score)}
+        metrics = {"score": orbax_manager.score_of(content)}
         self._to_oserror(lambda: self._manager.save(step, args=both, metrics=metrics, force=True))
 
     def wait(self) -> None:

@@ -1,11 +1,14 @@
 """orbax's manager of the checkpoints in a directory; one process reads and writes them all."""
 
 import contextlib
+import json
+import math
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,55 @@ def orbax() -> Any:
     return orbax.checkpoint
 
 
+@dataclass(frozen=True)
+class LatestAndBest:
+    """orbax's policy of which checkpoints remain; it asks after each save, and then removes others.
+
+    orbax forgets the scores when a process ends, and would keep every checkpoint without one.
+    """
+
+    directory: Path
+    keep: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Say which checkpoints remain.
+
+        Args:
+            checkpoints: what orbax knows of each, in the order of their steps.
+            context: unused.
+
+        Returns:
+            Whether each remains.
+        """
+        number = len(checkpoints)
+        scores = [self._score(one) for one in checkpoints]
+        best = min(range(number), key=lambda n: (scores[n], -n))  # of equal ones the latest
+        return [n >= number - self.keep or n == best for n in range(number)]
+
+    def _score(self, checkpoint: Any) -> float:
+        """Lower is better; infinite where there is none, and where it cannot be read."""
+        if checkpoint.metrics is not None:  # of this process
+            return float(checkpoint.metrics["score"])
+        try:
+            file = self.directory / str(checkpoint.step) / "manifest" / "metadata"
+            return score_of(json.loads(file.read_bytes()))
+        except (OSError, ValueError, TypeError, AttributeError):  # `latest` refuses it
+            return math.inf
+
+
+def score_of(content: dict[str, Any]) -> float:
+    """The score in the content of a checkpoint; infinite if it has none.
+
+    Args:
+        content: with a score or None; without one from jrnn 0.2.0 and before.
+
+    Returns:
+        A number.
+    """
+    score = content.get("score")
+    return math.inf if score is None or math.isnan(score) else float(score)
+
+
 def make(directory: Path, keep: int) -> Any:
     """Make the manager of the checkpoints in a directory; it keeps the latest and the best.
 
@@ -41,15 +93,12 @@ def make(directory: Path, keep: int) -> Any:
     Raises:
         ImportError: orbax-checkpoint is missing.
     """
-    from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
-
     ocp = orbax()
-    best = policy.BestN(get_metric_fn=lambda metrics: metrics["score"], reverse=True, n=1)
     one_process = ocp.options.MultiprocessingOptions(
         primary_host=0, active_processes={0}, barrier_sync_key_prefix="jrnn"
     )
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policy.AnyPreservationPolicy([policy.LatestN(keep), best]),
+        preservation_policy=LatestAndBest(directory, keep),
         # In the background orbax would wait for minutes if a directory cannot be created, and in
         # every save if one cannot be removed.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False),

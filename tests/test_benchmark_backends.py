@@ -72,7 +72,7 @@ def test_a_program_is_measured_with_the_backends_that_compute_it():
 @built
 @pytest.mark.usefixtures("float32")
 def test_what_no_named_backend_computes_is_left_out_and_said(capsys, monkeypatch):
-    monkeypatch.setattr(dispatch, "serves", lambda spec, dtype: False)
+    monkeypatch.setattr(dispatch, "why_not", lambda spec, dtype: "it is not served")
     assert kernel.main(options("--cell", "lstm", "--backends", "native")) == 1
     printed = capsys.readouterr()
     at = "row 1 (7, 4, 3, 5) batch float32 {}: left out, since native does not compute it"

@@ -423,7 +423,7 @@ def explained(cell):
     state, step = char_loop.make_training(args, data, mesh)
     ids = jax.ShapeDtypeStruct((args.length, args.batch_size), np.int32)
     found = {call.backend for call in jrnn.explain(step, state, (ids, ids), platform="cpu")}
-    (kernel,) = {name if name.startswith("native, ") else name.split("(")[0] for name in found}
+    (kernel,) = {name if name.startswith("native, ") else name.split(",")[0] for name in found}
     return kernel
 
 

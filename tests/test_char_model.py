@@ -63,7 +63,7 @@ def test_the_best_model_waits_for_the_checkpoint_before_it(small, monkeypatch):
     """A part of a checkpoint may fill a disk on which the model has a place."""
     pending, written = [], []
     save, wait, write = Checkpoints.save, Checkpoints.wait, char_run.write_model
-    monkeypatch.setattr(Checkpoints, "save", lambda *args: [pending.append(1), save(*args)])
+    monkeypatch.setattr(Checkpoints, "save", lambda *a, **k: [pending.append(1), save(*a, **k)])
     monkeypatch.setattr(Checkpoints, "wait", lambda self: [wait(self), pending.clear()])
     monkeypatch.setattr(
         char_run, "write_model", lambda *args: [written.append(not pending), write(*args)]

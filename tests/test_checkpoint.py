@@ -74,12 +74,75 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         for step, score in enumerate([3.0, 1.0, None, 2.0, 5.0], 1):
             checkpoints.save(step, state, {}, score)
-        checkpoints.save(5, make_state(1), {})  # there already
+        checkpoints.save(5, make_state(1), {}, exist_ok=True)  # there already
         checkpoints.wait()
         assert steps_in(tmp_path) == [2, 4, 5]
         assert_same(restore(checkpoints.latest(), state), state)
         checkpoints.clear()
         assert (steps_in(tmp_path), checkpoints.latest()) == ([], None)
+
+
+SCORES = [5.0, 1.0, 4.0, None, float("nan"), 3.0, 2.0]
+RESUMED = {
+    "no scores": (7 * [None], [[1, 2], [3, 4], [5, 6], [6, 7]]),
+    "equal scores": (7 * [1.0], [[1, 2], [3, 4], [5, 6], [6, 7]]),
+    "scores": (SCORES, [[1, 2], [2, 3, 4], [2, 5, 6], [2, 6, 7]]),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_those_of_earlier_processes_count(name, tmp_path):
+    (scores, remain), found = RESUMED[name], []
+    for steps in ((1, 2), (3, 4), (5, 6), (7,)):
+        with Checkpoints(tmp_path, keep=2) as checkpoints:
+            for step in steps:
+                checkpoints.save(step, {"w": jnp.zeros(2)}, {}, scores[step - 1])
+        found.append(steps_in(tmp_path))
+    assert found == remain
+
+
+def test_what_a_killed_process_did_not_remove_the_next_one_does(tmp_path):
+    """It is killed between the last step of a save and the removal of the oldest one."""
+    with Checkpoints(tmp_path / "whole", keep=2) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"w": jnp.zeros(2)}, {})
+            checkpoints.wait()
+            whole = tmp_path / "whole" / str(step)
+            shutil.copytree(whole, tmp_path / "killed" / str(step))
+    with Checkpoints(tmp_path / "killed", keep=2) as checkpoints:
+        assert checkpoints.latest().step == 3
+        assert steps_in(tmp_path / "killed") == [1, 2, 3]
+        checkpoints.save(4, {"w": jnp.zeros(2)}, {})
+    assert steps_in(tmp_path / "killed") == [3, 4]
+
+
+def test_a_checkpoint_without_a_score_or_a_manifest_is_no_best_one(tmp_path):
+    """One of version 0.2.0 has no score; of a broken one it is not known."""
+    for step in (1, 2, 3):
+        with Checkpoints(tmp_path, keep=3) as checkpoints:
+            checkpoints.save(step, {"w": jnp.zeros(2)}, {}, float(step))
+    manifests = [tmp_path / str(step) / "manifest" / "metadata" for step in (1, 2)]
+    manifests[0].write_text(manifests[0].read_text().replace('"score": 1.0, ', ""))
+    cut(manifests[1])
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(4, {"w": jnp.zeros(2)}, {}, 4.0)
+    assert steps_in(tmp_path) == [3, 4]
+
+
+def test_a_number_that_is_not_above_all_others_is_refused(tmp_path):
+    state = {"w": jnp.zeros(2)}
+    for again in (False, True):  # in this process, and in the next
+        with Checkpoints(tmp_path) as checkpoints:
+            if not again:
+                checkpoints.save(80, state, {})
+            for step in (3, 80):
+                said = rf"step: expected a number above 80, .* in {tmp_path}; got {step}\. Go on"
+                with pytest.raises(ValueError, match=said):
+                    checkpoints.save(step, {"w": jnp.ones(2)}, {})
+            with pytest.raises(ValueError, match="step: expected"):
+                checkpoints.save(3, state, {}, exist_ok=True)
+            assert checkpoints.latest().arrays["w"].sum() == 0
+    assert steps_in(tmp_path) == [80]
 
 
 def flip(path):

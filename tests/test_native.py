@@ -69,7 +69,7 @@ def test_what_a_call_takes_is_explained():
     assert forward.backend == backward.backend == said
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "enabled", lambda: False)
-        assert jrnn.explain(jrnn.rnn, CASE.params, CASE.xs)[0].backend.startswith("XLA(")
+        assert jrnn.explain(jrnn.rnn, CASE.params, CASE.xs)[0].backend.startswith("XLA, ")
 
 
 @built

@@ -19,6 +19,7 @@ from jrnn import native
 from jrnn.cells.gru import GRU
 from jrnn.cells.lstm import LSTM
 from jrnn.checks import refuse
+from jrnn.kernel.passes import passes_in
 
 BACKENDS = ["native", "xla"]
 GATED = {"lstm": LSTM, "gru": GRU}
@@ -89,9 +90,9 @@ def wanted(named: list[str] | None) -> list[str]:
 
 def computing(function: Any, args: Any, backends: list[str]) -> list[str | None]:
     """The backends, of those given, that compute a call; [None] if it does not call jrnn."""
+    if not any(passes_in(jax.make_jaxpr(function)(*args), 1)):
+        return [None]
     with using("native"):
         passes = jrnn.explain(function, *args)
-    if not passes:
-        return [None]
     is_native = any(one.backend.startswith("native") for one in passes)
     return [backend for backend in backends if backend == "xla" or is_native]

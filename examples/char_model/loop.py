@@ -122,7 +122,8 @@ def save_to(
         return
     whole, saved = manifest | {"record": record.to_json()}, Saved(state, record.best_model)
     attempt(settings, checkpoints.wait)  # for the previous one
-    attempt(settings, lambda: checkpoints.save(step, saved, whole, score))
+    # A step that is not finite stops the run at the one before, which it may have saved.
+    attempt(settings, lambda: checkpoints.save(step, saved, whole, score, exist_ok=True))
     if last:
         attempt(settings, checkpoints.wait)
 

@@ -15,7 +15,7 @@ from jax.export import is_symbolic_dim
 from jrnn import native
 from jrnn.arrays import are_ids, steps
 from jrnn.kernel import step
-from jrnn.kernel.backends.native import Native, number_of_slices, reads_gates, serves
+from jrnn.kernel.backends.native import Native, number_of_slices, reads_gates, why_not
 from jrnn.kernel.backends.xla import XLA, schedule_for
 from jrnn.kernel.reference import Reference
 from jrnn.kernel.types import Backend, Inputs, Spec
@@ -58,8 +58,9 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
     T, B, I, H, _ = shape
     if spec.backend is not None:
         return Choice(spec.backend, "the call names it")
-    if platform == "cpu" and B is not None and may_be_native(spec, shape):
-        slices = number_of_slices(T, B, I + H, native.cpu_cores() // spec.devices)
+    reason = why_not_native(spec, shape) if platform == "cpu" else "the native kernel is for CPUs"
+    if reason is None:
+        slices = number_of_slices(T, B or 0, I + H, native.cpu_cores() // spec.devices)
         return Choice(Native(slices), "it goes through time in one call")
     X, G = len(spec.cell.x_blocks), step.number_of_blocks(spec.cell)
     if direction == "backward" and B == G == 1 and platform == "cpu":
@@ -67,13 +68,15 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
         # gated cell are still faster: 0.87 of the time of a scan, in less than half of its memory,
         # at T = 1024, I = 32, H = 128 (GRU, AMD EPYC, jaxlib 0.10.2). On a GPU they take 0.36 of it
         # (Elman, NVIDIA H100, jax 0.11.2).
-        return Choice(Reference(), "the gradient of one sequence is fastest as a plain scan")
+        return Choice(
+            Reference(), f"{reason}, and a plain scan is for the gradient of one sequence"
+        )
     schedule = schedule_for(platform, T, OPEN if B is None else max(B, 1), I, H, X)
-    return Choice(XLA(schedule), "it goes through time in chunks")
+    return Choice(XLA(schedule), reason)
 
 
-def may_be_native(spec: Spec, shape: Shape) -> bool:
-    """Whether the native kernel serves a call, on a CPU, and is not slower than XLA there.
+def why_not_native(spec: Spec, shape: Shape) -> str | None:
+    """Why the native kernel does not serve a call, on a CPU, or is slower than XLA there.
 
     It copies the weights, and sums their gradients in scratch of that size, once for each call. For
     few steps of few sequences XLA takes 0.6 to 0.9 of its time (I = H = 512: T * B = 100 and 200;
@@ -88,15 +91,26 @@ def may_be_native(spec: Spec, shape: Shape) -> bool:
         shape: its sizes.
 
     Returns:
-        The answer.
+        The reason; None if the kernel runs the call.
     """
     T, B, I, H, dtype = shape
-    if not (spec.native and native.enabled() and B and serves(spec, dtype)):
-        return False
-    G = step.number_of_blocks(spec.cell)
-    if (B < 4 and H >= 448) or (B == 1 and G * H * H > 2**19):
-        return False
-    return 2 * T * B >= I + H
+    if spec.no_native is not None:
+        return spec.no_native
+    if (missing := native.why_not()) is not None:
+        return missing.rstrip(".")
+    if not native.enabled():
+        return "the native kernel is turned off (JRNN_NATIVE, or jrnn_native of jax.config)"
+    if not B:
+        return "the batch is empty" if B == 0 else "the native kernel has no open batch size"
+    if (missing := why_not(spec, dtype)) is not None:
+        return missing
+    if B < 4 and H >= 448:
+        return "XLA is faster for fewer than 4 sequences of H >= 448"
+    if B == 1 and step.number_of_blocks(spec.cell) * H * H > 2**19:
+        return "XLA is faster for one sequence where w_hh has more than 2^19 numbers"
+    if 2 * T * B < I + H:
+        return "XLA is faster for few steps of few sequences, 2 T B < I + H"
+    return None
 
 
 def keeps_gates(spec: Spec, shape: Shape) -> bool:
@@ -119,7 +133,7 @@ def keeps_gates(spec: Spec, shape: Shape) -> bool:
     """
     if not spec.cell.adjoint_reads_blocks or spec.remat is not None or spec.backend is not None:
         return False  # a backend that the call names need not know of gates
-    if may_be_native(spec, shape) and jax.default_backend() == "cpu":
+    if why_not_native(spec, shape) is None and jax.default_backend() == "cpu":
         return reads_gates(spec.cell)
     T, B, _, H, _ = shape
     size = T * (OPEN if B is None else B) * H * step.number_of_blocks(spec.cell)

@@ -21,7 +21,9 @@ that is exported has no native code, and neither has what JAX maps.
 """
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
@@ -29,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import Primitive, jaxprs_in_params
+from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jrnn import checks
@@ -238,6 +240,10 @@ DERIVED_BY = {_rule: _rule, _forward: _reference_forward, _backward: _reference_
 # --- primitives -----------------------------------------------------------------------------------
 
 
+CUT = "the native kernel runs on one device, and XLA cuts these arrays for several"
+MAPPED = "jax.vmap maps it: each call has weights, or gradients of them, of its own"
+
+
 class Call(NamedTuple):
     """The static part of a call of a primitive: everything except the arrays."""
 
@@ -249,19 +255,25 @@ class Call(NamedTuple):
     @partial(jax.jit, static_argnums=(0, 1), inline=True)  # JAX traces what a primitive does twice
     def of(self, platform: str, *leaves: jax.Array) -> list[jax.Array]:
         """The results as a list."""
-        call = self.without_native() if self.mapped else self
 
         def flat(*leaves: jax.Array) -> list[jax.Array]:
-            arguments = jax.tree.unflatten(call.tree, leaves)
-            return jax.tree.leaves(call.function(platform, call.spec, *arguments))
+            arguments = jax.tree.unflatten(self.tree, leaves)
+            return jax.tree.leaves(self.function(platform, self.spec, *arguments))
 
         for axes in self.mapped:
             flat = jax.vmap(flat, axes)
         return flat(*leaves)
 
-    def without_native(self) -> "Call":
+    def without_native(self, reason: str) -> "Call":
         """The same by XLA's loops."""
-        return self._replace(spec=self.spec._replace(native=False))
+        return self._replace(spec=self.spec._replace(no_native=reason))
+
+    def inputs(self, avals: Any) -> Inputs:
+        """The types of the inputs of one call, by those of all arguments."""
+        for axes in reversed(self.mapped):
+            avals = [_without_axis(x, axis) for x, axis in zip(avals, axes, strict=True)]
+        first, *rest = jax.tree.unflatten(self.tree, avals)
+        return first.inputs if isinstance(first, Residuals) else rest[0]
 
 
 def _bind(primitive: Primitive, function: Any, spec: Spec, arguments: Any, results: Any) -> Any:
@@ -273,7 +285,7 @@ def _bind(primitive: Primitive, function: Any, spec: Spec, arguments: Any, resul
 
 def _run(*leaves: Any, call: Call) -> list[jax.Array]:
     if any(len(x.sharding.device_set) > 1 for x in leaves if isinstance(x, jax.Array)):
-        call = call.without_native()
+        call = call.without_native(CUT)
     return call.of(jax.default_backend(), *leaves)
 
 
@@ -285,10 +297,13 @@ def _jvp(primals: Any, tangents: Any, call: Call) -> Any:
     moving = [n for n, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
     moves = [tangents[n] for n in moving]
     if call.function is _rule:
-        moves = reverse_mode_p.bind(*moves)
+        moves = reverse_mode_p.bind(*moves, cell=call.spec.cell.name)
         # The rule cannot find it out by `perturbed`: JAX keeps one structure for its residuals.
         _, inputs = jax.tree.unflatten(call.tree, range(len(primals)))
         call = call._replace(spec=call.spec._replace(wants_dx=inputs.steps.xs in moving))
+        scope: AbstractContextManager[Any] = nullcontext()
+    else:
+        scope = jax.named_scope(_name_of_scans(call, [jax.typeof(x) for x in primals]))
     call = call._replace(function=DERIVED_BY[call.function])
 
     def of_moving(*xs: jax.Array) -> list[jax.Array]:
@@ -297,12 +312,26 @@ def _jvp(primals: Any, tangents: Any, call: Call) -> Any:
             leaves[n] = x
         return call.of("any", *leaves)
 
-    return jax.jvp(of_moving, [primals[n] for n in moving], moves)
+    with scope:
+        return jax.jvp(of_moving, [primals[n] for n in moving], moves)
+
+
+SCANS = re.compile(r"scans_of\[(.*?);(\w+);(\d+),(\d*),(\d+),(\d+);(\w+);(\w*)\]")
+
+
+def _name_of_scans(call: Call, avals: Any) -> str:
+    """The scope of scans that JAX differentiates: for `passes`, and in a profile."""
+    direction = "forward" if call.function is _forward else "backward"
+    T, B, I, H, dtype = shape_of(call.inputs(avals))
+    sizes = f"{T},{'' if B is None else B},{I},{H}"
+    dtypes = f"{dtype};{call.spec.compute_dtype or ''}"
+    return f"scans_of[{call.spec.cell.name};{direction};{sizes};{dtypes}]"
 
 
 def _map(primitive: Primitive, leaves: Any, axes: Any, call: Call) -> Any:
     """Each call by itself; its results are not summed."""
-    found = primitive.bind(*leaves, call=call._replace(mapped=(*call.mapped, tuple(axes))))
+    call = call._replace(mapped=(*call.mapped, tuple(axes))).without_native(MAPPED)
+    found = primitive.bind(*leaves, call=call)
     return found, [0] * len(found)
 
 
@@ -339,8 +368,10 @@ def _primitive(name: str, batched: Callable[..., Any]) -> Primitive:
 def _lower(platform: str, context: Any, *leaves: Any, call: Call) -> Any:
     """The program for a platform. Native code is for this machine, and not to be cut by XLA."""
     module = context.module_context
-    if module.lowering_parameters.for_export or _cut_by_xla(module.axis_context):
-        call = call.without_native()
+    if module.lowering_parameters.for_export:
+        call = call.without_native("an exported program has no native code")
+    if _cut_by_xla(module.axis_context):
+        call = call.without_native(CUT)
     return mlir.lower_fun(partial(call.of, platform), True)(context, *leaves)
 
 
@@ -354,30 +385,6 @@ def _cut_by_xla(axes: Any) -> bool:
 rnn_p = _primitive("rnn", _fold)
 forward_p = _primitive("rnn_forward", _fold)
 backward_p = _primitive("rnn_backward", _map)
-
-
-def calls_in(jaxpr: Any, scope: str = "") -> Iterator[tuple[str, str, Spec, Inputs]]:
-    """The calls of the primitives in a traced program.
-
-    Args:
-        jaxpr: the program; loops, calls and rules in it are searched, too.
-        scope: the names of `jax.named_scope` around the program.
-
-    Yields:
-        The name of the primitive, the scopes around the call, its static part, and the types of its
-        inputs.
-    """
-    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        scopes = f"{scope}/{equation.source_info.name_stack}"
-        if equation.primitive in (rnn_p, forward_p, backward_p):
-            call, avals = equation.params["call"], [v.aval for v in equation.invars]
-            for axes in reversed(call.mapped):
-                avals = [_without_axis(x, axis) for x, axis in zip(avals, axes, strict=True)]
-            first, *rest = jax.tree.unflatten(call.tree, avals)
-            inputs = first.inputs if isinstance(first, Residuals) else rest[0]
-            yield equation.primitive.name, scopes, call.spec, inputs
-        for inner in jaxprs_in_params(equation.params):
-            yield from calls_in(inner, scopes)
 
 
 def _without_axis(x: Any, axis: int | None) -> Any:
@@ -394,14 +401,26 @@ reverse_mode_p = Primitive("reverse_mode")
 reverse_mode_p.multiple_results = True
 
 
-def _forward_mode(*_: Any, **__: Any) -> NoReturn:
+WITH_BOTH = {
+    "elman": "jrnn.derivation.rnn_scan",
+    "lstm": "jrnn.derivation.lstm_scan",
+    "gru": "jrnn.derivation.gru_scan",
+    "leaky": "A jax.lax.scan over jrnn.leaky_cell",
+}
+
+
+def _forward_mode(*_: Any, cell: str, **__: Any) -> NoReturn:
     expected = "reverse mode (jax.grad, jax.vjp, jax.jacrev), or forward mode over it (jax.hessian)"
     came = "forward mode (jax.jvp, jax.jacfwd, jax.linearize)"
-    checks.refuse("rnn", expected, came, "jrnn.derivation.rnn_scan is the same function with both.")
+    of_stack = "a jax.lax.scan over jrnn.stack_step"
+    repair = f"{of_stack[0].upper()}{of_stack[1:]} is the same network with both."
+    if cell in WITH_BOTH:
+        repair = f"{WITH_BOTH[cell]} is the same network with both; of a stack, {of_stack}."
+    checks.refuse("rnn" if cell == "elman" else cell, expected, came, repair)
 
 
 reverse_mode_p.def_impl(_forward_mode)
-reverse_mode_p.def_abstract_eval(lambda *tangents: tangents)
+reverse_mode_p.def_abstract_eval(lambda *tangents, cell: tangents)
 mlir.register_lowering(reverse_mode_p, _forward_mode)
-ad.deflinear2(reverse_mode_p, lambda cotangents, *_: cotangents)
+ad.deflinear2(reverse_mode_p, lambda cotangents, *_, cell: cotangents)
 batching.primitive_batchers[reverse_mode_p] = _forward_mode

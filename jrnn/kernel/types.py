@@ -164,7 +164,7 @@ class Spec(NamedTuple):
     clip_delta: float | None = None
     remat: Any = None  # a `remat.Remat`; None: keep all states
     devices: int = 1  # of this process that a call is split over: they share its cores
-    native: bool = True  # False: for other machines, or mapped by JAX
+    no_native: str | None = None  # why not: for other machines, or mapped by JAX
     wants_dx: bool = True  # `transforms` knows it; if not, dxs may be anything
     keep_gates: bool = False  # `transforms` decides it for the forward pass of a gradient
     backend: "Backend | None" = None

@@ -15,12 +15,14 @@ from cases import (
     together,
     value_and_cotangents,
 )
+from cells_of_users import GATED
 from jax import lax
 from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 from jaxprs import named
 
 import jrnn
+from jrnn import derivation
 
 
 def scan(params, xs, h0=None):
@@ -163,6 +165,50 @@ def test_forward_mode_is_refused_with_the_way_out(f):
     ):
         with pytest.raises(ValueError, match=r"rnn: expected reverse mode .*derivation\.rnn_scan"):
             forward()
+
+
+def step_of(cell):
+    """The stack of one layer, step by step, as the error says."""
+
+    def scan(params, xs):
+        stack = jrnn.StackParams((jrnn.LayerParams(params, None, None),))
+        states, _ = jrnn.stack_step(stack, None, xs[0], cell=cell)
+        zeros = jax.tree.map(jnp.zeros_like, states)
+        return jax.lax.scan(partial(jrnn.stack_step, stack, cell=cell), zeros, xs)[1]
+
+    return scan
+
+
+def leaky_by_cell(params, xs):
+    step = lambda h, x: 2 * (jrnn.leaky_cell(params, h, x),)
+    return jax.lax.scan(step, jnp.zeros((cases.B, cases.H)), xs)[1]
+
+
+init_gated, init_leaky = (
+    partial(jrnn.init_cell, GATED, tau=0.5),
+    partial(jrnn.init_leaky, alpha=0.5),
+)
+WAYS_OUT = {  # the network, what the error names, and that
+    "lstm": (jrnn.init_lstm, jrnn.lstm, "derivation.lstm_scan", derivation.lstm_scan),
+    "gru": (jrnn.init_gru, jrnn.gru, "derivation.gru_scan", derivation.gru_scan),
+    "leaky": (init_leaky, jrnn.leaky, "scan over jrnn.leaky_cell", leaky_by_cell),
+    "gated": (init_gated, partial(jrnn.unroll, GATED), "scan over jrnn.stack_step", step_of(GATED)),
+}
+
+
+@pytest.mark.parametrize("cell", WAYS_OUT)
+def test_the_way_out_of_forward_mode_is_that_of_the_cell(cell):
+    init, run, named, way_out = WAYS_OUT[cell]
+    params, xs = init(jax.random.key(1), cases.I, cases.H), make_case().xs
+    tangent = jax.tree.map(jnp.ones_like, params)
+    forward = lambda f: jax.jvp(lambda p: f(p, xs), (params,), (tangent,))
+    with pytest.raises(ValueError, match=rf"^{cell}: expected reverse mode .*{named}") as caught:
+        forward(run)
+    assert "rnn_scan" not in str(caught.value)
+    found = forward(way_out)
+    hs, moved = (one[1] if isinstance(one, tuple) else one for one in found)
+    assert_close(hs, run(params, xs)[1])
+    assert float(jnp.abs(moved).max()) > 0
 
 
 def test_forward_mode_is_served_by_the_plain_scan():

@@ -59,16 +59,22 @@ for _name, _phi in PHI.items():
         CODES[leaky(_name, "state", _learned)] = Code(LEAKY_STATE, _phi, gates=1)
 
 
-def serves(spec: Spec, dtype: Any) -> bool:
-    """Whether the library has the cell, and computes in this dtype."""
-    code, dtype = CODES.get(spec.cell), jnp.dtype(dtype)
-    if code is None or dtype not in (jnp.float32, jnp.float64):
-        return False
-    algorithm = spec.precision is not None and spec.precision.isupper()  # such as BF16_BF16_F32
-    gates = code.gates > 0 or not spec.keep_gates
-    bfloat16 = spec.compute_dtype == jnp.bfloat16 and dtype == jnp.float32
-    rounds = bfloat16 and native.library().has_bfloat16
-    return (spec.compute_dtype is None or rounds) and not algorithm and gates
+def why_not(spec: Spec, dtype: Any) -> str | None:
+    """The reason why the library does not compute a cell in a dtype; None if it does."""
+    code, dtype, wanted = CODES.get(spec.cell), jnp.dtype(dtype), spec.compute_dtype
+    if code is None:
+        return "the native kernel has no cell and no activation of a user's own"
+    if dtype not in (jnp.float32, jnp.float64):
+        return f"the native kernel has parameters of float32 and float64, not of {dtype}"
+    if spec.precision is not None and spec.precision.isupper():  # such as BF16_BF16_F32
+        return f"the native kernel has no matmul algorithm {spec.precision}"
+    if spec.keep_gates and not code.gates:
+        return "the native kernel does not read the gates that this program keeps"
+    if wanted is not None and (wanted, dtype) != (jnp.bfloat16, jnp.float32):
+        return f"the native kernel has no compute_dtype {wanted} for parameters of {dtype}"
+    if wanted is not None and not native.library().has_bfloat16:
+        return "this processor has no AVX512_BF16, or it has AMX, with which XLA is faster"
+    return None
 
 
 def reads_gates(cell: UncheckedCell) -> bool:
