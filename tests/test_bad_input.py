@@ -23,7 +23,7 @@ PAIRS = (
     "jrnn.interop.from_torch(state_dict, stack=True) returns a stack; any pair (forward, backward) "
     "is LayerParams(*pair, norm=None)."
 )
-LAYERS = f"LayerParams are one by StackParams(tuple(layers)). {PAIRS}"
+LAYERS = f"Several LayerParams become one by StackParams(tuple(layers)). {PAIRS}"
 
 
 @pytest.fixture(autouse=True)

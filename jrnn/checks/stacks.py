@@ -42,7 +42,7 @@ _OF_PAIRS = (
     "jrnn.interop.from_torch(state_dict, stack=True) returns a stack; any pair (forward, backward) "
     "is LayerParams(*pair, norm=None)."
 )
-_OF_LAYERS = f"LayerParams are one by StackParams(tuple(layers)). {_OF_PAIRS}"
+_OF_LAYERS = f"Several LayerParams become one by StackParams(tuple(layers)). {_OF_PAIRS}"
 
 
 @contextmanager
