@@ -255,7 +255,7 @@ def as_stack(
     Raises:
         ValueError: as `specs_of`.
     """
-    if isinstance(params, StackParams):
+    if isinstance(params, StackParams) or type(params) in (tuple, list):  # which specs_of refuses
         return params, *specs_of(params, activation, cell, clip_delta, compute_dtype)
     cell = cell_of(params, activation, cell)
     checks.network(cell, params)

@@ -19,6 +19,11 @@ LABELS = np.zeros((T, B), np.int64)
 NEXT = jrnn.ReadoutParams(np.ones((H, I)), None)
 STACK = parameters(jrnn.init_stack, I, (4, 6), bidirectional=True, layer_norm=True)
 SQUARE = parameters(jrnn.init_stack, I, (I, I))
+PAIRS = (
+    "jrnn.interop.from_torch(state_dict, stack=True) returns a stack; any pair (forward, backward) "
+    "is LayerParams(*pair, norm=None)."
+)
+LAYERS = f"Several LayerParams become one by StackParams(tuple(layers)). {PAIRS}"
 
 
 @pytest.fixture(autouse=True)
@@ -418,8 +423,20 @@ REFUSED = {
     ),
     "a stack of one network": (
         lambda: jrnn.stack(P, CASE.xs),
-        "params: expected StackParams(layers) of at least one layer; got RNNParams without any. "
-        "See jrnn.init_stack.",
+        "params: expected StackParams(layers) of at least one layer; got RNNParams. See "
+        "jrnn.init_stack.",
+    ),
+    "a list of layers": (
+        lambda: jrnn.stack(list(STACK.layers), CASE.xs),
+        f"params: expected StackParams(layers) of at least one layer; got list. {LAYERS}",
+    ),
+    "a list of layers in a loss": (
+        lambda: jrnn.rnn_cross_entropy(list(STACK.layers), READOUT, CASE.xs, LABELS),
+        f"params: expected StackParams(layers) of at least one layer; got list. {LAYERS}",
+    ),
+    "pairs as layers": (
+        lambda: jrnn.stack(jrnn.StackParams(((P, None),)), CASE.xs),
+        f"layers[0]: expected LayerParams(forward, backward, norm); got tuple. {PAIRS}",
     ),
     "a stack of no layer": (
         lambda: jrnn.stack(jrnn.StackParams(()), CASE.xs),

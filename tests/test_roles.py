@@ -55,8 +55,7 @@ def test_a_researcher_ports_a_classifier_from_torch(tmp_path):
     """Two layers, both directions, sequences of different lengths, dropout, AdamW, weights back."""
     layers = jrnn.init_stack(KEYS[0], I, (H, H), cell="gru", bidirectional=True).layers
     state_dict = interop.to_torch([(layer.forward, layer.backward) for layer in layers])
-    ported = interop.from_torch(state_dict)
-    stack = jrnn.StackParams(tuple(jrnn.LayerParams(*layer, norm=None) for layer in ported))
+    stack = interop.from_torch(state_dict, stack=True)
     readout = jrnn.init_readout(KEYS[1], 2 * H, O)
     xs, labels = normal(2, T, B, I), jnp.arange(B) % O
 

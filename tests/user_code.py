@@ -15,6 +15,7 @@ xs = jnp.zeros((7, 2, 5))
 uniform = jrnn.initializers.hidden_uniform
 jrnn.init_rnn(key, 5, 4, w_ih_init=uniform, w_hh_init=jrnn.initializers.spectral_radius(0.9))
 layers: list[jrnn.interop.Layer] = jrnn.interop.from_torch(jrnn.interop.to_torch([(params, None)]))
+ported: jrnn.StackParams = jrnn.interop.from_torch(jrnn.interop.to_torch(layers), stack=True)
 
 h_last, hs = jrnn.rnn(params, xs, activation="relu")
 states: jax.Array = hs

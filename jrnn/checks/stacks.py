@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 Cells = Sequence["UncheckedCell"]  # of each layer
 
+_OF_PAIRS = (
+    "jrnn.interop.from_torch(state_dict, stack=True) returns a stack; any pair (forward, backward) "
+    "is LayerParams(*pair, norm=None)."
+)
+_OF_LAYERS = f"Several LayerParams become one by StackParams(tuple(layers)). {_OF_PAIRS}"
+
 
 @contextmanager
 def within(part: str) -> Iterator[None]:
@@ -80,14 +86,16 @@ def one_direction(reverse: Any, params: "StackParams") -> None:
 
 
 def stack_of_layers(params: "StackParams") -> None:
-    layers = getattr(params, "layers", ())
+    layers = getattr(params, "layers", None)
     if not isinstance(layers, (tuple, list)) or not layers:
-        came = f"{type(params).__name__} without any"
-        refuse("params", "StackParams(layers) of at least one layer", came, "See jrnn.init_stack.")
+        came = type(params).__name__ + ("" if layers is None else " without any")
+        repair = _OF_LAYERS if type(params) in (tuple, list) else "See jrnn.init_stack."
+        refuse("params", "StackParams(layers) of at least one layer", came, repair)
     for i, layer in enumerate(layers):
         if not all(hasattr(layer, name) for name in ("forward", "backward", "norm")):
             expected, came = "LayerParams(forward, backward, norm)", type(layer).__name__
-            refuse(f"layers[{i}]", expected, came, "See jrnn.init_stack.")
+            repair = _OF_PAIRS if type(layer) in (tuple, list) else "See jrnn.init_stack."
+            refuse(f"layers[{i}]", expected, came, repair)
 
 
 def stack_params(cells: Cells, params: "StackParams") -> None:

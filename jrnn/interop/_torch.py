@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -33,7 +33,15 @@ _SOURCE = Source(
 _ENTRY = re.compile(r"(?P<kind>weight|bias)_(ih|hh)_l(?P<layer>\d+)(?P<reverse>_reverse)?")
 
 
-def from_torch(state_dict: Mapping[str, Any]) -> list[Layer]:
+@overload
+def from_torch(state_dict: Mapping[str, Any], *, stack: Literal[False] = False) -> list[Layer]: ...
+
+
+@overload
+def from_torch(state_dict: Mapping[str, Any], *, stack: Literal[True]) -> StackParams: ...
+
+
+def from_torch(state_dict: Mapping[str, Any], *, stack: bool = False) -> list[Layer] | StackParams:
     """Convert the state dict of a `torch.nn.RNN`, `nn.LSTM` or `nn.GRU`.
 
     Args:
@@ -41,16 +49,19 @@ def from_torch(state_dict: Mapping[str, Any]) -> list[Layer]:
             layer), `weight_hh_ln [G*H, H]` and, unless `bias=False`, `bias_ih_ln [G*H]` and
             `bias_hh_ln [G*H]`, where G is 1 for an RNN, 4 for an LSTM and 3 for a GRU; the same
             names with `_reverse` if it is bidirectional.
+        stack: True for the parameters of `jrnn.stack`; False for those of each layer.
 
     Returns:
-        One pair per layer: the parameters of the forward direction, and those of the backward
-        direction or None. They are `RNNParams`, `LSTMParams` or `GRUParams`. One unidirectional
-        layer is `[(params, None)]`.
+        With `stack=True` `StackParams`. Otherwise one pair per layer: the parameters of the forward
+        direction, and those of the backward direction or None. They are `RNNParams`, `LSTMParams`
+        or `GRUParams`. One unidirectional layer is `[(params, None)]`.
 
     Raises:
         ValueError: an entry that is missing, unknown, of another shape or of a different dtype; a
-            projection (`proj_size`), which jrnn's LSTM does not have.
+            projection (`proj_size`), which jrnn's LSTM does not have; a `stack` that is not True or
+            False.
     """
+    checks.flag("stack", stack)
     found = leaves(_SOURCE, state_dict)
     for name in found:
         if name.startswith("weight_hr_l"):
@@ -72,11 +83,14 @@ def from_torch(state_dict: Mapping[str, Any]) -> list[Layer]:
         return of_two_biases(*weights) if bias else network(*weights)
 
     I, H = read("_l0", None, None).w_ih.shape[0], arrays["weight_hh_l0"].shape[1]
-    layers = [
+    networks = [
         [read(suffix, len(directions) * H if n else I, H) for suffix in layer]
         for n, layer in enumerate(suffixes)
     ]
-    return [(layer[0], layer[1] if len(layer) == 2 else None) for layer in layers]
+    layers = [(layer[0], layer[1] if len(layer) == 2 else None) for layer in networks]
+    if stack:
+        return StackParams(tuple(LayerParams(*layer, norm=None) for layer in layers))
+    return layers
 
 
 def to_torch(layers: StackParams | Sequence[Layer | LayerParams]) -> dict[str, np.ndarray]:

@@ -46,8 +46,7 @@ def test_the_record():
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 def test_two_layers_in_two_directions_are_a_stack(kind):
     question, answer = RUNS[PACKED.format(kind)]
-    layers = jrnn.interop.from_torch(question.weights)
-    stack = jrnn.StackParams(tuple(jrnn.LayerParams(*layer, norm=None) for layer in layers))
+    stack = jrnn.interop.from_torch(question.weights, stack=True)
     last, hs = jrnn.stack(stack, question.xs, of_a_stack(question.start), question.lengths)
     assert_close((last, hs), (of_a_stack(answer.last), answer.hs), answers.TOLERANCE)
 

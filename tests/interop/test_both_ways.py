@@ -152,8 +152,9 @@ def test_several_layers_and_directions(kind):
 def test_the_parameters_of_a_stack(cell, bidirectional):
     stack = jrnn.init_stack(jax.random.key(0), I, (H, H), cell=cell, bidirectional=bidirectional)
     state_dict = interop.to_torch(stack)
-    again = [jrnn.LayerParams(*layer, norm=None) for layer in interop.from_torch(state_dict)]
-    assert_equal(jrnn.StackParams(tuple(again)), stack)
+    assert_equal(interop.from_torch(state_dict, stack=True), stack)
+    pairs = [(layer.forward, layer.backward) for layer in stack.layers]
+    assert_equal(interop.from_torch(state_dict), pairs)
     assert_equal(interop.to_torch(list(stack.layers)), state_dict)
     for layer in stack.layers:
         weights = interop.to_onnx(layer)

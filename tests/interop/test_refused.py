@@ -193,6 +193,10 @@ TORCH_REFUSED = {
         "weight_ih_l0: expected it in state_dict; got only lstm/linear/w, lstm/linear/b. "
         "jrnn.interop.from_haiku reads such entries.",
     ),
+    "stack as a text": (
+        lambda: interop.from_torch(torch_weights(), stack="yes"),
+        "stack: expected True or False; got 'yes'.",
+    ),
     "to: parameters alone": (
         lambda: interop.to_torch(params()),
         f"layers{PAIRS}RNNParams. A layer in one direction is (params, None).",
