@@ -42,7 +42,7 @@ def array(argument: str, x: Any) -> None:
 
 
 def _into_an_array(x: Any) -> str:
-    """The repair of what is no array: choose one of several, pad sequences, or convert."""
+    """The repair for another type: choose one part, pad sequences, or convert."""
     if fields := getattr(x, "_fields", ()):
         return f"It has the fields {', '.join(fields)}: pass one of them, such as .{fields[0]}."
     if isinstance(x, tuple) and any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(x)):
