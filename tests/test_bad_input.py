@@ -13,6 +13,7 @@ from jrnn.loss import blockwise
 CASE = make_case()
 IDS = make_case(ids=True)
 P = CASE.params
+ONE = P._replace(w_ih=P.w_ih[:1])  # a single feature
 READOUT = jrnn.ReadoutParams(np.ones((H, O)), np.ones(O))
 LOGITS = np.zeros((T, B, O))
 LABELS = np.zeros((T, B), np.int64)
@@ -695,6 +696,65 @@ REFUSED = {
     "logits of no class": (
         lambda: jrnn.sampling.sample_token(jax.random.key(0), np.zeros(())),
         "logits: expected [..., O] with O >= 1; got float64[]. The last axis is the classes.",
+    ),
+    "the state of an LSTM as states": (
+        lambda: jrnn.readout(READOUT, jrnn.LSTMState(CASE.h0, CASE.h0)),
+        "hs: expected a JAX or NumPy array; got LSTMState. "
+        "It has the fields h, c: pass one of them, such as .h.",
+    ),
+    "a mean of all that a network returns": (
+        lambda: jrnn.mean_over_time((CASE.h0, CASE.dhs)),
+        "hs: expected a JAX or NumPy array; got tuple. "
+        "Pass one of its parts, such as the last, [-1].",
+    ),
+    "the states of layers as predictions": (
+        lambda: jrnn.squared_error((jrnn.LSTMState(CASE.h0, CASE.h0),), CASE.h0),
+        "predictions: expected a JAX or NumPy array; got tuple. Pass one of its parts",
+    ),
+    "a tuple of numbers": (
+        lambda: jrnn.readout(READOUT, (1.0,) * H),
+        "hs: expected a JAX or NumPy array; got tuple. Convert it by jnp.asarray.",
+    ),
+    "sequences of several lengths": (
+        lambda: jrnn.rnn(P, [CASE.xs[:, 0], CASE.xs[1:, 0]]),
+        "xs: expected a JAX or NumPy array; got list. Its parts differ in length: pad each to "
+        "T steps, join them by jnp.stack(..., axis=1), and pass their lengths.",
+    ),
+    "lists of ids of several lengths": (
+        lambda: jrnn.rnn(P, [[1, 2], [3]]),
+        "xs: expected a JAX or NumPy array; got list. Its parts differ in length: pad each to",
+    ),
+    "a batch without an axis of features": (
+        lambda: jrnn.rnn(ONE, np.zeros((T, B)), None, np.full(B, T)),
+        "xs: expected vectors [T, I] or [T, B, I] with I = 1; got float64[7, 3]. w_ih [1, 4] takes "
+        "vectors of size I = 1. A single feature is an axis of size 1: xs[..., None].",
+    ),
+    "counts with lengths": (
+        lambda: jrnn.rnn(ONE, np.ones((T, B, 1), int), None, np.full(B, T)),
+        "xs: expected integer token ids [T] or [T, B]; got int64[7, 3, 1]. Integers are token ids; "
+        'give inputs="features"; or cast',
+    ),
+    "lengths of a batch for one sequence": (
+        lambda: jrnn.rnn(P, np.zeros((T, I)), None, np.full(B, T)),
+        "lengths: expected shape []; got int64[3]. "
+        "One length per sequence. The data is one sequence; a batch is [T, B, ...].",
+    ),
+    "batch first, with lengths": (
+        lambda: jrnn.rnn(P, CASE.xs.swapaxes(0, 1), None, np.full(B, T)),
+        "lengths: expected shape [] or [B] = [7]; got int64[3]. Is the data batch first? "
+        "Time leads: swap the axes by .swapaxes(0, 1), or map over the batch by jax.vmap.",
+    ),
+    "ids that are batch first, with lengths": (
+        lambda: jrnn.rnn(P, IDS.xs.swapaxes(0, 1), None, np.full(B, T)),
+        "lengths: expected shape [] or [B] = [7]; got int64[3]. Is the data batch first?",
+    ),
+    "a mean over what is batch first": (
+        lambda: jrnn.mean_over_time(CASE.dhs.swapaxes(0, 1), np.full(B, T)),
+        "lengths: expected shape [] or [B] = [7]; got int64[3]. Is the data batch first?",
+    ),
+    "batch first, with a state": (
+        lambda: jrnn.rnn(P, CASE.xs.swapaxes(0, 1), CASE.h0),
+        "h0: expected [H] = [4] or [B, H] = [7, 4]; got float64[3, 4]. Is the data batch first?",
     ),
     "top_p above 1": (
         lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.array([0]), 3, top_p=1.5),

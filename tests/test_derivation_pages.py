@@ -82,6 +82,8 @@ def test_the_figures_are_those_that_the_program_draws(tmp_path):
     drawn = {path.name: texts(path) for path in tmp_path.iterdir()}
     assert all(len(labels) >= 10 for labels in drawn.values())
     assert drawn == {path.name: texts(path) for path in (DOCS / "figures").glob("*.svg")}
-    shown = re.findall(r"!\[([^\]]+)\]\(figures/(\w+\.svg)\)", PAGES["derivation"])
+    shown = re.findall(
+        r"!\[([^\]]+)\]\(figures/(\w+\.svg)\)", PAGES["derivation"] + PAGES["sources"]
+    )
     assert {name for _, name in shown} == drawn.keys()
     assert all(len(alt) >= 60 for alt, _ in shown)

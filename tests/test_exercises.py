@@ -76,30 +76,44 @@ def window_of_one(*args):
 
 
 WRONG = {
-    "the diagonal alone": ("test_1", lambda p: jnp.diag(p * (1 - p))),
-    "labels that sum to 1": ("test_2", lambda p, y: p - y),
+    "the diagonal alone": (
+        "test_1",
+        lambda p: jnp.diag(p * (1 - p)),
+        "is right on the diagonal alone",
+    ),
+    "labels that sum to 1": ("test_2", lambda p, y: p - y, "is p - y"),
     "the Jacobian transposed": (
         "test_3",
         changed(derivation.state_jacobian, lambda jacobian: jacobian.T),
+        "the answer for t = 1 is the transpose",
     ),
-    "the immediate derivative": ("test_4", window_of_one),
-    "the sum over losses alone": ("test_5", window_of_one),
-    "the right gradient, slowly": ("test_5", derivation.gradients_double_sum),
-    "no rule of one's own": ("test_6", without_a_rule),
-    "no path through earlier steps": ("test_7", through_the_state_alone),
+    "the Jacobian of a step too late": (
+        "test_3",
+        lambda rnn, hs, t: derivation.state_jacobian(rnn, hs, t + 1),
+        "the answer for t = 1 is that of step t + 1",
+    ),
+    "a Jacobian without an axis": ("test_3", lambda rnn, hs, t: hs[t], "the shape of the answer"),
+    "the immediate derivative": ("test_4", window_of_one, "terms with k = t alone"),
+    "the sum over losses alone": ("test_5", window_of_one, "terms with k = t alone"),
+    "the right gradient, slowly": ("test_5", derivation.gradients_double_sum, "operations"),
+    "no rule of one's own": ("test_6", without_a_rule, "loop"),
+    "no path through earlier steps": ("test_7", through_the_state_alone, "after step 2 .rnn"),
     "c without its gradient": (
         "test_8",
-        changed(derivation.lstm_recursion, lambda g: g._replace(state=g.state._replace(c=0.0))),
+        changed(
+            derivation.lstm_recursion, lambda g: g._replace(state=g.state._replace(c=jnp.zeros(4)))
+        ),
+        "the answer .state.c",
     ),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_answer_fails(checks, name):
-    number, answer = WRONG[name]
+    number, answer, text = WRONG[name]
     (check,) = (check for check in CHECKS if check.startswith(number))
     answers = SimpleNamespace(**{check.removeprefix(f"{number}_"): answer})
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=re.escape(text)):
         getattr(checks, check)(answers)
 
 
@@ -107,9 +121,10 @@ def test_a_wrong_answer_fails(checks, name):
 @pytest.mark.parametrize(("option", "outcome"), [("", "1 failed"), (" --solutions", "8 passed")])
 def test_the_command_of_the_page(option, outcome):
     page = (ROOT / "docs/exercises.md").read_text()
-    command = re.search(r"^    python (-m pytest .*)$", page, re.M)[1] + option
+    command = re.search(r"^    \.venv/bin/python (-m pytest .*)$", page, re.M)[1] + option
     run = subprocess.run(
         [sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True
     )
     assert outcome in run.stdout.splitlines()[-1], run.stdout
     assert ("NotImplementedError" in run.stdout) == (not option)
+    assert not (FOLDER / ".pytest_cache").exists()  # the site would take its README for a page

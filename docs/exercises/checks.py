@@ -24,10 +24,23 @@ XS, H0, DHS = weights(T, I), weights(H), weights(T, H)
 LABELS = jnp.arange(T) % O
 
 
-def close(found, expected, rtol=1e-10, atol=1e-12):
-    """Every array of one tree against that of another."""
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+def close(found, expected, rtol=1e-10, atol=1e-12, where="", mistakes=None):
+    """Every array of one tree against that of another; a failure names the array, or the mistake.
+
+    `mistakes`: the results of common mistakes, by their names.
+    """
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        name = f"{where} {jax.tree_util.keystr(path)}"
+        np.testing.assert_equal(np.shape(a), np.shape(b), f"the shape of the answer{name}")
+        if np.allclose(a, b, rtol, atol):
+            continue
+        for mistake, wrong in (mistakes or {}).items():
+            leaves = zip(jax.tree.leaves(found), jax.tree.leaves(wrong), strict=True)
+            if all(np.allclose(x, y) for x, y in leaves):
+                raise AssertionError(f"the answer{where} is {mistake}")
+        np.testing.assert_allclose(a, b, rtol, atol, err_msg=f"the answer{name}")
 
 
 def plain_states(rnn, xs, h0):
@@ -48,7 +61,9 @@ def cost(at):
 def test_1_softmax_jacobian(answers):
     """Against automatic differentiation of the softmax."""
     o = jnp.array([2.0, 1.0, 0.1])
-    close(answers.softmax_jacobian(jax.nn.softmax(o)), jax.jacrev(jax.nn.softmax)(o))
+    p = jax.nn.softmax(o)
+    mistakes = {"right on the diagonal alone": jnp.diag(p * (1 - p))}
+    close(answers.softmax_jacobian(p), jax.jacrev(jax.nn.softmax)(o), mistakes=mistakes)
 
 
 def test_2_logits_derivative(answers):
@@ -59,7 +74,9 @@ def test_2_logits_derivative(answers):
         return -(y * jax.nn.log_softmax(o)).sum()
 
     for y in jnp.array([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [1.0, 0.2, 0.3]]):
-        close(answers.logits_derivative(jax.nn.softmax(o), y), jax.grad(loss)(o, y))
+        p = jax.nn.softmax(o)
+        mistakes = {"p - y, which needs labels that sum to 1": p - y}
+        close(answers.logits_derivative(p, y), jax.grad(loss)(o, y), mistakes=mistakes)
 
 
 def test_3_state_jacobian(answers):
@@ -69,9 +86,11 @@ def test_3_state_jacobian(answers):
     def step(h, x_t):
         return jnp.tanh(x_t @ RNN.w_ih + h @ RNN.w_hh + RNN.b_h)
 
+    jacobians = [jax.jacrev(step)(h, x_t) for h, x_t in zip([H0, *hs[:-1]], XS, strict=True)]
     for t in (1, 3):
-        expected = jax.jacrev(step)([H0, *hs][t - 1], XS[t - 1])
-        close(answers.state_jacobian(RNN, hs, t), expected)
+        right = jacobians[t - 1]
+        mistakes = {"the transpose": right.T, "that of step t + 1": jacobians[t]}
+        close(answers.state_jacobian(RNN, hs, t), right, where=f" for t = {t}", mistakes=mistakes)
 
 
 def at_zeros():
@@ -79,16 +98,23 @@ def at_zeros():
     return derivation.Gradients(RNN, READOUT, jnp.zeros(H))
 
 
+def of_one_step():
+    """A common mistake in sums over t and k."""
+    found = derivation.gradients_truncated(RNN, READOUT, XS, LABELS, window=1)
+    return {"the sum of the terms with k = t alone": found}
+
+
 def test_4_gradients_double_sum(answers):
     """Against differences of the cost, which need no derivation."""
     found = answers.gradients_double_sum(RNN, READOUT, XS, LABELS)
-    close(found, derivation.finite_differences(jax.jit(cost), at_zeros()), rtol=0, atol=1e-8)
+    right = derivation.finite_differences(jax.jit(cost), at_zeros())
+    close(found, right, rtol=0, atol=1e-8, mistakes=of_one_step())
 
 
 def test_5_gradients_recursion(answers):
     """The same gradient, and twice the steps cost twice the operations, not four times."""
     found = answers.gradients_recursion(RNN, READOUT, XS, LABELS)
-    close(found, jax.jit(jax.grad(cost))(at_zeros()))
+    close(found, jax.jit(jax.grad(cost))(at_zeros()), mistakes=of_one_step())
 
     def operations(n):
         xs, labels = jnp.zeros((n, I)), jnp.zeros(n, int)
@@ -128,8 +154,9 @@ def test_7_sensitivity_step(answers):
         found.append((out.gradients, carry.total))
     per_step = derivation.gradients_per_step(RNN, READOUT, XS, LABELS)
     for t, (of_the_step, total) in enumerate(found):
-        close(of_the_step, jax.tree.map(lambda g, t=t: g[t], per_step))
-        close(total, jax.tree.map(lambda g, t=t: g[: t + 1].sum(0), per_step))
+        where = f" after step {t + 1}"
+        close(of_the_step, jax.tree.map(lambda g, t=t: g[t], per_step), where=where)
+        close(total, jax.tree.map(lambda g, t=t: g[: t + 1].sum(0), per_step), where=where)
 
 
 def test_8_lstm_recursion(answers):

@@ -102,7 +102,11 @@ def paths():
         xs, ys = [start, start, end, end], [top + 2.27, lane, lane, top + 0.6]
         axes.plot(xs, ys, color=color, lw=line, zorder=4)
         arrow(axes, (end, top + 0.6), (end, top + 0.44), color=color, line=line)
-    _frame_of_paths(axes, bottom, "The recursion: errors that meet are added and go back together")
+    _frame_of_paths(
+        axes,
+        bottom,
+        r"The recursion: errors are added, times $\varphi'(a_t)$, and go back together",
+    )
     for t in (3, 2, 1):
         x = _x(t)
         arrow(axes, (x, bottom + 2.27), (x, bottom + 1.72), color=COLORS[t], line=2)

@@ -32,13 +32,31 @@ def array(argument: str, x: Any) -> None:
         there(argument, x)
         return
     if not isinstance(x, (np.ndarray, np.generic)):
-        refuse(argument, "a JAX or NumPy array", type(x).__name__, "Convert it by jnp.asarray.")
+        refuse(argument, "a JAX or NumPy array", type(x).__name__, _into_an_array(x))
     if isinstance(x, np.ma.MaskedArray):
         repair = "Fill it by .filled(0); lengths or weights say which steps do not count."
         refuse(argument, "an array without a mask of its own", "a masked array", repair)
     if not _in_jax(x.dtype):
         repair = "Cast it by .astype: JAX has numbers of up to 64 bits in the machine's byte order."
         refuse(argument, "a dtype that JAX has", f"{x.dtype}{list(x.shape)}", repair)
+
+
+def _into_an_array(x: Any) -> str:
+    """The repair for another type: choose one part, pad sequences, or convert."""
+    if fields := getattr(x, "_fields", ()):
+        return f"It has the fields {', '.join(fields)}: pass one of them, such as .{fields[0]}."
+    if isinstance(x, tuple) and any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(x)):
+        return "Pass one of its parts, such as the last, [-1]."
+    if isinstance(x, (list, tuple)) and len({_extent(part) for part in x}) > 1:
+        return (
+            "Its parts differ in length: pad each to T steps, join them by jnp.stack(..., axis=1), "
+            "and pass their lengths."
+        )
+    return "Convert it by jnp.asarray."
+
+
+def _extent(x: Any) -> Any:
+    return getattr(x, "shape", None) or (len(x) if isinstance(x, (list, tuple)) else None)
 
 
 def there(argument: str, x: Any) -> None:

@@ -25,6 +25,10 @@ from jrnn.types import GRUParams, LeakyParams, LSTMParams, RNNParams
 if TYPE_CHECKING:
     from jrnn.cells import UncheckedCell
 
+BATCH_FIRST = (
+    "Is the data batch first? Time leads: swap the axes by .swapaxes(0, 1), "
+    "or map over the batch by jax.vmap."
+)
 FUNCTIONS = {RNNParams: "rnn", LSTMParams: "lstm", GRUParams: "gru", LeakyParams: "leaky"}
 
 
@@ -135,9 +139,11 @@ def inputs(
     params: Any,
     I: int,
     leads: tuple[str, str],
-    counted: np.ndarray | None = None,
 ) -> None:
-    """Check vectors or ids with one of two groups of leading axes, such as "T" and "T, B"."""
+    """Check vectors or ids with one of two groups of leading axes, such as "T" and "T, B".
+
+    Ids are compared with I by `ids_of`.
+    """
     vectors = " or ".join(f"[{lead}{', ' if lead else ''}I]" for lead in leads)
     ids = "integer token ids " + " or ".join(f"[{lead}]" for lead in leads)
     ranks = [lead.replace(",", "").split() for lead in leads]
@@ -146,7 +152,6 @@ def inputs(
         if 0 not in features:
             repair = f"give {_as_features(params)}" if 1 in features else "vectors are floats."
             refuse(argument, ids, describe(xs), f"Integers are token ids; {repair}")
-        ids_within(argument, xs, I, f"I = {I} rows of w_ih", counted)
         return
     if not is_float(xs):
         repair = f"Ids are integers; give {_as_features(params)}"
@@ -158,17 +163,34 @@ def inputs(
         repair = f"Without w_ih they are added to a_t, which has {I} numbers."
         if params.w_ih is not None:
             repair = f"w_ih {list(params.w_ih.shape)} takes vectors of size I = {I}."
+        if I == 1:
+            repair += f" A single feature is an axis of size 1: {argument}[..., None]."
         refuse(argument, f"vectors {vectors} with I = {I}", describe(xs), repair)
     same_dtype(argument, xs, "params", params.w_hh)
 
 
-def state(argument: str, h: Any, params: Any, batch: tuple[int, ...], directions: int = 1) -> None:
-    """Check a state [H], or [B, H] for a batch; 2H for two directions."""
+def ids_of(argument: str, xs: Any, I: int, counted: np.ndarray | None = None) -> None:
+    """Refuse token ids without a row of w_ih; only those in the mask `counted` matter."""
+    if are_ids(xs):
+        ids_within(argument, xs, I, f"I = {I} rows of w_ih", counted)
+
+
+def state(
+    argument: str,
+    h: Any,
+    params: Any,
+    batch: tuple[int, ...],
+    directions: int = 1,
+    T: int | None = None,
+) -> None:
+    """Check a state [H], or [B, H] for a batch of T steps; 2H for two directions."""
     array(argument, h)
     H, size = params.w_hh.shape[0] * directions, times(directions)
     if h.shape not in ((H,), (*batch, H)):
         wanted = f"[{size}] = [{H}]" + (f" or [B, {size}] = {[*batch, H]}" if batch else "")
         repair = "[H] is shared by the batch." if batch else "One sequence has one state."
+        if batch and h.shape == (T, H):
+            repair = BATCH_FIRST
         refuse(argument, wanted, describe(h), repair)
     floating(argument, h)
     same_dtype(argument, h, "params", params.w_hh)
@@ -203,6 +225,7 @@ def cell_arguments(
     I, batch = input_size(cell, params), any(np.ndim(h) > 1 for h in states.values())
     x_t = as_read("x_t", x_t, params, I, "", reading, batch)
     inputs("x_t", x_t, params, I, ("", "B"))
+    ids_of("x_t", x_t, I)
     for argument, h in states.items():
         if h is not None:
             state(argument, h, params, steps(x_t))
@@ -239,21 +262,22 @@ def network_arguments(
     )
     I = input_size(cell, params)
     xs = as_read("xs", xs, params, I, "T", reading, of_a_batch)
+    inputs("xs", xs, params, I, ("T", "T, B"))
     lead, inside = steps(xs), None
-    if lengths_ is not None and lead:
+    if lengths_ is not None:
         lengths(lengths_, lead[0], lead[1:])
         inside = steps_inside(lengths_, lead)
-    if mask is not None and lead:
+    if mask is not None:
         counted_steps(mask, lead, lengths_)
         inside = steps_counted(mask, lead)
-    inputs("xs", xs, params, I, ("T", "T, B"), inside)
+    ids_of("xs", xs, I, inside)
     if xs.shape[0] == 0:
         refuse("xs", "at least one step (T >= 1)", describe(xs), "Leave empty sequences out.")
     if resets is not None:
         step_flags("resets", resets, lead, "True where a segment begins")
     for argument, h in states.items():
         if h is not None:
-            state(argument, h, params, lead[1:])
+            state(argument, h, params, lead[1:], T=lead[0])
     cell_data(cell, params, data, lead[:1], lead[1:])
     return xs
 
@@ -314,7 +338,12 @@ def lengths(lengths: Any, T: int, batch: tuple[int, ...] | None) -> None:
     fits = np.ndim(lengths) <= 1 if batch is None else np.shape(lengths) in ((), batch)
     if not fits:
         wanted = "[]" if batch == () else "[] or [B]" + (f" = {list(batch)}" if batch else "")
-        refuse("lengths", f"shape {wanted}", describe(lengths), "One length per sequence.")
+        repair = "One length per sequence."
+        if batch and np.shape(lengths) == (T,):
+            repair = BATCH_FIRST
+        elif batch == ():
+            repair += " The data is one sequence; a batch is [T, B, ...]."
+        refuse("lengths", f"shape {wanted}", describe(lengths), repair)
     values = concrete(lengths)
     if values is not None and ((values < 0) | (values > T)).any():
         wrong = values[(values < 0) | (values > T)][0]

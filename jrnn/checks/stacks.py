@@ -23,6 +23,7 @@ from jrnn.checks.basics import (
 from jrnn.checks.sequences import (
     as_read,
     counted_steps,
+    ids_of,
     input_size,
     inputs,
     lengths,
@@ -194,6 +195,7 @@ def stack_step_arguments(
     I = input_size(cells[0], first)
     x_t = as_read("x_t", x_t, first, I, "", reading, batch)
     inputs("x_t", x_t, first, I, ("", "B"))
+    ids_of("x_t", x_t, I)
     layer_states("states", states, cells, params, steps(x_t))
     return x_t
 
