@@ -46,8 +46,10 @@ def init_cell(
         and `[H]` for each name in `cell.unit`; None for any other field.
 
     Raises:
-        ValueError: a size below 1, a dtype that is not floating, or other names than `cell.unit`.
+        ValueError: no cell, a size below 1, a dtype that is not floating, or other names than
+            `cell.unit`.
     """
+    checks.a_cell(cell)
     dtype = sizes_and_dtype(input_size, hidden_size, dtype)
     if set(unit) != set(cell.unit):
         expected = f"the parameters {', '.join(cell.unit)}" if cell.unit else "no more parameters"
@@ -118,7 +120,7 @@ def unroll(
         xs: as in `jrnn.rnn`; without `w_ih` `[T, X*H]` or `[T, B, X*H]`, for X blocks that the
             input feeds.
         state: before the first step: of one state None (zeros), `[H]` or `[B, H]`; of several
-            None, or a `cell.state` (or a tuple) of these.
+            None, or a `cell.state` of these, a tuple if the cell names no such class.
         lengths: as in `jrnn.rnn`.
         resets: as in `jrnn.rnn`.
         reset_state: the state that resets go back to, as `state`.
@@ -140,8 +142,8 @@ def unroll(
         `[T, B, H]`; dtypes as in `jrnn.rnn`.
 
     Raises:
-        ValueError: what `jrnn.rnn` refuses; parameters or states of another class; `data` of other
-            names than the cell's.
+        ValueError: no cell; what `jrnn.rnn` refuses; parameters or states of another class; `data`
+            of other names than the cell's.
     """
     arrays = (state, lengths, resets, reset_state, recurrent_mask, mask, data)
     options = {"clip_delta": clip_delta, "compute_dtype": compute_dtype, "remat": remat}

@@ -54,6 +54,16 @@ def test_the_norms_of_a_scaled_rotation_fall_geometrically():
         np.testing.assert_allclose(curve, curve[0] * 0.9 ** np.arange(50), rtol=1e-10)
 
 
+def test_a_network_without_w_ih():
+    """It reads the currents that another one computes: the same states, and the same gradients."""
+    (params, readout, xs, *rest), _ = problem(batch=False, h0="[H]")
+    alone = params._replace(w_ih=None)
+    for measure in (diagnostics.gradient_flow, diagnostics.influence):
+        expected = measure(params, readout, xs, *rest)
+        found = measure(alone, readout, xs @ params.w_ih, *rest)
+        assert_close(tuple(found), tuple(expected), LAW_RTOL)
+
+
 def test_max_lag():
     arguments, _ = problem()
     whole = diagnostics.gradient_flow(*arguments)

@@ -244,6 +244,19 @@ def test_a_step_of_two_units_of_time_is_two_steps(leak):
     assert_close(run(fixed, xs[:2], STATES["rnn"], *[None] * 5, np.full((2, B), 2.0))[0], by_ones)
 
 
+@pytest.mark.parametrize("alpha", [0.2, 0.8])
+def test_noise_in_a_rate_network_has_the_deviation_of_continuous_time(alpha):
+    """sqrt(2 / alpha) sigma xi in a_t gives v the deviation sigma / sqrt(1 - alpha / 2)."""
+    sigma, units = 0.15, 200
+    alone = jrnn.LeakyParams(
+        None, np.zeros((units, units)), None, np.full(units, alpha), None
+    )  # no unit hears another
+    xi = np.random.default_rng(0).normal(size=(2000, units))
+    cell = jrnn.cells.leaky.leaky("identity", "input", learned=False)
+    _, vs = jrnn.unroll(cell, alone, np.sqrt(2 / alpha) * sigma * xi)
+    np.testing.assert_allclose(vs[100:].std(), sigma / np.sqrt(1 - alpha / 2), rtol=0.01)
+
+
 def test_a_fixed_leak_has_no_gradient_and_a_learned_one_has():
     fixed = jax.grad(lambda p: jrnn.leaky(p, XS)[1].sum())(PARAMS["leaky"])
     assert not fixed.alpha.any()

@@ -299,6 +299,24 @@ def test_principal_components():
     assert drawn(plot.plot_principal_components(still, many)[0])
 
 
+def test_colours_by_condition():
+    """In a batch that is sorted by condition, every condition is drawn, in its own colour."""
+    coherence = np.repeat([-0.4, 0.1, 0.4], 100)
+    states = np.broadcast_to(coherence[:, None], (4, 300, 3))
+    sides = np.array(["left", "right"])[(coherence > 0).astype(int)]
+    for condition, names in ((coherence, ["-0.4", "0.1", "0.4"]), (sides, ["left", "right"])):
+        for plane in (
+            plot.plot_principal_components(COMPONENTS, states, condition=condition)[1],
+            plot.plot_fixed_points(THREE, COMPONENTS, states, condition=condition)[0],
+        ):
+            assert words(plane)[3][: len(names)] == names
+            paths = plane.lines[: plot.states.PATHS]
+            looks = {(line.get_xdata()[0], tuple(line.get_color())) for line in paths}
+            assert sorted(x for x, _ in looks) == [-0.4, 0.1, 0.4]
+            assert len({color for _, color in looks}) == len(names)
+            assert drawn(plane)
+
+
 def test_axes_of_the_user():
     figure = Figure()
     first, second, third, fourth = figure.subplots(2, 2).ravel()
@@ -331,6 +349,22 @@ REFUSED = {
     "components of other states": (
         lambda: plot.plot_principal_components(COMPONENTS, np.ones((5, 4))),
         "states: expected as many features as the components have, 3; got 4.",
+    ),
+    "conditions of another batch": (
+        lambda: plot.plot_principal_components(
+            COMPONENTS, np.ones((5, 4, 3)), condition=np.ones(5)
+        ),
+        "condition: expected shape [B] = [4]; got shape [5]. It is the condition of each sequence.",
+    ),
+    "too many conditions": (
+        lambda: plot.plot_fixed_points(
+            THREE, COMPONENTS, np.ones((5, 20, 3)), condition=np.arange(20)
+        ),
+        "condition: expected at most 12 different values; got 20. Group them",
+    ),
+    "conditions of nothing": (
+        lambda: plot.plot_fixed_points(THREE, COMPONENTS, condition=np.arange(3)),
+        "condition: expected None without states; got one. It gives paths their colours.",
     ),
     "states of one step": (
         lambda: plot.plot_principal_components(COMPONENTS, np.ones(3)),

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import jrnn
+from website.pages import linked
 
 ROOT = Path(__file__).parents[1]
 INTERNAL = ("arrays", "cells", "checks", "extras", "files", "kernel", "lengths", "loss")
@@ -83,6 +84,16 @@ def test_every_page_is_in_the_navigation():
     navigation = json.dumps(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert pages - set(re.findall(r'"([^"]*\.md)"', navigation)) == set()
+
+
+def test_a_module_of_an_example_has_a_page():
+    """The page of the example links to it, and so do modules to theirs."""
+    example, targets = linked("examples/perceptual_decision.py")
+    assert "[`perceptual_network.py`](perceptual_network.py.md)" in example.split("~~~")[0]
+    assert "[`char_model/devices.py`](char_model/devices.py.md)" in example.split("~~~")[0]
+    assert {"examples/perceptual_network.py", "examples/char_model/devices.py"} <= targets
+    _, further = linked("examples/char_model/__init__.py")
+    assert "examples/char_model/model.py" in further
 
 
 class Page(HTMLParser):

@@ -1,8 +1,10 @@
 """The pages of the site, with links that work in it.
 
-A page of `docs/` may link to any file of the repository. The site has a page for each such file.
+A page of `docs/` may link to any file of the repository. The site has a page for each such file,
+and for each module that an example imports from its folder.
 """
 
+import ast
 import re
 import shutil
 from importlib.metadata import distribution
@@ -55,8 +57,34 @@ def content(path: str) -> str:
     if file.is_dir():
         names = sorted(f.name for f in file.iterdir() if f.suffix in {".py", ".md"})
         return head + "\n".join(f"- [{name}]({name})" for name in names)
+    if modules := imported(path):
+        here = dirname(address(path))
+        links = (f"[`{relpath(m, dirname(path))}`]({relpath(address(m), here)})" for m in modules)
+        head += f"Imports {', '.join(links)}.\n\n"
     language = "python" if file.suffix == ".py" else "text"
     return f"{head}~~~~~~{language}\n{file.read_text(encoding='utf-8')}\n~~~~~~\n"
+
+
+def imported(path: str) -> list[str]:
+    """The modules that an example imports from the folder of the examples.
+
+    Args:
+        path: a file of the repository, relative to its root.
+
+    Returns:
+        Their paths, sorted; none for a file that is no program of `examples/`.
+    """
+    if not (path.startswith("examples/") and path.endswith(".py")):
+        return []
+    found = set[str]()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {f"examples/{alias.name.replace('.', '/')}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            folder = dirname(path) if node.level else "examples"
+            found.add(f"{folder}/{node.module.replace('.', '/')}")
+    files = {f"{module}{end}" for module in found for end in (".py", "/__init__.py")}
+    return sorted(file for file in files if (ROOT / file).is_file())
 
 
 def linked(path: str) -> tuple[str, set[str]]:
@@ -66,7 +94,7 @@ def linked(path: str) -> tuple[str, set[str]]:
         path: as in `content`.
 
     Returns:
-        The text, and the files and folders outside `docs/` to which it links.
+        The text, and the files and folders outside `docs/` to which it links, or which it imports.
 
     Raises:
         FileNotFoundError: it links to a file that does not exist.
@@ -74,7 +102,7 @@ def linked(path: str) -> tuple[str, set[str]]:
     text, targets = INFO.sub(r"\1", content(path)), set[str]()
     folder = path if (ROOT / path).is_dir() else dirname(path)
     if folder != path and not path.endswith(".md"):
-        return text, targets
+        return text, set(imported(path))
 
     def replace(match: re.Match[str]) -> str:
         target = normpath(f"{folder}/{match[0]}")
@@ -90,7 +118,7 @@ def linked(path: str) -> tuple[str, set[str]]:
 
 
 def write_pages(folder: Path) -> None:
-    """Write `docs/`, the READMEs, and all files to which these link.
+    """Write `docs/`, the READMEs, all files to which these link, and their modules.
 
     Args:
         folder: for the pages; its former content is deleted.

@@ -38,7 +38,7 @@ such as `jrnn/_gru.py`, its names to `jrnn/__init__.py`, and a line to `CELLS` i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -124,10 +124,12 @@ class Cell(UncheckedCell):
             each, such as (("b_h", 3), ("b_hn", 1)); None: (("b_h", G),).
 
     Raises:
-        ValueError: a function that is not hashable, not elementwise or changes a shape or a dtype;
-            an adjoint that is not the one of the step; blocks that are fed by nothing; a class
-            without the fields.
+        ValueError: a part that is not hashable; a function that is not elementwise or changes a
+            shape or a dtype; an adjoint that is not the one of the step; blocks that are fed by
+            nothing; a class without the fields.
     """
+
+    params: type = field(kw_only=True)
 
     def __post_init__(self) -> None:
         checks.cell(self)

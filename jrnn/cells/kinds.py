@@ -28,10 +28,11 @@ def cell_of(
         The cell, `cell` if it is given.
 
     Raises:
-        ValueError: parameters of an unknown class without `cell`; an activation for a cell that has
-            its own.
+        ValueError: a `cell` that is none; parameters of an unknown class without it; an activation
+            for a cell that has its own.
     """
     if cell is not None:
+        checks.a_cell(cell)
         checks.of_kind(params, cell.params)
     elif isinstance(params, RNNParams):
         return elman(activation or "tanh")

@@ -20,6 +20,7 @@ from jrnn.checks.basics import shape as shape
 from jrnn.checks.basics import sizes as sizes
 from jrnn.checks.basics import square as square
 from jrnn.checks.basics import there as there
+from jrnn.checks.cells import a_cell as a_cell
 from jrnn.checks.cells import cell as cell
 from jrnn.checks.devices import batch_mesh as batch_mesh
 from jrnn.checks.devices import divided as divided

@@ -1,29 +1,43 @@
 """A cell of the user's own: its functions are elementwise, and its adjoint is that of its step."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jrnn.checks.basics import refuse
+from jrnn.checks.basics import refuse, shown
 
 if TYPE_CHECKING:
     from jrnn.cells import UncheckedCell
 
 SHAPE = (2, 3)
 WRITE = "Write it with jnp; it gets and returns arrays [B, H]."
+TUPLES = {"x_blocks": (0,), "h_blocks": (0,), "unit": ("tau",), "data": ("z",)}  # an example each
+
+
+def a_cell(cell: Any) -> None:
+    """Refuse all that is no cell, such as the name of one, or parameters in its place."""
+    from jrnn.cells import UncheckedCell
+
+    if isinstance(cell, UncheckedCell):
+        return
+    repair = "jrnn.Cell(...) makes one of your own."
+    if isinstance(cell, str):
+        rate = 'jrnn.cells.leaky.leaky("tanh", "input", learned=False)'
+        repair = f"Parameters of the package name theirs by their class; (29) is {rate}."
+    elif isinstance(cell, tuple):
+        repair = "These are parameters; unroll(cell, params, xs) has the cell first."
+    came = shown(cell) if isinstance(cell, str) else getattr(cell, "__name__", type(cell).__name__)
+    refuse("cell", "a jrnn.Cell", came, repair)
 
 
 def cell(cell: "UncheckedCell") -> None:
+    _hashable(cell)
     _blocks(cell)
     _classes(cell)
-    try:
-        hash(cell)
-    except TypeError as error:
-        expected = "hashable functions, and tuples of names"
-        refuse("step, adjoint, gates, output, ...", expected, str(error), "Use plain functions.")
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         for dtype in (jnp.float32, jnp.float64):
             blocks, *rest = _arguments(cell, dtype)
@@ -38,6 +52,19 @@ def cell(cell: "UncheckedCell") -> None:
             _is_elementwise("output", lambda before: (output(before),), (after,))
         if cell.adjoint is not None:
             _has_its_adjoint(cell, cell.adjoint, (blocks, *rest), arguments, after)
+
+
+def _hashable(cell: "UncheckedCell") -> None:
+    for name, example in TUPLES.items():
+        value = getattr(cell, name)
+        if not isinstance(value, tuple):
+            refuse(name, "a tuple", shown(value), f"A tuple of one is {name}={example}.")
+    for name in (field.name for field in fields(cell)):
+        try:
+            hash(getattr(cell, name))
+        except TypeError as error:
+            repair = "jax.jit compiles once for each cell: use plain functions, and tuples."
+            refuse(name, "a hashable value", str(error), repair)
 
 
 def _blocks(cell: "UncheckedCell") -> None:

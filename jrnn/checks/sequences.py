@@ -20,6 +20,7 @@ from jrnn.checks.basics import (
     same_dtype,
     shape,
 )
+from jrnn.checks.cells import a_cell
 from jrnn.types import GRUParams, LeakyParams, LSTMParams, RNNParams
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _with_fields(kind: Any) -> str:
 
 def network(cell: "UncheckedCell", params: Any) -> None:
     """Check the class, the shapes and the dtype of the parameters of a network."""
+    a_cell(cell)
     of_kind(params, cell.params)
     X, Y = len(cell.x_blocks), len(cell.h_blocks)
     shape("w_hh", params.w_hh, (None, None), f"[H, {times(Y)}]", "It maps a state to a_t.")

@@ -72,8 +72,8 @@ def gradient_flow(
     of the sequence.
 
     Args:
-        rnn_params: `RNNParams`, `LSTMParams`, `GRUParams`, `LeakyParams`, or those of `cell`, with
-            `w_ih`. Half precision is computed in float32.
+        rnn_params: `RNNParams`, `LSTMParams`, `GRUParams`, `LeakyParams`, or those of `cell`;
+            `w_ih` may be None. Half precision is computed in float32.
         readout_params: `w_ho [H, O]`, `b_o [O]` or None.
         xs: `[T, I]` or `[T, B, I]` inputs, or `[T]` or `[T, B]` token ids.
         labels: `[T]` or `[T, B]` ids, or `[T, O]` or `[T, B, O]` floats.
@@ -239,7 +239,6 @@ def _loss_arguments(
 ) -> Any:
     """Check the arguments of a loss; return xs as ids or features."""
     batch = checks.of_a_batch(labels, weights)
-    checks.network_of_inputs(cell, rnn_params)
     arrays = (rnn_params, xs, h0, *(None,) * 5, data)
     xs = checks.network_arguments(cell, *arrays, reading=inputs, of_a_batch=batch)
     checks.objective_arguments(rnn_params, readout_params, xs, labels, weights)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PATHS = 100  # sequences that are drawn, at most
+CONDITIONS = 12  # colours that are told apart, at most
 KINDS = (  # by the number of unstable directions
     ("stable", _colors.SKY, "o"),
     ("1 unstable direction", _colors.VERMILION, "X"),
@@ -23,24 +24,26 @@ SLOW = _colors.GREEN
 
 
 def plot_principal_components(
-    components: PrincipalComponents, states: Any, axes: Any = None
+    components: PrincipalComponents, states: Any, axes: Any = None, *, condition: Any = None
 ) -> np.ndarray:
     """Plot how much each principal component explains, and the states along the first two.
 
     Args:
         components: the result of `jrnn.diagnostics.principal_components`, of two at least.
         states: `[T, H]` or `[T, B, H]`, or a tuple of such arrays; of more than 100 sequences 100
-            are drawn.
+            are drawn, spread over the batch.
         axes: two `matplotlib.axes.Axes`, for the variances and the states; None for a new figure.
+        condition: `[B]` numbers or labels, at most 12 different ones: each has its own colour.
 
     Returns:
         `[2]`, the two `Axes`.
 
     Raises:
-        ValueError: not `PrincipalComponents`, one component alone, other states, or not two axes.
+        ValueError: not `PrincipalComponents`, one component alone, other states, not two axes, or
+            conditions that are not one for each sequence, or too many.
         ImportError: matplotlib is missing.
     """
-    paths = _paths(components, states)
+    paths, kinds = _paths(components, states, condition)
     explained, plane = panels = axes_of(axes, 2, (12, 4.8))
     share = np.cumsum(_shares(components))
     explained.plot(np.arange(1, len(share) + 1), share, marker=".")
@@ -51,7 +54,7 @@ def plot_principal_components(
         title=f"Principal components\n{_dimensions(share)}",
     )
     explained.xaxis.get_major_locator().set_params(integer=True)
-    _draw_paths(plane, paths)
+    _draw_paths(plane, paths, kinds)
     (first,) = plane.plot(*paths[:, 0], linestyle="none", marker="o", markersize=4)
     first.set_label("after the first step")
     _label(plane, components, f"States\n{_describe_paths(jax.tree.leaves(states)[0].shape[:-1])}")
@@ -65,33 +68,38 @@ def plot_fixed_points(
     states: Any = None,
     slow: FixedPoints | None = None,
     axes: Any = None,
+    *,
+    condition: Any = None,
 ) -> np.ndarray:
     """Plot fixed points along two principal components, and their eigenvalues.
 
     Args:
         points: the result of `jrnn.diagnostics.fixed_points`.
         components: of `jrnn.diagnostics.principal_components`, of the same state variables; two
-            at least.
+            at least. If you replace its directions, set the labels of the first `Axes`, too.
         states: None, or `[T, H]` or `[T, B, H]`, or a tuple of such arrays, whose paths are drawn
-            as well; of more than 100 sequences 100 are drawn.
+            as well; of more than 100 sequences 100 are drawn, spread over the batch.
         slow: None, or slow points, the result of `fixed_points` with a `speed`.
         axes: two `matplotlib.axes.Axes`, for the states and the eigenvalues; None for a new figure.
+        condition: of the `states`, as in `plot_principal_components`.
 
     Returns:
         `[2]`, the two `Axes`.
 
     Raises:
         ValueError: not `FixedPoints` or `PrincipalComponents`, one component alone, other states,
-            or not two axes.
+            not two axes, or a condition as `plot_principal_components`.
         ImportError: matplotlib is missing.
     """
     _of_class("points", points, FixedPoints, "fixed_points")
     _of_class("slow", points if slow is None else slow, FixedPoints, "fixed_points")
     places = _along_two(components, points.states)
-    paths = None if states is None else _paths(components, states)
+    if states is None and condition is not None:
+        checks.refuse("condition", "None without states", "one", "It gives paths their colours.")
+    drawn = None if states is None else _paths(components, states, condition)
     plane, spectrum = panels = axes_of(axes, 2, (12, 5.2))
-    if paths is not None:
-        _draw_paths(plane, paths)
+    if drawn is not None:
+        _draw_paths(plane, *drawn)
     if slow is not None:
         label = f"slow point ({len(slow.speeds)})"
         plane.plot(*_along_two(components, slow.states), ".", color=SLOW, markersize=4, label=label)
@@ -118,8 +126,19 @@ def plot_fixed_points(
     return panels
 
 
-def _draw_paths(axes: "Axes", paths: np.ndarray) -> None:
-    axes.plot(*paths, color="gray", linewidth=0.8, alpha=0.6, zorder=1)
+def _draw_paths(axes: "Axes", paths: np.ndarray, kinds: np.ndarray | None) -> None:
+    """Draw paths `[2, T, B]`, with a colour for each of their kinds `[B]`."""
+    look: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.6, "zorder": 1}
+    if kinds is None:
+        axes.plot(*paths, color="gray", **look)
+        return
+    from matplotlib import colormaps
+
+    values = np.unique(kinds)
+    colors = colormaps["viridis"](np.linspace(0, 0.9, len(values)))
+    for value, color in zip(values, colors, strict=True):
+        first, *_ = axes.plot(*paths[..., kinds == value], color=color, **look)
+        first.set_label(f"{value:g}" if kinds.dtype.kind == "f" else str(value))
 
 
 def _add_legend(axes: "Axes") -> None:
@@ -188,10 +207,24 @@ def _along_two(components: PrincipalComponents, states: Any) -> np.ndarray:
     return np.moveaxis(np.asarray(project(components, states), np.float64)[..., :2], -1, 0)
 
 
-def _paths(components: PrincipalComponents, states: Any) -> np.ndarray:
-    """`[2, T, B]`, with B at most `PATHS`."""
+def _paths(
+    components: PrincipalComponents, states: Any, condition: Any
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`[2, T, B]` and the conditions `[B]`, with B at most `PATHS`."""
     paths = _along_two(components, states)
     if paths.ndim not in (2, 3):
         came = f"shape {list(paths.shape[1:])} before the features"
         checks.refuse("states", "arrays [T, H] or [T, B, H]", came, "Time is the first axis.")
-    return paths.reshape(*paths.shape[:2], -1)[..., :PATHS]
+    paths = paths.reshape(*paths.shape[:2], -1)
+    B = paths.shape[-1]
+    chosen = np.linspace(0, B - 1, min(B, PATHS)).astype(int)
+    if condition is None:
+        return paths[..., chosen], None
+    kinds = np.asarray(condition)
+    if kinds.shape != (B,):
+        repair = "It is the condition of each sequence."
+        checks.refuse("condition", f"shape [B] = [{B}]", f"shape {list(kinds.shape)}", repair)
+    if (count := len(np.unique(kinds))) > CONDITIONS:
+        repair = "Group them, for example by jnp.sign or jnp.round."
+        checks.refuse("condition", f"at most {CONDITIONS} different values", count, repair)
+    return paths[..., chosen], kinds[chosen]

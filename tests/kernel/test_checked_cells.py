@@ -1,14 +1,16 @@
 """A cell of the user's own is checked when it is made: each wrong function is refused by name."""
 
+import inspect
 from functools import partial
 
 import jax.numpy as jnp
 import pytest
 from cells import Params
 
-from jrnn.cells import Cell, StepCotangents
+from jrnn import cells as own
+from jrnn.cells import StepCotangents
 
-Cell = partial(Cell, params=Params)
+Cell = partial(own.Cell, params=Params)
 
 
 def tanh(blocks, before, unit, data):
@@ -56,6 +58,20 @@ def test_cells_that_are_right():
 def test_two_cells_of_the_same_functions_are_one():
     assert Cell("tanh", tanh) == Cell("tanh", tanh)
     assert hash(Cell("tanh", tanh)) == hash(Cell("tanh", tanh))
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, states):
+        return states[0]
+
+
+def test_the_class_of_the_parameters_has_no_default():
+    parameters = inspect.signature(own.Cell).parameters
+    assert parameters["params"].default is inspect.Parameter.empty
+    with pytest.raises(TypeError, match="params"):
+        own.Cell("tanh", tanh)
 
 
 WRONG = {
@@ -134,9 +150,19 @@ WRONG = {
         "x_blocks, h_blocks: expected block numbers 0, ..., G - 1",
     ),
     "no state": ({"step": tanh, "states": 0}, "states: expected at least 1; got 0."),
-    "what is not hashable": (
+    "a list of names": (
         {"step": tanh, "unit": ["alpha"]},
-        "step, adjoint, gates, output, ...: expected hashable functions",
+        "unit: expected a tuple; got ['alpha']. A tuple of one is unit=('tau',).",
+    ),
+    "one name": ({"step": tanh, "data": "z"}, "data: expected a tuple; got 'z'. A tuple of one"),
+    "one block": ({"step": tanh, "h_blocks": 0}, "h_blocks: expected a tuple; got 0."),
+    "a list inside a tuple": (
+        {"step": tanh, "biases": (["b_h", 1],)},
+        "biases: expected a hashable value; got unhashable type: 'list'. jax.jit compiles once",
+    ),
+    "a function that is not hashable": (
+        {"step": tanh, "output": Unhashable()},
+        "output: expected a hashable value; got unhashable type: 'Unhashable'.",
     ),
 }
 
