@@ -20,7 +20,7 @@ DOCS = sorted(
     for folder in ("docs", "docs/tutorials")
     for path in (ROOT / folder).glob("*.md")
 )
-QUICK = ("coming_from", "index")  # of few programs
+QUICK = ("coming_from",)  # of few programs
 MODULES = ["jrnn", *(f"jrnn.{m.name}" for m in pkgutil.iter_modules(jrnn.__path__))]
 
 
