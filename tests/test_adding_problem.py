@@ -151,7 +151,7 @@ def test_a_toy_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--goal=1e30", "| 0.001 | 1 | yes | 10 | "),
+        pytest.param("--goal=1e30", "| 0.001 | 1 | yes | 10 | ", marks=pytest.mark.slow),
         ("--learning-rate=1e30", "| no | 10 | no number |"),
     ],
 )

@@ -78,8 +78,8 @@ def expected(rnn, readout, xs, labels, h0, weights, activation):
     return Gradients(drnn, jrnn.ReadoutParams(dw_ho, db_o), dp["h0"])
 
 
-# An orthogonal array: every pair of two options occurs, and with each the three costs. Quick: every
-# option.
+# An orthogonal array: every pair of two options occurs, and with each the three costs. Quick: ids
+# and vectors, with and without a bias; every activation is in the finite differences.
 OPTIONS = [
     ("tanh", True, False, "[H]"),
     ("tanh", False, True, "None"),

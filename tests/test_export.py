@@ -163,7 +163,7 @@ CASES = {
 }
 
 
-QUICK = (every_option_of_lstm, losses, objective)  # an RNN is in the objective, a stack below
+QUICK = (every_option_of_lstm, objective)  # of an RNN and its loss; a stack is below
 
 
 @pytest.mark.parametrize(

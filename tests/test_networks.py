@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cases import LAW_RTOL, B, H, I, O, T, assert_close, parameters, together
 from cells_of_users import GATED, GatedParams
+from cover import in_tiers
 from jax.sharding import PartitionSpec as P
 
 import jrnn
@@ -286,7 +287,7 @@ def test_the_objective_and_the_check(name):
     assert max(found.values()) <= 1e-12
 
 
-@pytest.mark.parametrize("name", PARAMS)
+@in_tiers(lambda _: [{"name": "lstm"}, {"name": "gated"}], name=PARAMS)
 def test_samples(name):
     params = parameters(jrnn.init_rnn, O, H) if name == "rnn" else PARAMS[name]
     width = params.w_hh.shape[1]

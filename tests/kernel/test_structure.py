@@ -1,4 +1,4 @@
-"""What the traced program contains, and what a call costs that was made before."""
+"""What the traced and the compiled program contain, and what they need."""
 
 import dataclasses
 import time
@@ -195,7 +195,7 @@ def scanned(run, H, params, xs):
     return jax.lax.scan(following, state, xs)
 
 
-# --- calls ---------------------------------------------------------------------------------------
+# --- a training step, and time -------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("float32")
