@@ -45,6 +45,10 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish():
+    gc.freeze()  # modules and tests stay: no collection goes through them
+
+
 @pytest.fixture
 def without_native():
     """For tests of the structure and the memory of XLA's loops."""
@@ -79,6 +83,14 @@ def float32():
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def every_guard():
+    """NaNs and leaked tracers raise, beside the strict promotion of every test."""
+    gc.freeze()  # after each trace JAX looks for tracers, which are new, in all that is not frozen
+    with jax.debug_nans(True), jax.checking_leaks():
+        yield
 
 
 @pytest.fixture

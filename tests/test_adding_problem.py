@@ -105,7 +105,9 @@ def test_the_sensitivity_against_autodiff(name):
     np.testing.assert_allclose(found, median / median[0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("start", [s for s in adding_problem.STARTS if "chrono" in s])
+@pytest.mark.parametrize(
+    "start", ["lstm-chrono", pytest.param("gru-chrono", marks=pytest.mark.slow)]
+)
 def test_chrono_biases_are_those_of_the_length(start):
     """A share f is kept in each step: a memory of 1 / (1 - f) = 1 + exp(b) steps."""
     T, H = 50, 100
@@ -149,7 +151,7 @@ def test_a_toy_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("--goal=1e30", "| 0.001 | 1 | yes | 10 | "),
+        pytest.param("--goal=1e30", "| 0.001 | 1 | yes | 10 | ", marks=pytest.mark.slow),
         ("--learning-rate=1e30", "| no | 10 | no number |"),
     ],
 )
@@ -251,7 +253,8 @@ def test_each_cell_has_its_recipe():
     assert sizes == {"rnn": 128, "gru": 64, "lstm": 64}
 
 
-@pytest.mark.parametrize("cell", ["gru", pytest.param("lstm", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_networks_with_gates_learn(cell, tmp_path, capsys):
     """At a length for which a few seconds are enough."""
     options = ["--lengths=20", "--hidden-size=32", "--steps=1500", "--learning-rate=2e-2"]

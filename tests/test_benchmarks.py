@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from cases import parameters, together
 from char_model.model import Model
+from cover import in_tiers
 from jaxprs import named
 
 import jrnn
@@ -203,11 +204,11 @@ def test_a_rival_that_is_missing(monkeypatch):
         rivals.load("flax")
 
 
-def test_a_row_that_does_not_exist():
-    command = [sys.executable, "-m", "benchmarks.kernel", "--rows", "11"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "argument --rows: 11 (choose from 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)" in done.stderr
+def test_a_row_that_does_not_exist(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        kernel.main(["--rows", "11"])
+    said = capsys.readouterr().err
+    assert "argument --rows: 11 (choose from 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)" in said
 
 
 def test_rounded_operands_have_rounded_gradients():
@@ -272,8 +273,7 @@ def test_progress_and_its_lines(capsys):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("rival", ["flax", "haiku", "keras", "torch"])
+@in_tiers(rival=["flax", "haiku", "keras", "torch"], cell=["gru", "lstm", "rnn"])
 def test_a_rival_computes_the_same(rival, cell):
     """Its states and gradients, from the parameters in its own form; what is wrong is refused."""
     pytest.importorskip(rival, reason="the rivals are in benchmarks/requirements.txt")
@@ -294,7 +294,14 @@ def test_a_rival_computes_the_same(rival, cell):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("rival", ["autodiff", "flax", "haiku", "keras", "equinox"])
+@pytest.mark.parametrize(
+    "rival",
+    [
+        "autodiff",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("flax", "haiku", "keras")),
+        "equinox",
+    ],
+)
 def test_the_character_model_of_a_rival(rival):
     """Logits and the last state equal jrnn's, and its parameters come back as they were given."""
     pytest.importorskip(
@@ -318,7 +325,13 @@ def test_the_character_model_of_a_rival(rival):
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("route", ["vmap", "vmap-grad", "vmap-weights", "mesh", "ends", "remat"])
+@pytest.mark.parametrize(
+    "route",
+    [
+        *("vmap-grad", "mesh", "ends"),
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("vmap", "vmap-weights", "remat")),
+    ],
+)
 def test_a_route_is_compared_with_the_plain_scan(route):
     case = cases.TOY_CASES[1]
     args = kernel.parse(["--toy", "--rows", "1", "--rounds", "1", "--dtypes", "float32"])

@@ -332,7 +332,13 @@ def test_a_gated_network_does_what_an_elman_network_does(
 
 
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize(("cell", "layers"), [*((cell, 1) for cell in CELLS), ("lstm", 2)])
+@pytest.mark.parametrize(
+    ("cell", "layers"),
+    [
+        *(pytest.param(cell, 1, marks=[] if cell == "rnn" else pytest.mark.slow) for cell in CELLS),
+        ("lstm", 2),
+    ],
+)
 def test_the_state_that_is_carried_is_the_whole_state(cell, layers):
     """The losses of two chunks are those of one that is as long as both."""
     args = parse([f"--cell={cell}", "--hidden-size=8", f"--layers={layers}"])
@@ -427,7 +433,8 @@ def explained(cell):
     return kernel
 
 
-@pytest.mark.parametrize("cell", [pytest.param("rnn", marks=pytest.mark.slow), "gru"])
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
 @pytest.mark.usefixtures("float32")
 def test_the_kernel_is_recorded(cell, text_file, tmp_path, capsys):
     command = ("--text", text_file, "--out", tmp_path, *TOY, f"--cell={cell}", "--steps=1")

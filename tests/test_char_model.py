@@ -168,6 +168,7 @@ def run(text_file, tmp_path, capsys, float32):
     return run
 
 
+@pytest.mark.slow
 def test_layers_are_trained_resumed_and_sampled_from(run, tmp_path, monkeypatch):
     """Stopped between two checkpoints; with dropout, which is not random again."""
     layers = ("--devices=1", "--layers=2", "--dropout=0.3", "--checkpoint-every=5")

@@ -77,14 +77,14 @@ def expected(cell, params, readout, xs, labels, state, weights):
     return GRADIENTS[cell](*d, LSTMState(*states) if cell == "lstm" else states[0])
 
 
-# Of biases, ids and states every pair occurs.
+# Of biases, ids and states every pair occurs; quick: each cell, ids and vectors.
 OPTIONS = [
     ("lstm", "all", False, True),
-    ("lstm", "none", True, False),
-    ("gru", "all", False, True),
+    pytest.param("lstm", "none", True, False, marks=pytest.mark.slow),
+    pytest.param("gru", "all", False, True, marks=pytest.mark.slow),
     ("gru", "none", True, True),
     pytest.param("gru", "b_hn", False, False, marks=pytest.mark.slow),
-    ("gru", "b_h", True, False),
+    pytest.param("gru", "b_h", True, False, marks=pytest.mark.slow),
 ]
 
 

@@ -33,8 +33,7 @@ def test_gradient_flow_against_jacrev(case, activation):
     flow_differs(diagnostics, case, activation)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("case", [c for c in CASES if "one" in c])
+@in_tiers(case=[c for c in CASES if "one" in c], activation=["tanh", "relu"])
 def test_influence_against_jacrev(case, activation):
     influence_differs(diagnostics, case, activation)
 
@@ -315,17 +314,6 @@ def test_jit_and_vmap():
         assert_close(tables[b], diagnostics.influence(params, readout, *one), LAW_RTOL)
         found = diagnostics.lyapunov_exponents(params, xs[:, b], h0[b], n=2)
         assert_close(spectra(xs, h0)[b], found, LAW_RTOL)
-
-
-@pytest.fixture
-def every_guard():
-    """NaNs and leaked tracers raise, beside the strict promotion of every test."""
-    settings = ("jax_debug_nans", "jax_check_tracer_leaks")
-    for name in settings:
-        jax.config.update(name, True)
-    yield
-    for name in settings:
-        jax.config.update(name, False)
 
 
 @pytest.mark.usefixtures("every_guard")

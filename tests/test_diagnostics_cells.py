@@ -158,13 +158,13 @@ CASES = [
     ("lstm", {"batch": False, "ids": True}),
     pytest.param("lstm", {"weights": "floats"}, marks=pytest.mark.slow),
     pytest.param("gru", {}, marks=pytest.mark.slow),
-    ("gru", {"batch": False, "ids": True, "weights": "floats"}),
-    ("leaky", {}),
-    ("learned leak", {"batch": False}),
+    pytest.param("gru", {"batch": False, "ids": True, "weights": "floats"}, marks=pytest.mark.slow),
+    pytest.param("leaky", {}, marks=pytest.mark.slow),
+    pytest.param("learned leak", {"batch": False}, marks=pytest.mark.slow),
     ("rate", {}),
     ("zoneout", {"weights": "floats"}),
     pytest.param("zoneout", {"batch": False}, marks=pytest.mark.slow),
-    ("gated", {"ids": True}),
+    pytest.param("gated", {"ids": True}, marks=pytest.mark.slow),
 ]
 
 

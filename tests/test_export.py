@@ -163,12 +163,12 @@ CASES = {
 }
 
 
-SLOW = (ids_of_gru, mapped_sequences)  # parts of others; a GRU is lowered below, too
+QUICK = (every_option_of_lstm, objective)  # of an RNN and its loss; a stack is below
 
 
 @pytest.mark.parametrize(
     "f",
-    [pytest.param(f, marks=pytest.mark.slow if f in SLOW else []) for f in CASES],
+    [pytest.param(f, marks=[] if f in QUICK else pytest.mark.slow) for f in CASES],
     ids=lambda f: f.__name__,
 )
 def test_one_program_for_every_batch(monkeypatch, f):

@@ -135,7 +135,9 @@ def test_what_it_does_not_serve_runs_elsewhere(route):
 
 @bfloat16
 @pytest.mark.usefixtures("float32")
-@pytest.mark.parametrize("kind", ["rnn", "leaky", "lstm", "gru"])
+@pytest.mark.parametrize(
+    "kind", ["rnn", "lstm", *(pytest.param(x, marks=pytest.mark.slow) for x in ("leaky", "gru"))]
+)
 def test_bfloat16_is_that_of_the_scans(kind):
     """The same numbers are rounded: sums in another order are all that differs."""
     options = {"alpha": 0.3} if kind == "leaky" else {}
@@ -296,9 +298,11 @@ OWN = f" {jrnn.__version__} ".encode()
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (b"0.3 ", b"0.9 ", "needs version 0.9 of XLA's FFI"),
+        pytest.param(b"0.3 ", b"0.9 ", "needs version 0.9 of XLA's FFI", marks=pytest.mark.slow),
         (OWN, b" 0.0.9 ", f"was built for jrnn 0.0.9, and this is {jrnn.__version__}"),
-        (b"jrnn_native_build", b"jrnn_native_bxxxx", "cannot be loaded: "),
+        pytest.param(
+            b"jrnn_native_build", b"jrnn_native_bxxxx", "cannot be loaded: ", marks=pytest.mark.slow
+        ),
         (b"\x7fELF", b"nono", "cannot be loaded: "),
     ],
     ids=["newer headers", "another version", "a symbol that lacks", "no library"],
@@ -314,7 +318,8 @@ def test_a_package_without_a_library(tmp_path):
 
 
 @built
-@pytest.mark.parametrize("own", [None, pytest.param(b"of an older build", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("own", [None, b"of an older build"])
 def test_a_clone_finds_the_library_that_is_installed(tmp_path, own):
     """Python reads the package in the clone, whatever was installed from it."""
     clone, installed = package(tmp_path / "clone", own), tmp_path / "installed"

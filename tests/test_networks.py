@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cases import LAW_RTOL, B, H, I, O, T, assert_close, parameters, together
 from cells_of_users import GATED, GatedParams
+from cover import in_tiers
 from jax.sharding import PartitionSpec as P
 
 import jrnn
@@ -120,7 +121,7 @@ KERNEL = {"lstm": LSTM, "gru": GRU, "leaky": leaky("tanh", "state", False), "gat
 
 @pytest.mark.parametrize(
     "name",
-    ["lstm", "gated", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "leaky"))],
+    ["lstm", *(pytest.param(x, marks=pytest.mark.slow) for x in ("gated", "gru", "leaky"))],
 )
 def test_every_option_reaches_the_kernel(name):
     cell, params, state = KERNEL[name], PARAMS[name], STATES[name]
@@ -272,7 +273,9 @@ KINDS = ["rnn", "lstm", "gated"]
 KINDS += [pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "leaky")]
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", ["lstm", *(pytest.param(x, marks=pytest.mark.slow) for x in PARAMS if x != "lstm")]
+)
 def test_the_objective_and_the_check(name):
     cell, params = CELLS.get(name), PARAMS[name]
 
@@ -297,7 +300,7 @@ def test_the_objective_and_the_check(name):
     assert max(found.values()) <= 1e-12
 
 
-@pytest.mark.parametrize("name", PARAMS)
+@in_tiers(lambda _: [{"name": "lstm"}, {"name": "gated"}], name=PARAMS)
 def test_samples(name):
     params = parameters(jrnn.init_rnn, O, H) if name == "rnn" else PARAMS[name]
     width = params.w_hh.shape[1]

@@ -103,9 +103,15 @@ def test_two_devices_are_one(name, ids):
     expected = run(whole, None, ids=ids)
     assert len(set(expected[1].loss.tolist())) == 8
     assert_close(run(split, parallel.batch_mesh(2), ids=ids), expected, RTOL)
-    if name != "total":  # the same function is the loss of one device, on a mesh and without
-        assert_close(run(split, parallel.batch_mesh(1), ids=ids), expected, RTOL)
-        assert_close(run(split, None, ids=ids), expected, RTOL)
+
+
+@in_tiers(lambda _: [{"name": "masked mean"}], name=[name for name in COSTS if name != "total"])
+def test_the_same_function_is_the_loss_of_one_device(name):
+    """On a mesh and without."""
+    split, whole = (make_loss(cost) for cost in COSTS[name])
+    expected = run(whole, None)
+    assert_close(run(split, parallel.batch_mesh(1)), expected, RTOL)
+    assert_close(run(split, None), expected, RTOL)
 
 
 @pytest.mark.usefixtures("float32")

@@ -119,8 +119,7 @@ def test_every_gradient(layout, kind, weights):
     assert_exact(example(LAYOUTS[layout], kind, weights))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@in_tiers(layout=LAYOUTS, kind=KINDS)
 def test_without_bias(layout, kind):
     assert_exact(example(LAYOUTS[layout], kind, bias=False))
 
@@ -389,7 +388,7 @@ def test_grad_of_grad(layout, kind):
     assert_close(*both(floats(at)), 10 * LAW_RTOL)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@in_tiers(lambda _: [{"layout": "by positions"}], layout=LAYOUTS)
 def test_hessian(layout):
     at = example(LAYOUTS[layout])
     hessians = (jax.hessian(lambda p, f=f: f(**{**at, "params": p})) for f in (fused, apart))
@@ -538,7 +537,11 @@ def test_memory_at_the_size_of_a_language_model(monkeypatch, lead):
     assert program.memory_analysis().temp_size_in_bytes < 0.3 * np.prod(lead) * 32000 * 4
 
 
-@pytest.mark.parametrize("lead", [(64, 16), (1024,)], ids=["by positions", "by classes"])
+@pytest.mark.parametrize(
+    "lead",
+    [(64, 16), pytest.param((1024,), marks=pytest.mark.slow)],
+    ids=["by positions", "by classes"],
+)
 def test_the_public_function_at_its_own_block_sizes(monkeypatch, lead):
     monkeypatch.undo()
     monkeypatch.setattr(blockwise, "LONG", 1000)

@@ -264,7 +264,9 @@ def test_vmap_of_sequences():
     assert_close(mapped.sum(), f(params, readout, XS, TARGETS)[0], LAW_RTOL)
 
 
-@pytest.mark.parametrize("remat", [False, True], ids=["whole", "remat"])
+@pytest.mark.parametrize(
+    "remat", [pytest.param(False, marks=pytest.mark.slow), True], ids=["whole", "remat"]
+)
 def test_two_devices_are_one(remat):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     readout, xs, targets = readout_of("stack", D), normal(T, 4, I), normal(T, 4, D)

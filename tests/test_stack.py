@@ -178,10 +178,10 @@ def test_of_every_layer_its_states_and_outputs_are_kept():
     assert large == [(T, B, 4), (T, B, 4), (T, B, 6)]  # the last outputs are not
 
 
+@pytest.mark.usefixtures("every_guard")
 def test_strict_settings():
     run = values_and_cotangents.__wrapped__  # what has been traced before would not be again
-    with jax.debug_nans(True), jax.checking_leaks():
-        _, gradients = run(*full_case(), KEY, dropout=P, residual=True)
+    _, gradients = run(*full_case(), KEY, dropout=P, residual=True)
     assert all(np.isfinite(d).all() for d in jax.tree.leaves(gradients))
 
 

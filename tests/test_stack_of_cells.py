@@ -122,7 +122,11 @@ def test_one_direction_read_in_reverse():
     assert_close(hs, xs, LAW_RTOL)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", GATED], ids=["lstm", "gru", "own"])
+@pytest.mark.parametrize(
+    "cell",
+    ["lstm", pytest.param("gru", marks=pytest.mark.slow), GATED],
+    ids=["lstm", "gru", "own"],
+)
 def test_initial_stacks_of_one_kind(cell):
     key, options = jax.random.key(0), {"bidirectional": True, "layer_norm": True}
     if cell == "lstm":

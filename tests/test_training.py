@@ -7,6 +7,7 @@ import optax
 import oracle
 import pytest
 from cases import RTOL, B, H, I, T, assert_close, make_case, parameters
+from cover import in_tiers
 
 import jrnn
 from jrnn.arrays import named_leaves
@@ -236,20 +237,20 @@ def test_a_step_is_a_jitted_function():
     )
 
 
-@pytest.mark.parametrize("h0", ["None", "[H]", "[B, H]"])
-def test_check_against_scan_passes(h0):
-    for ids in (False, True):
-        case = make_case(h0=h0, ids=ids)
-        found = jrnn.testing.check_against_scan(case.params, case.xs, case.h0)
-        names = {"h_last", "hs", *(f"gradient.params.{n}" for n in case.params._fields)}
-        if h0 != "None":
-            names.add("gradient.h0")
-        assert names <= found.keys()
-        assert ("gradient.xs" in found) != ids
-        assert max(found.values()) < RTOL
+@in_tiers(h0=["None", "[H]", "[B, H]"], ids=[False, True])
+def test_check_against_scan_passes(h0, ids):
+    case = make_case(h0=h0, ids=ids)
+    found = jrnn.testing.check_against_scan(case.params, case.xs, case.h0)
+    names = {"h_last", "hs", *(f"gradient.params.{n}" for n in case.params._fields)}
+    if h0 != "None":
+        names.add("gradient.h0")
+    assert names <= found.keys()
+    assert ("gradient.xs" in found) != ids
+    assert max(found.values()) < RTOL
 
 
 STACK = parameters(jrnn.init_stack, I, (H, 3), bidirectional=True, layer_norm=True)
+LAYER = parameters(jrnn.init_stack, I, (H,))
 
 
 def test_check_against_scan_passes_for_a_stack():
@@ -266,7 +267,7 @@ def test_check_against_scan_refuses_what_is_no_network():
             jrnn.testing.check_against_scan(params, CASE.xs)
 
 
-@pytest.mark.parametrize("params", [CASE.params, STACK], ids=["rnn", "stack"])
+@pytest.mark.parametrize("params", [CASE.params, LAYER], ids=["rnn", "stack"])
 def test_check_against_scan_fails_where_the_gradient_is_wrong(monkeypatch, params):
     def wrong(spec, weights, inputs):
         last, hs = reference.unroll_by_scan(spec, weights, inputs)
@@ -277,7 +278,7 @@ def test_check_against_scan_fails_where_the_gradient_is_wrong(monkeypatch, param
         jrnn.testing.check_against_scan(params, CASE.xs[:3])
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
 def test_check_against_scan_in_other_dtypes(dtype):
     case = jax.tree.map(lambda x: x.astype(dtype), make_case())
     jrnn.testing.check_against_scan(case.params, case.xs, case.h0)

@@ -17,6 +17,7 @@ from jrnn.cells import UncheckedCell
 
 # Quick: a cell of one state and block, one of several. All others where their cost is no matter.
 TWO = ("tanh", "lstm")
+OTHER_ROUTES = [x for x in ROUTES if x not in ("chosen", "segments", "vmap of grad")]
 OTHERS = [name for name in NAMES if name not in TWO]
 BOTH_TIERS = [*TWO, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 
@@ -35,7 +36,8 @@ def in_float32_with_bounds(name, batch):
 
 @pytest.mark.parametrize(
     ("name", "route"),
-    [*(("tanh", route) for route in ROUTES if route != "vmap of grad"), ("lstm", "chosen")]
+    [("tanh", "chosen"), ("tanh", "segments"), ("lstm", "chosen")]
+    + [pytest.param("tanh", route, marks=pytest.mark.slow) for route in OTHER_ROUTES]
     + [pytest.param(name, "chosen", marks=pytest.mark.slow) for name in OTHERS],
 )
 def test_float32_is_as_near_as_plain_scans_are(name, route):
@@ -70,7 +72,9 @@ def _by_division(cell):
     return UncheckedCell(**parts_of(cell) | {"adjoint": adjoint})
 
 
-@pytest.mark.parametrize("dtype", [None, BFLOAT16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", [None, pytest.param(BFLOAT16, marks=pytest.mark.slow)], ids=["float32", "bfloat16"]
+)
 @pytest.mark.parametrize("learned", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["leaky", "rate"])
 def test_a_slow_leak(name, learned, dtype):
@@ -88,7 +92,7 @@ def test_a_slow_leak(name, learned, dtype):
 # --- rounded operands ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("route", ["chosen", "segments"])
+@pytest.mark.parametrize("route", ["chosen", pytest.param("segments", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", BOTH_TIERS)
 def test_operands_are_rounded_and_nothing_else(name, route):
     """In float64 with operands in float32; a coarser rounding would show."""

@@ -55,11 +55,11 @@ def everything(batch, ids=False):
     ("batch", "ids", "options"),
     [
         pytest.param(True, False, {"reverse": True}, marks=pytest.mark.slow),
-        (False, False, {"reverse": True, "clip_delta": 1.0}),
+        pytest.param(False, False, {"reverse": True, "clip_delta": 1.0}, marks=pytest.mark.slow),
         (True, False, {"reverse": True, "remat": True}),
         pytest.param(False, True, {"reverse": True, "remat": True}, marks=pytest.mark.slow),
         (True, True, {"clip_delta": 1.0}),
-        (False, False, {"remat": True}),
+        pytest.param(False, False, {"remat": True}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

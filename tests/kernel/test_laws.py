@@ -327,12 +327,13 @@ def test_matmul_precision_reaches_the_backward_pass():
 # --- settings ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("every_guard")
 @pytest.mark.parametrize(
     ("x64", "jit"),
     [
         (False, True),
         pytest.param(True, True, marks=pytest.mark.slow),
-        (True, False),
+        pytest.param(True, False, marks=pytest.mark.slow),
     ],
     ids=["x32", "x64", "x64 eager"],
 )
@@ -342,19 +343,12 @@ def test_strict_settings(x64, jit):
     ids, h0 = np.arange(21).reshape(7, 3) % 5, np.zeros(4)
     if not x64:
         rnn, readout, h0 = jax.tree.map(np.float32, (rnn, readout, h0))
-    settings = {"jax_debug_nans": True, "jax_check_tracer_leaks": True, "jax_enable_x64": x64}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    try:
 
-        def mean(rnn, readout, h0):
-            _, hs = jrnn.rnn(rnn, ids, h0)
-            return jrnn.softmax_cross_entropy(jrnn.readout(readout, hs), ids, ids > 0).sum() / 21
+    def mean(rnn, readout, h0):
+        _, hs = jrnn.rnn(rnn, ids, h0)
+        return jrnn.softmax_cross_entropy(jrnn.readout(readout, hs), ids, ids > 0).sum() / 21
 
-        f = jax.jit(mean) if jit else mean
+    f = jax.jit(mean) if jit else mean
+    with jax.enable_x64(x64):
         grads = jax.grad(f, (0, 1, 2))(rnn, readout, h0)
         assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)

@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import LAW_RTOL, O, assert_close, make_case, together, value_and_cotangents
-from cover import in_tiers, pairwise
+from cover import in_tiers
 from jaxprs import equations, sizes
 
 import jrnn
@@ -22,7 +22,7 @@ TWO = [True, False]
 
 
 # 12 steps are 12 segments; 41 are 13 of 3, four side by side, and 2, or in a batch 6 of 6, and 5.
-@in_tiers(pairwise, T=[1, 12, 41], batch=TWO, ids=TWO)
+@in_tiers(T=[1, 12, 41], batch=TWO, ids=TWO)
 def test_every_gradient(ids, batch, T):
     case = make_case(T=T, ids=ids, batch=batch)
     expected = oracle.rnn(case.params, case.xs, case.h0, "tanh", case.dh_last, case.dhs)
@@ -97,7 +97,7 @@ def apart(rnn_params, readout_params, xs, labels, h0=None, *, weights=None):
     return jrnn.softmax_cross_entropy(logits, labels, weights).sum(), h_last
 
 
-@in_tiers(pairwise, T=[7, 12], weighted=["none", "one", "each"], batch=TWO, remat=TWO)
+@in_tiers(T=[7, 12], weighted=["none", "one", "each"], batch=TWO, remat=TWO)
 def test_the_objective_is_its_parts(T, weighted, batch, remat):
     case = make_case(T=T, batch=batch)
     readout, labels, weights = readout_case(case.xs.shape[:-1])

@@ -1,4 +1,4 @@
-"""What the traced program contains, and what a call costs that was made before."""
+"""What the traced and the compiled program contain, and what they need."""
 
 import dataclasses
 import time
@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 from cases import assert_close, make_case, parameters
-from cells import cell_of
 from jaxprs import carries, equations, innermost, loops, sizes
 
 import jrnn
@@ -18,9 +17,7 @@ from jrnn import kernel
 from jrnn.cells.elman import elman
 from jrnn.cells.gru import GRU
 from jrnn.cells.lstm import LSTM
-from jrnn.kernel import step, transforms
 from jrnn.kernel.dispatch import Shape, keeps_gates
-from jrnn.kernel.types import Cotangents, Residuals
 from jrnn.training import init_train_state, make_train_step
 
 pytestmark = [pytest.mark.optimized, pytest.mark.usefixtures("without_native")]
@@ -158,40 +155,6 @@ def test_only_its_gradient_has_the_size_of_w_ih(name):
     assert large(gradient).count("scatter-add") == large(gradient).count("broadcast_in_dim") == 1
 
 
-@pytest.mark.parametrize("B", [1, 3])
-@pytest.mark.parametrize("name", ["lstm", "gru", "mgu", "leaky"])
-def test_gates_that_are_kept_are_those_that_are_computed_again(name, B):
-    """With lengths, resets and NaN in the padding; mgu has no adjoint and keeps its blocks."""
-    cell, rng = cell_of(name), np.random.default_rng(0)
-    T, I, H, G = 6, 3, 5, step.number_of_blocks(cell)
-    X, Y = len(cell.x_blocks), len(cell.h_blocks)
-    shapes = (I, X * H), (H, Y * H), (G * H,)
-    weights = kernel.Weights(*(jnp.asarray(rng.normal(size=shape)) for shape in shapes))
-    lengths, resets = np.arange(T - B, T) + 1, rng.random((T, B)) < 0.3
-    xs = np.where(
-        np.arange(T)[:, None, None] < lengths[:, None], rng.normal(size=(T, B, I)), np.nan
-    )
-    unit = {name: jnp.full(H, 0.3) for name in cell.unit}
-    spec = kernel.Spec(cell)
-    inputs, *_ = kernel.in_reading_order(
-        spec, weights, xs, lengths=lengths, resets=resets, unit=unit
-    )
-    rest = inputs.start, jnp.asarray(rng.normal(size=(T, B, H)))
-
-    @partial(jax.jit, static_argnums=0)
-    def gradient(keep):
-        keeping = spec._replace(keep_gates=keep)
-        _, hs, kept = transforms.forward(keeping, weights, inputs)
-        residuals = Residuals(weights, inputs, hs, kept)
-        sums = step.no_sums(weights, inputs.steps.xs)
-        return kept, transforms.backward(keeping, residuals, Cotangents(*rest), sums)
-
-    (few, computed), (many, kept) = gradient(False), gradient(True)
-    assert len(many) - len(few) == len(step.read_of_blocks(cell, (xs,) * G))
-    assert_close(kept, computed, rtol=1e-12)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(kept._replace(dxs=None)))
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_shape_decides_whether_gates_are_kept(name):
     spec = kernel.Spec({"lstm": LSTM, "gru": GRU}[name])
@@ -232,69 +195,7 @@ def scanned(run, H, params, xs):
     return jax.lax.scan(following, state, xs)
 
 
-# --- calls ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def compilations():
-    """A list that grows by one whenever XLA compiles."""
-    events = []
-
-    def listen(event, duration, **kwargs):
-        if event == "/jax/core/compile/backend_compile_duration":
-            events.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    return events
-
-
-def test_an_eager_call_compiles_once(compilations):
-    case = make_case(T=11, B=2, I=3, H=9)  # sizes of no other test
-    logits, labels = np.ones((11, 2, 5)), np.ones((11, 2), int)
-    readout = parameters(jrnn.init_readout, 9, 5)
-    stack = parameters(jrnn.init_stack, 3, (9, 8), bidirectional=True)
-    lengths, key = np.array([11, 4]), jax.random.key(1)
-    calls = {
-        "rnn": lambda: jrnn.rnn(case.params, case.xs, case.h0),
-        "rnn_cell": lambda: jrnn.rnn_cell(case.params, case.h0, case.xs[0]),
-        "readout": lambda: jrnn.readout(readout, case.dhs),
-        "stack": lambda: jrnn.stack(stack, case.xs, None, lengths, key=key, dropout=0.5),
-        "mean": lambda: jrnn.mean_over_time(case.dhs, lengths),
-        "dropout mask": lambda: jrnn.dropout_mask(key, 0.5, (11, 2)),
-        "loss": lambda: jrnn.softmax_cross_entropy(logits, labels),
-        "fused loss": lambda: jrnn.readout_cross_entropy(readout, case.dhs, labels),
-        "fused grad": lambda: jax.grad(jrnn.readout_cross_entropy)(readout, case.dhs, labels),
-        "grad": lambda: jax.grad(cost)(case.params, case.xs, case.h0),
-        "loss grad": lambda: jax.grad(lambda o: jrnn.softmax_cross_entropy(o, labels).sum())(
-            logits
-        ),
-    }
-    for name, call in calls.items():
-        before = len(compilations)
-        call()
-        assert len(compilations) > before, name  # the listener hears
-        before = len(compilations)
-        call()
-        assert len(compilations) == before, name
-
-
-def test_one_trace_per_shape():
-    traces = []
-
-    def identity(a):
-        traces.append(a.shape)
-        return a
-
-    case = make_case(T=9)
-    make = lambda: jrnn.Activation(identity, jnp.ones_like)
-    jrnn.rnn(case.params, case.xs, activation=make())
-    phi = make()  # equal to the one before, but its making calls the function, too
-    first = len(traces)
-    for _ in range(3):
-        jrnn.rnn(case.params, case.xs, activation=phi)
-    assert len(traces) == first
-    jrnn.rnn(case.params, case.xs[:, 1:], activation=phi)
-    assert len(traces) > first
+# --- a training step, and time -------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("float32")
