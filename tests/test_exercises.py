@@ -127,3 +127,4 @@ def test_the_command_of_the_page(option, outcome):
     )
     assert outcome in run.stdout.splitlines()[-1], run.stdout
     assert ("NotImplementedError" in run.stdout) == (not option)
+    assert not (FOLDER / ".pytest_cache").exists()
