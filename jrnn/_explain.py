@@ -135,7 +135,7 @@ def _segment(spec: Spec, shape: Shape, platform: str, direction: Direction) -> t
     if direction == "backward":
         together = shape if shape.B is None else shape._replace(B=N * shape.B)
         again = choose(spec, together, platform, "forward").backend
-        text += f", of which {N} at a time are computed again: {_name(again, 'forward')}"
+        text += f", computed again {N} at a time: {_name(again, 'forward')}"
     return shape, text
 
 

@@ -70,7 +70,16 @@ def enabled() -> bool:
     Returns:
         True or False; it holds for programs that are compiled now.
     """
-    return bool(_enabled.value) and available()
+    return not is_off() and available()
+
+
+def is_off() -> bool:
+    """Say whether the native kernel was turned off. This does not load it.
+
+    Returns:
+        True or False; it holds for programs that are compiled now.
+    """
+    return not _enabled.value
 
 
 def turned(on: bool) -> contextlib.AbstractContextManager[Any]:

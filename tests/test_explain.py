@@ -240,7 +240,7 @@ def test_what_is_said_to_be_native_is_so_in_the_compiled_program(name):
     if not re.search("grad|hessian", name):  # the backward passes would be those of its gradient
         passes = [e for e in passes if e.direction == "forward"]
     said = {e.direction for e in passes if e.backend.startswith("native")}
-    said |= {"forward" for e in passes if "computed again: native" in e.reason}
+    said |= {"forward" for e in passes if "at a time: native" in e.reason}
     assert said == compiled
 
 
@@ -295,7 +295,7 @@ def test_the_reason_is_why_the_native_kernel_does_not_run_it(reason):
 def test_a_kernel_that_is_off_or_not_there_is_the_reason(monkeypatch):
     with native.turned(False):
         reason = jrnn.explain(jrnn.rnn, *CASE[:2], platform="cpu")[0].reason
-    assert reason.startswith("the native kernel is turned off (JRNN_NATIVE") == native.available()
+    assert reason.startswith("the native kernel is turned off (JRNN_NATIVE")
     monkeypatch.setattr(native, "_load", lambda: "It was not built.")
     assert jrnn.explain(jrnn.rnn, *CASE[:2], platform="cpu")[0].reason == "It was not built"
 

@@ -67,8 +67,7 @@ def test_what_a_call_takes_is_explained():
     slices = min(native.cpu_cores(), B)
     said = f"native, {isa}, {slices} slice{'s' * (slices > 1)}"
     assert forward.backend == backward.backend == said
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "enabled", lambda: False)
+    with native.turned(False):
         assert jrnn.explain(jrnn.rnn, CASE.params, CASE.xs)[0].backend.startswith("XLA, ")
 
 

@@ -96,10 +96,10 @@ def why_not_native(spec: Spec, shape: Shape) -> str | None:
     T, B, I, H, dtype = shape
     if spec.no_native is not None:
         return spec.no_native
+    if native.is_off():
+        return "the native kernel is turned off (JRNN_NATIVE, or jrnn_native of jax.config)"
     if (missing := native.why_not()) is not None:
         return missing.rstrip(".")
-    if not native.enabled():
-        return "the native kernel is turned off (JRNN_NATIVE, or jrnn_native of jax.config)"
     if not B:
         return "the batch is empty" if B == 0 else "the native kernel has no open batch size"
     if (missing := why_not(spec, dtype)) is not None:
