@@ -293,6 +293,7 @@ def test_a_rival_computes_the_same(rival, cell):
             assert max(compare(program, right, FLOAT32_TOLERANCE).values()) < FLOAT32_TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize(
     "rival",
@@ -324,6 +325,7 @@ def test_the_character_model_of_a_rival(rival):
                 np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize(
     "route",

@@ -214,6 +214,7 @@ def test_a_stack_of_other_networks_is_not_sampled_from(small):
 # --- early stopping ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_stops_early_and_has_finished(run, tmp_path):
     """A learning rate that changes no parameter: no evaluation is better than the first."""
     still = ("--learning-rate=1e-30", "--eval-every=4")

@@ -46,6 +46,7 @@ def test_a_stub_fails(checks, check):
         getattr(checks, check)(STUBS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_solution_passes(checks, check):
     getattr(checks, check)(SOLUTIONS)

@@ -56,6 +56,7 @@ def test_they_compute_what_stack_does(options):
         np.testing.assert_array_equal(again[1], jrnn.stack(params, XS, found[0])[1])
 
 
+@pytest.mark.slow
 def test_nnx_trains_it():
     model = NnxModel(nnx.Rngs(0), cell="gru", dropout=0.2)
     optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)

@@ -150,6 +150,7 @@ def test_every_option_reaches_the_kernel(name):
     assert_close(*(jax.jit(partial(all_of, run))() for run in (by_users, by_the_kernel)), 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm", "gru", "leaky", "gated"])
 def test_two_devices_are_one(name):
     """Lengths, resets and states are split; the gradient of shared parameters is summed."""
@@ -273,6 +274,7 @@ KINDS = ["rnn", "lstm", "gated"]
 KINDS += [pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "leaky")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["lstm", *(pytest.param(x, marks=pytest.mark.slow) for x in PARAMS if x != "lstm")]
 )

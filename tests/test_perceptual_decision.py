@@ -68,6 +68,7 @@ def test_a_new_network_is_balanced():
     assert w_hh[:80].sum() == pytest.approx(-w_hh[80:].sum(), rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_loss_and_its_gradient_are_those_of_a_plain_scan():
     free = own.init_free(jax.random.key(0), H)
     trials = own.random_trials(jax.random.key(1), jnp.asarray(own.COHERENCES), 3)

@@ -253,6 +253,7 @@ STACK = parameters(jrnn.init_stack, I, (H, 3), bidirectional=True, layer_norm=Tr
 LAYER = parameters(jrnn.init_stack, I, (H,))
 
 
+@pytest.mark.slow
 def test_check_against_scan_passes_for_a_stack():
     found = jrnn.testing.check_against_scan(STACK, CASE.xs[:3], (None, np.full(6, 0.1)))
     leaves = [name for name, _ in named_leaves(STACK)]

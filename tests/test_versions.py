@@ -195,6 +195,7 @@ def test_a_wrong_version_is_refused(route, older, run, monkeypatch, capsys):
     assert f"error: {what} of jrnn (xla): expected the common result" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 def test_bfloat16_is_compared_more_strictly_than_with_a_rival(older, run, monkeypatch, capsys):
     changed(monkeypatch, lambda states, xs: states(xs) * 1.05)

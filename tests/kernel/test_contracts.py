@@ -160,6 +160,7 @@ def test_the_carry_of_a_training_step(wrong):
         make_train_step(loss, optimizer).lower(state, jnp.ones(3))
 
 
+@pytest.mark.slow
 def test_the_asserts_leave_nothing_in_the_program():
     with_asserts = str(gradient())
     jax.clear_caches()

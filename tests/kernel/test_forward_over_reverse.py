@@ -121,6 +121,7 @@ def readout_and_labels(lead, O=13):
     return readout, rng.integers(0, O, lead), rng.random(lead)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("lead", [(T, B), (T,)], ids=["by positions", "by classes"])
 def test_the_loss_by_blocks(lead):
