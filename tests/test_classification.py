@@ -33,7 +33,6 @@ def mean_of_states(h_last, hs, lengths):
     return jrnn.mean_over_time(hs, lengths)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize(
     "pooled", [pytest.param(last_state, marks=pytest.mark.slow), mean_of_states]
