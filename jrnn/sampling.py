@@ -1,9 +1,9 @@
 """Sample text, or any sequence of tokens, from a trained network, while it is read.
 
 `jrnn.generate` continues any sequence and returns the result; it is compiled for each length.
-`generate` yields tokens in blocks of a fixed number of steps. So a sample can be shown while
-it grows, and a new length of the prompt or of the sample compiles nothing. Equal keys give the same
-tokens in both.
+`jrnn.sampling.generate` yields tokens in blocks of a fixed number of steps. So a sample can be
+shown while it grows, and a new length of the prompt or of the sample compiles nothing. Equal keys
+give the same tokens in both.
 """
 
 from collections.abc import Iterator

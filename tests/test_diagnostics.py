@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import LAW_RTOL, B, H, I, O, T, assert_close, make_case
+from compilations import assert_second_calls_compile_nothing
 from cover import in_tiers
 from flows import (
     CASES,
@@ -277,13 +278,6 @@ def test_no_array_grows_with_the_lags_or_with_a_weight_per_step():
 
 
 def test_a_second_call_compiles_nothing():
-    events = []
-
-    def listen(event, duration, **kwargs):
-        if event == "/jax/core/compile/backend_compile_duration":
-            events.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
     case = make_case(T=11, I=3, H=9, batch=False, h0="[H]")  # sizes of no other test
     readout = jrnn.ReadoutParams(np.ones((9, 2)), None)
     arguments = (case.params, readout, case.xs, np.zeros(11, int), case.h0)
@@ -292,13 +286,7 @@ def test_a_second_call_compiles_nothing():
         "influence": lambda: diagnostics.influence(*arguments),
         "exponents": lambda: diagnostics.lyapunov_exponents(case.params, case.xs, case.h0, n=3),
     }
-    for name, call in calls.items():
-        before = len(events)
-        call()
-        assert len(events) > before, name  # the listener hears
-        before = len(events)
-        call()
-        assert len(events) == before, name
+    assert_second_calls_compile_nothing(calls)
 
 
 def test_jit_and_vmap():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import make_case, parameters
+from compilations import assert_second_calls_compile_nothing
 
 import jrnn
 
@@ -16,20 +17,7 @@ def cost(params, xs, h0=None):
     return jnp.sum(h_last) + jnp.sum(hs**2)
 
 
-@pytest.fixture(scope="module")
-def compilations():
-    """A list that grows by one whenever XLA compiles."""
-    events = []
-
-    def listen(event, duration, **kwargs):
-        if event == "/jax/core/compile/backend_compile_duration":
-            events.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    return events
-
-
-def test_an_eager_call_compiles_once(compilations):
+def test_an_eager_call_compiles_once():
     case = make_case(T=11, B=2, I=3, H=9)  # sizes of no other test
     logits, labels = np.ones((11, 2, 5)), np.ones((11, 2), int)
     readout = parameters(jrnn.init_readout, 9, 5)
@@ -50,13 +38,7 @@ def test_an_eager_call_compiles_once(compilations):
             logits
         ),
     }
-    for name, call in calls.items():
-        before = len(compilations)
-        call()
-        assert len(compilations) > before, name  # the listener hears
-        before = len(compilations)
-        call()
-        assert len(compilations) == before, name
+    assert_second_calls_compile_nothing(calls)
 
 
 def test_one_trace_per_shape():
