@@ -108,16 +108,17 @@ void add_weight_gradients(const Given<Stored>& in, int64_t b0, int64_t rows, int
 }
 
 // The panels [p0, p1) of each of some blocks of `rows` rows, summed over n slices, into a row-major
-// matrix [rows, blocks * H]. part(q): the sums of slice q. place(g): of a block in the matrix.
-template <class Real, class PartOf, class PlaceOfBlock>
-INLINE void sum_slices(int64_t rows, int64_t H, int blocks, int64_t n, int64_t p0, int64_t p1, PartOf part,
-                       PlaceOfBlock place, Real* to) {
-  for (int g = 0; g < blocks; ++g)
-    for (int64_t p = p0; p < p1; ++p)
-      for (int64_t i = 0; i < rows; ++i) {
-        const int64_t at = ((g * panels<Real>(H) + p) * rows + i) * W<Real>;
-        Vector<Real> sum = load<Real>(part(0) + at);
-        for (int64_t q = 1; q < n - RIGHT_OR_FAULT(0, 9, 1); ++q) sum += load<Real>(part(q) + at);
+// matrix [rows, blocks * H]. `next`: from the sums of a slice to those of the next. place(g): of a block
+// in the matrix.
+template <class Real, class PlaceOfBlock>
+INLINE void sum_slices(int64_t rows, int64_t H, int blocks, int64_t n, int64_t p0, int64_t p1, const Real* first,
+                       int64_t next, PlaceOfBlock place, Real* to) {
+  for (int64_t i = 0; i < rows; ++i)
+    for (int g = 0; g < blocks; ++g)
+      for (int64_t p = p0; p < p1; ++p) {
+        const Real* from = first + ((g * panels<Real>(H) + p) * rows + i) * W<Real>;
+        Vector<Real> sum = load<Real>(from);
+        for (int64_t q = 1; q < n - RIGHT_OR_FAULT(0, 9, 1); ++q) sum += load<Real>(from + q * next);
         const int columns = width<Real>(H, p);
         Real* row = to + (i * blocks + place(g)) * H;
         store<Real>(row + p * W<Real>, sum, columns - (RIGHT_OR_FAULT(0, 10, 1) && columns < W<Real>));
