@@ -180,7 +180,7 @@ def _open(file: Path) -> Library | str:
 
 def _wrong_build(build: str) -> str | None:
     """The reason why a library does not fit, by what it says of its build; or None."""
-    ffi, package, sources = build.split()
+    ffi, package, sources = build.split(" ")  # none is left out by a build of one's own
     header = Path(jax.ffi.include_dir(), "xla/ffi/api/c_api.h").read_text()
     own = re.findall(r"#define XLA_FFI_API_M(?:AJ|IN)OR (\d+)", header)
     (major, minor), (here_major, here_minor) = (map(int, x) for x in (ffi.split("."), own))

@@ -5,6 +5,7 @@ runs on it.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -310,6 +311,15 @@ def test_a_library_that_does_not_fit_is_refused_and_jax_works(tmp_path, old, new
     content = native.library().path.read_bytes()
     assert old in content
     assert said in answer(package(tmp_path, content.replace(old, new)))
+
+
+@built
+def test_a_library_that_names_no_version_is_refused(tmp_path):
+    """Such as one that `cmake` built, without `pip`."""
+    content = native.library().path.read_bytes()
+    build = re.search(OWN + rb"\w+", content)[0]
+    nameless = build.replace(OWN, b"  ").ljust(len(build), b"\0")
+    assert "was built for jrnn , and" in answer(package(tmp_path, content.replace(build, nameless)))
 
 
 def test_a_package_without_a_library(tmp_path):

@@ -118,16 +118,13 @@ def check_memory(settings: Settings, vocabulary: int, mesh: Mesh, options: str) 
 
 
 def apply(
-    settings: Settings, model: Model, xs: jax.Array, state: Any, key: jax.Array | None = None
+    settings: Settings, rnn: Any, xs: jax.Array, state: Any, key: jax.Array | None = None
 ) -> tuple[Any, jax.Array]:
-    """The state after a chunk of ids `[T, B]`, and logits `[T, B, O]`; the key is for dropout."""
-    rnn, activation = model.rnn, settings.activation
+    """The state after a chunk of ids `[T, B]`, and hs `[T, B, H]`; the key is for dropout."""
     if isinstance(rnn, jrnn.StackParams):
-        options: Any = {"activation": activation, "dropout": settings.dropout}
-        state, hs = jrnn.stack(rnn, xs, state, key=key, **options)
-    else:
-        state, hs = jrnn.unroll(cell_of(rnn, activation), rnn, xs, state)
-    return state, jrnn.readout(model.readout, hs)
+        options: Any = {"activation": settings.activation, "dropout": settings.dropout}
+        return jrnn.stack(rnn, xs, state, key=key, **options)
+    return jrnn.unroll(cell_of(rnn, settings.activation), rnn, xs, state)
 
 
 def make_loss(settings: Settings) -> Any:
@@ -135,8 +132,8 @@ def make_loss(settings: Settings) -> Any:
 
     def loss(model: Model, state: Any, batch: Any, key: jax.Array) -> Any:
         xs, labels = batch
-        state, logits = apply(settings, model, xs, state, key)
-        return mean(jrnn.softmax_cross_entropy(logits, labels).sum(), labels.size), state
+        state, hs = apply(settings, model.rnn, xs, state, key)
+        return mean(jrnn.readout_cross_entropy(model.readout, hs, labels), labels.size), state
 
     return loss
 
@@ -164,9 +161,9 @@ def make_evaluate(settings: Settings, streams: np.ndarray, mesh: Mesh) -> Callab
     @jax.jit
     @partial(jax.shard_map, mesh=mesh, in_specs=(P(), states, ids, ids), out_specs=(P(), states))
     def chunk_nats(model: Model, state: Any, xs: jax.Array, labels: jax.Array) -> Any:
-        state, logits = apply(settings, model, xs, state)
-        losses = jrnn.softmax_cross_entropy(logits, labels, labels != 0)
-        return jax.lax.psum(losses.sum(), BATCH), state
+        state, hs = apply(settings, model.rnn, xs, state)
+        nats = jrnn.readout_cross_entropy(model.readout, hs, labels, labels != 0)
+        return jax.lax.psum(nats, BATCH), state
 
     judged = int(np.sum(multihost_utils.process_allgather(np.count_nonzero(streams[1:]))))
 
