@@ -35,6 +35,9 @@ class Network(NamedTuple):
     data: bool = False
 
 
+LEAK, LEARNED_LEAK = (leaky("tanh", "state", learned=learned) for learned in (False, True))
+
+
 def leaky_step(p, s, x, data):
     return ((1 - p.alpha) * s[0] + p.alpha * jnp.tanh(x @ p.w_ih + s[0] @ p.w_hh + p.b_h),)
 
@@ -70,8 +73,10 @@ NETWORKS = {
     ),
     "lstm": Network(LSTMParams, (4, 4), (4,), lambda p, s, x, _: lstm_step(p, s, x), states=2),
     "gru": Network(GRUParams, (3, 3), (3, 1), lambda p, s, x, _: gru_step(p, s, x)),
-    "leaky": Network(LeakyParams, rest=(1, "unit", None), step=leaky_step),
-    "learned leak": Network(LeakyParams, rest=(1, None, "unit"), step=learned_step),
+    "leaky": Network(LeakyParams, rest=(1, "unit", None), step=leaky_step, options={"cell": LEAK}),
+    "learned leak": Network(
+        LeakyParams, rest=(1, None, "unit"), step=learned_step, options={"cell": LEARNED_LEAK}
+    ),
     "rate": Network(
         LeakyParams,
         rest=(1, "unit", None),
@@ -329,7 +334,7 @@ REFUSED = {
         "got RNNParams. An Elman or leaky network has no gates.",
     ),
     "gates of a leaky network": (
-        lambda: diagnostics.gates(example("leaky")[0][0], ELMAN[2]),
+        lambda: diagnostics.gates(example("leaky")[0][0], ELMAN[2], cell=LEAK),
         "got LeakyParams. An Elman or leaky network has no gates.",
     ),
     "gates, rank of xs": (

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import jrnn
 from jrnn import native
+from jrnn.cells.leaky import leaky
 
 CASE = make_case()
 
@@ -142,7 +143,8 @@ def test_a_stack_of_several_kinds_and_a_cell_of_a_users_own():
     sizes, inputs = (4, 6, 3, 5), (I, 4, 6, 3)
     networks = [shapes_of(*given) for given in zip(kinds.values(), inputs, sizes, strict=True)]
     layers = tuple(jrnn.LayerParams(network, None, None) for network in networks)
-    cells = [None, None, None, own]
+    cells = [None] * len(kinds)
+    cells[-2:] = leaky("tanh", "state", learned=True), own
     found = jrnn.explain(partial(jrnn.stack, cell=cells), jrnn.StackParams(layers), CASE.xs)
     forward = [(e.cell, e.shape.I, e.shape.H) for e in found if e.direction == "forward"]
     assert forward == list(zip(kinds, inputs, sizes, strict=True))

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 from jaxprs import equations, sizes
 
 import jrnn
+from jrnn.cells.leaky import leaky
 from jrnn.loss import blockwise, recurrent
 
 T, B, I, H, D = 7, 3, 5, 4, 2
@@ -44,6 +45,7 @@ MIXED = jrnn.StackParams(
         ),
     )
 )
+KINDS = {"cell": (None, None, leaky("tanh", "state", learned=True))}
 STATES = (jrnn.LSTMState(normal(I), normal(B, I)), normal(B, I), None)
 AGAIN = (jrnn.LSTMState(None, normal(I)), normal(I), normal(B, I))
 NETWORKS = {
@@ -55,13 +57,13 @@ NETWORKS = {
         jrnn.lstm,
         {},
     ),
-    "stack": (MIXED, STATES, AGAIN, jrnn.stack, {}),
+    "stack": (MIXED, STATES, AGAIN, jrnn.stack, KINDS),
     "stack with dropout": (
         MIXED,
         STATES,
         AGAIN,
         partial(jrnn.stack, key=KEY),
-        {"dropout": 0.3, "residual": True},
+        {"dropout": 0.3, "residual": True} | KINDS,
     ),
 }
 XS, TARGETS = normal(T, B, I), normal(T, B, D)
@@ -210,13 +212,12 @@ def test_gaps_and_recurrent_masks_of_a_stack():
     xs = np.where(mask[..., None], XS, np.nan)
     targets = np.where(mask[..., None], TARGETS, np.nan)
     readout = readout_of("stack", D)
-    last, hs = jrnn.stack(MIXED, xs, STATES, None, RESETS, AGAIN, None, mask, m)
+    last, hs = jrnn.stack(MIXED, xs, STATES, None, RESETS, AGAIN, None, mask, m, **KINDS)
     expected = jrnn.squared_error(jrnn.readout(readout, hs), targets, mask).sum(), last
     given = STATES, None, RESETS, AGAIN, mask, m
     for remat in (False, True):
-        found = jrnn.rnn_loss(
-            MIXED, readout, xs, targets, *given, loss=jrnn.squared_error, remat=remat
-        )
+        options = {"loss": jrnn.squared_error, "remat": remat} | KINDS
+        found = jrnn.rnn_loss(MIXED, readout, xs, targets, *given, **options)
         assert_close(found, expected, 10 * LAW_RTOL)
 
 
@@ -270,7 +271,7 @@ def test_vmap_of_sequences():
 def test_two_devices_are_one(remat):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     readout, xs, targets = readout_of("stack", D), normal(T, 4, I), normal(T, 4, D)
-    options = {"loss": jrnn.squared_error, "residual": True, "remat": remat}
+    options = {"loss": jrnn.squared_error, "residual": True, "remat": remat} | KINDS
     cost = lambda params, *data: jrnn.rnn_loss(params, readout, *data, **options)[0]
     local = lambda *given: jax.lax.psum(cost(*given), "data")
     batch = PartitionSpec(None, "data")
@@ -355,7 +356,8 @@ REFUSED = {
     ),
     "data for a stack": (
         lambda: jrnn.rnn_loss(
-            *(MIXED, readout_of("stack", D), XS, TARGETS), data={}, loss=jrnn.squared_error
+            *(MIXED, readout_of("stack", D), XS, TARGETS),
+            **({"data": {}, "loss": jrnn.squared_error} | KINDS),
         ),
         "data: expected None for a stack; got dict. Cells that read data run alone, not in a "
         "stack.",

@@ -1,5 +1,7 @@
 """Layers of every kind in one stack, against the same networks called one after the other."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from jrnn.cells.leaky import leaky
 
 T, B, I, H = 6, 3, 4, 5
 RNG = np.random.default_rng(0)
+LEAK = leaky("relu", "state", learned=True)
 RATE = leaky("tanh", "input", learned=True)
 
 
@@ -51,8 +54,8 @@ STATES = (
 )
 MASKS = (normal(2 * H), None, normal(B, H), None, normal(H), None)
 OPTIONS = {
-    "activation": (None, None, "relu", None, "sigmoid", None),
-    "cell": (None, None, None, RATE, None, GATED),
+    "activation": (None, None, None, None, "sigmoid", None),
+    "cell": (None, None, LEAK, RATE, None, GATED),
     "clip_delta": (0.1, None, 0.2, None, None, 0.3),
     "remat": (True, False, False, True, False, False),
 }
@@ -112,11 +115,11 @@ def test_layers_of_every_kind_with_options_of_their_own():
 
 def test_one_direction_read_in_reverse():
     layers = jrnn.StackParams((jrnn.LayerParams(leaky_params(I), None, None), *LAYERS[3:5]))
-    (first, second, third), hs = jrnn.stack(layers, XS, None, LENGTHS, reverse=True)
-    xs, options = XS, {"lengths": LENGTHS, "reverse": True}
-    for run, layer, last in zip(
-        (jrnn.leaky, jrnn.leaky, jrnn.rnn), layers.layers, (first, second, third), strict=True
-    ):
+    cells, options = (LEAK, RATE, None), {"lengths": LENGTHS, "reverse": True}
+    lasts, hs = jrnn.stack(layers, XS, cell=cells, **options)
+    runs = partial(jrnn.leaky, activation="relu"), partial(jrnn.leaky, leak="input"), jrnn.rnn
+    xs = XS
+    for run, layer, last in zip(runs, layers.layers, lasts, strict=True):
         right, xs = run(layer.forward, xs, **options)
         assert_close(last, right, LAW_RTOL)
     assert_close(hs, xs, LAW_RTOL)

@@ -15,6 +15,7 @@ from jrnn.cells.leaky import leaky
 
 T, B, I, H = 6, 3, 4, 5
 RNG = np.random.default_rng(0)
+LEAK = leaky("sigmoid", "state", learned=False)
 RATE = leaky("relu", "input", learned=False)
 
 
@@ -39,10 +40,7 @@ STACKS = {
                 layer(GatedParams(normal(H, 2 * H), normal(H, 2 * H), normal(2 * H), normal(H))),
             )
         ),
-        {
-            "cell": (None, None, None, RATE, GATED),
-            "activation": (None, None, "sigmoid", None, None),
-        },
+        {"cell": (None, None, LEAK, RATE, GATED)},
     ),
     "residual": (
         parameters(jrnn.init_stack, I, (I, I), layer_norm=True),

@@ -6,7 +6,6 @@ from jrnn import checks
 from jrnn.cells import UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName, elman
 from jrnn.cells.gru import GRU
-from jrnn.cells.leaky import leaky
 from jrnn.cells.lstm import LSTM
 from jrnn.types import GRUParams, LeakyParams, LSTMParams, RNNParams
 
@@ -19,17 +18,18 @@ def cell_of(
     """The cell of a network.
 
     Args:
-        params: its parameters. `RNNParams` mean an Elman network, `LeakyParams` (28).
-        activation: of an Elman or leaky network, as in `jrnn.rnn`; None: "tanh".
-        cell: for parameters of another class, or for another cell with the parameters of the
-            package, such as the rate network (29).
+        params: its parameters. `RNNParams` mean an Elman network; `LeakyParams` may be (28) or
+            (29), so they need a `cell`.
+        activation: of an Elman network, as in `jrnn.rnn`; None: "tanh".
+        cell: for `LeakyParams`, for parameters of another class, or for another cell with the
+            parameters of the package.
 
     Returns:
         The cell, `cell` if it is given.
 
     Raises:
-        ValueError: a `cell` that is none; parameters of an unknown class without it; an activation
-            for a cell that has its own.
+        ValueError: a `cell` that is none; `LeakyParams`, or parameters of an unknown class, without
+            it; an activation for a cell that has its own.
     """
     if cell is not None:
         checks.a_cell(cell)
@@ -37,8 +37,11 @@ def cell_of(
     elif isinstance(params, RNNParams):
         return elman(activation or "tanh")
     elif isinstance(params, LeakyParams):
-        checks.leaky_params(params, "state")
-        return leaky(activation or "tanh", "state", learned=params.log_tau is not None)
+        learned = params.log_tau is not None
+        one = f"jrnn.cells.leaky.leaky({activation or 'tanh'!r}, leak, learned={learned})"
+        expected = f'{one} with leak "state" (28) or "input" (29)'
+        repair = "LeakyParams do not say which of the two they are, nor the activation."
+        checks.refuse("cell", expected, None, repair)
     elif isinstance(params, LSTMParams):
         cell = LSTM
     elif isinstance(params, GRUParams):
@@ -49,5 +52,5 @@ def cell_of(
         checks.refuse("params", f"one of {known}", type(params).__name__, repair)
     if activation is not None:
         expected = f"None, since the cell {cell.name} has its own"
-        checks.refuse("activation", expected, activation, "It is for Elman and leaky networks.")
+        checks.refuse("activation", expected, activation, "It is for Elman networks.")
     return cell
