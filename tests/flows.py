@@ -81,14 +81,15 @@ def oracle(arguments, weights, activation):
 
 
 def percentiles(norms, weights):
-    """By lag, over every loss that counts and every state that it is that far from."""
+    """By lag, over every loss that counts and has a state that far away; and their number."""
     n = norms.shape[-1]
     counted = np.ones((T, n), bool) if weights is None else np.asarray(weights).reshape(T, n) != 0
-    columns = []
+    columns, counts = [], []
     for lag in range(T):
         found = [norms[t, t - lag, b] for t in range(lag, T) for b in range(n) if counted[t, b]]
         columns.append(np.percentile(found, [10, 50, 90]))
-    return np.array(columns).T
+        counts.append(len(found))
+    return np.array(columns).T, np.array(counts)
 
 
 CASES = {
@@ -105,7 +106,8 @@ CASES = {
 def flow_differs(module, case="batch", activation="tanh"):
     arguments, weights = problem(**CASES[case])
     norms, uses = oracle(arguments, weights, activation)
-    expected = (np.arange(T), percentiles(norms, weights), uses)
+    curves, counts = percentiles(norms, weights)
+    expected = (np.arange(T), curves, uses, counts)
     found = module.gradient_flow(*arguments, weights=weights, activation=activation)
     assert_close(tuple(found), expected)
 

@@ -177,9 +177,9 @@ CASES = [
 def test_gradient_flow_and_influence(name, case):
     arguments, options = example(name, **case)
     norms, uses = oracle(name, arguments, options["weights"])
-    percentiles = flows.percentiles(together_norm(norms), options["weights"])
+    percentiles, counts = flows.percentiles(together_norm(norms), options["weights"])
     found = diagnostics.gradient_flow(*arguments, **options)
-    assert_close(tuple(found), (np.arange(T), percentiles, uses))
+    assert_close(tuple(found), (np.arange(T), percentiles, uses, counts))
     if case.get("batch") is False:
         table = diagnostics.influence(*arguments, **options)
         assert_close(table, together_norm(norms)[..., 0])
@@ -190,7 +190,7 @@ def test_h_alone_is_another_curve():
     arguments, options = example("lstm")
     norms, _ = oracle("lstm", arguments, None)
     found = diagnostics.gradient_flow(*arguments, **options).percentiles
-    h_alone = flows.percentiles(norms[..., 0], None)
+    h_alone, _ = flows.percentiles(norms[..., 0], None)
     assert_close(found[:, 0], h_alone[:, 0])  # a loss reads h
     assert (found[:, 1:] > 1.01 * h_alone[:, 1:]).all()
 

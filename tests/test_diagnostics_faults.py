@@ -75,9 +75,10 @@ class Copy:
 
     def gradient_flow(self, *arguments, weights, activation):
         w_hh, hs, h_tm1s, dphis, dhs, m = self._losses(arguments, weights, activation)
-        counted, percentiles = self.counted(m), []
+        counted, percentiles, counts = self.counted(m), [], []
         for e in self._by_lag(dhs, dphis, w_hh):
             percentiles.append(self._percentiles(self.norm(e), counted))
+            counts.append(counted.sum())
             counted = self.counted_back(counted)
         uses, c = np.zeros(len(hs)), np.zeros_like(dhs[0])
         left = self.left_of_use(hs, h_tm1s)
@@ -85,7 +86,7 @@ class Copy:
             delta = self.delta(dhs[k], c, dphis[k], w_hh)
             uses[k] = self.norm_of_use(left[k], delta)
             c = self.carried(delta, w_hh)
-        return np.arange(len(hs)), np.array(percentiles).T, uses
+        return np.arange(len(hs)), np.array(percentiles).T, uses, np.array(counts)
 
     def influence(self, *arguments, weights, activation):
         w_hh, _, _, dphis, dhs, _ = self._losses(arguments, weights, activation)

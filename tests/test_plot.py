@@ -18,10 +18,11 @@ from jrnn.derivation import LSTMGates
 from jrnn.diagnostics import FixedPoints, GradientFlow, PrincipalComponents
 
 
-def flow(median, uses=(1.0, 2.0, 4.0)):
+def flow(median, uses=(1.0, 2.0, 4.0), counts=None, band=2.0):
     median = np.asarray(median, float)
-    percentiles = np.stack([median / 2, median, median * 2])
-    return GradientFlow(np.arange(len(median)), percentiles, np.asarray(uses, float))
+    percentiles = np.stack([median / band, median, median * band])
+    counts = np.full(len(median), 9) if counts is None else np.asarray(counts)
+    return GradientFlow(np.arange(len(median)), percentiles, np.asarray(uses, float), counts)
 
 
 def drawn(axes):
@@ -35,16 +36,16 @@ def words(axes):
     return axes.get_title(), axes.get_xlabel(), axes.get_ylabel(), legend
 
 
-DECAY = 0.5 ** (np.arange(101) / 10)  # half-life 10
+DECAY = 0.5 ** (np.arange(101) / 10)
 TENDENCIES = {
-    "vanishing": (DECAY, "half-life 10 steps: vanishing, 0.001 of lag 0 is left at lag 100"),
-    "in a step": ([1, 0.25], "half-life 1 step: vanishing, 0.2 of lag 0 is left at lag 1"),
-    "exploding": (1 / DECAY, "doubling time 10 steps: exploding, 1e+03 times lag 0 at lag 100"),
+    "vanishing": (DECAY, "vanishing: 0.00098 of lag 0 is left at lag 100"),
+    "in a step": ([1, 0.25], "vanishing: 0.25 of lag 0 is left at lag 1"),
+    "exploding": (1 / DECAY, "exploding: 1,024 times lag 0 at lag 100"),
     "kept": (DECAY[:10], "within a factor of 2 of lag 0 at lag 9"),
     "there and back": ([1, 0.1, 1], "within a factor of 2 of lag 0 at lag 2"),
-    "underflow": ([1e-30, 0, 0], "half-life 1 step: vanishing, below the floating range at lag 2"),
-    "overflow": ([1, 4, np.inf], "doubling time 1 step: exploding, inf times lag 0 at lag 2"),
-    "no loss that far": ([1, 0.4, np.nan], "half-life 1 step: vanishing, 0.4 of lag 0 is left at"),
+    "underflow": ([1e-30, 0, 0], "vanishing: below the floating range at lag 2"),
+    "overflow": ([1, 4, np.inf], "exploding: inf times lag 0 at lag 2"),
+    "no loss that far": ([1, 0.4, np.nan], "vanishing: 0.4 of lag 0 is left at lag 1"),
     "one lag": ([1], "no two lags to compare"),
     "no loss": ([0, 0], "no two lags to compare"),
 }
@@ -75,6 +76,17 @@ def test_gradient_flow_draws_the_numbers():
     np.testing.assert_array_equal(over_lags.lines[0].get_xydata(), np.c_[np.arange(101), DECAY])
     np.testing.assert_array_equal(over_steps.lines[0].get_xydata(), [[1, 1], [2, 2], [3, 4]])
     assert (over_lags.get_yscale(), over_steps.get_yscale()) == ("log", "linear")
+
+
+def test_the_title_is_of_lags_that_half_of_the_losses_reach():
+    few_at_the_end = flow([1, 0.4, 0.3, 90], counts=[10, 9, 5, 4])
+    (title, *_) = words(plot.plot_gradient_flow(few_at_the_end)[0])
+    assert title.endswith("vanishing: 0.3 of lag 0 is left at lag 2")
+
+
+def test_a_wide_band_is_drawn_on_a_logarithmic_axis():
+    over_lags, _ = plot.plot_gradient_flow(flow([1, 1, 1], band=100))
+    assert over_lags.get_yscale() == "log"
 
 
 def test_lines_are_seen_by_colour_blind_readers():
@@ -131,8 +143,7 @@ def test_influence():
     axes = plot.plot_influence(norms)
     title, x, y, legend = words(axes)
     assert title == (
-        "Influence of step k on the loss of step t\n"
-        "half-life 3 steps: vanishing, 0.01 of lag 0 is left at lag 19"
+        "Influence of step k on the loss of step t\nvanishing: 0.012 of lag 0 is left at lag 19"
     )
     assert (x, y) == ("step k of the state", "step t of the loss")
     assert legend == ["the first k with 1% of the norm at k = t"]

@@ -43,11 +43,13 @@ class GradientFlow(NamedTuple):
         lags: `[L+1]` l.
         percentiles: `[3, L+1]` the 10th, 50th and 90th of ||dJ_t/ds_{t-l}|| over t and b.
         uses: `[T]` ||sum_b h_{k-1}^T delta_k||, what step k adds to dw_hh.
+        counts: `[L+1]` the losses that the percentiles are of: fewer reach a longer lag.
     """
 
     lags: jax.Array
     percentiles: jax.Array
     uses: jax.Array
+    counts: jax.Array
 
 
 def gradient_flow(
@@ -88,8 +90,8 @@ def gradient_flow(
         inputs: as in `jrnn.rnn_cross_entropy`.
 
     Returns:
-        `GradientFlow` of `lags [L+1]`, `percentiles [3, L+1]` and `uses [T]`. A percentile is NaN
-        if no loss has that lag, or if a norm is NaN.
+        `GradientFlow` of `lags [L+1]`, `percentiles [3, L+1]`, `uses [T]` and `counts [L+1]`. A
+        percentile is NaN if no loss has that lag, or if a norm is NaN.
 
     Raises:
         ValueError: as `jrnn.rnn_cross_entropy`; a `max_lag` that is not an integer >= 0.
@@ -107,9 +109,9 @@ def _gradient_flow(*arguments: Any, spec: kernel.Spec, lags: int) -> GradientFlo
     run, e, counted = _losses(spec, *arguments)
     one_step_back = _one_step_back(run, counted.shape)
 
-    def next_lag(carry: Any, _: None) -> tuple[Any, jax.Array]:
+    def next_lag(carry: Any, _: None) -> tuple[Any, tuple[jax.Array, jax.Array]]:
         e, counted = carry
-        found = _percentiles(_norm_of_states(e), counted)
+        found = _percentiles(_norm_of_states(e), counted), counted.sum(dtype=jnp.int32)
         return (one_step_back(e), _shift(counted)), found
 
     def step_back(later: Arrays, step: Any) -> tuple[Arrays, jax.Array]:
@@ -118,10 +120,10 @@ def _gradient_flow(*arguments: Any, spec: kernel.Spec, lags: int) -> GradientFlo
         use, back = vjp(jax.tree.map(jnp.add, e_k, later))  # (11), one summand
         return back, norm(use)
 
-    _, percentiles = lax.scan(next_lag, (e, counted), length=lags)
+    _, (percentiles, counts) = lax.scan(next_lag, (e, counted), length=lags)
     nothing = jax.tree.map(lambda e_k: jnp.zeros_like(e_k[0]), e)
     _, uses = lax.scan(step_back, nothing, (run.at, run.before, e), reverse=True)
-    return GradientFlow(jnp.arange(lags, dtype=jnp.int32), percentiles.T, uses)
+    return GradientFlow(jnp.arange(lags, dtype=jnp.int32), percentiles.T, uses, counts)
 
 
 def influence(

@@ -1,9 +1,9 @@
 """Plot gradients by lag and by step, Lyapunov exponents and influence. The state s_t is h_t, of an
 LSTM h_t and c_t.
 
-A curve over lags is called vanishing if its last value is at most half of its first, and exploding
-if it is at least twice the first. Its half-life (doubling time) is the first lag at which it has
-halved (doubled).
+A curve over lags is called vanishing if it falls to at most half of its first value, and exploding
+if it rises to at least twice the first. What counts is the last lag that half of the losses reach:
+at longer lags a median would be over few of them.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,8 @@ def plot_gradient_flow(flow: GradientFlow, axes: Any = None) -> Any:
         axes: two `matplotlib.axes.Axes`, for lags and for steps; None for a new figure.
 
     Returns:
-        `[2]`, the two `Axes`, logarithmic if a curve spans a factor of 30. Zeros are not drawn.
+        `[2]`, the two `Axes`, logarithmic if what is drawn spans a factor of 30. Zeros are not
+        drawn.
 
     Raises:
         ValueError: not a `GradientFlow`, or not two axes.
@@ -40,13 +41,15 @@ def plot_gradient_flow(flow: GradientFlow, axes: Any = None) -> Any:
         repair = "Call jrnn.diagnostics.gradient_flow."
         checks.refuse("flow", "a GradientFlow", type(flow).__name__, repair)
     over_lags, over_steps = panels = axes_of(axes, 2, (12, 4.5))
-    lags, (low, median, high) = np.asarray(flow.lags), _positive_or_nan(flow.percentiles)
+    lags, band = np.asarray(flow.lags), _positive_or_nan(flow.percentiles)
+    low, median, high = band
+    far = np.asarray(flow.counts) >= flow.counts[0] / 2
     over_lags.fill_between(lags, low, high, alpha=0.3, label="10th to 90th percentile")
     over_lags.plot(lags, median, label="median over steps and batch")
     over_lags.set(
         xlabel="lag l (steps)",
         ylabel=r"$\|dJ_t / ds_{t-l}\|$ (nats per unit of state)",
-        title=f"Loss of one step, by lag\n{_describe_trend(np.asarray(flow.percentiles[1]))}",
+        title=f"Loss of one step, by lag\n{_describe_trend(np.asarray(flow.percentiles[1])[far])}",
     )
     uses = _positive_or_nan(flow.uses)
     over_steps.plot(np.arange(1, len(uses) + 1), uses, label=r"$\|\sum_b h_{k-1}^T \delta_k\|$")
@@ -55,9 +58,9 @@ def plot_gradient_flow(flow: GradientFlow, axes: Any = None) -> Any:
         ylabel="norm (nats per unit of weight)",
         title=f"All losses, through the use of w_hh at step k\n{_describe_largest(uses)}",
     )
-    for panel, curve in ((over_lags, median), (over_steps, uses)):
+    for panel, drawn in ((over_lags, band), (over_steps, uses)):
         panel.legend()
-        if np.isfinite(curve).any() and np.nanmax(curve) > 30 * np.nanmin(curve):
+        if np.isfinite(drawn).any() and np.nanmax(drawn) > 30 * np.nanmin(drawn):
             panel.set_yscale("log")
     return panels
 
@@ -126,7 +129,6 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
     label = f"the first k with {REACH:.0%} of the norm at k = t"
     (line,) = axes.plot(first + 1, t + 1, color=_colors.BLACK, linewidth=1, label=label)
     line.set_path_effects([withStroke(linewidth=3, foreground="white")])  # seen on every colour
-    # Only lags that half of the steps have; at longer lags a median would be over few steps.
     lags = range((T + 1) // 2)
     medians = [np.median(ratios[t >= l, t[t >= l] - l]) for l in lags if (t >= l).any()]
     axes.set(
@@ -148,13 +150,11 @@ def _describe_trend(curve: np.ndarray) -> str:
         return "no two lags to compare"
     last, ratio = len(curve) - 1, curve[-1] / curve[0]
     if ratio <= 0.5:
-        left = f"{ratio:.1g} of lag 0 is left" if ratio else "below the floating range"
-        n = int(np.argmax(curve <= curve[0] / 2))
-        return f"half-life {n} step{'s' * (n > 1)}: vanishing, {left} at lag {last}"
+        left = f"{ratio:.2g} of lag 0 is left" if ratio else "below the floating range"
+        return f"vanishing: {left} at lag {last}"
     if ratio >= 2:
-        n = int(np.argmax(curve >= 2 * curve[0]))
-        end = f"{ratio:.1g} times lag 0 at lag {last}"
-        return f"doubling time {n} step{'s' * (n > 1)}: exploding, {end}"
+        times = f"{ratio:.2g}" if ratio < 100 else f"{ratio:,.0f}"
+        return f"exploding: {times} times lag 0 at lag {last}"
     return f"within a factor of 2 of lag 0 at lag {last}"
 
 
