@@ -1,12 +1,14 @@
 """The exercises of docs/exercises.md: replace each `raise` by your code.
 
-Vectors are rows; `hs[0]` is h_1. `derivation.trajectory` gives the forward pass.
+Vectors are rows; `hs[0]` is h_1. `derivation.trajectory` gives the forward pass. `Gradients`, which
+exercises 4 and 5 return, also has the gradient with respect to h_0.
 """
 
 import jax
 import jax.numpy as jnp  # noqa: F401 - for your code
 import numpy as np  # noqa: F401
 
+from jrnn import derivation  # noqa: F401
 from jrnn.derivation import Gradients, LSTMGradients, SensitivityCarry, SensitivityOutput
 from jrnn.types import LSTMParams, ReadoutParams, RNNParams
 

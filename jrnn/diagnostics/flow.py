@@ -43,7 +43,7 @@ class GradientFlow(NamedTuple):
         lags: `[L+1]` l.
         percentiles: `[3, L+1]` the 10th, 50th and 90th of ||dJ_t/ds_{t-l}|| over t and b.
         uses: `[T]` ||sum_b h_{k-1}^T delta_k||, what step k adds to dw_hh.
-        counts: `[L+1]` the losses that the percentiles are of: fewer reach a longer lag.
+        counts: `[L+1]` the number of losses behind the percentiles; fewer reach a longer lag.
     """
 
     lags: jax.Array

@@ -2,8 +2,8 @@
 LSTM h_t and c_t.
 
 A curve over lags is called vanishing if it falls to at most half of its first value, and exploding
-if it rises to at least twice the first. What counts is the last lag that half of the losses reach:
-at longer lags a median would be over few of them.
+if it rises to at least twice the first, at the last lag that half of the losses reach: at longer
+lags a median would be over few of them.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -30,8 +30,7 @@ def plot_gradient_flow(flow: GradientFlow, axes: Any = None) -> Any:
         axes: two `matplotlib.axes.Axes`, for lags and for steps; None for a new figure.
 
     Returns:
-        `[2]`, the two `Axes`, logarithmic if what is drawn spans a factor of 30. Zeros are not
-        drawn.
+        `[2]`, the two `Axes`, logarithmic if the curves span a factor of 30. Zeros are not drawn.
 
     Raises:
         ValueError: not a `GradientFlow`, or not two axes.
