@@ -94,6 +94,18 @@ def turned(on: bool) -> contextlib.AbstractContextManager[Any]:
     return cast(contextlib.AbstractContextManager[Any], _enabled(on))
 
 
+def has_tiles(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Say whether this processor multiplies tiles of bfloat16 (AMX), which Linux lists.
+
+    Args:
+        cpuinfo: the list.
+
+    Returns:
+        True or False.
+    """
+    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text().split()
+
+
 def cpu_cores() -> int:
     """The cores that this process may use.
 

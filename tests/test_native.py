@@ -322,6 +322,27 @@ def test_a_library_that_names_no_version_is_refused(tmp_path):
     assert "was built for jrnn , and" in answer(package(tmp_path, content.replace(build, nameless)))
 
 
+def test_tiles_of_this_processor(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    for flags, tiles in (("avx512_bf16 amx_bf16", True), ("avx512_bf16", False)):
+        cpuinfo.write_text(f"flags : fpu {flags} amx_tile\n")
+        assert native.has_tiles(cpuinfo) == tiles
+    assert not native.has_tiles(tmp_path / "none")
+
+
+@built
+@pytest.mark.parametrize("tiles", [True, False])
+def test_explain_says_why_bfloat16_is_not_native(monkeypatch, tiles):
+    library = native.library()._replace(has_bfloat16=False)
+    monkeypatch.setattr(native, "library", lambda: library)
+    monkeypatch.setattr(native, "has_tiles", lambda: tiles)
+    case = make_case()
+    narrow = jax.tree.map(np.float32, (case.params, case.xs))
+    found = [str(e) for e in jrnn.explain(jrnn.rnn, *narrow, compute_dtype=jnp.bfloat16)]
+    reason = "this processor has AMX" if tiles else "this processor has no AVX512_BF16"
+    assert all(reason in line for line in found)
+
+
 def test_a_package_without_a_library(tmp_path):
     assert answer(package(tmp_path)).startswith("The native kernel was not built")
 

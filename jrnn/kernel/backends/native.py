@@ -73,7 +73,8 @@ def why_not(spec: Spec, dtype: Any) -> str | None:
     if wanted is not None and (wanted, dtype) != (jnp.bfloat16, jnp.float32):
         return f"the native kernel has no compute_dtype {wanted} for parameters of {dtype}"
     if wanted is not None and not native.library().has_bfloat16:
-        return "this processor has no AVX512_BF16, or it has AMX, with which XLA is faster"
+        tiles = "has AMX, whose tiles of bfloat16 XLA uses"
+        return f"this processor {tiles if native.has_tiles() else 'has no AVX512_BF16'}"
     return None
 
 
