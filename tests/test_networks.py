@@ -346,6 +346,14 @@ REFUSED = {
         lambda: jrnn.unroll(GATED, ELMAN, XS),
         "params: expected GatedParams(w_ih, w_hh, b_h, tau); got RNNParams. jrnn.rnn runs these.",
     ),
+    "a stack in lstm": (
+        lambda: jrnn.lstm(jrnn.init_stack(jax.random.key(0), I, (H,), cell="lstm"), XS),
+        "params: expected LSTMParams(w_ih, w_hh, b_h); got StackParams. jrnn.stack runs these.",
+    ),
+    "a stack in unroll": (
+        lambda: jrnn.unroll(GATED, jrnn.init_stack(jax.random.key(0), I, (H,)), XS),
+        "got StackParams. jrnn.stack runs these.",
+    ),
     "an own class without its cell": (
         lambda: jrnn.rnn_cross_entropy(PARAMS["gated"], READOUT, XS, LABELS),
         "params: expected one of RNNParams, LSTMParams, GRUParams, LeakyParams; got GatedParams. "

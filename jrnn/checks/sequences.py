@@ -21,7 +21,7 @@ from jrnn.checks.basics import (
     shape,
 )
 from jrnn.checks.cells import a_cell
-from jrnn.types import GRUParams, LeakyParams, LSTMParams, RNNParams
+from jrnn.types import GRUParams, LeakyParams, LSTMParams, ReadoutParams, RNNParams, StackParams
 
 if TYPE_CHECKING:
     from jrnn.cells import UncheckedCell
@@ -30,7 +30,14 @@ BATCH_FIRST = (
     "Is the data batch first? Time leads: swap the axes by .swapaxes(0, 1), "
     "or map over the batch by jax.vmap."
 )
-FUNCTIONS = {RNNParams: "rnn", LSTMParams: "lstm", GRUParams: "gru", LeakyParams: "leaky"}
+FUNCTIONS = {
+    RNNParams: "rnn",
+    LSTMParams: "lstm",
+    GRUParams: "gru",
+    LeakyParams: "leaky",
+    StackParams: "stack",
+    ReadoutParams: "readout",
+}
 
 
 def of_kind(params: Any, kind: type | None) -> None:
