@@ -182,6 +182,7 @@ def stack(
     xs = checks.stack_arguments(cells, params, xs, *arrays, mask, recurrent_mask, reading=inputs)
     checks.known_steps(xs)
     checks.dropout_rate("dropout", dropout)
+    checks.dropout_between(dropout, key, params)
     checks.residual(residual, cells, params, xs)
     checks.one_direction(reverse, params)
     key = key if dropout > 0 else None

@@ -20,6 +20,7 @@ LABELS = np.zeros((T, B), np.int64)
 NEXT = jrnn.ReadoutParams(np.ones((H, I)), None)
 STACK = parameters(jrnn.init_stack, I, (4, 6), bidirectional=True, layer_norm=True)
 SQUARE = parameters(jrnn.init_stack, I, (I, I))
+ONE_LAYER = parameters(jrnn.init_stack, I, (H,))
 PAIRS = (
     "jrnn.interop.from_torch(state_dict, stack=True) returns a stack; any pair (forward, backward) "
     "is LayerParams(*pair, norm=None)."
@@ -515,6 +516,17 @@ REFUSED = {
     "dropout in words": (
         lambda: jrnn.stack(STACK, CASE.xs, dropout=None),
         "dropout: expected a number in [0, 1); got None.",
+    ),
+    "dropout of one layer": (
+        lambda: jrnn.stack(ONE_LAYER, CASE.xs, key=jax.random.key(0), dropout=0.3),
+        "dropout: expected 0 for one layer, since it is between layers; got 0.3. "
+        "Multiply xs or hs by a jrnn.dropout_mask",
+    ),
+    "dropout of one network in a loss": (
+        lambda: jrnn.rnn_cross_entropy(
+            *(P, READOUT, CASE.xs, LABELS), key=jax.random.key(0), dropout=0.3
+        ),
+        "dropout: expected 0 for one layer, since it is between layers; got 0.3.",
     ),
     "a mask of everything": (
         lambda: jrnn.dropout_mask(jax.random.key(0), 1, (3,)),

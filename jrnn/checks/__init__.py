@@ -79,6 +79,7 @@ from jrnn.checks.sequences import one_sequence as one_sequence
 from jrnn.checks.sequences import one_step as one_step
 from jrnn.checks.sequences import times as times
 from jrnn.checks.stacks import cell_name as cell_name
+from jrnn.checks.stacks import dropout_between as dropout_between
 from jrnn.checks.stacks import dropout_rate as dropout_rate
 from jrnn.checks.stacks import for_each_layer as for_each_layer
 from jrnn.checks.stacks import forwards as forwards

@@ -270,6 +270,16 @@ def dropout_rate(argument: str, rate: Any) -> None:
         refuse(argument, "a number in [0, 1)", shown(rate), "It is the share that becomes 0.")
 
 
+def dropout_between(dropout: float, key: Any, params: "StackParams") -> None:
+    """Refuse a dropout that would drop nothing, since it is between layers."""
+    if dropout > 0 and key is not None and len(params.layers) == 1:
+        repair = (
+            "Multiply xs or hs by a jrnn.dropout_mask, or pass one as recurrent_mask=; "
+            "without a key nothing is dropped."
+        )
+        refuse("dropout", "0 for one layer, since it is between layers", shown(dropout), repair)
+
+
 def mean_arguments(hs: Any, lengths_: Any, mask: Any = None) -> None:
     array("hs", hs)
     if hs.ndim not in (2, 3) or hs.shape[0] == 0:

@@ -133,6 +133,7 @@ def rnn_loss(
     checks.known_steps(xs)
     checks.flag("remat", remat)
     checks.dropout_rate("dropout", dropout)
+    checks.dropout_between(dropout, key, params)
     checks.residual(residual, cells, params, xs)
     top = params.layers[-1].forward
     counted = (weights, lengths, mask)
