@@ -517,6 +517,27 @@ REFUSED = {
         lambda: jrnn.stack(STACK, CASE.xs, dropout=None),
         "dropout: expected a number in [0, 1); got None.",
     ),
+    "lengths as a state": (
+        lambda: jrnn.rnn(P, CASE.xs, np.full(B, T)),
+        "h0: expected a state, or None for zeros; got int64[3]. Was it meant as lengths=?",
+    ),
+    "one length as a state": (
+        lambda: jrnn.rnn(P, CASE.xs, T),
+        "h0: expected a state, or None for zeros; got int. Was it meant as lengths=?",
+    ),
+    "lengths as the states of a stack": (
+        lambda: jrnn.stack(STACK, CASE.xs, jnp.full(B, T)),
+        "h0: expected a state, or None for zeros; got int64[3]. Was it meant as lengths=?",
+    ),
+    "lengths as the state of an LSTM": (
+        lambda: jrnn.lstm(parameters(jrnn.init_lstm, I, H), CASE.xs, np.full(B, T)),
+        "state: expected a state, or None for zeros; got int64[3]. Was it meant as lengths=?",
+    ),
+    "a mask of steps as a state": (
+        lambda: jrnn.rnn(P, CASE.xs, np.ones((T, B), bool)),
+        f"h0: expected a state, or None for zeros; got bool[{T}, {B}]. "
+        "Was it meant as mask= or resets=?",
+    ),
     "dropout of one layer": (
         lambda: jrnn.stack(ONE_LAYER, CASE.xs, key=jax.random.key(0), dropout=0.3),
         "dropout: expected 0 for one layer, since it is between layers; got 0.3. "

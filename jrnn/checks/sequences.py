@@ -205,6 +205,15 @@ def state(
     same_dtype(argument, h, "params", params.w_hh)
 
 
+def not_lengths(argument: str, given: Any) -> None:
+    """Refuse a state that looks like the argument after it: lengths, or a mask of steps."""
+    dtype = getattr(given, "dtype", None)
+    count = isinstance(given, int) or (dtype is not None and are_ids(given) and given.ndim <= 1)
+    if count or dtype == np.bool_:
+        meant = "lengths=" if count else "mask= or resets="
+        refuse(argument, "a state, or None for zeros", _kind_of(given), f"Was it meant as {meant}?")
+
+
 def named_states(argument: str, given: Any, cell: "UncheckedCell") -> dict[str, Any]:
     """The arrays of a state by the name of the argument; its class and number are checked."""
     if given is None or (cell.states == 1 and cell.state is None):
@@ -264,6 +273,7 @@ def network_arguments(
     the argument `start`.
     """
     network(cell, params)
+    not_lengths(named, start)
     states = named_states(named, start, cell) | named_states("reset_state", reset_state, cell)
     states["recurrent_mask"] = recurrent_mask
     of_a_batch |= np.ndim(lengths_) > 0 or any(

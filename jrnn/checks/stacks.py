@@ -30,6 +30,7 @@ from jrnn.checks.sequences import (
     named_states,
     network,
     network_arguments,
+    not_lengths,
     state,
 )
 
@@ -178,6 +179,7 @@ def stack_arguments(
     first = cells[0], params.layers[0].forward
     xs = network_arguments(*first, xs, *data, reading=reading, of_a_batch=of_a_batch)
     batch = steps(xs)[1:]
+    not_lengths("h0", h0)
     layer_states("h0", h0, cells, params, batch)
     layer_states("reset_state", reset_state, cells, params, batch)
     layer_states("recurrent_mask", recurrent_mask, None, params, batch)
