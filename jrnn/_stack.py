@@ -132,8 +132,11 @@ def stack(
 
         h_last, hs = jrnn.stack(params, xs, None, lengths)
         jrnn.readout(readout, hs)  # [T, B, O]
-        jrnn.readout(readout, h_last[-1])  # [B, O], of the last states; of an LSTM h_last[-1].h
+        jrnn.readout(readout, h_last[-1])  # [B, O], of the last states
         jrnn.readout(readout, jrnn.mean_over_time(hs, lengths))  # [B, O]
+
+    The last states of an LSTM are `h_last[-1].h`, of one in both directions
+    `jnp.concatenate([state.h for state in h_last[-1]], -1)`.
 
     `activation`, `cell`, `clip_delta`, `compute_dtype` and `remat` are one value for all layers, or
     a tuple of one for each.

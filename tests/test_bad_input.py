@@ -735,6 +735,11 @@ REFUSED = {
         "hs: expected a JAX or NumPy array; got LSTMState. "
         "It has the fields h, c: pass one of them, such as .h.",
     ),
+    "a readout of an LSTM in both directions": (
+        lambda: jrnn.readout(READOUT, (jrnn.LSTMState(CASE.h0, CASE.h0),) * 2),
+        "hs: expected a JAX or NumPy array; got tuple. Of two directions pass "
+        "jnp.concatenate([part.h for part in hs], -1), of two layers the last, [-1].h.",
+    ),
     "a mean of all that a network returns": (
         lambda: jrnn.mean_over_time((CASE.h0, CASE.dhs)),
         "hs: expected a JAX or NumPy array; got tuple. "
