@@ -613,8 +613,18 @@ REFUSED = {
         "hs: expected the dtype of params, float64; got float32.",
     ),
     "a shape of b_o": (
-        lambda: jrnn.readout(READOUT._replace(b_o=np.ones(H)), CASE.dhs),
-        "b_o: expected shape [O] = [6]; got float64[4].",
+        lambda: jrnn.readout(READOUT._replace(b_o=np.ones(H + 1)), CASE.dhs),
+        "b_o: expected shape [O] = [6]; got float64[5].",
+    ),
+    "a readout the other way round": (
+        lambda: jrnn.readout(READOUT._replace(w_ho=READOUT.w_ho.T), CASE.dhs),
+        "w_ho: expected shape [H, O] = [any, 6], with O that of b_o; got float64[6, 4]. "
+        "It looks transposed: pass w_ho.T, or give a b_o [4].",
+    ),
+    "a readout the other way round, without a bias": (
+        lambda: jrnn.readout(jrnn.ReadoutParams(READOUT.w_ho.T, None), CASE.dhs),
+        "hs: expected states [..., H] with H = 6; got float64[7, 3, 4]. "
+        "w_ho is [H, O] = [6, 4]. It looks transposed: pass w_ho.T.",
     ),
     "parameters of another layer": (
         lambda: jrnn.readout(P, CASE.dhs),

@@ -21,7 +21,15 @@ from jrnn.checks.basics import (
     shape,
 )
 from jrnn.checks.cells import a_cell
-from jrnn.types import GRUParams, LeakyParams, LSTMParams, ReadoutParams, RNNParams, StackParams
+from jrnn.types import (
+    GRUParams,
+    LayerParams,
+    LeakyParams,
+    LSTMParams,
+    ReadoutParams,
+    RNNParams,
+    StackParams,
+)
 
 if TYPE_CHECKING:
     from jrnn.cells import UncheckedCell
@@ -45,8 +53,12 @@ def of_kind(params: Any, kind: type | None) -> None:
     if kind is None or not isinstance(params, kind):
         expected = "those of a cell" if kind is None else _with_fields(kind)
         repair = f"See jrnn.init_{FUNCTIONS.get(kind, 'cell')}."  # type: ignore[arg-type]
-        if isinstance(params, tuple):
+        if type(params) in FUNCTIONS or hasattr(params, "w_hh"):
             repair = f"jrnn.{FUNCTIONS.get(type(params), 'unroll')} runs these."
+        elif isinstance(params, LayerParams):
+            repair = "jrnn.stack runs these as StackParams((layer,))."
+        elif isinstance(params, tuple):
+            repair = "Pass the parameters of the network alone, one of its parts."
         refuse("params", expected, type(params).__name__, repair)
 
 
