@@ -178,7 +178,7 @@ def stack(
 
     Raises:
         ValueError: what `rnn` refuses, of any layer; parameters, states or a residual connection
-            that do not fit, or a dropout outside [0, 1).
+            that do not fit; a dropout outside [0, 1), or of one layer with a key.
     """
     cells, specs = specs_of(params, activation, cell, clip_delta, compute_dtype, remat)
     arrays = (h0, lengths, resets, reset_state)
