@@ -132,8 +132,11 @@ def stack(
 
         h_last, hs = jrnn.stack(params, xs, None, lengths)
         jrnn.readout(readout, hs)  # [T, B, O]
-        jrnn.readout(readout, h_last[-1])  # [B, O], of the last states; of an LSTM h_last[-1].h
+        jrnn.readout(readout, h_last[-1])  # [B, O], of the last states
         jrnn.readout(readout, jrnn.mean_over_time(hs, lengths))  # [B, O]
+
+    The last states of an LSTM are `h_last[-1].h`, of one in both directions
+    `jnp.concatenate([state.h for state in h_last[-1]], -1)`.
 
     `activation`, `cell`, `clip_delta`, `compute_dtype` and `remat` are one value for all layers, or
     a tuple of one for each.
@@ -175,13 +178,14 @@ def stack(
 
     Raises:
         ValueError: what `rnn` refuses, of any layer; parameters, states or a residual connection
-            that do not fit, or a dropout outside [0, 1).
+            that do not fit; a dropout outside [0, 1), or of one layer with a key.
     """
     cells, specs = specs_of(params, activation, cell, clip_delta, compute_dtype, remat)
     arrays = (h0, lengths, resets, reset_state)
     xs = checks.stack_arguments(cells, params, xs, *arrays, mask, recurrent_mask, reading=inputs)
     checks.known_steps(xs)
     checks.dropout_rate("dropout", dropout)
+    checks.dropout_between(dropout, key, params)
     checks.residual(residual, cells, params, xs)
     checks.one_direction(reverse, params)
     key = key if dropout > 0 else None

@@ -242,6 +242,8 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
         expected, came = _describe(wanted.get(key)), _describe(found.get(key))
         if expected != came:
             repair = "It is of another model or optimiser: give the options that it was made with."
+            if part is None and (fitting := _part_like(wanted, found)) is not None:
+                repair = f'It has these arrays as a part of its state: give part="{fitting}".'
             checks.refuse(f"{name}, {key}", expected, came, repair)
     put = [_device_put(found[key], leaf) for key, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), put)
@@ -282,6 +284,22 @@ def _spec(x: Any) -> list[Any]:
 def _describe(x: Any) -> str:
     """Describe an array or None in words."""
     return "no such array" if x is None else checks.describe(_data(x))
+
+
+def _part_like(wanted: dict[str, Any], found: dict[str, np.ndarray]) -> str | None:
+    """The part of a checkpoint that has exactly these arrays: "params", or the shortest path."""
+    first = next(iter(wanted), None)
+    if not first:  # no array, or a single one, which may be like any other
+        return "params" if first == "" and _are_alike(wanted, found, "params") else None
+    parts = [key.removesuffix(f".{first}") for key in found if key.endswith(f".{first}")]
+    parts = [part for part in parts if _are_alike(wanted, found, part)]
+    return min(parts, key=lambda part: (part != "params", len(part)), default=None)
+
+
+def _are_alike(wanted: dict[str, Any], found: dict[str, np.ndarray], part: str) -> bool:
+    like = {f"{part}.{key}" if key else part: _describe(x) for key, x in wanted.items()}
+    there = {k: _describe(x) for k, x in found.items() if k == part or k.startswith(f"{part}.")}
+    return like == there
 
 
 def _reason(error: Exception) -> str:

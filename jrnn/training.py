@@ -135,18 +135,25 @@ def make_train_step(
         one. `step.lower`, `step.trace` and `step.eval_shape` are those of the jitted function.
 
     Raises:
-        ValueError: a mesh that is not from `batch_mesh`, or an unknown value of `nonfinite`; from
-            the step, a batch or a carry that the mesh does not divide, a loss that differs between
-            devices, or a state that was donated before.
+        ValueError: a loss of other arguments, a mesh that is not from `batch_mesh`, or an unknown
+            value of `nonfinite`; from the step, a loss that does not return `(loss [], carry)`, a
+            batch or a carry that the mesh does not divide, a loss that differs between devices, or
+            a state that was donated before.
     """
     checks.nonfinite(nonfinite)
+    checks.loss_function(loss_fn)
 
     import chex  # here, to keep `import jrnn` fast
     import optax
 
     update = optax.with_extra_args_support(optimizer).update  # some optimisers read the loss
 
-    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+    def loss_and_carry(*arguments: Any) -> tuple[jax.Array, Any]:
+        found = loss_fn(*arguments)
+        checks.loss_and_carry(found)
+        return found
+
+    value_and_grad = jax.value_and_grad(loss_and_carry, has_aux=True)
     if mesh is not None:
         value_and_grad = split_value_and_grad(value_and_grad, mesh, batch_spec)
 

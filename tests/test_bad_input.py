@@ -20,6 +20,7 @@ LABELS = np.zeros((T, B), np.int64)
 NEXT = jrnn.ReadoutParams(np.ones((H, I)), None)
 STACK = parameters(jrnn.init_stack, I, (4, 6), bidirectional=True, layer_norm=True)
 SQUARE = parameters(jrnn.init_stack, I, (I, I))
+ONE_LAYER = parameters(jrnn.init_stack, I, (H,))
 PAIRS = (
     "jrnn.interop.from_torch(state_dict, stack=True) returns a stack; any pair (forward, backward) "
     "is LayerParams(*pair, norm=None)."
@@ -516,6 +517,38 @@ REFUSED = {
         lambda: jrnn.stack(STACK, CASE.xs, dropout=None),
         "dropout: expected a number in [0, 1); got None.",
     ),
+    "lengths as a state": (
+        lambda: jrnn.rnn(P, CASE.xs, np.full(B, T)),
+        "h0: expected a state, or None for zeros; got int64[3]. Was it meant as lengths=?",
+    ),
+    "one length as a state": (
+        lambda: jrnn.rnn(P, CASE.xs, T),
+        "h0: expected a state, or None for zeros; got int. Was it meant as lengths=?",
+    ),
+    "lengths as the states of a stack": (
+        lambda: jrnn.stack(STACK, CASE.xs, jnp.full(B, T)),
+        "h0: expected a state, or None for zeros; got int64[3]. Was it meant as lengths=?",
+    ),
+    "lengths as the state of an LSTM": (
+        lambda: jrnn.lstm(parameters(jrnn.init_lstm, I, H), CASE.xs, np.full(B, T)),
+        "state: expected a state, or None for zeros; got int64[3]. Was it meant as lengths=?",
+    ),
+    "a mask of steps as a state": (
+        lambda: jrnn.rnn(P, CASE.xs, np.ones((T, B), bool)),
+        f"h0: expected a state, or None for zeros; got bool[{T}, {B}]. "
+        "Was it meant as mask= or resets=?",
+    ),
+    "dropout of one layer": (
+        lambda: jrnn.stack(ONE_LAYER, CASE.xs, key=jax.random.key(0), dropout=0.3),
+        "dropout: expected 0 for one layer, since it is between layers; got 0.3. "
+        "Multiply xs or hs by a jrnn.dropout_mask",
+    ),
+    "dropout of one network in a loss": (
+        lambda: jrnn.rnn_cross_entropy(
+            *(P, READOUT, CASE.xs, LABELS), key=jax.random.key(0), dropout=0.3
+        ),
+        "dropout: expected 0 for one layer, since it is between layers; got 0.3.",
+    ),
     "a mask of everything": (
         lambda: jrnn.dropout_mask(jax.random.key(0), 1, (3,)),
         "rate: expected a number in [0, 1); got 1.",
@@ -580,8 +613,18 @@ REFUSED = {
         "hs: expected the dtype of params, float64; got float32.",
     ),
     "a shape of b_o": (
-        lambda: jrnn.readout(READOUT._replace(b_o=np.ones(H)), CASE.dhs),
-        "b_o: expected shape [O] = [6]; got float64[4].",
+        lambda: jrnn.readout(READOUT._replace(b_o=np.ones(H + 1)), CASE.dhs),
+        "b_o: expected shape [O] = [6]; got float64[5].",
+    ),
+    "a readout the other way round": (
+        lambda: jrnn.readout(READOUT._replace(w_ho=READOUT.w_ho.T), CASE.dhs),
+        "w_ho: expected shape [H, O] = [any, 6], with O that of b_o; got float64[6, 4]. "
+        "It looks transposed: pass w_ho.T, or give a b_o [4].",
+    ),
+    "a readout the other way round, without a bias": (
+        lambda: jrnn.readout(jrnn.ReadoutParams(READOUT.w_ho.T, None), CASE.dhs),
+        "hs: expected states [..., H] with H = 6; got float64[7, 3, 4]. "
+        "w_ho is [H, O] = [6, 4]. It looks transposed: pass w_ho.T.",
     ),
     "parameters of another layer": (
         lambda: jrnn.readout(P, CASE.dhs),
@@ -701,6 +744,11 @@ REFUSED = {
         lambda: jrnn.readout(READOUT, jrnn.LSTMState(CASE.h0, CASE.h0)),
         "hs: expected a JAX or NumPy array; got LSTMState. "
         "It has the fields h, c: pass one of them, such as .h.",
+    ),
+    "a readout of an LSTM in both directions": (
+        lambda: jrnn.readout(READOUT, (jrnn.LSTMState(CASE.h0, CASE.h0),) * 2),
+        "hs: expected a JAX or NumPy array; got tuple. Of two directions pass "
+        "jnp.concatenate([part.h for part in hs], -1), of two layers the last, [-1].h.",
     ),
     "a mean of all that a network returns": (
         lambda: jrnn.mean_over_time((CASE.h0, CASE.dhs)),

@@ -268,6 +268,10 @@ def test_the_parameters_alone_take_no_optimiser(tmp_path):
     ]:
         with pytest.raises(ValueError, match=rf"1, params\.{came}"):
             restore(found, like, part="params")
+    with pytest.raises(ValueError, match=r'It has these arrays .*: give part="params"\.$'):
+        restore(found, other)
+    with pytest.raises(ValueError, match=r"It is of another model or optimiser: give the options"):
+        restore(found, {"w": other["w"]})
 
 
 def test_two_paths_that_look_alike_are_two(tmp_path):

@@ -119,6 +119,17 @@ def test_equinox_trains_it():
     np.testing.assert_allclose(by_sequence, restored.stack(XS)[1], 1e-5, 1e-6)
 
 
+def test_dropout_of_one_layer_is_refused_in_training():
+    flax = jrnn.nnx.Stack(3, [6], rngs=nnx.Rngs(0), dropout=0.2)
+    equinox = jrnn.equinox.Stack(3, [6], key=jax.random.key(0), dropout=0.2)
+    for train in (lambda: flax(XS), lambda: equinox(XS, key=jax.random.key(1))):
+        with pytest.raises(ValueError, match=r"dropout: expected 0 for one layer, .*; got 0\.2\."):
+            train()
+    flax.eval()
+    for module in (flax, eqx.nn.inference_mode(equinox)):
+        assert module(XS)[1].shape == (*XS.shape[:2], 6)
+
+
 @pytest.mark.parametrize("name", ["nnx", "equinox"])
 def test_bad_sizes_are_refused_by_the_package(name):
     make = {

@@ -346,6 +346,22 @@ REFUSED = {
         lambda: jrnn.unroll(GATED, ELMAN, XS),
         "params: expected GatedParams(w_ih, w_hh, b_h, tau); got RNNParams. jrnn.rnn runs these.",
     ),
+    "a stack in lstm": (
+        lambda: jrnn.lstm(jrnn.init_stack(jax.random.key(0), I, (H,), cell="lstm"), XS),
+        "params: expected LSTMParams(w_ih, w_hh, b_h); got StackParams. jrnn.stack runs these.",
+    ),
+    "a layer in lstm": (
+        lambda: jrnn.lstm(jrnn.LayerParams(PARAMS["lstm"], None, None), XS),
+        "got LayerParams. jrnn.stack runs these as StackParams((layer,)).",
+    ),
+    "a model in rnn": (
+        lambda: jrnn.rnn((ELMAN, READOUT), XS),
+        "got tuple. Pass the parameters of the network alone, one of its parts.",
+    ),
+    "a stack in unroll": (
+        lambda: jrnn.unroll(GATED, jrnn.init_stack(jax.random.key(0), I, (H,)), XS),
+        "got StackParams. jrnn.stack runs these.",
+    ),
     "an own class without its cell": (
         lambda: jrnn.rnn_cross_entropy(PARAMS["gated"], READOUT, XS, LABELS),
         "params: expected one of RNNParams, LSTMParams, GRUParams, LeakyParams; got GatedParams. "

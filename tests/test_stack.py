@@ -200,9 +200,15 @@ def test_a_dropout_mask():
 
 
 def test_dropout_leaves_the_last_layer_alone():
+    params = make(hidden_sizes=(4, 5))[0]["params"]
+    _, hs = jrnn.stack(params, np.ones((T, B, I)), key=KEY, dropout=0.9)
+    assert (hs != 0).all()
+
+
+def test_without_a_key_one_layer_drops_nothing():
     params = make(hidden_sizes=(4,))[0]["params"]
     xs = np.ones((T, B, I))
-    assert_close(jrnn.stack(params, xs, key=KEY, dropout=0.9), jrnn.stack(params, xs), rtol=0.0)
+    assert_close(jrnn.stack(params, xs, dropout=0.9), jrnn.stack(params, xs), rtol=0.0)
 
 
 # --- the mean over time --------------------------------------------------------------------------

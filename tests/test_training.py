@@ -1,5 +1,7 @@
 """The training step: optax on the hand-derived gradient, cut between two chunks."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,6 +156,28 @@ def test_an_infinite_gradient_of_a_finite_loss_changes_nothing():
 def test_another_word_for_nonfinite():
     with pytest.raises(ValueError, match='nonfinite: expected "stop" or "skip"; got None'):
         make_train_step(loss, optax.sgd(0.1), nonfinite=None)
+
+
+LOSSES = {
+    "two arguments": (lambda params, batch: 0.0, "got one of (params, batch)."),
+    "no function": (None, "got NoneType."),
+    "a loss alone": (lambda p, c, b, k: p.w_hh.sum(), "got one that returns float64[]."),
+    "three results": (
+        lambda p, c, b, k: (p.w_hh.sum(), c, k),
+        "got one that returns a tuple of 3.",
+    ),
+    "nothing": (lambda p, c, b, k: None, "got one that returns NoneType."),
+    "losses": (lambda p, c, b, k: (p.b_h, c), f"got one whose loss is float64[{H}]."),
+    "carry, loss": (lambda p, c, b, k: (None, p.w_hh.sum()), "got one whose loss is NoneType."),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_another_loss(name):
+    loss_fn, came = LOSSES[name]
+    expected = "loss_fn: expected a function (params, carry, batch, key) -> (loss [], carry); "
+    with pytest.raises(ValueError, match=re.escape(expected + came)):
+        make_train_step(loss_fn, optax.sgd(0.1))(start(optax.sgd(0.1)), CHUNKS[0])
 
 
 def test_the_step_compiles_once():

@@ -57,6 +57,8 @@ from jrnn.checks.losses import regression_arguments as regression_arguments
 from jrnn.checks.options import activation as activation
 from jrnn.checks.options import activation_derivative as activation_derivative
 from jrnn.checks.options import compute_dtype as compute_dtype
+from jrnn.checks.options import loss_and_carry as loss_and_carry
+from jrnn.checks.options import loss_function as loss_function
 from jrnn.checks.options import no_sampling_options as no_sampling_options
 from jrnn.checks.options import nonfinite as nonfinite
 from jrnn.checks.options import sampling_options as sampling_options
@@ -79,6 +81,7 @@ from jrnn.checks.sequences import one_sequence as one_sequence
 from jrnn.checks.sequences import one_step as one_step
 from jrnn.checks.sequences import times as times
 from jrnn.checks.stacks import cell_name as cell_name
+from jrnn.checks.stacks import dropout_between as dropout_between
 from jrnn.checks.stacks import dropout_rate as dropout_rate
 from jrnn.checks.stacks import for_each_layer as for_each_layer
 from jrnn.checks.stacks import forwards as forwards

@@ -32,7 +32,7 @@ def array(argument: str, x: Any) -> None:
         there(argument, x)
         return
     if not isinstance(x, (np.ndarray, np.generic)):
-        refuse(argument, "a JAX or NumPy array", type(x).__name__, _into_an_array(x))
+        refuse(argument, "a JAX or NumPy array", type(x).__name__, _into_an_array(argument, x))
     if isinstance(x, np.ma.MaskedArray):
         repair = "Fill it by .filled(0); lengths or weights say which steps do not count."
         refuse(argument, "an array without a mask of its own", "a masked array", repair)
@@ -41,10 +41,15 @@ def array(argument: str, x: Any) -> None:
         refuse(argument, "a dtype that JAX has", f"{x.dtype}{list(x.shape)}", repair)
 
 
-def _into_an_array(x: Any) -> str:
+def _into_an_array(argument: str, x: Any) -> str:
     """The repair for another type: choose one part, pad sequences, or convert."""
     if fields := getattr(x, "_fields", ()):
         return f"It has the fields {', '.join(fields)}: pass one of them, such as .{fields[0]}."
+    fields = getattr(x[0], "_fields", ()) if isinstance(x, tuple) and len(x) == 2 else ()
+    if fields and type(x[0]) is type(x[1]):
+        name = fields[0]
+        joined = f"jnp.concatenate([part.{name} for part in {argument}], -1)"
+        return f"Of two directions pass {joined}, of two layers the last, [-1].{name}."
     if isinstance(x, tuple) and any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(x)):
         return "Pass one of its parts, such as the last, [-1]."
     if isinstance(x, (list, tuple)) and len({_extent(part) for part in x}) > 1:

@@ -139,7 +139,22 @@ def _call(argument: str, function: Callable[..., Any], arguments: Any, expected:
         return function(*arguments)
     except Exception as error:  # whatever a function of the user's makes of its arguments
         came = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
-        refuse(argument, expected, came, WRITE)
+        refuse(argument, expected, came, _declared(argument, error))
+
+
+def _declared(argument: str, error: Exception) -> str:
+    """The repair for a function that reads what the cell does not declare."""
+    if isinstance(error, KeyError) and error.args:
+        names = f"({error.args[0]!r},)".replace("'", '"')
+        return f"Declare it: unit={names} if it is a parameter, data={names} if it comes with xs."
+    too_few = ("tuple index out of range", "not enough values to unpack")
+    if any(reason in str(error) for reason in too_few):
+        if argument == "adjoint":
+            return (
+                "It gets the blocks, or gates, unless adjoint_reads_blocks=False; and all states."
+            )
+        return "It gets what the cell declares: name more blocks in x_blocks, h_blocks; see states."
+    return WRITE
 
 
 def _like(argument: str, found: Any, number: int, dtype: Any, expected: str) -> None:
@@ -147,9 +162,19 @@ def _like(argument: str, found: Any, number: int, dtype: Any, expected: str) -> 
     shapes = [getattr(x, "shape", None) for x in found] if is_tuple else []
     dtypes = [getattr(x, "dtype", None) for x in found] if is_tuple else []
     if not is_tuple or set(shapes) != {SHAPE} or set(dtypes) != {jnp.dtype(dtype)}:
-        came = [f"{d}{list(s or ())}" for s, d in zip(shapes, dtypes, strict=True)]
-        came_as = ", ".join(came) if is_tuple else f"{type(found).__name__}"
-        refuse(argument, expected, f"{came_as}, for B, H = {SHAPE}", WRITE)
+        came = [
+            type(x).__name__ if s is None else f"{d}{list(s)}"
+            for x, s, d in zip(found if is_tuple else (), shapes, dtypes, strict=True)
+        ]
+        came_as = ", ".join(came) if is_tuple else _number(found)
+        repair = WRITE if is_tuple else "Return a tuple, even of one state: (h,)."
+        if isinstance(found, tuple) and not is_tuple:
+            repair = "The number is states= of the cell."
+        refuse(argument, expected, f"{came_as}, for B, H = {SHAPE}", repair)
+
+
+def _number(found: Any) -> str:
+    return f"tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
 
 
 def _is_elementwise(argument: str, function: Callable[..., Any], arguments: Any) -> None:

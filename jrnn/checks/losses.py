@@ -26,6 +26,8 @@ from jrnn.checks.sequences import steps_counted, steps_inside
 if TYPE_CHECKING:
     from jrnn.types import ReadoutParams
 
+TRANSPOSED = "It looks transposed: pass w_ho.T"
+
 
 def readout_params(params: "ReadoutParams") -> None:
     if not all(hasattr(params, name) for name in ("w_ho", "b_o")):
@@ -35,6 +37,10 @@ def readout_params(params: "ReadoutParams") -> None:
     shape("w_ho", params.w_ho, (None, None), "[H, O]", "See jrnn.init_readout.")
     parameters("w_ho", params.w_ho)
     if params.b_o is not None:
+        H, O = params.w_ho.shape
+        if H != O and np.shape(params.b_o) == (H,):
+            expected = f"shape [H, O] = [any, {H}], with O that of b_o"
+            refuse("w_ho", expected, describe(params.w_ho), f"{TRANSPOSED}, or give a b_o [{O}].")
         shape("b_o", params.b_o, (params.w_ho.shape[1],), "[O]", "Use None for no bias.")
         same_dtype("b_o", params.b_o, "w_ho", params.w_ho)
 
@@ -42,9 +48,12 @@ def readout_params(params: "ReadoutParams") -> None:
 def readout_arguments(params: "ReadoutParams", hs: Any) -> None:
     readout_params(params)
     array("hs", hs)
-    H = params.w_ho.shape[0]
+    H, O = params.w_ho.shape
     if np.ndim(hs) == 0 or hs.shape[-1] != H:
-        refuse("hs", f"states [..., H] with H = {H}", describe(hs), "The last axis is the state.")
+        repair = "The last axis is the state."
+        if np.ndim(hs) > 0 and hs.shape[-1] == O:
+            repair = f"w_ho is [H, O] = [{H}, {O}]. {TRANSPOSED}."
+        refuse("hs", f"states [..., H] with H = {H}", describe(hs), repair)
     floating("hs", hs)
     same_dtype("hs", hs, "params", params.w_ho)
 

@@ -1,5 +1,6 @@
 """Checks of options: activation, compute dtype, sampling."""
 
+import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jrnn.checks.basics import is_number, refuse, shown
+from jrnn.checks.basics import describe, is_number, refuse, shown
 
 
 def activation(value: Any, activation_class: type, names: Collection[str]) -> None:
@@ -38,6 +39,42 @@ def nonfinite(value: Any) -> None:
     if value not in ("stop", "skip"):
         repair = '"skip" ignores the batch; "stop" is safer.'
         refuse("nonfinite", '"stop" or "skip"', shown(value), repair)
+
+
+LOSS = "a function (params, carry, batch, key) -> (loss [], carry)"
+CARRY = "The carry of a classifier is None."
+
+
+def loss_function(loss_fn: Any) -> None:
+    """Refuse what cannot be called with four arguments."""
+    if not callable(loss_fn):
+        refuse("loss_fn", LOSS, type(loss_fn).__name__, CARRY)
+    try:
+        signature = inspect.signature(loss_fn)
+    except (TypeError, ValueError):  # a function without one: it may fit
+        return
+    try:
+        signature.bind(*range(4))
+    except TypeError:
+        refuse("loss_fn", LOSS, f"one of {signature}", CARRY)
+
+
+def loss_and_carry(found: Any) -> None:
+    """Check what a loss has returned, in a trace."""
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        came = f"one that returns {_returned(found)}"
+        refuse("loss_fn", LOSS, came, f"Return loss, carry. {CARRY}")
+    loss = found[0]
+    number = isinstance(loss, float) or (hasattr(loss, "dtype") and loss.shape == ())
+    if not number or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+        came = f"one whose loss is {_returned(loss)}"
+        refuse("loss_fn", LOSS, came, "The loss is one float, such as the mean.")
+
+
+def _returned(found: Any) -> str:
+    if isinstance(found, (tuple, list)):
+        return f"a {type(found).__name__} of {len(found)}"
+    return describe(found) if hasattr(found, "dtype") else type(found).__name__
 
 
 def activation_derivative(

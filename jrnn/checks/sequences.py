@@ -21,7 +21,15 @@ from jrnn.checks.basics import (
     shape,
 )
 from jrnn.checks.cells import a_cell
-from jrnn.types import GRUParams, LeakyParams, LSTMParams, RNNParams
+from jrnn.types import (
+    GRUParams,
+    LayerParams,
+    LeakyParams,
+    LSTMParams,
+    ReadoutParams,
+    RNNParams,
+    StackParams,
+)
 
 if TYPE_CHECKING:
     from jrnn.cells import UncheckedCell
@@ -30,7 +38,14 @@ BATCH_FIRST = (
     "Is the data batch first? Time leads: swap the axes by .swapaxes(0, 1), "
     "or map over the batch by jax.vmap."
 )
-FUNCTIONS = {RNNParams: "rnn", LSTMParams: "lstm", GRUParams: "gru", LeakyParams: "leaky"}
+FUNCTIONS = {
+    RNNParams: "rnn",
+    LSTMParams: "lstm",
+    GRUParams: "gru",
+    LeakyParams: "leaky",
+    StackParams: "stack",
+    ReadoutParams: "readout",
+}
 
 
 def of_kind(params: Any, kind: type | None) -> None:
@@ -38,8 +53,12 @@ def of_kind(params: Any, kind: type | None) -> None:
     if kind is None or not isinstance(params, kind):
         expected = "those of a cell" if kind is None else _with_fields(kind)
         repair = f"See jrnn.init_{FUNCTIONS.get(kind, 'cell')}."  # type: ignore[arg-type]
-        if isinstance(params, tuple):
+        if type(params) in FUNCTIONS or hasattr(params, "w_hh"):
             repair = f"jrnn.{FUNCTIONS.get(type(params), 'unroll')} runs these."
+        elif isinstance(params, LayerParams):
+            repair = "jrnn.stack runs these as StackParams((layer,))."
+        elif isinstance(params, tuple):
+            repair = "Pass the parameters of the network alone, one of its parts."
         refuse("params", expected, type(params).__name__, repair)
 
 
@@ -198,6 +217,15 @@ def state(
     same_dtype(argument, h, "params", params.w_hh)
 
 
+def not_lengths(argument: str, given: Any) -> None:
+    """Refuse a state that looks like the argument after it: lengths, or a mask of steps."""
+    dtype = getattr(given, "dtype", None)
+    count = isinstance(given, int) or (dtype is not None and are_ids(given) and given.ndim <= 1)
+    if count or dtype == np.bool_:
+        meant = "lengths=" if count else "mask= or resets="
+        refuse(argument, "a state, or None for zeros", _kind_of(given), f"Was it meant as {meant}?")
+
+
 def named_states(argument: str, given: Any, cell: "UncheckedCell") -> dict[str, Any]:
     """The arrays of a state by the name of the argument; its class and number are checked."""
     if given is None or (cell.states == 1 and cell.state is None):
@@ -257,6 +285,7 @@ def network_arguments(
     the argument `start`.
     """
     network(cell, params)
+    not_lengths(named, start)
     states = named_states(named, start, cell) | named_states("reset_state", reset_state, cell)
     states["recurrent_mask"] = recurrent_mask
     of_a_batch |= np.ndim(lengths_) > 0 or any(

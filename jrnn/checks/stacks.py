@@ -30,6 +30,7 @@ from jrnn.checks.sequences import (
     named_states,
     network,
     network_arguments,
+    not_lengths,
     state,
 )
 
@@ -178,6 +179,7 @@ def stack_arguments(
     first = cells[0], params.layers[0].forward
     xs = network_arguments(*first, xs, *data, reading=reading, of_a_batch=of_a_batch)
     batch = steps(xs)[1:]
+    not_lengths("h0", h0)
     layer_states("h0", h0, cells, params, batch)
     layer_states("reset_state", reset_state, cells, params, batch)
     layer_states("recurrent_mask", recurrent_mask, None, params, batch)
@@ -268,6 +270,16 @@ def dropout_rate(argument: str, rate: Any) -> None:
     traced = isinstance(rate, jax.core.Tracer)
     if not traced and not (is_number(rate) and 0 <= rate < 1):
         refuse(argument, "a number in [0, 1)", shown(rate), "It is the share that becomes 0.")
+
+
+def dropout_between(dropout: float, key: Any, params: "StackParams") -> None:
+    """Refuse a dropout that would drop nothing, since it is between layers."""
+    if dropout > 0 and key is not None and len(params.layers) == 1:
+        repair = (
+            "Multiply xs or hs by a jrnn.dropout_mask, or pass one as recurrent_mask=; "
+            "without a key nothing is dropped."
+        )
+        refuse("dropout", "0 for one layer, since it is between layers", shown(dropout), repair)
 
 
 def mean_arguments(hs: Any, lengths_: Any, mask: Any = None) -> None:

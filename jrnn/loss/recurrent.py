@@ -111,7 +111,7 @@ def rnn_loss(
 
     Raises:
         ValueError: what `rnn`, `stack` and the loss refuse; a readout of another size or dtype than
-            the states; a layer with a backward network.
+            the states; a layer with a backward network; dropout of one layer with a key.
     """
     loss = _static(loss)
     options = {"activation": activation, "cell": cell, "clip_delta": clip_delta}
@@ -133,6 +133,7 @@ def rnn_loss(
     checks.known_steps(xs)
     checks.flag("remat", remat)
     checks.dropout_rate("dropout", dropout)
+    checks.dropout_between(dropout, key, params)
     checks.residual(residual, cells, params, xs)
     top = params.layers[-1].forward
     counted = (weights, lengths, mask)

@@ -87,9 +87,13 @@ WRONG = {
         {"step": lambda a, s, unit, data: a[0]},
         "step: expected 1 states [B, H] of the dtype of its arguments, float32; got ArrayImpl",
     ),
+    "an array for a tuple, and its repair": (
+        {"step": lambda a, s, unit, data: a[0]},
+        "for B, H = (2, 3). Return a tuple, even of one state: (h,).",
+    ),
     "a state too few": (
         {"step": tanh, "states": 2},
-        "step: expected 2 states [B, H] of the dtype of its arguments, float32; got tuple",
+        "step: expected 2 states [B, H] of the dtype of its arguments, float32; got tuple of 1, ",
     ),
     "a mean over the units": (
         {"step": lambda a, s, unit, data: (a[0] - a[0].mean(-1, keepdims=True),)},
@@ -107,9 +111,26 @@ WRONG = {
         {"step": tanh, "output": lambda s: s[0].sum()},
         "output: expected one array [B, H] of the dtype of its arguments, float32; got float32[]",
     ),
+    "an output that is a tuple": (
+        {"step": tanh, "output": lambda s: s},
+        "output: expected one array [B, H] of the dtype of its arguments, float32; got tuple, ",
+    ),
     "a name that is not declared": (
         {"step": leak},
         "step: expected 1 states [B, H] of the dtype of its arguments, float32; got KeyError",
+    ),
+    "a name that is not declared, and its repair": (
+        {"step": leak},
+        'Declare it: unit=("alpha",) if it is a parameter, data=("alpha",) if it comes with xs.',
+    ),
+    "a block that is not declared": (
+        {"step": lambda a, s, unit, data: (a[0] * a[1],)},
+        "got IndexError: tuple index out of range. It gets what the cell declares: "
+        "name more blocks in x_blocks, h_blocks",
+    ),
+    "two blocks of one": (
+        {"step": lambda a, s, unit, data: (sum(x * y for x, y in [a]),)},
+        "got ValueError: not enough values to unpack (expected 2, got 1). It gets what the cell",
     ),
     "delta without phi'": (
         {"step": tanh, "adjoint": lambda d, *_: StepCotangents((d[0],))},
