@@ -145,7 +145,7 @@ def ids_within(
             argument,
             f"ids from 0 to {size - 1} ({what})",
             f"{values[where]} at {list(where)}, {int(wrong.sum())} ids outside in all",
-            "Encode the data with the alphabet or vocabulary that the parameters were made for.",
+            "Ids and classes count from 0, in the order that the parameters were made for.",
         )
 
 
