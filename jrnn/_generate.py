@@ -54,7 +54,7 @@ def generate(
         states, more = jrnn.generate(params, readout, xs[-1:], 100, states)
 
     Args:
-        rnn_params: `RNNParams`, `LSTMParams`, `GRUParams`, `LeakyParams`, those of `cell`, or a
+        rnn_params: `RNNParams`, `LSTMParams`, `GRUParams`, those of `cell`, or a
             `StackParams` of layers without a backward network.
         readout_params: `w_ho [H, O]`, `b_o [O]` or None. For ids a logit for each; for vectors
             without a `draw` O = D.
@@ -71,7 +71,7 @@ def generate(
         temperature: as in `sampling.sample_token`, of ids; 0 takes the likeliest and needs no key.
         top_k: as in `sampling.sample_token`, of ids.
         top_p: as in `sampling.sample_token`, of ids.
-        activation: as in `rnn`, of an Elman or leaky network; None: "tanh". As in `stack`.
+        activation: as in `rnn`, of an Elman network; None: "tanh". As in `stack`.
         cell: the `jrnn.Cell` of parameters of your own; None: that of the package. As in `stack`.
         residual: as in `stack`.
 

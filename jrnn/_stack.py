@@ -158,8 +158,8 @@ def stack(
         mask: `[T, B]` or `[T]` bool, the steps that count, as in `rnn`, in every layer.
         recurrent_mask: None, or for each layer None, `[D*H]` or `[B, D*H]`, as in `rnn`.
         activation: as in `rnn`, of Elman and leaky layers; None: "tanh".
-        cell: the `jrnn.Cell` of layers with parameters of your own, static; None: that of the
-            package.
+        cell: the `jrnn.Cell` of layers with `LeakyParams` or parameters of your own, static;
+            None: that of the package.
         dropout: p of (21), the share of the outputs of every layer but the last that the layer
             above does not see; every step draws its own, with a key of its own.
         residual: whether every layer adds its input to its output, (20). The inputs of every layer

@@ -44,7 +44,7 @@ def generate(
 
     Args:
         rnn_params: parameters of a network over token ids, `w_ih [O, ...]`: `RNNParams`,
-            `LSTMParams`, `GRUParams`, `LeakyParams`, those of `cell`, or a `StackParams` of
+            `LSTMParams`, `GRUParams`, those of `cell`, or a `StackParams` of
             layers without a backward network.
         readout_params: `w_ho [H, O]`. A token with a bias of -inf is never drawn.
         key: a JAX random key. Equal keys give equal samples.

@@ -37,7 +37,7 @@ def check_against_scan(
     not the rounding of a TPU or a TF32 unit.
 
     Args:
-        params: `RNNParams`, `LSTMParams`, `GRUParams`, `LeakyParams`, those of `cell`, or a
+        params: `RNNParams`, `LSTMParams`, `GRUParams`, those of `cell`, or a
             `StackParams`.
         xs: `[T, I]` or `[T, B, I]` inputs, or `[T]` or `[T, B]` token ids.
         h0: the first state, as the network takes it: None, `[H]`, `[B, H]`, an `LSTMState`, ...

@@ -179,7 +179,7 @@ def trajectory(
     (h and c), a rate network (the current v, of which h = phi(v)) and a stack (every layer).
 
     Args:
-        params: `RNNParams`, `LSTMParams`, `GRUParams`, `LeakyParams`, those of `cell`, or
+        params: `RNNParams`, `LSTMParams`, `GRUParams`, those of `cell`, or
             `StackParams` of layers in one direction. Half precision is computed in float32.
         xs: as in `jrnn.rnn`.
         h0: the first states, as in `jrnn.unroll` or `jrnn.stack`; None: zeros.

@@ -74,7 +74,7 @@ def gradient_flow(
     of the sequence.
 
     Args:
-        rnn_params: `RNNParams`, `LSTMParams`, `GRUParams`, `LeakyParams`, or those of `cell`;
+        rnn_params: `RNNParams`, `LSTMParams`, `GRUParams`, or those of `cell`;
             `w_ih` may be None. Half precision is computed in float32.
         readout_params: `w_ho [H, O]`, `b_o [O]` or None.
         xs: `[T, I]` or `[T, B, I]` inputs, or `[T]` or `[T, B]` token ids.

@@ -68,7 +68,7 @@ def rnn_loss(
     grows as sqrt(T), and one more forward pass is computed.
 
     Args:
-        rnn_params: `RNNParams`, `LSTMParams`, `GRUParams`, `LeakyParams`, those of `cell`, or a
+        rnn_params: `RNNParams`, `LSTMParams`, `GRUParams`, those of `cell`, or a
             `StackParams` of layers without a backward network.
         readout_params: `w_ho [H, O]`, `b_o [O]` or None, in the dtype of `rnn_params`.
         xs: `[T, I]` or `[T, B, I]`, or ids `[T]` or `[T, B]`, as in `rnn`.
@@ -94,7 +94,7 @@ def rnn_loss(
         weights: m, None (ones), `[]`, or `[T]` or `[T, B]`, or in the shape of the losses: a bool
             mask or floats. Where a weight is 0, the loss and its gradients are 0, even if the
             target is NaN; the state is computed all the same.
-        activation: as in `rnn`, of an Elman or leaky network; None: "tanh". As in `stack`.
+        activation: as in `rnn`, of an Elman network; None: "tanh". As in `stack`.
         cell: the `jrnn.Cell` of parameters of your own, static; None: that of the package. As in
             `stack`.
         dropout: as in `stack`.
@@ -198,7 +198,7 @@ def rnn_cross_entropy(
         data: the arrays that `cell` names.
         key: for the dropout of a stack.
         weights: m, None (ones), `[]`, or `[T]` or `[T, B]`: a bool mask or floats.
-        activation: of an Elman or leaky network; None: "tanh".
+        activation: of an Elman network; None: "tanh".
         cell: the `jrnn.Cell` of parameters of your own.
         dropout: p of (21), of a stack.
         residual: (20), of a stack.
