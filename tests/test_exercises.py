@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -119,13 +120,12 @@ def test_a_wrong_answer_fails(checks, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("option", "outcome"), [("", "1 failed"), (" --solutions", "8 passed")])
+@pytest.mark.parametrize(("option", "outcome"), [([], "1 failed"), (["--solutions"], "8 passed")])
 def test_the_command_of_the_page(option, outcome):
     page = (ROOT / "docs/exercises.md").read_text()
-    command = re.search(r"^    \.venv/bin/python (-m pytest .*)$", page, re.M)[1] + option
-    run = subprocess.run(
-        [sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True
-    )
+    command = re.search(r"^    \.venv/bin/python (-m pytest .*)$", page, re.M)[1]
+    command = [sys.executable, *shlex.split(command, comments=True), *option]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert outcome in run.stdout.splitlines()[-1], run.stdout
     assert ("NotImplementedError" in run.stdout) == (not option)
     assert not (FOLDER / ".pytest_cache").exists()  # the site would take its README for a page

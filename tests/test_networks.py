@@ -46,7 +46,8 @@ RUNS = {
     "leaky": jrnn.leaky,
     "gated": partial(jrnn.unroll, GATED),
 }
-CELLS = {"gated": GATED}
+LEAK = leaky("tanh", "state", learned=False)
+CELLS = {"gated": GATED, "leaky": LEAK}  # where the parameters do not say it
 ENDS = {
     "lengths": np.array([T, 0, 4]),
     "resets": RNG.random((T, B)) < 0.3,
@@ -116,7 +117,7 @@ def test_vmap_with_shared_and_mapped_leaves_of_states():
     assert_close(found, right, LAW_RTOL)
 
 
-KERNEL = {"lstm": LSTM, "gru": GRU, "leaky": leaky("tanh", "state", False), "gated": GATED}
+KERNEL = {"lstm": LSTM, "gru": GRU, **CELLS}
 
 
 @pytest.mark.parametrize(
