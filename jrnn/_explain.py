@@ -12,8 +12,8 @@ from jrnn.kernel.backends.xla import XLA
 from jrnn.kernel.dispatch import Direction, Shape, choose
 from jrnn.kernel.passes import Pass, devices_of, passes_in
 from jrnn.kernel.reference import Reference
-from jrnn.kernel.transforms import PLATFORMS
 from jrnn.kernel.types import Backend, Spec
+from jrnn.primitives import PLATFORMS
 
 # The scopes of `_layers.py`. A loss that is fused with a stack runs forward networks only.
 LAYER = re.compile(r"layers\[(\d+)\](?:/(forward|backward))?")

@@ -31,6 +31,7 @@ def public_functions():
         "jrnn.checks",
         "jrnn.kernel",
         "jrnn.cells",
+        "jrnn.primitives",
         "jrnn.derivation._checks",
     )  # internal
     for name in MODULES:

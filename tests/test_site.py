@@ -20,7 +20,12 @@ from website.pages import linked
 
 ROOT = Path(__file__).parents[1]
 INTERNAL = ("arrays", "cells", "checks", "extras", "files", "kernel", "lengths", "loss")
-INTERNAL += ("orbax_manager", "pytree_json", "types")  # users meet their names as jrnn.name
+INTERNAL += (
+    "orbax_manager",
+    "primitives",
+    "pytree_json",
+    "types",
+)  # users meet their names as jrnn.name
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *(ROOT / "docs").rglob("*.md")]
 
 

@@ -28,6 +28,7 @@ nothing of the forward pass but the states; (11)-(13) are matmuls over many step
 | both passes by a library in C++, on a CPU: its arguments and results | `backends/native.py` |
 | which backend computes a call | `dispatch.py` |
 | the custom rule, `vmap`, second derivatives | `transforms.py` |
+| a primitive, whose program is chosen when it is lowered | `jrnn/primitives.py` |
 | the passes in a traced program, for `jrnn.explain` | `passes.py` |
 | `remat`: only sqrt(T) states are kept | `remat.py` |
 | the arrays and options that these parts hand to each other | `types.py` |

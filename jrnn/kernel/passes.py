@@ -10,8 +10,9 @@ import numpy as np
 from jax.extend.core import jaxprs_in_params
 
 from jrnn.kernel.dispatch import Direction, Shape, shape_of
-from jrnn.kernel.transforms import CUT, SCANS, backward_p, forward_p, rnn_p
+from jrnn.kernel.transforms import SCANS, backward_p, forward_p, inputs_of, rnn_p
 from jrnn.kernel.types import Spec
+from jrnn.primitives import CUT
 
 
 class Pass(NamedTuple):
@@ -82,7 +83,7 @@ def passes_in(jaxpr: Any, devices: int, scope: str = "") -> Iterator[Pass]:
                 call = call.without_native(CUT)
             cell, rounded = call.spec.cell.name, call.spec.compute_dtype
             for direction in DIRECTIONS[equation.primitive]:
-                shape = shape_of(call.inputs(avals))
+                shape = shape_of(inputs_of(call, avals))
                 yield Pass(cell, direction, shape, rounded, scopes, call.spec)
         elif equation.primitive.name == "scan" and (found := SCANS.findall(scopes)):
             yield _of_scans(*found[-1], scopes)

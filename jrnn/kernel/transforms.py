@@ -1,6 +1,7 @@
 """How JAX transforms the kernel: the gradient, `vmap`, second derivatives, platforms.
 
-Three primitives carry a call. The kernel uses JAX's internals in this file only.
+Three primitives carry a call; `jrnn/primitives.py` makes them. JAX's internals are used in these
+two files only, and in `jrnn/native.py` for an option.
 
     rnn                     the whole recurrence, with its gradient
       rnn_forward           the forward pass of a backend
@@ -20,12 +21,9 @@ The platform is known when a primitive is lowered: `dispatch` then chooses the b
 that is exported has no native code, and neither has what JAX maps.
 """
 
-import math
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +38,7 @@ from jrnn.cells import Arrays
 from jrnn.kernel import reference, step
 from jrnn.kernel.dispatch import choose, keeps_gates, shape_of
 from jrnn.kernel.types import Backward, Cotangents, Inputs, Passes, Residuals, Spec, States, Weights
-
-PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+from jrnn.primitives import Call, bind, jvp_of_program, map_each, primitive
 
 
 def unroll(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Array]:
@@ -61,7 +58,7 @@ def unroll(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Ar
     # rule, sums its gradient over the mesh.
     arguments = varying_alike((weights, inputs))
     results = (0,) * spec.cell.states, 0
-    last, hs = _bind(rnn_p, _rule, spec, arguments, results)
+    last, hs = bind(rnn_p, _rule, spec, arguments, results)
     return last, hs
 
 
@@ -142,7 +139,7 @@ def forward(spec: Spec, weights: Weights, inputs: Inputs) -> States:
     number = spec.cell.states
     kept = step.number_kept(spec) if spec.remat is None else number
     results = (0,) * number, 0, (0,) * kept
-    return States(*_bind(forward_p, _forward, spec, (weights, inputs), results))
+    return States(*bind(forward_p, _forward, spec, (weights, inputs), results))
 
 
 def backward(spec: Spec, residuals: Residuals, cotangents: Cotangents, sums: Weights) -> Backward:
@@ -159,7 +156,7 @@ def backward(spec: Spec, residuals: Residuals, cotangents: Cotangents, sums: Wei
     """
     steps, start, constants = residuals.inputs
     results = Backward(step.first_carry(constants, start), sums, *step.d_of_steps(steps))
-    return _bind(backward_p, _backward, spec, (residuals, cotangents, sums), results)
+    return bind(backward_p, _backward, spec, (residuals, cotangents, sums), results)
 
 
 def _rule(platform: str, spec: Spec, weights: Weights, inputs: Inputs) -> States:
@@ -234,112 +231,59 @@ def _reference_backward(platform: str, spec: Spec, *arguments: Any) -> Backward:
     return _run_backward(REFERENCE, spec, *arguments)
 
 
-DERIVED_BY = {_rule: _rule, _forward: _reference_forward, _backward: _reference_backward}
+DERIVED_BY = {_forward: _reference_forward, _backward: _reference_backward}
 
 
 # --- primitives -----------------------------------------------------------------------------------
 
 
-CUT = "the native kernel runs on one device, and XLA cuts these arrays for several"
-MAPPED = "jax.vmap maps it: each call has weights, or gradients of them, of its own"
-
-
-class Call(NamedTuple):
-    """The static part of a call of a primitive: everything except the arrays."""
-
-    function: Callable[..., Any]  # (platform, spec, *arguments)
-    spec: Spec
-    tree: Any  # of the arguments
-    mapped: tuple[tuple[int | None, ...], ...] = ()  # the axes of each `vmap`, the innermost first
-
-    @partial(jax.jit, static_argnums=(0, 1), inline=True)  # JAX traces what a primitive does twice
-    def of(self, platform: str, *leaves: jax.Array) -> list[jax.Array]:
-        """The results as a list."""
-
-        def flat(*leaves: jax.Array) -> list[jax.Array]:
-            arguments = jax.tree.unflatten(self.tree, leaves)
-            return jax.tree.leaves(self.function(platform, self.spec, *arguments))
-
-        for axes in self.mapped:
-            flat = jax.vmap(flat, axes)
-        return flat(*leaves)
-
-    def without_native(self, reason: str) -> "Call":
-        """The same by XLA's loops."""
-        return self._replace(spec=self.spec._replace(no_native=reason))
-
-    def inputs(self, avals: Any) -> Inputs:
-        """The types of the inputs of one call, by those of all arguments."""
-        for axes in reversed(self.mapped):
-            avals = [_without_axis(x, axis) for x, axis in zip(avals, axes, strict=True)]
-        first, *rest = jax.tree.unflatten(self.tree, avals)
-        return first.inputs if isinstance(first, Residuals) else rest[0]
-
-
-def _bind(primitive: Primitive, function: Any, spec: Spec, arguments: Any, results: Any) -> Any:
-    """The results of a primitive, in the structure of `results`."""
-    leaves, tree = jax.tree.flatten(arguments)
-    found = primitive.bind(*leaves, call=Call(function, spec, tree))
-    return jax.tree.unflatten(jax.tree.structure(results), found)
-
-
-def _run(*leaves: Any, call: Call) -> list[jax.Array]:
-    if any(len(x.sharding.device_set) > 1 for x in leaves if isinstance(x, jax.Array)):
-        call = call.without_native(CUT)
-    return call.of(jax.default_backend(), *leaves)
-
-
-def _types(*avals: Any, call: Call) -> Any:
-    return Call.of.trace(call, jax.default_backend(), *avals).jaxpr.out_avals
-
-
-def _jvp(primals: Any, tangents: Any, call: Call) -> Any:
-    moving = [n for n, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
-    moves = [tangents[n] for n in moving]
-    if call.function is _rule:
-        moves = reverse_mode_p.bind(*moves, cell=call.spec.cell.name)
-        # The rule cannot find it out by `perturbed`: JAX keeps one structure for its residuals.
-        _, inputs = jax.tree.unflatten(call.tree, range(len(primals)))
-        call = call._replace(spec=call.spec._replace(wants_dx=inputs.steps.xs in moving))
-        scope: AbstractContextManager[Any] = nullcontext()
-    else:
-        scope = jax.named_scope(_name_of_scans(call, [jax.typeof(x) for x in primals]))
-    call = call._replace(function=DERIVED_BY[call.function])
-
-    def of_moving(*xs: jax.Array) -> list[jax.Array]:
-        leaves = list(primals)
-        for n, x in zip(moving, xs, strict=True):
-            leaves[n] = x
-        return call.of("any", *leaves)
-
-    with scope:
-        return jax.jvp(of_moving, [primals[n] for n in moving], moves)
+def _jvp(primals: Any, tangents: Any, call: Call[Spec]) -> Any:
+    if call.function is not _rule:
+        scans = _name_of_scans(call, [jax.typeof(x) for x in primals])
+        call = call._replace(function=DERIVED_BY[call.function])
+        with jax.named_scope(scans):
+            return jvp_of_program(primals, tangents, call)
+    # The rule cannot find it out by `perturbed`: JAX keeps one structure for its residuals.
+    _, inputs = jax.tree.unflatten(call.tree, tangents)
+    wants_dx = not isinstance(inputs.steps.xs, ad.Zero)
+    call = call._replace(spec=call.spec._replace(wants_dx=wants_dx))
+    moves = [t for t in tangents if not isinstance(t, ad.Zero)]
+    bound = iter(reverse_mode_p.bind(*moves, cell=call.spec.cell.name))
+    tangents = [t if isinstance(t, ad.Zero) else next(bound) for t in tangents]
+    return jvp_of_program(primals, tangents, call)
 
 
 SCANS = re.compile(r"scans_of\[(.*?);(\w+);(\d+),(\d*),(\d+),(\d+);(\w+);(\w*)\]")
 
 
-def _name_of_scans(call: Call, avals: Any) -> str:
+def _name_of_scans(call: Call[Spec], avals: Any) -> str:
     """The scope of scans that JAX differentiates: for `passes`, and in a profile."""
     direction = "forward" if call.function is _forward else "backward"
-    T, B, I, H, dtype = shape_of(call.inputs(avals))
+    T, B, I, H, dtype = shape_of(inputs_of(call, avals))
     sizes = f"{T},{'' if B is None else B},{I},{H}"
     dtypes = f"{dtype};{call.spec.compute_dtype or ''}"
     return f"scans_of[{call.spec.cell.name};{direction};{sizes};{dtypes}]"
 
 
-def _map(primitive: Primitive, leaves: Any, axes: Any, call: Call) -> Any:
-    """Each call by itself; its results are not summed."""
-    call = call._replace(mapped=(*call.mapped, tuple(axes))).without_native(MAPPED)
-    found = primitive.bind(*leaves, call=call)
-    return found, [0] * len(found)
+def inputs_of(call: Call[Spec], avals: Any) -> Inputs:
+    """The types of the inputs of one call.
+
+    Args:
+        call: of one of the three primitives.
+        avals: the types of its arguments.
+
+    Returns:
+        The `Inputs`, without the axes that `vmap` maps.
+    """
+    first, *rest = call.arguments(avals)
+    return first.inputs if isinstance(first, Residuals) else rest[0]
 
 
-def _fold(primitive: Primitive, leaves: Any, axes: Any, call: Call) -> Any:
+def _fold(primitive: Primitive, leaves: Any, axes: Any, call: Call[Spec]) -> Any:
     """The calls as one batch, if they share their weights."""
     mapped = [axis is not None for axis in axes]
     if call.mapped or any(jax.tree.leaves(jax.tree.unflatten(call.tree, mapped)[0])):
-        return _map(primitive, leaves, axes, call)
+        return map_each(primitive, leaves, axes, call)
     N = next(x.shape[axis] for x, axis in zip(leaves, axes, strict=True) if axis is not None)
     weights, _ = jax.tree.unflatten(call.tree, leaves)
     in_front = (batching.bdim_at_front(x, axis, N) for x, axis in zip(leaves, axes, strict=True))
@@ -352,45 +296,9 @@ def _fold(primitive: Primitive, leaves: Any, axes: Any, call: Call) -> Any:
     return jax.tree.leaves(states), [0] * last + [1] * (len(found) - last)
 
 
-def _primitive(name: str, batched: Callable[..., Any]) -> Primitive:
-    primitive = Primitive(name)
-    primitive.multiple_results = True
-    primitive.def_impl(_run)
-    primitive.def_abstract_eval(_types)
-    for platform in (None, *PLATFORMS):  # None: any other
-        lower = partial(_lower, platform or "any")
-        mlir.register_lowering(primitive, lower, platform=platform)
-    ad.primitive_jvps[primitive] = _jvp
-    batching.primitive_batchers[primitive] = partial(batched, primitive)
-    return primitive
-
-
-def _lower(platform: str, context: Any, *leaves: Any, call: Call) -> Any:
-    """The program for a platform. Native code is for this machine, and not to be cut by XLA."""
-    module = context.module_context
-    if module.lowering_parameters.for_export:
-        call = call.without_native("an exported program has no native code")
-    if _cut_by_xla(module.axis_context):
-        call = call.without_native(CUT)
-    return mlir.lower_fun(partial(call.of, platform), True)(context, *leaves)
-
-
-def _cut_by_xla(axes: Any) -> bool:
-    """Whether XLA cuts arrays for several devices; `jax.shard_map` does that itself."""
-    if (mesh := getattr(axes, "mesh", None)) is None:
-        return getattr(axes, "num_devices", 2) > 1
-    return math.prod(mesh.shape[name] for name in axes.manual_axes) < mesh.size
-
-
-rnn_p = _primitive("rnn", _fold)
-forward_p = _primitive("rnn_forward", _fold)
-backward_p = _primitive("rnn_backward", _map)
-
-
-def _without_axis(x: Any, axis: int | None) -> Any:
-    if axis is None:
-        return x
-    return jax.ShapeDtypeStruct(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
+rnn_p = primitive("rnn", _fold, _jvp)
+forward_p = primitive("rnn_forward", _fold, _jvp)
+backward_p = primitive("rnn_backward", map_each, _jvp)
 
 
 # --- forward mode ---------------------------------------------------------------------------------
