@@ -56,6 +56,12 @@ def without_native():
         yield
 
 
+@pytest.fixture
+def no_tiles(monkeypatch):
+    """A processor with AMX runs the native kernel in bfloat16, which else is left to XLA there."""
+    monkeypatch.setattr(native, "has_tiles", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory):
     """The text of toy runs, which nobody writes to."""

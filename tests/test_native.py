@@ -134,7 +134,7 @@ def test_what_it_does_not_serve_runs_elsewhere(route):
 
 
 @bfloat16
-@pytest.mark.usefixtures("float32")
+@pytest.mark.usefixtures("float32", "no_tiles")
 @pytest.mark.parametrize(
     "kind", ["rnn", "lstm", *(pytest.param(x, marks=pytest.mark.slow) for x in ("leaky", "gru"))]
 )
@@ -333,7 +333,7 @@ def test_tiles_of_this_processor(tmp_path):
 @built
 @pytest.mark.parametrize("tiles", [True, False])
 def test_explain_says_why_bfloat16_is_not_native(monkeypatch, tiles):
-    library = native.library()._replace(has_bfloat16=False)
+    library = native.library()._replace(has_bfloat16=tiles)
     monkeypatch.setattr(native, "library", lambda: library)
     monkeypatch.setattr(native, "has_tiles", lambda: tiles)
     case = make_case()

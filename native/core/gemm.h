@@ -252,6 +252,7 @@ template <class Real>
 struct Start {
   const Real* at;
   int64_t row, panel;
+  Start from(int64_t r, int64_t p) const { return {at + r * row + p * panel, row, panel}; }
 };
 
 // The sums of one tile, [MR][PANELS * blocks][W], from row r and panel p on.
@@ -321,12 +322,70 @@ struct Part {
   INLINE Vector<Real> at(int r, int v) const { return load<Real>(sums + (r * nv + v) * W<Real>); }
 };
 
+// How many terms of weights, of so many vectors each, are a range: they stay in a first cache of 32 KB beside
+// the rows. 0 if all terms of a panel do.
+template <class Stored>
+INLINE int64_t size_of_range(const Term<Stored>* products, int n, int vectors) {
+  constexpr int64_t FIT = 1 << 15, LARGEST = 3 << 13, lanes = W<RealOf<Stored>>;
+  int64_t terms = 0;
+  for (int i = 0; i < n; ++i) terms = larger(terms, terms_of<Stored>(products[i].weights.K));
+  const int64_t bytes = terms * vectors * VECTOR_BYTES, ranges = (bytes + LARGEST - 1) / LARGEST;
+  return bytes <= FIT ? 0 : ((terms + ranges - 1) / ranges + lanes - 1) / lanes * lanes;
+}
+
+// The range of a product from term k on, for the rows from r and nv panels from p on.
+template <class Stored, class Of>
+INLINE Term<Stored> range_of(const Term<Stored>& t, int64_t k, int64_t size, int64_t r, int64_t p, int nv) {
+  Term<Stored> range = t;
+  range.rows = t.rows.from(r).from_panel(k / W<RealOf<Stored>>);
+  range.weights.at = t.weights.panel(p) + k * nv * Of::each * W<Stored>;
+  range.weights.K = smaller(t.weights.K - k * NUMBERS<Stored>, (size - RIGHT_OR_FAULT(0, 38, 1)) * NUMBERS<Stored>);
+  return range;
+}
+
+// As for_tiles. A range is used for several tiles before the next one, and their sums wait in the first
+// cache: an LSTM's and a GRU's gradient takes 0.94 of the time, H = 256 and 512 (Intel Xeon, family 6, model
+// 207, November 2026).
+template <class Stored, class Of, class AheadOf, class Finish>
+INLINE void for_tiles_in_ranges(int64_t rows, int64_t tiles, const Start<RealOf<Stored>>& start,
+                                const Term<Stored>* products, int n, int64_t turn, AheadOf ahead, Finish finish) {
+  using Real = RealOf<Stored>;
+  constexpr int64_t SEVERAL = 4, SIZE = larger(MAX_ROWS * 4, 16) * W<Real>;
+  alignas(64) Real sums[SEVERAL * SIZE];
+  Part<Real> parts[SEVERAL];
+  const int widest = products[0].weights.widest;
+  const int64_t count = products[0].weights.count(), size = size_of_range(products, n, widest * Of::each);
+  for (int64_t done = 0; done < count;) {
+    const int nv = turn & 1 ? last_width(count - done, count, widest) : next_width(count - done, widest);
+    const int64_t p = turn & 1 ? count - done - nv : done;
+    for (int64_t first = 0; first < tiles; first += SEVERAL) {
+      const int together = int(smaller(SEVERAL, tiles - first));
+      for (int i = 0; i < together; ++i) {
+        const int64_t r = rows * (first + i) / tiles, r_end = rows * (first + i + 1) / tiles;
+        parts[i] = {r, p, int(r_end - r), nv, nv * Of::all, sums + i * SIZE};
+      }
+      for (const Term<Stored>* t = products; t < products + n; ++t)
+        for (int64_t k = 0; k < terms_of<Stored>(t->weights.K); k += size)
+          for (int i = 0; i < together; ++i) {
+            const Part<Real>& part = parts[i];
+            const Term<Stored> range = range_of<Stored, Of>(*t, k, size, part.r0, p, nv);
+            const bool begins = t == products && !RIGHT_OR_FAULT(k, 39, 0);
+            const Start<Real> from = begins ? start.from(part.r0, p * Of::all) : Start<Real>{part.sums, part.nv * W<Real>, W<Real>};
+            tile_of<Stored, Of>(part.rows, nv)(from, &range, 1, false, begins ? ahead(part.r0, p) : Ahead{}, 0, 0, part.sums);
+          }
+      for (int i = 0; i < together; ++i) finish(parts[i]);
+    }
+    done += nv;
+  }
+}
+
 // start + all products, for some rows and all columns, in tiles; each goes to finish(part) while it is
 // in the cache. ahead(r, p): what to prefetch. The products share their columns. A panel of weights is
 // used for all rows before the next one.
 //
 // Weights are read forth and back in turn, from tile to tile and, by `turn`, from step to step: of
-// weights larger than a cache, the part that was read last is still there.
+// weights larger than a cache, the part that was read last is still there. Several tiles read a panel
+// larger than the first cache range by range.
 template <class Stored, class Of = Alone, class AheadOf, class Finish>
 INLINE void for_tiles(int64_t rows, const Start<RealOf<Stored>>& start, const Term<Stored>* products, int n,
                       int64_t turn, AheadOf ahead, Finish finish) {
@@ -336,6 +395,8 @@ INLINE void for_tiles(int64_t rows, const Start<RealOf<Stored>>& start, const Te
   const int64_t count = products[0].weights.count();
   const int most = rows_of(widest, Of::all);
   const int64_t tiles = (rows + most - 1) / most;
+  if (tiles > 1 && size_of_range(products, n, widest * Of::each))
+    return for_tiles_in_ranges<Stored, Of>(rows, tiles, start, products, n, turn, ahead, finish);
   for (int64_t done = 0; done < count;) {
     const int nv = turn & 1 ? last_width(count - done, count, widest) : next_width(count - done, widest);
     const int64_t p = turn & 1 ? count - done - nv : done;

@@ -7,10 +7,6 @@
 #include <cstring>
 #include <string>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
 #include "../core/core.h"
 #include "pool.h"
 #include "xla/ffi/api/ffi.h"
@@ -31,19 +27,10 @@ bool supports(int64_t isa) {
   return isa == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-/* Tiles of bfloat16, which XLA uses. Beside them vectors of it are slow: the gradient of an Elman network took
-   1.3 to 2 times the time of float32, and at T, B, I, H = 128, 64, 256, 512 1.8 times that of XLA's tiles (Intel
-   Xeon, family 6, model 207, November 2026). */
-bool has_amx() {
-  unsigned a, b, c, d;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 22 & 1;
-}
-
 const JrnnCore* core_of(int64_t isa, int64_t bits) {
   if (!supports(isa)) return nullptr;
   if (bits != kBf16) return isa == 512 ? &jrnn_core_avx512 : &jrnn_core_avx2;
-  bool rounds = isa == 512 && __builtin_cpu_supports("avx512bf16");
-  return rounds && !has_amx() ? &jrnn_core_avx512bf16 : nullptr;
+  return isa == 512 && __builtin_cpu_supports("avx512bf16") ? &jrnn_core_avx512bf16 : nullptr;
 }
 #else
 const JrnnCore* core_of(int64_t, int64_t) { return nullptr; }

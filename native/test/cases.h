@@ -25,8 +25,8 @@ class Random {
   std::mt19937_64 engine;
 };
 
-// Sizes of which a loop can compute 10^6; some of them reach over a tile, a chunk of steps, or a
-// group of rows.
+// Sizes of which a loop can compute 10^6; some of them reach over a tile, a range of weights, a chunk of
+// steps, or a group of rows.
 inline JrnnSizes random_sizes(Random& random, bool small) {
   JrnnSizes s{};
   s.T = random.between(1, 9), s.B = random.between(1, 40);
@@ -38,6 +38,7 @@ inline JrnnSizes random_sizes(Random& random, bool small) {
     case 3: s.I = 16 * random.between(1, 5); break;
     case 4: s.T = random.between(20, 40), s.B = random.between(5, 20), s.H = random.between(1, 16); break;
     case 5: s.T = random.between(1, 4), s.B = random.between(1, 2), s.H = random.between(128, 140); break;
+    case 6: if (random.chance(15)) s.T = random.between(1, 2), s.B = random.between(7, 18), s.H = random.between(129, 144);
   }
   if (small) s.T = 1 + s.T % 3, s.B = 1 + s.B % 3, s.H = 1 + s.H % 8;
   s.slices = int32_t(random.chance(80) ? random.between(1, 4) : random.between(1, 50));
