@@ -68,6 +68,19 @@ def test_fixed_points_of_three_units_that_are_known():
     assert found.unstable.max() == 3
 
 
+def test_padding_is_no_place_to_start():
+    lengths = jnp.array([20, 2, 9, 0])
+    mask = jrnn.sequence_mask(lengths, 20)
+    padded = jnp.where(mask[..., None], STARTS[:, :4], jnp.nan)
+    find_from = functools.partial(diagnostics.fixed_points, NETWORK, np.zeros(2))
+    found, expected = find_from(padded, mask=mask), find_from(STARTS[:, :4][np.asarray(mask)])
+    assert found.starts.sum() == lengths.sum()
+    assert_close(tuple(found), tuple(expected))
+    stack = jrnn.StackParams((jrnn.LayerParams(NETWORK, None, None),))
+    alone = diagnostics.fixed_points(stack, np.zeros(2), (padded,), mask=mask)
+    assert_close((alone.states[0], alone.starts), (found.states, found.starts))
+
+
 def test_stable_points_are_those_where_the_network_ends():
     found = find()
     ends, _ = jrnn.rnn(NETWORK, np.zeros((2000, 200, 2)), STARTS.reshape(-1, 3))
@@ -372,7 +385,13 @@ REFUSED = {
     ),
     "padding": (
         lambda: diagnostics.fixed_points(NETWORK, np.zeros(2), STARTS * np.nan),
-        "states: expected finite numbers; got NaN or inf. Leave the padding out, ",
+        "states: expected finite numbers; got NaN or inf. Leave the padding out by mask=, ",
+    ),
+    "padding alone": (
+        lambda: diagnostics.fixed_points(
+            NETWORK, np.zeros(2), STARTS, mask=np.zeros((20, 10), bool)
+        ),
+        "mask: expected a state that counts, to start from; got False alone. None is all.",
     ),
     "states of one layer": (
         lambda: diagnostics.fixed_points(DEEP, X5, (np.zeros((7, 4)),)),
@@ -394,7 +413,7 @@ REFUSED = {
     ),
     "under jit": (
         lambda: jax.jit(lambda x: diagnostics.fixed_points(NETWORK, x, STARTS))(np.zeros(2)),
-        "params, x_t, states, data: expected arrays with values; got traced ones. Call it outside",
+        "params, x_t, states, data, mask: expected arrays with values; got traced ones. Call it ",
     ),
     "two directions": (
         lambda: diagnostics.lyapunov_exponents(BOTH, np.zeros((7, 5))),
@@ -419,7 +438,7 @@ REFUSED = {
     ),
     "a mask of other states": (
         lambda: diagnostics.principal_components(np.zeros((7, 4)), mask=np.ones(6, bool)),
-        "mask: expected bool[7], as the states; got bool[6].",
+        "mask: expected bool[7], as states; got bool[6].",
     ),
     "too many components": (
         lambda: diagnostics.principal_components(np.zeros((7, 4)), 5),

@@ -209,6 +209,30 @@ def test_forget_gate_of_one_sequence_with_padding():
     assert "3 steps (median), 100 at most" in plot.plot_forget_gate(batch)[2].get_title()
 
 
+def test_a_mask_leaves_out_padding():
+    f, lengths = gate(B=4), np.array([40, 25, 1, 50])
+    f[40:, 0], f[25:, 1] = 0.123, 7.0  # what padding holds matters nowhere
+    mask = np.arange(50)[:, None] < lengths
+    assert "3 steps (median), 100 at most" in plot.plot_forget_gate(f, mask=mask)[2].get_title()
+    states = np.random.default_rng(1).normal(size=(50, 4, 3))
+    given = np.where(mask[..., None], states, 1e6)
+    for plane in (
+        plot.plot_principal_components(COMPONENTS, given, mask=mask)[1],
+        plot.plot_fixed_points(THREE, COMPONENTS, given, mask=jnp.asarray(mask))[0],
+    ):
+        for b, n in enumerate(lengths):
+            x = plane.lines[b].get_xdata()
+            np.testing.assert_array_equal(x[:n], states[:n, b, 0])
+            assert np.isnan(x[n:]).all()
+        assert drawn(plane)
+    first_steps_out = np.arange(50)[:, None] >= np.array([0, 3, 0, 0])
+    _, plane = plot.plot_principal_components(COMPONENTS, states, mask=first_steps_out)
+    np.testing.assert_array_equal(plane.lines[-1].get_xdata()[:2], states[[0, 3], [0, 1], 0])
+    assert plane.get_title() == "States\n4 sequences of 47 to 50 steps"
+    _, plane = plot.plot_principal_components(COMPONENTS, states[:, 0], mask=mask[:, 0])
+    assert plane.get_title() == "States\n1 sequence of 40 steps"
+
+
 def test_forget_gate_that_is_closed_or_open():
     f = gate(taus=(2.0, 3.0, 1.0))
     f[..., 0], f[..., 1] = 0, 1
@@ -381,6 +405,21 @@ REFUSED = {
     "conditions of nothing": (
         lambda: plot.plot_fixed_points(THREE, COMPONENTS, condition=np.arange(3)),
         "condition: expected None without states; got one. It gives paths their colours.",
+    ),
+    "a mask of nothing": (
+        lambda: plot.plot_fixed_points(THREE, COMPONENTS, mask=np.ones((5, 4), bool)),
+        "mask: expected None without states; got one. It says which steps are drawn.",
+    ),
+    "lengths for a mask": (
+        lambda: plot.plot_principal_components(
+            COMPONENTS, np.ones((5, 4, 3)), mask=np.array([5, 4, 3, 2])
+        ),
+        "mask: expected bool[5, 4], as states; got int64[4]. "
+        "True where a step counts; see jrnn.sequence_mask.",
+    ),
+    "a mask of other gates": (
+        lambda: plot.plot_forget_gate(gate(), mask=np.ones(50, bool)),
+        "mask: expected bool[50, 3], as f; got bool[50]. ",
     ),
     "states of one step": (
         lambda: plot.plot_principal_components(COMPONENTS, np.ones(3)),
