@@ -350,6 +350,31 @@ def test_components_of_padded_sequences_and_of_states_of_two_arrays():
     assert_close(diagnostics.project(both, pair), diagnostics.project(both, states))
 
 
+def test_results_print_on_one_line():
+    states = normal(9, 2, 20)
+    components = diagnostics.principal_components(states, 2)
+    few = components._replace(variances=jnp.array([2.0, 0.5]), total=jnp.array(3.25))
+    text = "directions=float64[20, 2], variances=[2.  0.5], total=3.25)"
+    assert repr(few).startswith("PrincipalComponents(mean=[")
+    assert " ... " in str(few)
+    assert str(few).endswith(text)
+    values, pair = np.zeros(1), jrnn.LSTMState(np.zeros((1, 3)), np.zeros((1, 3)))
+    points = diagnostics.FixedPoints((pair,), pair.h, values, values, values + 0j, values)
+    assert repr(points).startswith(
+        "FixedPoints(states=(LSTMState(h=float64[1, 3], c=float64[1, 3])), outputs=float64[1, 3], "
+    )
+    assert "eigenvalues=[0.+0.j], starts=[0.])" in repr(points)
+    assert repr(jax.eval_shape(lambda: components)).startswith("PrincipalComponents(mean=Shape")
+    shapes = []
+    jax.make_jaxpr(lambda c: shapes.append(repr(c)))(components)
+    assert shapes[0].endswith("variances=float64[2], total=float64[])")
+    flow = diagnostics.GradientFlow(np.arange(30), np.zeros((3, 30)), np.ones(30), None)
+    assert repr(flow) == (
+        "GradientFlow(lags=[ 0  1  2 ... 27 28 29], percentiles=float64[3, 30], "
+        "uses=[1. 1. 1. ... 1. 1. 1.], counts=None)"
+    )
+
+
 # --- bad input -----------------------------------------------------------------------------------
 
 LSTM = parameters(jrnn.init_lstm, 5, 4)

@@ -41,7 +41,7 @@ from jrnn.diagnostics.dynamics import (
     dynamics_of,
     first_states,
 )
-from jrnn.diagnostics.run import integer_within, widened
+from jrnn.diagnostics.run import integer_within, short, widened
 
 if TYPE_CHECKING:
     import optax
@@ -71,6 +71,10 @@ class FixedPoints(NamedTuple):
     jacobians: np.ndarray
     eigenvalues: np.ndarray
     starts: np.ndarray
+
+    def __repr__(self) -> str:
+        """One line."""
+        return short(self)
 
     @property
     def unstable(self) -> np.ndarray:

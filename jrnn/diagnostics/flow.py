@@ -32,7 +32,7 @@ from jrnn.cells import Arrays, Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
 from jrnn.cells.kinds import cell_of
 from jrnn.derivation.forward import errors
-from jrnn.diagnostics.run import Run, integer_within, norm, run_forward, widened
+from jrnn.diagnostics.run import Run, integer_within, norm, run_forward, short, widened
 from jrnn.types import ReadoutParams
 
 
@@ -50,6 +50,10 @@ class GradientFlow(NamedTuple):
     percentiles: jax.Array
     uses: jax.Array
     counts: jax.Array
+
+    def __repr__(self) -> str:
+        """One line."""
+        return short(self)
 
 
 def gradient_flow(
