@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import itertools
 import subprocess
 import sys
 
@@ -159,6 +160,33 @@ def test_influence():
     (bar,) = (a for a in axes.figure.axes if a is not axes)
     assert "nats" in bar.get_ylabel()
     assert drawn(axes)
+
+
+def test_the_colours_of_an_influence_table_span_its_norms():
+    for norms, low, extend in (
+        (table(), 0.5 ** (39 / 3), "neither"),
+        (table(5), 0.1, "neither"),  # one decade at least
+        (table(half_life=0.5), 1e-12, "min"),
+    ):
+        (image,) = plot.plot_influence(norms).images
+        assert image.norm.vmin == pytest.approx(low)
+        assert image.norm.vmax == 1
+        assert image.colorbar.extend == extend
+
+
+def test_ticks_of_few_steps_are_whole_numbers():
+    few = np.array([1, 0.8, 0.5])
+    panels = (
+        *plot.plot_gradient_flow(flow(few, few)),
+        plot.plot_lyapunov_exponents(few),
+        plot.plot_influence(table(2)),
+        plot.plot_forget_gate(gate(T=3))[0],
+        plot.plot_principal_components(COMPONENTS, PATHS)[0],
+    )
+    for panel in panels:
+        ticks = panel.get_xticks()
+        np.testing.assert_array_equal(ticks, np.round(ticks))
+    np.testing.assert_array_equal(panels[3].get_yticks() % 1, 0)
 
 
 def test_influence_of_a_broken_network():
@@ -355,6 +383,23 @@ def test_colours_by_condition():
             assert sorted(x for x, _ in looks) == [-0.4, 0.1, 0.4]
             assert len({color for _, color in looks}) == len(names)
             assert drawn(plane)
+
+
+def test_labels_of_eigenvalues_do_not_touch():
+    spectrum = plot.plot_fixed_points(THREE, COMPONENTS, PATHS)[1]
+    spectrum.figure.canvas.draw()
+    labels = [label.get_window_extent() for label in spectrum.get_xticklabels()]
+    assert all(a.x1 + 5 < b.x0 for a, b in itertools.pairwise(labels))
+
+
+@pytest.mark.parametrize("background", ["white", "black"])
+def test_conditions_are_seen_on_any_background(background):
+    text = {"white": "black", "black": "white"}[background]
+    with matplotlib.rc_context({"axes.facecolor": background, "axes.labelcolor": text}):
+        plane = plot.plot_principal_components(COMPONENTS, PATHS, condition=np.arange(4))[1]
+    light = [np.dot(line.get_color()[:3], (0.21, 0.72, 0.07)) for line in plane.lines[:4]]
+    assert np.abs(np.array(light) - (background == "white")).min() > 0.2
+    assert [line.get_linewidth() for line in plane.get_legend().get_lines()[:4]] == [2] * 4
 
 
 def test_axes_of_the_user():

@@ -6,7 +6,7 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.plot import _colors
-from jrnn.plot._axes import axes_of
+from jrnn.plot._axes import axes_of, count_in_whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,8 +60,7 @@ def plot_forget_gate(f: Any, axes: Any = None, *, mask: Any = None) -> np.ndarra
     _plot_time_constants(constants, taus)
     for panel in panels:
         panel.legend()
-    for panel in (over_units, constants):
-        panel.yaxis.get_major_locator().set_params(integer=True)
+    count_in_whole_numbers(over_steps.xaxis, over_units.yaxis, constants.yaxis)
     return panels
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jrnn import checks
 from jrnn.diagnostics import FixedPoints, PrincipalComponents, project
 from jrnn.plot import _colors
-from jrnn.plot._axes import axes_of
+from jrnn.plot._axes import axes_of, count_in_whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ def plot_principal_components(
         ylim=(0, 105),
         title=f"Principal components\n{_dimensions(share)}",
     )
-    explained.xaxis.get_major_locator().set_params(integer=True)
+    count_in_whole_numbers(explained.xaxis)
     _draw_paths(plane, paths, kinds)
     begins = np.isfinite(paths).all(0).argmax(0)
     starts = np.take_along_axis(paths, begins[None, None], 1)[:, 0]
@@ -135,6 +135,7 @@ def plot_fixed_points(
         title=f"Eigenvalues of the Jacobian\n{_describe_eigenvalues(points)}",
         aspect="equal",
     )
+    spectrum.locator_params(nbins=5)  # of more the labels along x would touch
     for panel in panels:
         _add_legend(panel)
     return panels
@@ -147,9 +148,12 @@ def _draw_paths(axes: "Axes", paths: np.ndarray, kinds: np.ndarray | None) -> No
         axes.plot(*paths, color="gray", **look)
         return
     from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
 
     values = np.unique(kinds)
-    colors = colormaps["viridis"](np.linspace(0, 0.9, len(values)))
+    dark = np.mean(to_rgb(axes.xaxis.label.get_color())) > 0.5  # as for light text
+    low, high = (0.3, 1.0) if dark else (0.0, 0.85)  # the others are next to the background
+    colors = colormaps["viridis"](np.linspace(low, high, len(values)))
     for value, color in zip(values, colors, strict=True):
         first, *_ = axes.plot(*paths[..., kinds == value], color=color, **look)
         first.set_label(f"{value:g}" if kinds.dtype.kind == "f" else str(value))
@@ -161,7 +165,9 @@ def _add_legend(axes: "Axes") -> None:
     if rows:
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + (0.04 + 0.08 * rows) * (high - low))
-        axes.legend(loc="upper center", ncols=2, fontsize="small")
+        legend = axes.legend(loc="upper center", ncols=2, fontsize="small")
+        for line in legend.get_lines():  # a thin path shows its colour, a short sample does not
+            line.set(linewidth=2, alpha=1)
 
 
 def _label(axes: "Axes", components: PrincipalComponents, title: str) -> None:
