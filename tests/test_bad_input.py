@@ -1,5 +1,7 @@
 """Every refusal, by its text: the argument, what was expected, what came, the repair."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -644,6 +646,12 @@ REFUSED = {
         "labels: expected shape [..., O] = [7, 3, 6]; got float64[7, 3]. "
         "Float labels give every class its share; ids are integers [...].",
     ),
+    "float labels of sequences": (
+        lambda: jrnn.softmax_cross_entropy(LOGITS, np.zeros((B, O))),
+        "If they are one for each sequence, at its end, give labels=jnp.broadcast_to(labels, "
+        "(7, 3, 6)) and weights=jnp.arange(7)[:, None] == lengths[None] - 1; without padding "
+        "lengths is jnp.full(3, 7).",
+    ),
     "float labels of another dtype": (
         lambda: jrnn.softmax_cross_entropy(LOGITS, LOGITS.astype(np.float32)),
         "labels: expected the dtype of logits, float64; got float32.",
@@ -898,6 +906,20 @@ def test_labels_outside_are_welcome_where_they_do_not_count():
     assert not jrnn.softmax_cross_entropy(LOGITS, LABELS - 100, mask).any()
     traced = jax.jit(lambda w: jrnn.softmax_cross_entropy(LOGITS, LABELS - 100, w))
     assert not traced(mask).any()
+
+
+def test_the_repair_of_labels_of_sequences_is_code_that_works(monkeypatch):
+    labels = np.arange(B) % O
+    with pytest.raises(ValueError, match="labels: expected ids of shape") as error:
+        jrnn.rnn_cross_entropy(P, READOUT, CASE.xs, labels)
+    code = r"give labels=(.*) and weights=(.*); without padding lengths is (.*)\.$"
+    give, counted, full = re.search(code, str(error.value)).groups()
+    names = {"jnp": jnp, "labels": labels, "lengths": eval(full, {"jnp": jnp})}
+    monkeypatch.undo()
+    given = eval(give, names), None
+    found, _ = jrnn.rnn_cross_entropy(P, READOUT, CASE.xs, *given, weights=eval(counted, names))
+    logits = jrnn.readout(READOUT, jrnn.rnn(P, CASE.xs)[0])
+    np.testing.assert_allclose(found, jrnn.softmax_cross_entropy(logits, labels).sum(), rtol=1e-9)
 
 
 def test_an_activation_can_be_made_inside_a_jitted_function(monkeypatch):

@@ -310,7 +310,7 @@ OWN, _ = example("zoneout")
 REFUSED = {
     "a cell that is not given": (
         lambda: diagnostics.gradient_flow(*OWN),
-        "params: expected one of RNNParams, LSTMParams, GRUParams, LeakyParams; got Params.",
+        "params: expected RNNParams, LSTMParams, GRUParams, or those of cell; got Params.",
     ),
     "data that is not given": (
         lambda: diagnostics.gradient_flow(*OWN[:-1], cell=CELLS["zoneout"]),

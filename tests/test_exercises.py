@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,25 @@ def test_the_command_of_the_page(option, outcome):
     assert outcome in run.stdout.splitlines()[-1], run.stdout
     assert ("NotImplementedError" in run.stdout) == (not option)
     assert not (FOLDER / ".pytest_cache").exists()  # the site would take its README for a page
+
+
+@pytest.mark.slow
+def test_the_output_says_what_is_wrong_and_where(tmp_path):
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    stubs = (FOLDER / "stubs.py").read_text()
+    for code in ("jnp.diag(p * (1 - p))", "2 * p - y"):
+        stubs = stubs.replace("raise NotImplementedError", f"return {code}", 1)
+    (tmp_path / "stubs.py").write_text(stubs)
+    command = [sys.executable, "-m", "pytest", "checks.py", "-k", "1 or 2"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    _, first, second, _ = re.split(
+        r"^_{5,} .* _{5,}$|^=+ short test summary.*$", run.stdout, flags=re.M
+    )
+    assert first.strip().splitlines()[0].endswith("in test_1_softmax_jacobian")
+    assert first.strip().splitlines()[2:] == [
+        "E   AssertionError: the answer is right on the diagonal alone"
+    ]
+    _, _, wrong, found, _, right = second.strip().splitlines()
+    assert wrong == "E   AssertionError: the answer is wrong by up to 0.66:"
+    assert found.startswith("E   [ 1.318")
+    assert right.startswith("E   [ 0.659")

@@ -68,6 +68,19 @@ def test_fixed_points_of_three_units_that_are_known():
     assert found.unstable.max() == 3
 
 
+def test_padding_is_no_place_to_start():
+    lengths = jnp.array([20, 2, 9, 0])
+    mask = jrnn.sequence_mask(lengths, 20)
+    padded = jnp.where(mask[..., None], STARTS[:, :4], jnp.nan)
+    find_from = functools.partial(diagnostics.fixed_points, NETWORK, np.zeros(2))
+    found, expected = find_from(padded, mask=mask), find_from(STARTS[:, :4][np.asarray(mask)])
+    assert found.starts.sum() == lengths.sum()
+    assert_close(tuple(found), tuple(expected))
+    stack = jrnn.StackParams((jrnn.LayerParams(NETWORK, None, None),))
+    alone = diagnostics.fixed_points(stack, np.zeros(2), (padded,), mask=mask)
+    assert_close((alone.states[0], alone.starts), (found.states, found.starts))
+
+
 def test_stable_points_are_those_where_the_network_ends():
     found = find()
     ends, _ = jrnn.rnn(NETWORK, np.zeros((2000, 200, 2)), STARTS.reshape(-1, 3))
@@ -337,6 +350,31 @@ def test_components_of_padded_sequences_and_of_states_of_two_arrays():
     assert_close(diagnostics.project(both, pair), diagnostics.project(both, states))
 
 
+def test_results_print_on_one_line():
+    states = normal(9, 2, 20)
+    components = diagnostics.principal_components(states, 2)
+    few = components._replace(variances=jnp.array([2.0, 0.5]), total=jnp.array(3.25))
+    text = "directions=float64[20, 2], variances=[2.  0.5], total=3.25)"
+    assert repr(few).startswith("PrincipalComponents(mean=[")
+    assert " ... " in str(few)
+    assert str(few).endswith(text)
+    values, pair = np.zeros(1), jrnn.LSTMState(np.zeros((1, 3)), np.zeros((1, 3)))
+    points = diagnostics.FixedPoints((pair,), pair.h, values, values, values + 0j, values)
+    assert repr(points).startswith(
+        "FixedPoints(states=(LSTMState(h=float64[1, 3], c=float64[1, 3])), outputs=float64[1, 3], "
+    )
+    assert "eigenvalues=[0.+0.j], starts=[0.])" in repr(points)
+    assert repr(jax.eval_shape(lambda: components)).startswith("PrincipalComponents(mean=Shape")
+    shapes = []
+    jax.make_jaxpr(lambda c: shapes.append(repr(c)))(components)
+    assert shapes[0].endswith("variances=float64[2], total=float64[])")
+    flow = diagnostics.GradientFlow(np.arange(30), np.zeros((3, 30)), np.ones(30), None)
+    assert repr(flow) == (
+        "GradientFlow(lags=[ 0  1  2 ... 27 28 29], percentiles=float64[3, 30], "
+        "uses=[1. 1. 1. ... 1. 1. 1.], counts=None)"
+    )
+
+
 # --- bad input -----------------------------------------------------------------------------------
 
 LSTM = parameters(jrnn.init_lstm, 5, 4)
@@ -372,7 +410,13 @@ REFUSED = {
     ),
     "padding": (
         lambda: diagnostics.fixed_points(NETWORK, np.zeros(2), STARTS * np.nan),
-        "states: expected finite numbers; got NaN or inf. Leave the padding out, ",
+        "states: expected finite numbers; got NaN or inf. Leave the padding out by mask=, ",
+    ),
+    "padding alone": (
+        lambda: diagnostics.fixed_points(
+            NETWORK, np.zeros(2), STARTS, mask=np.zeros((20, 10), bool)
+        ),
+        "mask: expected a state that counts, to start from; got False alone. None is all.",
     ),
     "states of one layer": (
         lambda: diagnostics.fixed_points(DEEP, X5, (np.zeros((7, 4)),)),
@@ -394,7 +438,7 @@ REFUSED = {
     ),
     "under jit": (
         lambda: jax.jit(lambda x: diagnostics.fixed_points(NETWORK, x, STARTS))(np.zeros(2)),
-        "params, x_t, states, data: expected arrays with values; got traced ones. Call it outside",
+        "params, x_t, states, data, mask: expected arrays with values; got traced ones. Call it ",
     ),
     "two directions": (
         lambda: diagnostics.lyapunov_exponents(BOTH, np.zeros((7, 5))),
@@ -419,7 +463,7 @@ REFUSED = {
     ),
     "a mask of other states": (
         lambda: diagnostics.principal_components(np.zeros((7, 4)), mask=np.ones(6, bool)),
-        "mask: expected bool[7], as the states; got bool[6].",
+        "mask: expected bool[7], as states; got bool[6].",
     ),
     "too many components": (
         lambda: diagnostics.principal_components(np.zeros((7, 4)), 5),

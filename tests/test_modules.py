@@ -1,6 +1,8 @@
 """A stack as a module of flax nnx and of equinox computes what `jrnn.stack` does, and learns."""
 
+import importlib
 import io
+import sys
 
 import equinox as eqx
 import jax
@@ -140,3 +142,12 @@ def test_bad_sizes_are_refused_by_the_package(name):
         make([])
     with pytest.raises(ValueError, match="xs"):
         make([4])(jnp.ones((5, 2, 8)))
+
+
+@pytest.mark.parametrize(("name", "package"), [("nnx", "flax"), ("equinox", "equinox")])
+def test_a_missing_extra_says_how_to_get_it(name, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"jrnn.{name}")
+    said = rf"^jrnn\.{name} needs {package}: pip install -e '\.\[{name}\]', in the clone of jrnn"
+    with pytest.raises(ImportError, match=said):
+        importlib.import_module(f"jrnn.{name}")

@@ -36,8 +36,8 @@ BY_CELL = {
 NO_CELL = {
     "a name": (
         "leaky",
-        "cell: expected a jrnn.Cell; got 'leaky'. Parameters of the package name theirs by their "
-        'class; (29) is jrnn.cells.leaky.leaky("tanh", "input", learned=False).',
+        "cell: expected a jrnn.Cell; got 'leaky'. RNNParams, LSTMParams and GRUParams need none; "
+        '(29) is jrnn.cells.leaky.leaky("tanh", "input", learned=False).',
     ),
     "parameters": (
         PARAMS,

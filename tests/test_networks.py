@@ -365,12 +365,12 @@ REFUSED = {
     ),
     "an own class without its cell": (
         lambda: jrnn.rnn_cross_entropy(PARAMS["gated"], READOUT, XS, LABELS),
-        "params: expected one of RNNParams, LSTMParams, GRUParams, LeakyParams; got GatedParams. "
+        "params: expected RNNParams, LSTMParams, GRUParams, or those of cell; got GatedParams. "
         "For a cell of your own give cell=, the jrnn.Cell.",
     ),
     "an own class without its cell in a layer": (
         lambda: jrnn.stack(jrnn.StackParams((jrnn.LayerParams(PARAMS["gated"], None, None),)), XS),
-        "layers[0].forward.params: expected one of RNNParams",
+        "layers[0].forward.params: expected RNNParams",
     ),
     "an activation of an LSTM": (
         lambda: jrnn.rnn_cross_entropy(PARAMS["lstm"], READOUT, XS, LABELS, activation="relu"),

@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import itertools
 import subprocess
 import sys
 
@@ -161,6 +162,33 @@ def test_influence():
     assert drawn(axes)
 
 
+def test_the_colours_of_an_influence_table_span_its_norms():
+    for norms, low, extend in (
+        (table(), 0.5 ** (39 / 3), "neither"),
+        (table(5), 0.1, "neither"),  # one decade at least
+        (table(half_life=0.5), 1e-12, "min"),
+    ):
+        (image,) = plot.plot_influence(norms).images
+        assert image.norm.vmin == pytest.approx(low)
+        assert image.norm.vmax == 1
+        assert image.colorbar.extend == extend
+
+
+def test_ticks_of_few_steps_are_whole_numbers():
+    few = np.array([1, 0.8, 0.5])
+    panels = (
+        *plot.plot_gradient_flow(flow(few, few)),
+        plot.plot_lyapunov_exponents(few),
+        plot.plot_influence(table(2)),
+        plot.plot_forget_gate(gate(T=3))[0],
+        plot.plot_principal_components(COMPONENTS, PATHS)[0],
+    )
+    for panel in panels:
+        ticks = panel.get_xticks()
+        np.testing.assert_array_equal(ticks, np.round(ticks))
+    np.testing.assert_array_equal(panels[3].get_yticks() % 1, 0)
+
+
 def test_influence_of_a_broken_network():
     norms = table()
     norms[20:] = np.nan
@@ -207,6 +235,30 @@ def test_forget_gate_of_one_sequence_with_padding():
     batch = gate()
     batch[40:, 1] = np.nan
     assert "3 steps (median), 100 at most" in plot.plot_forget_gate(batch)[2].get_title()
+
+
+def test_a_mask_leaves_out_padding():
+    f, lengths = gate(B=4), np.array([40, 25, 1, 50])
+    f[40:, 0], f[25:, 1] = 0.123, 7.0  # what padding holds matters nowhere
+    mask = np.arange(50)[:, None] < lengths
+    assert "3 steps (median), 100 at most" in plot.plot_forget_gate(f, mask=mask)[2].get_title()
+    states = np.random.default_rng(1).normal(size=(50, 4, 3))
+    given = np.where(mask[..., None], states, 1e6)
+    for plane in (
+        plot.plot_principal_components(COMPONENTS, given, mask=mask)[1],
+        plot.plot_fixed_points(THREE, COMPONENTS, given, mask=jnp.asarray(mask))[0],
+    ):
+        for b, n in enumerate(lengths):
+            x = plane.lines[b].get_xdata()
+            np.testing.assert_array_equal(x[:n], states[:n, b, 0])
+            assert np.isnan(x[n:]).all()
+        assert drawn(plane)
+    first_steps_out = np.arange(50)[:, None] >= np.array([0, 3, 0, 0])
+    _, plane = plot.plot_principal_components(COMPONENTS, states, mask=first_steps_out)
+    np.testing.assert_array_equal(plane.lines[-1].get_xdata()[:2], states[[0, 3], [0, 1], 0])
+    assert plane.get_title() == "States\n4 sequences of 47 to 50 steps"
+    _, plane = plot.plot_principal_components(COMPONENTS, states[:, 0], mask=mask[:, 0])
+    assert plane.get_title() == "States\n1 sequence of 40 steps"
 
 
 def test_forget_gate_that_is_closed_or_open():
@@ -333,6 +385,23 @@ def test_colours_by_condition():
             assert drawn(plane)
 
 
+def test_labels_of_eigenvalues_do_not_touch():
+    spectrum = plot.plot_fixed_points(THREE, COMPONENTS, PATHS)[1]
+    spectrum.figure.canvas.draw()
+    labels = [label.get_window_extent() for label in spectrum.get_xticklabels()]
+    assert all(a.x1 + 5 < b.x0 for a, b in itertools.pairwise(labels))
+
+
+@pytest.mark.parametrize("background", ["white", "black"])
+def test_conditions_are_seen_on_any_background(background):
+    text = {"white": "black", "black": "white"}[background]
+    with matplotlib.rc_context({"axes.facecolor": background, "axes.labelcolor": text}):
+        plane = plot.plot_principal_components(COMPONENTS, PATHS, condition=np.arange(4))[1]
+    light = [np.dot(line.get_color()[:3], (0.21, 0.72, 0.07)) for line in plane.lines[:4]]
+    assert np.abs(np.array(light) - (background == "white")).min() > 0.2
+    assert [line.get_linewidth() for line in plane.get_legend().get_lines()[:4]] == [2] * 4
+
+
 def test_axes_of_the_user():
     figure = Figure()
     first, second, third, fourth = figure.subplots(2, 2).ravel()
@@ -381,6 +450,21 @@ REFUSED = {
     "conditions of nothing": (
         lambda: plot.plot_fixed_points(THREE, COMPONENTS, condition=np.arange(3)),
         "condition: expected None without states; got one. It gives paths their colours.",
+    ),
+    "a mask of nothing": (
+        lambda: plot.plot_fixed_points(THREE, COMPONENTS, mask=np.ones((5, 4), bool)),
+        "mask: expected None without states; got one. It says which steps are drawn.",
+    ),
+    "lengths for a mask": (
+        lambda: plot.plot_principal_components(
+            COMPONENTS, np.ones((5, 4, 3)), mask=np.array([5, 4, 3, 2])
+        ),
+        "mask: expected bool[5, 4], as states; got int64[4]. "
+        "True where a step counts; see jrnn.sequence_mask.",
+    ),
+    "a mask of other gates": (
+        lambda: plot.plot_forget_gate(gate(), mask=np.ones(50, bool)),
+        "mask: expected bool[50, 3], as f; got bool[50]. ",
     ),
     "states of one step": (
         lambda: plot.plot_principal_components(COMPONENTS, np.ones(3)),

@@ -288,7 +288,7 @@ def test_check_against_scan_passes_for_a_stack():
 
 def test_check_against_scan_refuses_what_is_no_network():
     for params, name in ((STACK.layers[0], "LayerParams"), ({}, "dict")):
-        with pytest.raises(ValueError, match=f"params: expected one of RNNParams.* got {name}"):
+        with pytest.raises(ValueError, match=f"params: expected RNNParams.* got {name}"):
             jrnn.testing.check_against_scan(params, CASE.xs)
 
 

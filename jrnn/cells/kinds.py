@@ -47,9 +47,9 @@ def cell_of(
     elif isinstance(params, GRUParams):
         cell = GRU
     else:
-        known = "RNNParams, LSTMParams, GRUParams, LeakyParams"
+        expected = "RNNParams, LSTMParams, GRUParams, or those of cell"
         repair = "For a cell of your own give cell=, the jrnn.Cell."
-        checks.refuse("params", f"one of {known}", type(params).__name__, repair)
+        checks.refuse("params", expected, type(params).__name__, repair)
     if activation is not None:
         expected = f"None, since the cell {cell.name} has its own"
         checks.refuse("activation", expected, activation, "It is for Elman networks.")

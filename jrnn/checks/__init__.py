@@ -9,6 +9,7 @@ because importing chex takes as long as importing the rest of this package.
 """
 
 from jrnn.checks.basics import array as array
+from jrnn.checks.basics import concrete as concrete
 from jrnn.checks.basics import describe as describe
 from jrnn.checks.basics import flag as flag
 from jrnn.checks.basics import floating_dtype as floating_dtype

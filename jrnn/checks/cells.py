@@ -27,7 +27,7 @@ def a_cell(cell: Any) -> None:
     repair = "jrnn.Cell(...) makes one of your own."
     if isinstance(cell, str):
         rate = 'jrnn.cells.leaky.leaky("tanh", "input", learned=False)'
-        repair = f"Parameters of the package name theirs by their class; (29) is {rate}."
+        repair = f"RNNParams, LSTMParams and GRUParams need none; (29) is {rate}."
     elif isinstance(cell, tuple):
         repair = "These are parameters; unroll(cell, params, xs) has the cell first."
     came = shown(cell) if isinstance(cell, str) else getattr(cell, "__name__", type(cell).__name__)

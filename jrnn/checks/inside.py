@@ -47,7 +47,7 @@ def start_states(argument: str, given: Any, cell: "UncheckedCell", params: Any) 
             refuse(name, f"states [..., H] with H = {H}", describe(x), repair)
         same_dtype(name, x, "params", params.w_hh)
         if not np.isfinite(np.asarray(x)).all():
-            repair = "Leave the padding out, and sequences that overflow."
+            repair = "Leave the padding out by mask=, and sequences that overflow."
             refuse(name, "finite numbers", "NaN or inf", repair)
 
 
@@ -100,8 +100,8 @@ def states_alike(states: Any, mask: Any = None, argument: str = "states") -> Non
         array("mask", mask)
         lead = leaves[0].shape[:-1]
         if mask.dtype != bool or mask.shape != lead:
-            repair = "True where a state counts; see jrnn.sequence_mask."
-            refuse("mask", f"bool{list(lead)}, as the states", describe(mask), repair)
+            repair = "True where a step counts; see jrnn.sequence_mask."
+            refuse("mask", f"bool{list(lead)}, as {argument}", describe(mask), repair)
 
 
 def states_of_components(states: Any, size: int) -> None:

@@ -1,5 +1,6 @@
 """Checks of the arguments of a readout, of a loss, and of `rnn_cross_entropy`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -198,9 +199,23 @@ def _labels_and_weights(
         _label_ids(labels, logits, weights, inside)
     else:
         repair = "Float labels give every class its share; ids are integers [...]."
+        repair += _of_sequences(labels, logits.shape, logits.shape[:-1])
         shape("labels", labels, logits.shape, "[..., O]", repair)
         floating("labels", labels)
         same_dtype("labels", labels, source, logits)
+
+
+def _of_sequences(labels: Any, wanted: Sequence[int], positions: Sequence[int]) -> str:
+    """The repair of labels [B] or [B, O] where [T, B] or [T, B, O] are wanted, or nothing."""
+    if len(positions) != 2 or labels.shape != tuple(wanted[1:]):
+        return ""
+    T, B = positions
+    return (
+        " If they are one for each sequence, at its end, give "
+        f"labels=jnp.broadcast_to(labels, {tuple(wanted)}) and "
+        f"weights=jnp.arange({T})[:, None] == lengths[None] - 1; without padding lengths is "
+        f"jnp.full({B}, {T})."
+    )
 
 
 def _weights(weights: Any, shapes: list[tuple[int, ...]], like: Any, source: str) -> None:
@@ -226,7 +241,7 @@ def _label_ids(labels: Any, logits: Any, weights: Any, inside: np.ndarray | None
     if labels.shape != tuple(positions):
         one_hot = labels.shape == logits.shape
         repair = "cast one-hot labels to float." if one_hot else "one per position."
-        repair = f"Integer labels are ids; {repair}"
+        repair = f"Integer labels are ids; {repair}{_of_sequences(labels, positions, positions)}"
         refuse("labels", f"ids of shape {positions}", describe(labels), repair)
     known = np.ones(()) if weights is None else concrete(weights)
     if known is not None and concrete(labels) is not None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
-from jrnn.diagnostics.run import integer_within, widened
+from jrnn.diagnostics.run import integer_within, short, widened
 
 
 class PrincipalComponents(NamedTuple):
@@ -30,6 +30,10 @@ class PrincipalComponents(NamedTuple):
     directions: jax.Array
     variances: jax.Array
     total: jax.Array
+
+    def __repr__(self) -> str:
+        """One line."""
+        return short(self)
 
 
 def principal_components(

@@ -41,7 +41,7 @@ from jrnn.diagnostics.dynamics import (
     dynamics_of,
     first_states,
 )
-from jrnn.diagnostics.run import integer_within, widened
+from jrnn.diagnostics.run import integer_within, short, widened
 
 if TYPE_CHECKING:
     import optax
@@ -72,6 +72,10 @@ class FixedPoints(NamedTuple):
     eigenvalues: np.ndarray
     starts: np.ndarray
 
+    def __repr__(self) -> str:
+        """One line."""
+        return short(self)
+
     @property
     def unstable(self) -> np.ndarray:
         """The number of unstable directions: eigenvalues above 1 in modulus, by more than rounding.
@@ -89,6 +93,7 @@ def fixed_points(
     states: Any,
     data: Named | None = None,
     *,
+    mask: ArrayLike | None = None,
     starts: int = 256,
     noise: float = 0.0,
     key: jax.Array | None = None,
@@ -118,6 +123,7 @@ def fixed_points(
         states: where to start: states in the form of the network's (see `trajectory`), with any
             leading axes, such as `[T, B, H]`.
         data: the arrays `[H]` that `cell` names, held as well.
+        mask: of the states, as in `principal_components`: where to start.
         starts: how many of the states to start from, drawn at random; all of them if they are
             fewer.
         noise: the standard deviation of Gaussian noise that is added to each start.
@@ -145,6 +151,8 @@ def fixed_points(
     checks.held_input(x_t)
     with jax.default_matmul_precision("highest"):  # an accelerator's default moves fixed points
         dynamics = dynamics_of(params, activation, cell, residual)
+    checks.values("params, x_t, states, data, mask", (params, x_t, states, data, mask))
+    states = states if mask is None else _counted(states, mask)
     _check_arrays(dynamics, params, x_t, states, data)
     integer_within("starts", starts, 1, np.inf, "It is the number of descents.")
     integer_within("steps", steps, 0, np.inf, "Each start takes as many at most.")
@@ -166,7 +174,6 @@ def fixed_points(
 
 
 def _check_arrays(dynamics: Dynamics, params: Any, x_t: Any, states: Any, data: Any) -> None:
-    checks.values("params, x_t, states, data", (params, x_t, states, data))
     cells = [spec.cell for spec in dynamics.specs]
     if not dynamics.stacked:
         checks.cell_arguments(cells[0], params, None, x_t, data, None, "states")
@@ -211,6 +218,14 @@ def _map(held: Any, dynamics: Dynamics) -> Map:
         return ravel_pytree(after)[0], output
 
     return Map(step, unravel)
+
+
+def _counted(states: Any, mask: Any) -> Any:
+    """The states that count, each `[S, H]`."""
+    checks.states_alike(states, mask)
+    if not np.any(mask):
+        checks.refuse("mask", "a state that counts, to start from", "False alone", "None is all.")
+    return jax.tree.map(lambda x: x[np.asarray(mask)], states)
 
 
 def _starts(states: Any, count: int, noise: float, key: jax.Array) -> jax.Array:

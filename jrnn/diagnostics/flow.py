@@ -32,7 +32,7 @@ from jrnn.cells import Arrays, Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
 from jrnn.cells.kinds import cell_of
 from jrnn.derivation.forward import errors
-from jrnn.diagnostics.run import Run, integer_within, norm, run_forward, widened
+from jrnn.diagnostics.run import Run, integer_within, norm, run_forward, short, widened
 from jrnn.types import ReadoutParams
 
 
@@ -50,6 +50,10 @@ class GradientFlow(NamedTuple):
     percentiles: jax.Array
     uses: jax.Array
     counts: jax.Array
+
+    def __repr__(self) -> str:
+        """One line."""
+        return short(self)
 
 
 def gradient_flow(
@@ -78,11 +82,13 @@ def gradient_flow(
             `w_ih` may be None. Half precision is computed in float32.
         readout_params: `w_ho [H, O]`, `b_o [O]` or None.
         xs: `[T, I]` or `[T, B, I]` inputs, or `[T]` or `[T, B]` token ids.
-        labels: `[T]` or `[T, B]` ids, or `[T, O]` or `[T, B, O]` floats.
+        labels: `[T]` or `[T, B]` ids, or `[T, O]` or `[T, B, O]` floats. Labels `[B]` of whole
+            sequences become `jnp.broadcast_to(labels, (T, B))`.
         h0: the first state, as in `jrnn.rnn_cross_entropy`: None (zeros), `[H]`, `[B, H]`, or an
             `LSTMState` of these.
         data: the arrays that `cell` names, as in `jrnn.unroll`.
         weights: m, `[T]` or `[T, B]`, `[]` or None (ones); J_t includes it, so use 1/N for a mean.
+            `jnp.arange(T)[:, None] == lengths - 1` counts the ends of sequences alone.
         activation: as in `jrnn.rnn_cross_entropy`.
         cell: as in `jrnn.rnn_cross_entropy`.
         max_lag: L, at most T - 1. The cost is L matmuls of `[T*B, Y*H]` by `[Y*H, H]` for Y blocks

@@ -89,6 +89,28 @@ def widened(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype in halves else x, tree)
 
 
+def short(x: Any) -> str:
+    """A result in one line: arrays of one axis by some values, of more by dtype and shape.
+
+    Args:
+        x: a NamedTuple; its fields may hold anything.
+
+    Returns:
+        The text.
+    """
+    if hasattr(x, "_fields"):
+        parts = (f"{name}={short(part)}" for name, part in x._asdict().items())
+        return f"{type(x).__name__}({', '.join(parts)})"
+    if type(x) is tuple:
+        return f"({', '.join(map(short, x))})"
+    if not isinstance(x, (jax.Array, np.ndarray)):
+        return repr(x)
+    values = checks.concrete(x) if x.ndim < 2 else None
+    if values is None:
+        return f"{x.dtype}{list(x.shape)}"
+    return np.array2string(values, precision=3, threshold=8, edgeitems=3, max_line_width=1000)
+
+
 def integer_within(argument: str, value: Any, least: int, most: float, repair: str) -> None:
     """Check an argument.
 

@@ -33,3 +33,13 @@ def axes_of(axes: Any, count: int, size: tuple[float, float]) -> np.ndarray:
     if len(found) != count:
         checks.refuse("axes", f"{count} matplotlib Axes", len(found), "None makes them.")
     return found
+
+
+def count_in_whole_numbers(*axes: Any) -> None:
+    """Put ticks at integers alone, as for steps, lags and units.
+
+    Args:
+        axes: the x or y axes, such as `panel.xaxis`.
+    """
+    for axis in axes:
+        axis.get_major_locator().set_params(integer=True)

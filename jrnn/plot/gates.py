@@ -6,13 +6,13 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.plot import _colors
-from jrnn.plot._axes import axes_of
+from jrnn.plot._axes import axes_of, count_in_whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_forget_gate(f: Any, axes: Any = None) -> np.ndarray:
+def plot_forget_gate(f: Any, axes: Any = None, *, mask: Any = None) -> np.ndarray:
     """Plot how much a network forgets: its forget gate over time, and by unit.
 
     The time constant of a unit is -1 / (the mean of log f over steps and sequences): after so many
@@ -20,19 +20,21 @@ def plot_forget_gate(f: Any, axes: Any = None) -> np.ndarray:
 
     Args:
         f: `[T, H]` or `[T, B, H]` in [0, 1], such as `jrnn.diagnostics.gates(...).f` of an LSTM, or
-            `.z` of a GRU. NaN values are left out: put NaN in the padding.
+            `.z` of a GRU. NaN values are left out.
         axes: three `matplotlib.axes.Axes`, for steps, units and time constants; None for a new
             figure.
+        mask: `[T]` or `[T, B]` bool, the steps that count, as in
+            `jrnn.diagnostics.principal_components`; None: all.
 
     Returns:
         `[3]`, the `Axes`. Time constants of 0 or infinity are not drawn; the legend gives their
         number.
 
     Raises:
-        ValueError: another shape, values outside [0, 1], or not three axes.
+        ValueError: another shape, also of the mask, values outside [0, 1], or not three axes.
         ImportError: matplotlib is missing.
     """
-    f, steps = _gate(f)
+    f, steps = _gate(f, mask)
     over_steps, over_units, constants = panels = axes_of(axes, 3, (15, 4.5))
     by_unit = np.nanmean(f, (0, 1))
     with np.errstate(divide="ignore"):
@@ -58,8 +60,7 @@ def plot_forget_gate(f: Any, axes: Any = None) -> np.ndarray:
     _plot_time_constants(constants, taus)
     for panel in panels:
         panel.legend()
-    for panel in (over_units, constants):
-        panel.yaxis.get_major_locator().set_params(integer=True)
+    count_in_whole_numbers(over_steps.xaxis, over_units.yaxis, constants.yaxis)
     return panels
 
 
@@ -88,7 +89,7 @@ def _describe_memory(taus: np.ndarray) -> str:
     return f"time constant {np.median(taus):.3g} steps (median), {taus.max():.3g} at most"
 
 
-def _gate(f: Any) -> tuple[np.ndarray, np.ndarray]:
+def _gate(f: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
     """f in float64 as `[T, B, H]`, without the steps of NaN alone, and the numbers of the steps."""
     expected, repair = "an array [T, H] or [T, B, H]", "Call jrnn.diagnostics.gates(...).f, or .z."
     if isinstance(f, tuple):  # all gates of one sequence have the shape of one gate of a batch
@@ -96,6 +97,9 @@ def _gate(f: Any) -> tuple[np.ndarray, np.ndarray]:
     f = np.asarray(f, np.float64)
     if f.ndim not in (2, 3) or not f.size:
         checks.refuse("f", expected, f"shape {list(f.shape)}", repair)
+    if mask is not None:
+        checks.states_alike(f, mask, "f")
+        f = np.where(np.asarray(mask)[..., None], f, np.nan)
     outside = f[(f < 0) | (f > 1)]
     if outside.size:
         checks.refuse("f", "numbers from 0 to 1", float(outside[0]), repair)

@@ -13,7 +13,7 @@ import numpy as np
 from jrnn import checks
 from jrnn.diagnostics import GradientFlow
 from jrnn.plot import _colors
-from jrnn.plot._axes import axes_of
+from jrnn.plot._axes import axes_of, count_in_whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +61,7 @@ def plot_gradient_flow(flow: GradientFlow, axes: Any = None) -> Any:
         panel.legend()
         if np.isfinite(drawn).any() and np.nanmax(drawn) > 30 * np.nanmin(drawn):
             panel.set_yscale("log")
+        count_in_whole_numbers(panel.xaxis)
     return panels
 
 
@@ -91,6 +92,7 @@ def plot_lyapunov_exponents(exponents: Any, axes: "Axes | None" = None) -> "Axes
         title=f"Lyapunov exponents\n{_describe_growth(float(exponents.max()))}",
     )
     axes.legend()
+    count_in_whole_numbers(axes.xaxis)
     return axes
 
 
@@ -102,7 +104,7 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
         axes: a `matplotlib.axes.Axes`; None for a new figure.
 
     Returns:
-        The `Axes`, with a colour bar of up to 12 decades.
+        The `Axes`, with a colour bar of the range of the norms, from 1 to 12 decades.
 
     Raises:
         ValueError: another shape.
@@ -116,12 +118,15 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
     T, own = len(table), np.diagonal(table)  # norms at k = t; 0 for a step without a loss
     top = table[(table > 0) & np.isfinite(table)].max(initial=0) or 1.0
     shown = np.ma.masked_where(np.triu(np.ones((T, T), bool), 1) | (own[:, None] == 0), table)
-    shown = np.ma.maximum(shown, top / 10**DECADES)  # also values that underflowed to 0
-    norm = LogNorm(top / 10**DECADES, top)
+    least = top / 10**DECADES
+    shown = np.ma.maximum(shown, least)  # also values that underflowed to 0
+    drawn = shown.compressed()
+    low = drawn[drawn > 0].min(initial=top)  # of no NaN
+    norm = LogNorm(min(low, top / 10), top)
     extent = (0.5, T + 0.5, T + 0.5, 0.5)
     image = axes.imshow(shown, norm=norm, extent=extent, interpolation="nearest")
     label = r"$\|dJ_t / ds_k\|$ (nats per unit of state)"
-    axes.figure.colorbar(image, ax=axes, label=label, extend="min")
+    axes.figure.colorbar(image, ax=axes, label=label, extend="min" if low == least else "neither")
     t = np.flatnonzero((own > 0) & np.isfinite(own))
     ratios = table[t] / own[t, None]
     first = np.argmax(ratios >= REACH, axis=1)
@@ -136,6 +141,7 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
         title=f"Influence of step k on the loss of step t\n{_describe_trend(np.array(medians))}",
     )
     axes.legend(loc="upper right")
+    count_in_whole_numbers(axes.xaxis, axes.yaxis)
     return axes
 
 

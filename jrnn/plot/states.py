@@ -8,7 +8,7 @@ import numpy as np
 from jrnn import checks
 from jrnn.diagnostics import FixedPoints, PrincipalComponents, project
 from jrnn.plot import _colors
-from jrnn.plot._axes import axes_of
+from jrnn.plot._axes import axes_of, count_in_whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,12 @@ SLOW = _colors.GREEN
 
 
 def plot_principal_components(
-    components: PrincipalComponents, states: Any, axes: Any = None, *, condition: Any = None
+    components: PrincipalComponents,
+    states: Any,
+    axes: Any = None,
+    *,
+    condition: Any = None,
+    mask: Any = None,
 ) -> np.ndarray:
     """Plot how much each principal component explains, and the states along the first two.
 
@@ -34,16 +39,18 @@ def plot_principal_components(
             are drawn, spread over the batch.
         axes: two `matplotlib.axes.Axes`, for the variances and the states; None for a new figure.
         condition: `[B]` numbers or labels, at most 12 different ones: each has its own colour.
+        mask: `[T]` or `[T, B]` bool, the steps that are drawn, as in
+            `jrnn.diagnostics.principal_components`; None: all.
 
     Returns:
         `[2]`, the two `Axes`.
 
     Raises:
-        ValueError: not `PrincipalComponents`, one component alone, other states, not two axes, or
-            conditions that are not one for each sequence, or too many.
+        ValueError: not `PrincipalComponents`, one component alone, other states, a mask of another
+            shape, not two axes, or conditions that are not one for each sequence, or too many.
         ImportError: matplotlib is missing.
     """
-    paths, kinds = _paths(components, states, condition)
+    paths, kinds = _paths(components, states, condition, mask)
     explained, plane = panels = axes_of(axes, 2, (12, 4.8))
     share = np.cumsum(_shares(components))
     explained.plot(np.arange(1, len(share) + 1), share, marker=".")
@@ -53,11 +60,14 @@ def plot_principal_components(
         ylim=(0, 105),
         title=f"Principal components\n{_dimensions(share)}",
     )
-    explained.xaxis.get_major_locator().set_params(integer=True)
+    count_in_whole_numbers(explained.xaxis)
     _draw_paths(plane, paths, kinds)
-    (first,) = plane.plot(*paths[:, 0], linestyle="none", marker="o", markersize=4)
+    begins = np.isfinite(paths).all(0).argmax(0)
+    starts = np.take_along_axis(paths, begins[None, None], 1)[:, 0]
+    (first,) = plane.plot(*starts, linestyle="none", marker="o", markersize=4)
     first.set_label("after the first step")
-    _label(plane, components, f"States\n{_describe_paths(jax.tree.leaves(states)[0].shape[:-1])}")
+    shape = jax.tree.leaves(states)[0].shape[:-1]
+    _label(plane, components, f"States\n{_describe_paths(shape, mask)}")
     _add_legend(plane)
     return panels
 
@@ -70,6 +80,7 @@ def plot_fixed_points(
     axes: Any = None,
     *,
     condition: Any = None,
+    mask: Any = None,
 ) -> np.ndarray:
     """Plot fixed points along two principal components, and their eigenvalues.
 
@@ -82,13 +93,14 @@ def plot_fixed_points(
         slow: None, or slow points, the result of `fixed_points` with a `speed`.
         axes: two `matplotlib.axes.Axes`, for the states and the eigenvalues; None for a new figure.
         condition: of the `states`, as in `plot_principal_components`.
+        mask: of the `states`, as in `plot_principal_components`.
 
     Returns:
         `[2]`, the two `Axes`.
 
     Raises:
         ValueError: not `FixedPoints` or `PrincipalComponents`, one component alone, other states,
-            not two axes, or a condition as `plot_principal_components`.
+            not two axes, or a condition or a mask as `plot_principal_components`.
         ImportError: matplotlib is missing.
     """
     _of_class("points", points, FixedPoints, "fixed_points")
@@ -96,7 +108,9 @@ def plot_fixed_points(
     places = _along_two(components, points.states)
     if states is None and condition is not None:
         checks.refuse("condition", "None without states", "one", "It gives paths their colours.")
-    drawn = None if states is None else _paths(components, states, condition)
+    if states is None and mask is not None:
+        checks.refuse("mask", "None without states", "one", "It says which steps are drawn.")
+    drawn = None if states is None else _paths(components, states, condition, mask)
     plane, spectrum = panels = axes_of(axes, 2, (12, 5.2))
     if drawn is not None:
         _draw_paths(plane, *drawn)
@@ -121,6 +135,7 @@ def plot_fixed_points(
         title=f"Eigenvalues of the Jacobian\n{_describe_eigenvalues(points)}",
         aspect="equal",
     )
+    spectrum.locator_params(nbins=5)  # of more the labels along x would touch
     for panel in panels:
         _add_legend(panel)
     return panels
@@ -133,9 +148,12 @@ def _draw_paths(axes: "Axes", paths: np.ndarray, kinds: np.ndarray | None) -> No
         axes.plot(*paths, color="gray", **look)
         return
     from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
 
     values = np.unique(kinds)
-    colors = colormaps["viridis"](np.linspace(0, 0.9, len(values)))
+    dark = np.mean(to_rgb(axes.xaxis.label.get_color())) > 0.5  # as for light text
+    low, high = (0.3, 1.0) if dark else (0.0, 0.85)  # the others are next to the background
+    colors = colormaps["viridis"](np.linspace(low, high, len(values)))
     for value, color in zip(values, colors, strict=True):
         first, *_ = axes.plot(*paths[..., kinds == value], color=color, **look)
         first.set_label(f"{value:g}" if kinds.dtype.kind == "f" else str(value))
@@ -147,7 +165,9 @@ def _add_legend(axes: "Axes") -> None:
     if rows:
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + (0.04 + 0.08 * rows) * (high - low))
-        axes.legend(loc="upper center", ncols=2, fontsize="small")
+        legend = axes.legend(loc="upper center", ncols=2, fontsize="small")
+        for line in legend.get_lines():  # a thin path shows its colour, a short sample does not
+            line.set(linewidth=2, alpha=1)
 
 
 def _label(axes: "Axes", components: PrincipalComponents, title: str) -> None:
@@ -166,10 +186,12 @@ def _dimensions(share: np.ndarray) -> str:
     return f"{n} explain{'s' * (n == 1)} {share[n - 1]:.0f} %"
 
 
-def _describe_paths(shape: tuple[int, ...]) -> str:
+def _describe_paths(shape: tuple[int, ...], mask: Any) -> str:
     T, B = shape[0], int(np.prod(shape[1:]))
+    counts = T if mask is None else np.asarray(mask).sum(0)
+    steps = " to ".join(map(str, sorted({int(np.min(counts)), int(np.max(counts))})))
     drawn = f"{PATHS} of {B}" if B > PATHS else f"{B}"
-    return f"{drawn} sequence{'s' * (B != 1)} of {T} steps"
+    return f"{drawn} sequence{'s' * (B != 1)} of {steps} steps"
 
 
 def _describe_points(points: FixedPoints) -> str:
@@ -208,13 +230,16 @@ def _along_two(components: PrincipalComponents, states: Any) -> np.ndarray:
 
 
 def _paths(
-    components: PrincipalComponents, states: Any, condition: Any
+    components: PrincipalComponents, states: Any, condition: Any, mask: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`[2, T, B]` and the conditions `[B]`, with B at most `PATHS`."""
+    """`[2, T, B]`, NaN at steps that do not count, and the conditions `[B]`; B at most `PATHS`."""
     paths = _along_two(components, states)
     if paths.ndim not in (2, 3):
         came = f"shape {list(paths.shape[1:])} before the features"
         checks.refuse("states", "arrays [T, H] or [T, B, H]", came, "Time is the first axis.")
+    if mask is not None:
+        checks.states_alike(states, mask)
+        paths = np.where(np.asarray(mask), paths, np.nan)
     paths = paths.reshape(*paths.shape[:2], -1)
     B = paths.shape[-1]
     chosen = np.linspace(0, B - 1, min(B, PATHS)).astype(int)
