@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from benchmarks.cases import Case, Ends, ends
+from benchmarks.cases import Group, ends
 from benchmarks.rivals import Recurrence
 
 OF_IDS = True  # they are looked up
@@ -65,7 +65,8 @@ def hoisted(
     hoist: bool = True,
     unroll: int = 1,
     matmul: Matmul = jnp.matmul,
-    ended: Ends | None = None,
+    lengths: Any = None,
+    resets: Any = None,
 ) -> Any:
     """hs of xs [T, ..., I] or of ids [T, ...]; states are kept after the end, and 0 at a reset."""
 
@@ -90,7 +91,7 @@ def hoisted(
     first = inputs[0] if hoist else project(xs[0])  # for its shape and mesh axes; XLA removes it
     zeros = jnp.zeros_like(first[..., : len(params.w_hh)])
     start = (zeros if h0 is None else h0, *(zeros,) * (cell.states - 1))
-    valid = () if ended is None else (jnp.arange(len(xs))[:, None] < ended.lengths, ended.resets)
+    valid = () if resets is None else (jnp.arange(len(xs))[:, None] < lengths, resets)
     return lax.scan(step, start, (inputs, *valid), unroll=unroll)[1]
 
 
@@ -127,15 +128,14 @@ def _matmul_bwd(residuals: Any, g: Any) -> Any:
 matmul_of_rounded.defvjp(lambda a, w: (_rounded(a, w), (a, w)), _matmul_bwd)
 
 
-def recurrences(
-    case: Case, cell: str = "rnn", dtype: str = "float32", route: str = "batch"
-) -> list[Recurrence]:
+def recurrences(group: Group) -> list[Recurrence]:
     """The three scans; in bfloat16 all of each, and jrnn's mixed precision: operands alone."""
-    ended = route == "ends"
-    given = {"ended": ends(case)} if ended else {}
-    plain = {name: partial(scan, **given) for name, scan in scans(cell).items()}
-    if dtype == "float32":
-        return [Recurrence(name, scan, ends=ended) for name, scan in plain.items()]
+    plain = scans(group.cell)
+    if group.route == "ends":
+        plain = {name: partial(scan, **ends(group.case)) for name, scan in plain.items()}
+    if group.dtype == "float32":
+        kind = "ends" if group.route == "ends" else "tanh"
+        return [Recurrence(name, scan, kind=kind) for name, scan in plain.items()]
     half: Any = {"input_dtype": jnp.bfloat16, "state_dtype": jnp.bfloat16}
     found = [Recurrence(f"{name} bfloat16", scan, **half) for name, scan in plain.items()]
     for name, scan in plain.items():
