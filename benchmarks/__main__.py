@@ -53,14 +53,6 @@ def figures() -> list[Figure]:
     return [Figure(**each) for each in listed["figure"]]
 
 
-def listing(found: list[Figure]) -> str:
-    """The table of `--list`."""
-    rows = [[f.command, ", ".join(f.pages), f"{f.minutes:g}"] for f in found]
-    hours = sum(f.minutes for f in found) / 60
-    head = table(["command", "pages", "minutes"], rows)
-    return f"{head}\n\n{len(found)} commands, about {hours:.1f} hours on two cores."
-
-
 def reprint(found: list[Figure], out: Path) -> int:
     """Run the commands in turn; return how many failed."""
     from tqdm import tqdm  # the bar has the time left, in minutes of the list
@@ -103,7 +95,10 @@ def main(argv: list[str] | None = None) -> int:
     if not found:
         parser.error(f"argument --only: no command or page matches {args.only!r}; see --list")
     if args.list:
-        print(listing(found))
+        rows = [[f.command, ", ".join(f.pages), f"{f.minutes:g}"] for f in found]
+        hours = sum(f.minutes for f in found) / 60
+        print(table(["command", "pages", "minutes"], rows))
+        print(f"\n{len(found)} commands, about {hours:.1f} hours on two cores.")
         return 0
     try:
         return int(reprint(found, args.out.resolve()) > 0)

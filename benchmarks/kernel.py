@@ -38,7 +38,6 @@ from benchmarks.measuring import (
     Program,
     compare,
     compile_program,
-    figures,
     time_beside_matmul,
     tolerance,
 )
@@ -75,8 +74,7 @@ def recurrences(group: Group, rivals: list[str], old: Any = None) -> list[Recurr
         libraries = [name for name in rivals if name not in ("autodiff", "torch")]
         others += [r for name in libraries for r in load(name).recurrences(group)]
         if any(r.kind == "relu" for r in others):
-            own.append(jrnn_itself.with_relu())
-        others += jrnn_itself.by_a_user(group.cell) if old is None else []
+            own.append(jrnn_itself.RELU)
     if old is not None:
         own = own[:1]
         names = "old", "old again"
@@ -238,21 +236,20 @@ def measure_group(
         bound = MIXED_TOLERANCE if mixed else tolerance(group.dtype, one.kind)
         right = expected(group.case, group.cell, one.kind, group.gradient)
         errors[p.name] = max(compare(p, right, bound).values())
-    times, flops_per_second = time_beside_matmul(programs, args.rounds, args.toy)
-    said = ", ".join(f"{name} {1e3 * times[name].minimum:.2f} ms" for name in own)
-    fastest = min(programs, key=lambda p: times[p.name].minimum)
+    measured, flop_per_ms = time_beside_matmul(programs, args.rounds, args.toy)
+    said = ", ".join(f"{name} {measured[name]['minimum_ms']:.2f} ms" for name in own)
+    fastest = min(programs, key=lambda p: measured[p.name]["minimum_ms"])
     report.say(f"{group}: {said}, fastest {fastest.name}")
     of_group = group._asdict() | {"case": [*group.case], "place": str(group.case)}
     title = f"{group.cell}: {group.route}, {group.dtype}"
     of_group |= {"table": title, "axis": ", ".join(group.case._fields)}
     records = []
     for p, one in zip(programs, found, strict=True):
-        values = figures(p, times[p.name]) | {"error": errors[p.name]}
+        values = measured[p.name] | {"error": errors[p.name]}
         values |= {"program": one.name, "label": one.label, "backend": one.backend}
         values["over"] = "jrnn relu" if one.kind == "relu" else "jrnn"
         records.append(of_group | values)
-    floor = {"minimum_ms": 1e3 * group.flops() / flops_per_second}
-    floor["matmul_gflops"] = flops_per_second / 1e9
+    floor = {"minimum_ms": group.flops() / flop_per_ms, "matmul_gflops": flop_per_ms / 1e6}
     return [*records, of_group | {"program": "matmul floor"} | floor]
 
 

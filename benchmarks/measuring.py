@@ -48,21 +48,7 @@ class Program(NamedTuple):
     hlo: Callable[[], str] | None = None  # the compiled program's text
 
 
-class Times(NamedTuple):
-    """Seconds of one call."""
-
-    minimum: float
-    median: float
-
-
-def figures(program: Program, times: Times) -> dict[str, Any]:
-    """The measured values of a program for its record."""
-    return {
-        "minimum_ms": 1e3 * times.minimum,
-        "median_ms": 1e3 * times.median,
-        "compile_seconds": program.compile_seconds,
-        "temporary_bytes": program.temporary_bytes,
-    }
+Values = dict[str, Any]  # the measured values of a program, for its record
 
 
 def compile_program(
@@ -100,14 +86,22 @@ def compare(
     return errors
 
 
-def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, Times]:
-    """Time every program, by name."""
+def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, Values]:
+    """Time every program, and return its values by its name."""
     calls = {program.name: program.call for program in programs}
     repeats = {name: _calls_of_a_turn(call) for name, call in calls.items()}
     seconds: dict[str, list[float]] = defaultdict(list)
     for n in range(rounds):
         one_round(calls, n, seconds, repeats)
-    return {name: Times(min(s), median(s)) for name, s in seconds.items()}
+    return {
+        p.name: {
+            "minimum_ms": 1e3 * min(seconds[p.name]),
+            "median_ms": 1e3 * median(seconds[p.name]),
+            "compile_seconds": p.compile_seconds,
+            "temporary_bytes": p.temporary_bytes,
+        }
+        for p in programs
+    }
 
 
 def one_round(
@@ -130,13 +124,13 @@ def one_round(
 
 def time_beside_matmul(
     programs: list[Program], rounds: int, toy: bool
-) -> tuple[dict[str, Times], float]:
-    """Time programs in turn with a large matmul; return times and its FLOP per second."""
+) -> tuple[dict[str, Values], float]:
+    """Time programs in turn with a large matmul; return values and its FLOP per millisecond."""
     size = 64 if toy else 2048 if jax.default_backend() == "cpu" else 8192  # at full speed
     a = jnp.ones((size, size), jnp.float32)
     matmul = compile_program(f"matmul {size}", jnp.matmul, (a, a), lambda c: {"c": c})
-    times = time_in_turn([matmul, *programs], rounds)
-    return times, 2 * size**3 / times[matmul.name].minimum
+    values = time_in_turn([matmul, *programs], rounds)
+    return values, 2 * size**3 / values[matmul.name]["minimum_ms"]
 
 
 def _calls_of_a_turn(call: Callable[[], Any]) -> int:

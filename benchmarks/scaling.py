@@ -26,7 +26,7 @@ import jrnn
 from benchmarks import report
 from benchmarks.cases import Case, Group
 from benchmarks.kernel import measure_group
-from benchmarks.measuring import compare, compile_program, figures, time_in_turn, tolerance
+from benchmarks.measuring import compare, compile_program, time_in_turn, tolerance
 from benchmarks.rivals import jrnn_itself
 from jrnn.parallel import use_cpu_cores
 
@@ -94,8 +94,8 @@ def readout_records(args: argparse.Namespace, case: Case, O: int) -> report.Reco
     ]
     expected = jax.tree.map(np.asarray, arrays(programs[1].call()))
     compare(programs[0], expected, tolerance("float32"))
-    times = time_in_turn(programs, args.rounds)
-    return [{"program": p.name, "case": case} | figures(p, times[p.name]) for p in programs]
+    measured = time_in_turn(programs, args.rounds)
+    return [{"program": name, "case": case} | values for name, values in measured.items()]
 
 
 def measure_point(

@@ -179,7 +179,8 @@ def measure_row(options: argparse.Namespace, row: int) -> report.Records:
     evaluate = char_model.make_evaluate(args, data.validation_streams, batch_mesh(1))
     place = f"{args.length}, {args.batch_size}, {args.hidden_size}"
     key = {"table": "training step", "axis": "T, B, H", "place": place, "row": row}
-    key |= {"cell": args.cell, "length": args.length, "batch_size": args.batch_size}
+    key |= {"cell": args.cell, "hidden_size": args.hidden_size}
+    key |= {"length": args.length, "batch_size": args.batch_size}
     records = []
     for name, program in running.items():
         timed = seconds[name][len(TOLERANCES) :]

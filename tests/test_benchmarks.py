@@ -357,7 +357,7 @@ def test_programs_take_turns():
     times = time_in_turn(programs, rounds=2)
     turns = [order[0], *(b for a, b in itertools.pairwise(order) if a != b)]
     assert turns == ["a", "b", "a", "b", "a"]  # estimates of both, then a b, then b a
-    assert all(0 < t.minimum <= t.median for t in times.values())
+    assert all(0 < t["minimum_ms"] <= t["median_ms"] for t in times.values())
 
 
 # --- the model of docs/scaling.md ----------------------------------------------------------------

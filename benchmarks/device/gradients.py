@@ -137,14 +137,14 @@ def compared(check: Check) -> dict[str, Any]:
 
     The worst array has the largest ratio of error to bound.
     """
-    given, cotangents = arrays(check)
+    given = arrays(check)
     highest = check.precision == "highest"
     bits = DEFAULT_BITS.get(jax.default_backend(), BFLOAT16_BITS)
     bits = 24 if highest else BFLOAT16_BITS if "bfloat16" in check.form else bits
-    right = expected(check, given, cotangents)
-    allowed = bounds(check, given, cotangents, right, bits)
+    right = expected(check, given)
+    allowed = bounds(check, given, right, bits)
     with jax.default_matmul_precision("highest" if highest else None):
-        found = on_device(check, given, cotangents)
+        found = on_device(check, given)
     errors = {}
     for name, x in found.items():
         if x.shape != right[name].shape:  # otherwise NumPy would broadcast
@@ -167,7 +167,7 @@ def named(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(p, simple=True, separator=" "): x for p, x in leaves}
 
 
-def arrays(check: Check) -> tuple[dict[str, Any], dict[str, Any]]:
+def arrays(check: Check) -> dict[str, Any]:
     """Arguments of order 1, in float32, that the form has, and cotangents of the outputs."""
     cell, form, (T, B, I, H), _ = check
     random = np.random.default_rng(0)
@@ -190,24 +190,25 @@ def arrays(check: Check) -> tuple[dict[str, Any], dict[str, Any]]:
     ids = random.integers(0, I, (T, B)).astype(np.int32)
     xs = ids if "ids" in form else normal(T, B, I)
     given = {"params": params, "xs": xs, "start": states()}
+    given |= {"d_last": states(), "dhs": normal(T, B, H)}
     if "lengths" in form:
         given["lengths"] = random.integers(0, T + 1, B)
         given["resets"] = random.random((T, B)) < 1 / 10
         given["reset_state"] = states()
     if "mask" in form:
         given["recurrent_mask"] = random.integers(0, 2, (B, H)).astype(np.float32) * 2
-    return given, {"d_last": states(), "dhs": normal(T, B, H)}
+    return given
 
 
-def expected(check: Check, given: dict[str, Any], cotangents: dict[str, Any]) -> dict[str, Any]:
+def expected(check: Check, given: dict[str, Any]) -> dict[str, Any]:
     """Outputs and cotangents by name, from NumPy in float64."""
     params, rest = given["params"], {k: x for k, x in given.items() if k != "params"}
     biases = [name for name in BIASES if name in params]
     b = np.concatenate([params[name] for name in biases]) if biases else None
     weights = params["w_ih"], params["w_hh"], b
     unit = {name: params[name] for name in UNIT if name in params}
-    options = cotangents | {"unit": unit, "reverse": "reverse" in check.form}
-    (last, hs), d = oracle.unroll(check.cell.right, weights, **rest, **options)
+    reverse = "reverse" in check.form
+    (last, hs), d = oracle.unroll(check.cell.right, weights, **rest, unit=unit, reverse=reverse)
     ends = np.cumsum([len(params[name]) for name in biases])[:-1]
     of_biases = dict(zip(biases, np.split(d["b"], ends), strict=True)) if biases else {}
     d_params = {"w_ih": d["w_ih"], "w_hh": d["w_hh"], **of_biases, **d.get("unit", {})}
@@ -216,11 +217,7 @@ def expected(check: Check, given: dict[str, Any], cotangents: dict[str, Any]) ->
 
 
 def bounds(
-    check: Check,
-    given: dict[str, Any],
-    cotangents: dict[str, Any],
-    right: dict[str, np.ndarray],
-    bits: int,
+    check: Check, given: dict[str, Any], right: dict[str, np.ndarray], bits: int
 ) -> dict[str, float]:
     """The bound of the error of each result: `FACTOR` times what ordinary rounding changes.
 
@@ -239,14 +236,14 @@ def bounds(
 
         params = {name: moved(name, p) for name, p in given["params"].items()}
         again = given | {"params": params, "xs": moved("xs", given["xs"])}
-        for name, x in expected(check, again, cotangents).items():
+        for name, x in expected(check, again).items():
             worst[name] = max(worst[name], float(np.abs(x - right[name]).max()))
     largest = {name: float(np.abs(x).max()) for name, x in right.items()}
     slack = UNITS * 2.0 ** (1 - bits)
     return {name: (FACTOR * worst[name] + slack * m) if m else 0.0 for name, m in largest.items()}
 
 
-def on_device(check: Check, given: dict[str, Any], cotangents: dict[str, Any]) -> dict[str, Any]:
+def on_device(check: Check, given: dict[str, Any]) -> dict[str, Any]:
     """Outputs and cotangents by name, with all arguments traced."""
     cell, form, _, _ = check
     kind = type(cell.init(jax.random.key(0), 1, 1))
@@ -270,4 +267,5 @@ def on_device(check: Check, given: dict[str, Any], cotangents: dict[str, Any]) -
             name: x for name, x in d.items() if jax.tree.leaves(x)[0].dtype != jax.dtypes.float0
         }
 
-    return named(outputs_and_gradients(given, **cotangents))
+    arguments = {name: x for name, x in given.items() if name not in ("d_last", "dhs")}
+    return named(outputs_and_gradients(arguments, given["d_last"], given["dhs"]))

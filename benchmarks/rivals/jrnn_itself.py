@@ -31,7 +31,11 @@ def states(network: Any, params: Any, xs: Any, **options: Any) -> Any:
 
 
 def recurrences(group: Group, package: Any = jrnn, name: str = "jrnn") -> list[Recurrence]:
-    """A package's network, and "without": without the option that the route or the dtype has."""
+    """A package's network, and a second one.
+
+    With an option of the route or the dtype, the second is without it. Where libraries are
+    measured, it is a gated cell as a user writes it, without an adjoint.
+    """
 
     def own(params: Any) -> Any:
         return getattr(package, type(params).__name__)(*params)
@@ -45,21 +49,16 @@ def recurrences(group: Group, package: Any = jrnn, name: str = "jrnn") -> list[R
     if group.dtype == "bfloat16":
         rounded = partial(full.states, compute_dtype=jnp.bfloat16)
         full = full._replace(states=rounded, state_dtype=jnp.bfloat16)
-    return [plain] if full is plain else [full, plain._replace(name=f"{name} without")]
+    if full is not plain:
+        return [full, plain._replace(name=f"{name} without")]
+    if group.cell not in GATED or not group.has_libraries:
+        return [plain]
+    cell = dataclasses.replace(GATED[group.cell], adjoint=None)
+    return [plain, Recurrence("jrnn, a user's cell", partial(states, partial(jrnn.unroll, cell)))]
 
 
-def with_relu() -> Recurrence:
-    """An Elman network with relu, for a rival that has only that."""
-    relu = partial(states, jrnn.rnn, activation="relu")
-    return Recurrence("jrnn relu", relu, kind="relu")
-
-
-def by_a_user(cell: str) -> list[Recurrence]:
-    """A gated cell as a user writes it, without an adjoint."""
-    if cell not in GATED:
-        return []
-    own = dataclasses.replace(GATED[cell], adjoint=None)
-    return [Recurrence("jrnn, a user's cell", partial(states, partial(jrnn.unroll, own)))]
+# For a rival that has only relu.
+RELU = Recurrence("jrnn relu", partial(states, jrnn.rnn, activation="relu"), kind="relu")
 
 
 def using(backend: str | None) -> AbstractContextManager[Any]:
