@@ -9,7 +9,6 @@ in `figures.md`, which is written again after each. A command that fails does no
 """
 
 import argparse
-import os
 import re
 import shlex
 import subprocess
@@ -25,7 +24,7 @@ from benchmarks.report import table
 from jrnn.native import cpu_cores as cores
 
 ROOT = Path(__file__).parents[1]
-OWN_OUTPUT = ("-m docs.scaling",)  # programs without --out
+OWN_OUTPUT = "-m docs.scaling"  # a program without --out
 
 
 class Figure(NamedTuple):
@@ -37,19 +36,13 @@ class Figure(NamedTuple):
 
     def run(self, folder: Path) -> tuple[int, str]:
         """The exit status, and what the command printed."""
-        words = shlex.split(self.command)
-        given = [word for word in words if re.match(r"[A-Z_]+=", word)]
-        argv = [sys.executable if word == "python" else word for word in words[len(given) :]]
-        if not any(program in self.command for program in OWN_OUTPUT):
-            argv += ["--out", str(folder)]
-        environment = os.environ | dict(word.split("=", 1) for word in given)
+        argv = [sys.executable if w == "python" else w for w in shlex.split(self.command)]
+        argv += [] if OWN_OUTPUT in self.command else ["--out", str(folder)]
+        # `env` reads the variables before the command.
+        done = subprocess.run(["env", *argv], cwd=ROOT, capture_output=True, text=True)
+        said = done.stdout + (done.stderr[-2000:] if done.returncode else "")
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "errors.txt").open("w+") as errors:
-            done = subprocess.run(
-                argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-            )
-            errors.seek(0)
-            said = done.stdout if done.returncode == 0 else done.stdout + errors.read()[-2000:]
+        (folder / "errors.txt").write_text(done.stderr)
         (folder / "output.txt").write_text(said)
         return done.returncode, said.strip()
 
@@ -58,14 +51,6 @@ def figures() -> list[Figure]:
     """All of them."""
     listed = tomllib.loads((Path(__file__).parent / "figures.toml").read_text())
     return [Figure(**each) for each in listed["figure"]]
-
-
-def listing(found: list[Figure]) -> str:
-    """The table of `--list`."""
-    rows = [[f.command, ", ".join(f.pages), f"{f.minutes:g}"] for f in found]
-    hours = sum(f.minutes for f in found) / 60
-    head = table(["command", "pages", "minutes"], rows)
-    return f"{head}\n\n{len(found)} commands, about {hours:.1f} hours on two cores."
 
 
 def reprint(found: list[Figure], out: Path) -> int:
@@ -110,7 +95,10 @@ def main(argv: list[str] | None = None) -> int:
     if not found:
         parser.error(f"argument --only: no command or page matches {args.only!r}; see --list")
     if args.list:
-        print(listing(found))
+        rows = [[f.command, ", ".join(f.pages), f"{f.minutes:g}"] for f in found]
+        hours = sum(f.minutes for f in found) / 60
+        print(table(["command", "pages", "minutes"], rows))
+        print(f"\n{len(found)} commands, about {hours:.1f} hours on two cores.")
         return 0
     try:
         return int(reprint(found, args.out.resolve()) > 0)

@@ -17,10 +17,9 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
@@ -51,28 +50,21 @@ ENVIRONMENT = {
 }
 
 
-class Target(NamedTuple):
-    """A device to compile for that is not present."""
-
-    platform: str
-    topology: dict[str, str]
-    options: dict[str, Any]
-
-
-TARGETS = {
-    "H100": Target(
+TARGETS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {  # platform, topology, options
+    "H100": (
         "cuda",
         {"topology": "1x1x1", "target_config": H100},
         {"xla_gpu_autotune_level": 0},  # no device to time candidates on
     ),
-    "TPU v5e": Target("tpu", {"topology_name": "v5e:2x2"}, {}),
+    "TPU v5e": ("tpu", {"topology_name": "v5e:2x2"}, {}),
 }
 HEADER = ["T, B, I, H", "program", *TARGETS, "H100, MB"]  # of a TPU on-chip memory is omitted
 
 
-def compile_for(target: Target, jitted: Any, *args: Any) -> Any:
-    """Compile a jitted function of arrays or `jax.ShapeDtypeStruct`, with `ENVIRONMENT` set."""
-    topology = topologies.get_topology_desc(platform=target.platform, **target.topology)
+def compile_for(target: Any, jitted: Any, *args: Any) -> Any:
+    """Compile a jitted function of arrays for one of `TARGETS`, with `ENVIRONMENT` set."""
+    platform, described, options = target
+    topology = topologies.get_topology_desc(platform=platform, **described)
     sharding = SingleDeviceSharding(topology.devices[0])
 
     def placed(x: Any) -> jax.ShapeDtypeStruct:
@@ -80,22 +72,19 @@ def compile_for(target: Target, jitted: Any, *args: Any) -> Any:
 
     traced = jitted.trace(*jax.tree.map(placed, args))
     # JAX resolves "gpu" to "cuda" only if it finds a GPU, so use the exact name.
-    return traced.lower(lowering_platforms=(target.platform,)).compile(
-        compiler_options=target.options
-    )
+    return traced.lower(lowering_platforms=(platform,)).compile(compiler_options=options)
 
 
 def counted(row: int, cell: str) -> Iterator[list[str]]:
     """A line of the table for every program."""
-    case = cases.CASES[row]
-    params, xs, _ = cases.data(case, cell)
-    y = jax.ShapeDtypeStruct((case.T, case.B, case.H), jnp.float32)
-    for one in kernel.recurrences(case, "batch", "float32", RIVALS, cell):
-        jitted, args = jax.jit(kernel.cost_and_gradient(one)), (one.own(params), xs, y)
-        programs = [compile_for(target, jitted, *args) for target in TARGETS.values()]
-        line = [f"{cell}, {case}", one.name]
+    group = cases.Group(row, cases.CASES[row], cell=cell)
+    for one in kernel.recurrences(group, RIVALS):
+        params, xs, y = kernel.arguments(group, one)
+        jitted = jax.jit(kernel.cost_and_gradient(one))
+        programs = [compile_for(t, jitted, one.own(params), xs, y) for t in TARGETS.values()]
+        line = [f"{cell}, {group.case}", one.name]
         for program in programs:
-            forward, backward = (n / case.T for n in loop_operations(program.as_text()))
+            forward, backward = (n / group.case.T for n in loop_operations(program.as_text()))
             line.append(f"{forward:.2f} + {backward:.2f} = {forward + backward:.2f}")
         temporary = programs[0].memory_analysis().temp_size_in_bytes
         yield [*line, report.number(temporary, 1e6)]

@@ -1,4 +1,4 @@
-"""The measured shapes, their data, and their minimal FLOP."""
+"""The measured shapes and groups of programs, their data, and their minimal FLOP."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -20,12 +20,6 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         return ", ".join(map(str, self))
-
-    def flops(self, gradient: bool, cell: str = "rnn") -> int:
-        """FLOP of the matmuls of (1), and for the gradient also of (9), (11), (12)."""
-        recurrent, inputs = (3, 2) if gradient else (1, 1)
-        of_a_gate = 2 * self.T * self.B * (recurrent * self.H**2 + inputs * self.I * self.H)
-        return CELLS[cell][0] * of_a_gate
 
 
 # The gates, which are blocks of H columns, and the common form of (w_ih, w_hh, b_h).
@@ -49,6 +43,33 @@ CASES = {
 TOY_CASES = {1: Case(7, 4, 3, 5), 2: Case(5, 1, 2, 6)}
 
 
+class Group(NamedTuple):
+    """Programs that compute the same, and are compared with one another."""
+
+    row: Any  # of `CASES`, or a name
+    case: Case
+    route: str = "batch"  # of `kernel.ROUTES`
+    dtype: str = "float32"
+    gradient: bool = True  # False: the states alone
+    cell: str = "rnn"
+    devices: int = 1
+
+    def __str__(self) -> str:
+        what = "forward + backward" if self.gradient else "forward"
+        return f"{self.cell}, row {self.row} ({self.case}) {self.route} {self.dtype} {what}"
+
+    @property
+    def has_libraries(self) -> bool:
+        """Whether the libraries are measured with it."""
+        return (self.route, self.dtype) == ("batch", "float32")
+
+    def flops(self) -> int:
+        """FLOP of the matmuls of (1), and for the gradient also of (9), (11), (12)."""
+        T, B, I, H = self.case
+        recurrent, inputs = (3, 2) if self.gradient else (1, 1)
+        return CELLS[self.cell][0] * 2 * T * B * (recurrent * H**2 + inputs * I * H)
+
+
 class Data(NamedTuple):
     """Parameters, inputs and the weights of the cost sum(hs * y), as float32 NumPy arrays."""
 
@@ -64,7 +85,7 @@ def data(case: Case, cell: str = "rnn") -> Data:
     random = np.random.default_rng(0)
     number, form = CELLS[cell]
     keys = jax.random.split(jax.random.key(0), number)
-    gates = [jrnn.init_rnn(key, I, H) for key in keys]
+    gates = [jrnn.init_rnn(key, I, H, dtype=np.float32) for key in keys]
     w_ih = np.concatenate([gate.w_ih for gate in gates], -1)
     w_hh = np.concatenate([gate.w_hh for gate in gates], -1)
     bias = 0.1 * random.standard_normal(w_hh.shape[1:])  # zeros would hide a missing bias
@@ -73,15 +94,8 @@ def data(case: Case, cell: str = "rnn") -> Data:
     return Data(params, xs.astype(np.float32), y.astype(np.float32))
 
 
-class Ends(NamedTuple):
-    """Lengths of sequences and starts of segments."""
-
-    lengths: np.ndarray  # [B], from T / 2 to T
-    resets: np.ndarray  # [T, B] bool, one step in fifty
-
-
-def ends(case: Case) -> Ends:
-    """Lengths and resets for every rival."""
+def ends(case: Case) -> dict[str, np.ndarray]:
+    """Lengths [B], from T / 2 to T, and resets [T, B], at one step in fifty, for every rival."""
     random = np.random.default_rng(1)
     lengths = random.integers(case.T // 2, case.T + 1, case.B)
-    return Ends(lengths, random.random((case.T, case.B)) < 1 / 50)
+    return {"lengths": lengths, "resets": random.random((case.T, case.B)) < 1 / 50}

@@ -25,7 +25,7 @@ import itertools
 import sys
 from collections.abc import Callable, Container, Iterator
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +33,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import report
-from benchmarks.cases import CASES, CELLS, TOY_CASES, Case, Data, data, ends
+from benchmarks.cases import CASES, CELLS, TOY_CASES, Case, Group, data, ends
 from benchmarks.measuring import (
-    ROUNDED_TOLERANCE,
     Program,
     compare,
     compile_program,
-    figures,
     time_beside_matmul,
     tolerance,
 )
@@ -63,55 +61,31 @@ DTYPES = ["float32", "bfloat16"]
 MEMBERS = np.array([1, 0.9, 0.8, 0.7], np.float32)  # the networks of vmap-weights: times this
 MIXED_TOLERANCE = 0.02  # of jrnn, which is 0.004 to 0.007 from float32
 REPEATS = 3  # of a group that is worse than the older version
-WHOLE, SPLIT = PartitionSpec(), PartitionSpec(None, BATCH)  # parameters; [T, B, ...]
-
-
-class Group(NamedTuple):
-    """Programs that are compared with one another."""
-
-    row: Any
-    case: Case
-    route: str
-    dtype: str
-    gradient: bool
-    cell: str = "rnn"
-    devices: int = 1
-
-    def __str__(self) -> str:
-        what = "forward + backward" if self.gradient else "forward"
-        return f"row {self.row} ({self.case}) {self.route} {self.dtype} {what}"
 
 
 # --- the compared programs -----------------------------------------------------------------------
 
 
-def recurrences(
-    case: Case, route: str, dtype: str, rivals: list[str], cell: str = "rnn", old: Any = None
-) -> list[Recurrence]:
-    """The programs of jrnn and the rivals for one route; libraries only in `batch`, in float32."""
-    own = jrnn_itself.recurrences(case, cell, dtype, route)
-    others = autodiff.recurrences(case, cell, dtype, route) if "autodiff" in rivals else []
-    if (route, dtype) == ("batch", "float32"):
+def recurrences(group: Group, rivals: list[str], old: Any = None) -> list[Recurrence]:
+    """The programs of jrnn and of the rivals, but torch."""
+    own = jrnn_itself.recurrences(group)
+    others = autodiff.recurrences(group) if "autodiff" in rivals else []
+    if group.has_libraries:
         libraries = [name for name in rivals if name not in ("autodiff", "torch")]
-        others += [r for name in libraries for r in load(name).recurrences(case, cell)]
-        if any(r.activation == "relu" for r in others):
-            own.append(jrnn_itself.with_relu())
-        others += jrnn_itself.by_a_user(cell) if old is None else []
+        others += [r for name in libraries for r in load(name).recurrences(group)]
+        if any(r.kind == "relu" for r in others):
+            own.append(jrnn_itself.RELU)
     if old is not None:
-        versions = (old, "old"), (old, "old again")
-        others += [jrnn_itself.recurrences(case, cell, dtype, route, *v)[0] for v in versions]
         own = own[:1]
-    if route == "vmap":
-        return [with_swapped_axes(own[0]), *map(under_vmap, own + others)]
-    if route == "vmap-grad":
-        return [one._replace(batch_first=True) for one in own + others]
-    return [over_weights(one) for one in own + others] if route == "vmap-weights" else own + others
-
-
-def under_vmap(recurrence: Recurrence) -> Recurrence:
-    """Map one sequence over batch-first arrays."""
-    states = jax.vmap(recurrence.states, (None, 0))
-    return recurrence._replace(states=states, batch_first=True)
+        names = "old", "old again"
+        others += [jrnn_itself.recurrences(group, old, name)[0] for name in names]
+    found = [*own, *others]
+    if group.route in ("vmap", "vmap-grad"):
+        found = [one._replace(batch_first=True) for one in found]
+    if group.route == "vmap":
+        mapped = (one._replace(states=jax.vmap(one.states, (None, 0))) for one in found)
+        return [with_swapped_axes(own[0]), *mapped]
+    return [over_weights(one) for one in found] if group.route == "vmap-weights" else found
 
 
 def with_swapped_axes(recurrence: Recurrence) -> Recurrence:
@@ -136,11 +110,11 @@ def over_weights(one: Recurrence) -> Recurrence:
         parts = xs.reshape(T, len(MEMBERS), B // len(MEMBERS), I)
         return jax.vmap(one.states, (0, 1), 1)(params, parts).reshape(T, B, -1)
 
-    return one._replace(own=own, states=states)
+    return one._replace(own=own, states=states, kind="vmap-weights")
 
 
-def on_mesh(function: Callable[..., Any], devices: int, gradient: bool) -> Callable[..., Any]:
-    """Split `function(params, xs)`, or `function(params, xs, y)` with gradient, over devices.
+def on_mesh(group: Group, function: Callable[..., Any], args: Any) -> tuple[Any, Any]:
+    """Split a function of parameters and arrays [T, B, ...] over devices; return its arguments too.
 
     Each device differentiates with its own copy of the parameters, and the gradients are summed
     once. Without the `pcast` JAX would sum inside the loop, at every step, which would be unfair to
@@ -149,46 +123,42 @@ def on_mesh(function: Callable[..., Any], devices: int, gradient: bool) -> Calla
 
     def part(params: Any, *arrays: Any) -> Any:
         result = function(jax.lax.pcast(params, BATCH, to="varying"), *arrays)
-        return jax.lax.psum(result, BATCH) if gradient else result
+        return jax.lax.psum(result, BATCH) if group.gradient else result
 
-    in_specs = (WHOLE, SPLIT, SPLIT) if gradient else (WHOLE, SPLIT)
-    out_specs = WHOLE if gradient else SPLIT
-    return jax.shard_map(part, mesh=batch_mesh(devices), in_specs=in_specs, out_specs=out_specs)
+    mesh = batch_mesh(group.devices)
+    whole, split = PartitionSpec(), PartitionSpec(None, BATCH)
+    specs = whole, *(split for _ in args[1:])
+    out_specs = whole if group.gradient else split
+    on_all = jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=out_specs)
+    return on_all, jax.device_put(args, tuple(NamedSharding(mesh, spec) for spec in specs))
 
 
 # --- compilation ---------------------------------------------------------------------------------
 
 
-def program(
-    recurrence: Recurrence, given: Data, gradient: bool, devices: int = 1, each: bool = False
-) -> Program:
+def program(group: Group, recurrence: Recurrence) -> Program:
     """Compile the states or the gradient, of each sequence or split over several devices."""
-    params, xs, y = arguments(recurrence, given)
-    args: tuple[Any, ...] = (recurrence.own(params), xs)
-    function = recurrence.states
-    named: Callable[[Any], Any] = partial(_states, recurrence)
-    if gradient:
+    params, xs, y = arguments(group, recurrence)
+    function: Callable[..., Any] = recurrence.states
+    args: tuple[Any, ...] = recurrence.own(params), xs
+    if group.gradient:
         function, args = cost_and_gradient(recurrence), (*args, y)
-        named = partial(gradient_arrays, recurrence, params)
-    if each:
-        function = jax.vmap(function, in_axes=(None, *(0,) * (len(args) - 1)))
-    if devices > 1:
-        function, mesh = on_mesh(function, devices, gradient), batch_mesh(devices)
-        own, *arrays = args
-        split = jax.device_put(arrays, NamedSharding(mesh, SPLIT))
-        args = (jax.device_put(own, NamedSharding(mesh, WHOLE)), *split)
+    if group.route == "vmap-grad":
+        function = jax.vmap(function, in_axes=(None, 0, 0))
+    if group.devices > 1:
+        function, args = on_mesh(group, function, args)
     with jrnn_itself.using(recurrence.backend):
-        return compile_program(recurrence.label, function, args, named)
+        in_common = partial(common, recurrence, params)
+        return compile_program(recurrence.label, function, args, in_common)
 
 
-def arguments(recurrence: Recurrence, given: Data) -> tuple[Any, jax.Array, jax.Array]:
+def arguments(group: Group, recurrence: Recurrence) -> tuple[Any, jax.Array, jax.Array]:
     """The parameters in the common form, xs and y, in the dtypes of a recurrence."""
-    params = jax.tree.map(lambda p: jnp.asarray(p, recurrence.input_dtype), given.params)
-    arrays = given.xs, given.y
+    params, *arrays = data(group.case, group.cell)
     if recurrence.batch_first:
-        arrays = given.xs.swapaxes(0, 1), given.y.swapaxes(0, 1)
+        arrays = [x.swapaxes(0, 1) for x in arrays]
     xs, y = map(jnp.asarray, arrays, (recurrence.input_dtype, recurrence.state_dtype))
-    return params, xs, y
+    return jax.tree.map(lambda p: jnp.asarray(p, recurrence.input_dtype), params), xs, y
 
 
 def cost_and_gradient(recurrence: Recurrence) -> Callable[..., Any]:
@@ -200,12 +170,10 @@ def cost_and_gradient(recurrence: Recurrence) -> Callable[..., Any]:
     return jax.value_and_grad(cost)
 
 
-def _states(recurrence: Recurrence, hs: Any) -> dict[str, Any]:
-    return {"hs": hs.swapaxes(0, 1) if recurrence.batch_first else hs}
-
-
-def gradient_arrays(recurrence: Recurrence, params: Any, result: Any) -> dict[str, Any]:
-    """The gradient in the common form, by the chain rule; those of each sequence are summed."""
+def common(recurrence: Recurrence, params: Any, result: Any) -> dict[str, Any]:
+    """States, or the gradient by the chain rule; those of each sequence are summed."""
+    if not isinstance(result, tuple):
+        return {"hs": result.swapaxes(0, 1) if recurrence.batch_first else result}
     cost, gradient = result
     if cost.ndim:
         gradient = jax.tree.map(lambda g: g.sum(0), gradient)
@@ -215,13 +183,12 @@ def gradient_arrays(recurrence: Recurrence, params: Any, result: Any) -> dict[st
 
 @lru_cache(maxsize=8)
 def expected(case: Case, cell: str, kind: str, gradient: bool) -> dict[str, np.ndarray]:
-    """The result of a plain scan in full float32: with an activation, `ends` or `vmap-weights`."""
-    activation = "relu" if kind == "relu" else "tanh"
-    scan = partial(autodiff.naive, cell=autodiff.CELLS[cell][activation])
-    one = Recurrence("the reference", partial(scan, ended=ends(case)) if kind == "ends" else scan)
+    """The result of a plain scan in full float32; its kind is tanh, relu, ends or vmap-weights."""
+    scan = partial(autodiff.naive, cell=autodiff.CELLS[cell]["relu" if kind == "relu" else "tanh"])
+    one = Recurrence("the reference", partial(scan, **ends(case)) if kind == "ends" else scan)
     one = over_weights(one) if kind == "vmap-weights" else one
     with jax.default_matmul_precision("highest"):
-        plain = program(one, data(case, cell), gradient)
+        plain = program(Group("", case, gradient=gradient, cell=cell), one)
         return jax.tree.map(np.asarray, plain.arrays(plain.call()))
 
 
@@ -230,10 +197,11 @@ def expected(case: Case, cell: str, kind: str, gradient: bool) -> dict[str, np.n
 
 def groups(args: argparse.Namespace) -> Iterator[Group]:
     """The groups; a batch that cannot be split as a route asks is printed."""
-    for row, route in itertools.product(args.rows, args.routes):
-        if args.old and args.all_rows and row not in ROUTES[route]:
+    rows = args.rows or (TOY_CASES if args.toy else CASES)
+    for row, route in itertools.product(rows, args.routes):
+        if args.old and not args.rows and row not in ROUTES[route]:
             continue
-        case = (TOY_CASES if args.toy else CASES)[row]
+        case = TOY_CASES[min(row, 2)] if args.toy else CASES[row]
         devices = jax.device_count() if route == "mesh" else 1
         parts = {"mesh": devices, "vmap-weights": len(MEMBERS)}.get(route, 1)
         if case.B % parts or (route, devices) == ("mesh", 1):
@@ -247,52 +215,45 @@ def groups(args: argparse.Namespace) -> Iterator[Group]:
 
 def measure_group(
     args: argparse.Namespace, group: Group, old: Any = None, without: Container[str] = ()
-) -> list[dict[str, Any]]:
+) -> report.Records:
     """Compare the programs of a group, then time them in turn; not those named in `without`."""
-    case, gradient, given = group.case, group.gradient, data(group.case, group.cell)
-    found: dict[str, Recurrence] = {}
-    for one in recurrences(case, group.route, group.dtype, args.rivals, group.cell, old):
-        params, xs, _ = arguments(one, given)
+    found: list[Recurrence] = []
+    for one in recurrences(group, args.rivals, old):
+        params, xs, _ = arguments(group, one)
         names = jrnn_itself.computing(one.states, (one.own(params), xs), args.backends)
-        found |= {(r := one._replace(backend=b)).label: r for b in names if one.name not in without}
-    own = [name for name, r in found.items() if r.name == "jrnn"]
+        found += [one._replace(backend=name) for name in names if one.name not in without]
+    own = [one.label for one in found if one.name == "jrnn"]
     if not own:
         report.say(f"{group}: left out, since {', '.join(args.backends)} does not compute it")
         return []
-    each = group.route == "vmap-grad"
-    programs = [program(r, given, gradient, group.devices, each) for r in found.values()]
-    if "torch" in args.rivals and (group.route, group.dtype) == ("batch", "float32"):
-        programs += load("torch").programs(case, given, gradient, cell=group.cell)
-        found["torch"] = Recurrence("torch", lambda params, xs: None)
+    programs = [program(group, one) for one in found]
+    if "torch" in args.rivals and group.has_libraries:
+        programs.append(load("torch").program(group))
+        found.append(Recurrence("torch", lambda params, xs: None))
     errors = {}
-    for p in programs:
-        r = found[p.name]
-        kind = group.route if group.route == "vmap-weights" else "ends" if r.ends else r.activation
-        bound = tolerance(group.dtype, kind)
-        if group.dtype == "bfloat16" and r.name in ("jrnn", "old") and bound == ROUNDED_TOLERANCE:
-            bound = MIXED_TOLERANCE
-        errors[p.name] = max(compare(p, expected(case, group.cell, kind, gradient), bound).values())
-    times, flops_per_second = time_beside_matmul(programs, args.rounds, args.toy)
-    said = ", ".join(f"{name} {1e3 * times[name].minimum:.2f} ms" for name in own)
-    fastest = min(programs, key=lambda p: times[p.name].minimum)
+    for p, one in zip(programs, found, strict=True):
+        mixed = group.dtype == "bfloat16" and one.name in ("jrnn", "old")
+        bound = MIXED_TOLERANCE if mixed else tolerance(group.dtype, one.kind)
+        right = expected(group.case, group.cell, one.kind, group.gradient)
+        errors[p.name] = max(compare(p, right, bound).values())
+    measured, flop_per_ms = time_beside_matmul(programs, args.rounds, args.toy)
+    said = ", ".join(f"{name} {measured[name]['minimum_ms']:.2f} ms" for name in own)
+    fastest = min(programs, key=lambda p: measured[p.name]["minimum_ms"])
     report.say(f"{group}: {said}, fastest {fastest.name}")
-    return [
-        group._asdict()
-        | {
-            "case": list(case),
-            "program": found[p.name].name,
-            "backend": found[p.name].backend,
-            "activation": found[p.name].activation,
-            **figures(p, times[p.name]),
-            "floor_ms": 1e3 * case.flops(gradient, group.cell) / flops_per_second,
-            "matmul_gflops": flops_per_second / 1e9,
-            "error": errors[p.name],
-        }
-        for p in programs
-    ]
+    of_group = group._asdict() | {"case": [*group.case], "place": str(group.case)}
+    title = f"{group.cell}: {group.route}, {group.dtype}"
+    of_group |= {"table": title, "axis": ", ".join(group.case._fields)}
+    records = []
+    for p, one in zip(programs, found, strict=True):
+        values = measured[p.name] | {"error": errors[p.name]}
+        values |= {"program": one.name, "label": one.label, "backend": one.backend}
+        values["over"] = "jrnn relu" if one.kind == "relu" else "jrnn"
+        records.append(of_group | values)
+    floor = {"minimum_ms": group.flops() / flop_per_ms, "matmul_gflops": flop_per_ms / 1e6}
+    return [*records, of_group | {"program": "matmul floor"} | floor]
 
 
-def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(args: argparse.Namespace) -> report.Records:
     """One record per row, route, dtype, pass and program."""
     use_cpu_cores(args.devices)
     args.backends = ["xla"] if args.old else jrnn_itself.wanted(args.backends)
@@ -313,7 +274,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = report.parser(__doc__, "kernel", RIVALS, rounds=9)
+    parser = report.parser("kernel", __doc__)
+    report.add_options(parser, list(CASES), RIVALS, rounds=9)
     parser.set_defaults(rivals=None)
     parser.add_argument("--cell", choices=CELLS, default="rnn")
     what = "(None: batch, vmap, ends, and mesh with several devices; with --old: all)"
@@ -323,7 +285,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--backends", nargs="+", choices=jrnn_itself.BACKENDS, help=what)
     what = "a git revision, or a directory that holds jrnn/"
     parser.add_argument("--old", metavar="REV", help=what)
-    args = report.parse(parser, argv, list(CASES), list(TOY_CASES))
+    args = report.parse(parser, argv)
     args.rivals = args.rivals or ([] if args.old else RIVALS)
     # One of n devices has its share of the cores.
     args.devices = args.devices or (min(2, cores()) if args.old else 1)
@@ -334,7 +296,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, or 1 after bad input or if this version is worse than --old."""
-    return report.run("kernel", parse(argv), measure, report.kernel_tables, worse)
+    return report.run("kernel", parse(argv), measure, report.KERNEL, worse)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,9 @@ VECTOR_UNITS = {  # by their flags in Linux
 
 def description() -> dict[str, Any]:
     """Versions, backend, processor, cores, native kernel and allocator."""
-    versions = {}
-    for library in LIBRARIES:
-        try:
-            versions[library] = version(library)
-        except PackageNotFoundError:
-            continue
+    versions = {one.name: one.version for one in distributions()}
     return {
-        "versions": versions,
+        "versions": {name: versions[name] for name in LIBRARIES if name in versions},
         "python": platform.python_version(),
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
@@ -49,15 +44,14 @@ def description() -> dict[str, Any]:
 def sentence(machine: dict[str, Any]) -> str:
     """The description as text."""
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
-    allocator = machine["GLIBC_TUNABLES"] or "default (GLIBC_TUNABLES not set)"
-    flags = f" XLA_FLAGS: {machine['XLA_FLAGS']}." if machine["XLA_FLAGS"] else ""
-    kernel = f"{machine['native']} " if machine["backend"] == "cpu" else ""
-    return (
-        f"{machine['devices']} {machine['backend']} device(s), {machine['device']}; "
-        f"{machine['processor']}, {machine['cores']} cores. "
-        f"Python {machine['python']}, {versions}. "
-        f"{kernel}Allocator: {allocator}.{flags}"
-    )
+    said = [
+        "{devices} {backend} device(s), {device}; {processor}, {cores} cores.".format(**machine),
+        f"Python {machine['python']}, {versions}.",
+        machine["native"] if machine["backend"] == "cpu" else "",
+        f"Allocator: {machine['GLIBC_TUNABLES'] or 'default (GLIBC_TUNABLES not set)'}.",
+        f"XLA_FLAGS: {machine['XLA_FLAGS']}." if machine["XLA_FLAGS"] else "",
+    ]
+    return " ".join(filter(None, said))
 
 
 def native_kernel() -> str:

@@ -7,7 +7,9 @@ machine changes least.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 import jax
@@ -18,23 +20,21 @@ from jrnn.checks import refuse
 
 TURN_SECONDS = 0.02
 PAUSE_SECONDS = 0.005  # torch's OpenMP threads spin briefly after their work
-# Bound of the 2-norm of a difference divided by the 2-norm of the array. float32 rounds to 6e-8,
+# Bounds of the 2-norm of a difference divided by the 2-norm of the array. float32 rounds to 6e-8,
 # and hundreds of steps accumulate 1e-6; a wrong gradient differs by at least 1e-3.
 FLOAT32_TOLERANCE = 1e-5
+# Of millions of pre-activations one may round to the other side of 0, where relu' jumps: 1e-5 and
+# 1e-3 of a gradient's norm were seen from one unit at one step.
+RELU_TOLERANCE = 3e-3
 # For 8-bit operands, and for float32 matmuls that a GPU or TPU rounds by default.
 ROUNDED_TOLERANCE = 0.1
 
 
-# Of millions of pre-activations one may round to the other side of 0, where relu' jumps: 1e-5 and
-# 1e-3 of a gradient's norm were seen from one unit at one step.
-RELU_TOLERANCE = 3e-3
-
-
 def tolerance(dtype: str, activation: str = "tanh") -> float:
     """The tolerance of results in this dtype on this device."""
-    exact = dtype == "float32" and jax.default_backend() == "cpu"
-    smooth = FLOAT32_TOLERANCE if activation != "relu" else RELU_TOLERANCE
-    return smooth if exact else ROUNDED_TOLERANCE
+    if dtype != "float32" or jax.default_backend() != "cpu":
+        return ROUNDED_TOLERANCE
+    return RELU_TOLERANCE if activation == "relu" else FLOAT32_TOLERANCE
 
 
 class Program(NamedTuple):
@@ -48,21 +48,7 @@ class Program(NamedTuple):
     hlo: Callable[[], str] | None = None  # the compiled program's text
 
 
-class Times(NamedTuple):
-    """Seconds of one call."""
-
-    minimum: float
-    median: float
-
-
-def figures(program: Program, times: Times) -> dict[str, Any]:
-    """The measured values of a program for its record."""
-    return {
-        "minimum_ms": 1e3 * times.minimum,
-        "median_ms": 1e3 * times.median,
-        "compile_seconds": program.compile_seconds,
-        "temporary_bytes": program.temporary_bytes,
-    }
+Values = dict[str, Any]  # the measured values of a program, for its record
 
 
 def compile_program(
@@ -74,14 +60,12 @@ def compile_program(
     compiled: Any = jax.jit(function).lower(*args).compile()
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
-    return Program(
-        name,
-        lambda: jax.block_until_ready(compiled(*args)),
-        arrays,
-        seconds,
-        None if memory is None else memory.temp_size_in_bytes,
-        compiled.as_text,
-    )
+    size = None if memory is None else memory.temp_size_in_bytes
+
+    def call() -> Any:
+        return jax.block_until_ready(compiled(*args))
+
+    return Program(name, call, arrays, seconds, size, compiled.as_text)
 
 
 def compare(
@@ -92,31 +76,39 @@ def compare(
     errors = {}
     for name, right in expected.items():
         found, right = np.asarray(result[name], np.float64), np.asarray(right, np.float64)
+        what = f"{name} of {program.name}"
         if found.shape != right.shape:
-            came = f"{list(found.shape)}"
-            refuse(f"{name} of {program.name}", f"shape {list(right.shape)}", came, "Not timed.")
+            refuse(what, f"shape {[*right.shape]}", f"{[*found.shape]}", "Not timed.")
         errors[name] = float(np.linalg.norm(found - right) / np.linalg.norm(right))
         if not errors[name] <= tolerance:
             said = f"the common result to {tolerance:g} of its norm"
-            refuse(f"{name} of {program.name}", said, f"{errors[name]:.2g}", "Not timed.")
+            refuse(what, said, f"{errors[name]:.2g}", "Not timed.")
     return errors
 
 
-def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, Times]:
-    """Time every program, by name."""
+def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, Values]:
+    """Time every program, and return its values by its name."""
     calls = {program.name: program.call for program in programs}
-    repeats = {program.name: _calls_of_a_turn(program) for program in programs}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    repeats = {name: _calls_of_a_turn(call) for name, call in calls.items()}
+    seconds: dict[str, list[float]] = defaultdict(list)
     for n in range(rounds):
         one_round(calls, n, seconds, repeats)
-    return {name: Times(min(s), float(np.median(s))) for name, s in seconds.items()}
+    return {
+        p.name: {
+            "minimum_ms": 1e3 * min(seconds[p.name]),
+            "median_ms": 1e3 * median(seconds[p.name]),
+            "compile_seconds": p.compile_seconds,
+            "temporary_bytes": p.temporary_bytes,
+        }
+        for p in programs
+    }
 
 
 def one_round(
     calls: Mapping[str, Callable[[], Any]],
     n: int,
     seconds: dict[str, list[float]],
-    repeats: dict[str, int] | None = None,
+    repeats: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Call each in turn, the nth first; return the last results, append to `seconds`."""
     names, results = list(calls), {}
@@ -132,22 +124,17 @@ def one_round(
 
 def time_beside_matmul(
     programs: list[Program], rounds: int, toy: bool
-) -> tuple[dict[str, Times], float]:
-    """Time programs in turn with a large matmul; return times and its FLOP per second."""
+) -> tuple[dict[str, Values], float]:
+    """Time programs in turn with a large matmul; return values and its FLOP per millisecond."""
     size = 64 if toy else 2048 if jax.default_backend() == "cpu" else 8192  # at full speed
     a = jnp.ones((size, size), jnp.float32)
     matmul = compile_program(f"matmul {size}", jnp.matmul, (a, a), lambda c: {"c": c})
-    times = time_in_turn([matmul, *programs], rounds)
-    return times, 2 * size**3 / times[matmul.name].minimum
+    values = time_in_turn([matmul, *programs], rounds)
+    return values, 2 * size**3 / values[matmul.name]["minimum_ms"]
 
 
-def _calls_of_a_turn(program: Program) -> int:
-    program.call()
-    return int(np.clip(TURN_SECONDS / time_once(program), 1, 50))
-
-
-def time_once(program: Program) -> float:
-    """Time one call, in seconds."""
+def _calls_of_a_turn(call: Callable[[], Any]) -> int:
+    call()
     start = time.perf_counter()
-    program.call()
-    return time.perf_counter() - start
+    call()
+    return int(np.clip(TURN_SECONDS / (time.perf_counter() - start), 1, 50))

@@ -1,18 +1,24 @@
-"""Options, progress and results of every program: one table, with JSON and a chart."""
+"""Options, progress and results of every program: one table, with JSON and a chart.
+
+A record is a dict of one program's values. It names its `table`, the `axis` that differs between
+the lines of it, its `place` on this axis, its `program`, and its `label`, if that is more.
+"""
 
 import argparse
 import json
+import re
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.rivals import label, own
+from jrnn.files import write_whole
 
 Records = list[dict[str, Any]]
 Item = TypeVar("Item")
@@ -20,23 +26,27 @@ Item = TypeVar("Item")
 # --- options -------------------------------------------------------------------------------------
 
 
-def parser(doc: str | None, name: str, rivals: list[str], rounds: int) -> argparse.ArgumentParser:
+def parser(name: str, doc: str | None) -> argparse.ArgumentParser:
     """The options of every program; `name` is the program and its default folder."""
     made = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=(doc or "").split("\n\n")[0],  # None with python -OO
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    made.add_argument("--rows", nargs="+", metavar="ROW", help="rows of the table (None: all)")
-    if rivals:
-        made.add_argument("--rivals", nargs="+", choices=rivals, default=rivals)
-    made.add_argument("--rounds", type=positive, default=rounds, help="turns of every program")
     made.add_argument("--out", type=Path, default=Path(f"out/{name}"), help="directory")
-    made.add_argument(
-        "--devices", type=positive, help="CPU cores that become devices (None: all of them)"
-    )
     made.add_argument("--toy", action="store_true", help="tiny sizes: does everything run?")
     return made
+
+
+def add_options(
+    parser: argparse.ArgumentParser, rows: Sequence[Any], rivals: list[str], rounds: int
+) -> None:
+    """The options of the programs that have rows."""
+    add = parser.add_argument
+    add("--rows", nargs="+", type=type(rows[0]), choices=rows, help="of the table (None: all)")
+    add("--rivals", nargs="+", choices=rivals, default=rivals)
+    add("--rounds", type=positive, default=rounds, help="turns of every program")
+    add("--devices", type=positive, help="CPU cores that become devices (None: all of them)")
 
 
 def positive(text: str) -> int:
@@ -46,17 +56,9 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def parse(
-    parser: argparse.ArgumentParser, argv: list[str] | None, rows: list[Any], toy_rows: list[Any]
-) -> argparse.Namespace:
-    """Parse the options; `rows` become the keys of existing rows."""
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Parse the options; `command` is what was typed."""
     args = parser.parse_args(argv)
-    there = {str(row): row for row in (toy_rows if args.toy else rows)}
-    unknown = [row for row in args.rows or [] if row not in there]
-    if unknown:
-        parser.error(f"argument --rows: {', '.join(unknown)} (choose from {', '.join(there)})")
-    args.all_rows = args.rows is None
-    args.rows = [there[row] for row in args.rows or there]
     args.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)])
     return args
 
@@ -81,7 +83,7 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-# --- ratios --------------------------------------------------------------------------------------
+# --- the table -----------------------------------------------------------------------------------
 
 
 class Column(NamedTuple):
@@ -120,12 +122,12 @@ SCALING = [
     Column("compile s", "compile_seconds"),
 ]
 MEAN = "geometric mean"
-SCANS = ("hoisted x4", "hoisted", "naive")
+SCANS = ("naive", "hoisted", "hoisted x4")
 LIBRARIES = ("flax", "haiku", "keras", "equinox")
 
 
 class Cell(NamedTuple):
-    """A value, and its ratio to that of jrnn's program."""
+    """A value, and its ratio to that of jrnn's program if the column has ratios."""
 
     value: float | None = None
     ratio: float | None = None
@@ -135,103 +137,86 @@ Cells = dict[str, Cell]  # by the title of the column
 
 
 class Table(NamedTuple):
-    """Records of one table: a line for each shape and program."""
+    """Records of one table: a line for each place on its axis and program."""
 
     title: str
+    axis: str
     records: Records
     columns: Sequence[Column]
-    place: Callable[[dict[str, Any]], str]  # the shape of a record
-    first: str  # the header of the shapes
 
     def cells(self) -> dict[tuple[str, str], Cells]:
-        """The cells by shape and program; at `MEAN` the geometric means of the ratios."""
-        shapes: dict[str, Records] = {}
-        for r in self.records:
-            shapes.setdefault(self.place(r), []).append(r)
-        found = {
-            (shape, name): cells
-            for shape, records in shapes.items()
-            for name, cells in _cells(records, self.columns).items()
-        }
-        for program in dict.fromkeys(name for _, name in found):
-            rows = [cells for (_, name), cells in found.items() if name == program]
-            found[MEAN, program] = {
-                c.title: Cell(None, geometric_mean(ratios))
-                for c in self.columns
-                if (ratios := [ratio for cells in rows if (ratio := _ratio(cells, c))])
-            }
+        """The cells by place and program; at `MEAN` the geometric means of the ratios."""
+        found: dict[tuple[str, str], Cells] = {}
+        for (place,), records in grouped(self.records, ["place"]).items():
+            for program, cells in _cells(records, self.columns).items():
+                found[place, program] = cells
+        for program in dict.fromkeys(program for _, program in found):
+            lines = [cells for (_, name), cells in found.items() if name == program]
+            found[MEAN, program] = {}
+            for c in self.columns:
+                column = [line.get(c.title, Cell()).ratio for line in lines]
+                if ratios := [ratio for ratio in column if ratio]:
+                    found[MEAN, program][c.title] = Cell(ratio=geometric_mean(ratios))
         return found
 
     def text(self) -> str:
-        """Every measurement, and below them the means of several shapes."""
+        """Every measurement, and below them the means if there are several places."""
         found = self.cells()
-        if len({shape for shape, _ in found}) == 2:
+        if len({place for place, _ in found}) == 2:
             found = {key: cells for key, cells in found.items() if key[0] != MEAN}
         columns = [c for c in self.columns if any(c.title in cells for cells in found.values())]
-        header = [self.first, "program"]
+        header = [self.axis, "program"]
+        rows = [[*key] for key in found]
         for c in columns:
             header += [c.title, "over jrnn"] if c.ratio else [c.title]
-        rows = []
-        for key, cells in found.items():
-            rows.append([*key])
-            for c in columns:
+            for row, cells in zip(rows, found.values(), strict=True):
                 value, ratio = cells.get(c.title, Cell())
-                rows[-1] += [number(value, c.unit)]
-                rows[-1] += ["" if ratio is None else f"{ratio:.2f}"] if c.ratio else []
+                row.append(number(value, c.unit))
+                if c.ratio:
+                    row.append("" if ratio is None else f"{ratio:.2f}")
         return table(header, rows)
 
 
+def tables(records: Records, columns: Sequence[Column]) -> list[Table]:
+    """The tables that the records name."""
+    groups = grouped(records, ["table", "axis"])
+    return [Table(title, axis, found, columns) for (title, axis), found in groups.items()]
+
+
 def _cells(records: Records, columns: Sequence[Column]) -> dict[str, Cells]:
-    """The cells of one shape by program; jrnn's program is that of its first backend."""
+    """The cells of one place by program, with the best of several programs.
+
+    A ratio is over the record's program `over`, jrnn if it names none, with its first backend.
+    """
     found: dict[str, Cells] = {}
     for c in columns:
         there = [r for r in records if c.gradient in (None, r.get("gradient"))]
         there = [r for r in there if r.get(c.quantity) is not None]
-        base: dict[str, float] = {}
+        of_program = {r["program"]: r[c.quantity] for r in reversed(there)}
         for r in there:
-            base.setdefault(r["program"], r[c.quantity])
-        if c.quantity == MS and there and "floor_ms" in there[0]:
-            floor = {"program": "matmul floor", "activation": "tanh", MS: there[0]["floor_ms"]}
-            there.append(floor)
-        for r in there:
-            value, by = r[c.quantity], base.get(own(r["activation"]))
-            cell = Cell(value, value / by if by else None)
-            found.setdefault(label(r["program"], r.get("backend")), {})[c.title] = cell
+            value, base = r[c.quantity], of_program.get(r.get("over", "jrnn"))
+            ratio = value / base if base and c.ratio else None
+            found.setdefault(r.get("label") or r["program"], {})[c.title] = Cell(value, ratio)
     for best, members in _best(list(found)).items():
         found[best] = {}
         for c in columns:
-            timed = [found[name][c.title] for name in members if _ratio(found[name], c)]
-            if timed:
+            timed = [found[name].get(c.title, Cell()) for name in members]
+            if timed := [cell for cell in timed if cell.ratio]:
                 found[best][c.title] = min(timed, key=lambda cell: cell.ratio or 0)
     return found
-
-
-def _ratio(cells: Cells, column: Column) -> float | None:
-    return cells.get(column.title, Cell()).ratio if column.ratio else None
 
 
 def _best(programs: list[str]) -> dict[str, list[str]]:
     """The programs of which the best is a line of its own."""
     found: dict[str, list[str]] = {}
     for name in programs:
-        scan = next((scan for scan in SCANS if name.startswith(scan)), "")
-        library = name.split()[0] in LIBRARIES
-        if scan:
-            found.setdefault(f"best autodiff{name.removeprefix(scan)}", []).append(name)
-        if library:
+        if scan := re.match(rf"(?:{'|'.join(reversed(SCANS))})(.*)", name):
+            found.setdefault(f"best autodiff{scan[1]}", []).append(name)
+        if name.startswith(LIBRARIES):
             found.setdefault("best JAX library", []).append(name)
-    if "best JAX library" in found:
-        scans = [scan for scan in SCANS if scan in programs]
-        found["best other JAX program"] = [*scans, *found["best JAX library"]]
+    if libraries := found.get("best JAX library"):
+        found["best other JAX program"] = [*found.get("best autodiff", []), *libraries]
     return found
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    """The geometric mean."""
-    return float(np.exp(np.mean(np.log(values))))
-
-
-# --- tables --------------------------------------------------------------------------------------
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -256,34 +241,6 @@ def grouped(records: Records, keys: Sequence[str]) -> dict[Any, Records]:
     return groups
 
 
-def kernel_tables(records: Records) -> list[Table]:
-    """A table for each route and dtype."""
-
-    def place(r: dict[str, Any]) -> str:
-        return ", ".join(map(str, r["case"]))
-
-    groups = grouped(records, ("dtype", "route"))
-    return [
-        Table(f"{route}, {dtype}", found, KERNEL, place, "T, B, I, H")
-        for (dtype, route), found in groups.items()
-    ]
-
-
-def train_step_tables(records: Records) -> list[Table]:
-    """One table, if anything was measured."""
-    sizes = "length", "batch_size", "hidden_size"
-    place = lambda r: ", ".join(str(r[size]) for size in sizes)  # noqa: E731
-    return [Table("training step", records, TRAIN_STEP, place, "T, B, H")] if records else []
-
-
-def scaling_tables(records: Records) -> list[Table]:
-    """A table for each axis and its fixed sizes."""
-    return [
-        Table(f"{axis}: {row}", found, SCALING, lambda r: f"{r['at']:,}", axis)
-        for (axis, row), found in grouped(records, ("axis", "row")).items()
-    ]
-
-
 # --- files ---------------------------------------------------------------------------------------
 
 LEGEND = (
@@ -296,7 +253,7 @@ def run(
     name: str,
     args: argparse.Namespace,
     measure: Callable[[argparse.Namespace], Records],
-    tables_of: Callable[[Records], list[Table]],
+    columns: Sequence[Column],
     faults_of: Callable[[Records], list[str]] = lambda records: [],
 ) -> int:
     """Measure, print and write; return 0, or 1 after bad input or with faults."""
@@ -305,51 +262,51 @@ def run(
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    tables, faults = tables_of(records), faults_of(records)
-    parts = [LEGEND, *(f"## {t.title}\n\n{t.text()}" for t in tables)]
-    parts += ["\n".join(f"- {fault}" for fault in faults)] if faults else []
-    chart(args.out / f"{name}.png", args.command, tables)
-    write(args, name, {"records": records, "faults": faults}, parts)
+    made, faults = tables(records, columns), faults_of(records)
+    described, date = machine.description(), time.strftime("%Y-%m-%d")
+    about = f"{date}. {machine.sentence(described)} {args.rounds} rounds."
+    texts = [f"# {name}", f"    {args.command}", about, LEGEND]
+    texts += [f"## {t.title}\n\n{t.text()}" for t in made]
+    texts += ["\n".join(f"- {fault}" for fault in faults)] if faults else []
+    text = "\n\n".join(texts)
+    about_it = {"command": args.command, "date": date, "machine": described}
+    write(args.out, name, about_it | {"records": records, "faults": faults}, text)
+    chart(args.out / f"{name}.png", args.command, made)
+    print(f"\n{text}\n\n{name}.md and {name}.json are in {args.out}")
     return int(bool(faults))
 
 
-def write(args: argparse.Namespace, name: str, result: dict[str, Any], parts: list[str]) -> None:
-    """Write `name`.json and `name`.md, and print the latter."""
-    described, date = machine.description(), time.strftime("%Y-%m-%d")
-    about = f"{date}. {machine.sentence(described)} {args.rounds} rounds."
-    result = {"command": args.command, "date": date, "machine": described} | result
-    text = "\n\n".join([f"# {name}", f"    {args.command}", about, *parts])
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.out / f"{name}.md").write_text(text + "\n")
-    print(f"\n{text}\n\n{name}.md and {name}.json are in {args.out}")
+def write(out: Path, name: str, result: dict[str, Any], text: str) -> None:
+    """Write `name`.json and `name`.md atomically; OSError if one cannot be written."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / f"{name}.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(out / f"{name}.md", f"{text}\n".encode())
 
 
 def chart(path: Path, title: str, tables: Sequence[Table]) -> None:
     """Draw a panel for each table and pass: times over jrnn's, or times of growing sizes."""
     from matplotlib.figure import Figure  # optional: tables need no matplotlib
 
-    made = [(t, t.cells()) for t in tables]
     panels = [
-        (t, c, {key: cells[c.title] for key, cells in found.items() if c.title in cells})
-        for t, found in made
+        (t, c, {key: line[c.title] for key, line in cells.items() if c.title in line})
+        for t, cells in ((t, t.cells()) for t in tables)
         for c in t.columns
-        if c.quantity == MS and any(c.title in cells for cells in found.values())
+        if c.quantity == MS and any(c.title in line for line in cells.values())
     ]
     figure = Figure(figsize=(12, 4 * len(panels) + 0.5), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(len(panels), squeeze=False).ravel()
     for panel, (t, c, cells) in zip(axes, panels, strict=True):
         grows = t.columns is SCALING
-        shapes = [*dict.fromkeys(shape for shape, _ in cells if shape != MEAN)]
+        places = [*dict.fromkeys(place for place, _ in cells if place != MEAN)]
         for n, name in enumerate(dict.fromkeys(name for _, name in cells)):
-            there = [cells.get((shape, name), Cell())[0 if grows else 1] for shape in shapes]
+            found = [cells.get((place, name), Cell())[0 if grows else 1] for place in places]
             style = "ov^<>sP*XDd"[n % 11] + ("-" if grows else "")
-            heights = [np.nan if value is None else value for value in there]
-            panel.plot(range(len(shapes)), heights, style, color=f"C{n % 10}", label=name)
-        panel.set(title=f"{t.title}: {c.title}", xlabel=t.first, yscale="log")
+            heights = np.array(found, float)  # None is NaN, which is not drawn
+            panel.plot(range(len(places)), heights, style, color=f"C{n % 10}", label=name)
+        panel.set(title=f"{t.title}: {c.title}", xlabel=t.axis, yscale="log")
         panel.set_ylabel("ms" if grows else "time over jrnn's")
-        panel.set_xticks(range(len(shapes)), shapes)
+        panel.set_xticks(range(len(places)), places)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ run at the next size.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -24,9 +24,9 @@ import numpy as np
 
 import jrnn
 from benchmarks import report
-from benchmarks.cases import Case
-from benchmarks.kernel import Group, measure_group
-from benchmarks.measuring import compare, compile_program, figures, time_in_turn, tolerance
+from benchmarks.cases import Case, Group
+from benchmarks.kernel import measure_group
+from benchmarks.measuring import compare, compile_program, time_in_turn, tolerance
 from benchmarks.rivals import jrnn_itself
 from jrnn.parallel import use_cpu_cores
 
@@ -71,7 +71,7 @@ def sweeps(toy: bool) -> Iterator[Sweep]:
     yield Sweep("O", line, dict.fromkeys(outputs, positions))
 
 
-def readout_records(args: argparse.Namespace, case: Case, O: int) -> list[dict[str, Any]]:
+def readout_records(args: argparse.Namespace, case: Case, O: int) -> report.Records:
     """Two programs from states to cost and gradient, compared with each other and timed."""
     random = np.random.default_rng(0)
     params = jrnn.init_readout(jax.random.key(0), case.H, O)
@@ -94,51 +94,62 @@ def readout_records(args: argparse.Namespace, case: Case, O: int) -> list[dict[s
     ]
     expected = jax.tree.map(np.asarray, arrays(programs[1].call()))
     compare(programs[0], expected, tolerance("float32"))
-    times = time_in_turn(programs, args.rounds)
-    same = {"activation": "tanh", "case": list(case)}
-    return [{"program": p.name, **same, **figures(p, times[p.name])} for p in programs]
+    measured = time_in_turn(programs, args.rounds)
+    return [{"program": name, "case": case} | values for name, values in measured.items()]
 
 
-def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+def measure_point(
+    args: argparse.Namespace, sweep: Sweep, at: int, without: Container[str]
+) -> report.Records:
+    """One record per program at one size."""
+    axis, line, case, dtype = sweep.axis, sweep.line, sweep.points[at], sweep.dtype
+    if axis == "O":
+        found, outputs = readout_records(args, case, at), at
+    else:
+        route = {"remat": "remat", "devices": "mesh"}.get(axis, "batch")
+        devices = at if axis == "devices" else 1
+        group = Group(f"{axis} = {at:,}", case, route, dtype, devices=devices)
+        found, outputs = measure_group(args, group, without=without), case.H
+    kept = 4 * case.T * case.B * outputs  # the states, or the logits
+    key = {"table": f"{axis}: {line}, {dtype}", "axis": axis, "place": f"{at:,}", "at": at}
+    for r in found:
+        r |= key
+        if (size := r.get("temporary_bytes")) is not None:
+            r |= {"kept_bytes": kept, "bytes_over_kept": size / kept}
+    return found
+
+
+def measure(args: argparse.Namespace) -> report.Records:
     """One record per point and program, with its time over that at the first size."""
     use_cpu_cores(args.devices)
     args.backends = jrnn_itself.wanted(None)
-    chosen = [sweep for sweep in sweeps(args.toy) if sweep.axis in args.rows]
+    chosen = [sweep for sweep in sweeps(args.toy) if sweep.axis in (args.rows or ROWS)]
     points = [(sweep, at) for sweep in chosen for at in sweep.points]
     records, slow = [], LEFT_OUT
-    first: dict[Any, float] = {}
+    first: dict[str, float] = {}
     for sweep, at in report.progress(points, lambda point: f"{point[0].axis} = {point[1]:,}"):
-        axis, line, case, dtype = sweep.axis, sweep.line, sweep.points[at], sweep.dtype
         if at == min(sweep.points):
-            first, slow = {}, set(report.SCANS) if axis == "remat" else LEFT_OUT
-        if axis == "O":
-            found, kept = readout_records(args, case, at), 4 * case.T * case.B * at  # the logits
-        else:
-            route, devices = {"remat": ("remat", 1), "devices": ("mesh", at)}.get(
-                axis, ("batch", 1)
-            )
-            group = Group(f"{axis} = {at:,}", case, route, dtype, True, "rnn", devices)
-            found, kept = measure_group(args, group, without=slow), 4 * case.T * case.B * case.H
-        key = {"axis": axis, "row": f"{line}, {dtype}", "at": at, "kept_bytes": kept}
-        for r in found:
+            first, slow = {}, set(report.SCANS) if sweep.axis == "remat" else LEFT_OUT
+        for r in measure_point(args, sweep, at, slow):
             name, ms = r["program"], r["minimum_ms"]
-            growth = ms / first.setdefault((name, r.get("backend")), ms)
-            share = r["temporary_bytes"] / kept
-            records.append(r | key | {"growth": growth, "bytes_over_kept": share})
-            if ms > SLOW_MS and not name.startswith("jrnn"):
+            growth = ms / first.setdefault(r.get("label") or name, ms)
+            records.append(r | {"growth": growth})
+            if ms > SLOW_MS and not name.startswith(("jrnn", "matmul")):
                 slow = slow | {name}
-                report.say(f"{axis}, {line}: {name} is slow at {at}: no further")
+                report.say(f"{sweep.axis}, {sweep.line}: {name} is slow at {at}: no further")
     return records
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    return report.parse(report.parser(__doc__, "scaling", ["autodiff"], rounds=5), argv, ROWS, ROWS)
+    parser = report.parser("scaling", __doc__)
+    report.add_options(parser, ROWS, ["autodiff"], rounds=5)
+    return report.parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, or 1 after bad input."""
-    return report.run("scaling", parse(argv), measure, report.scaling_tables)
+    return report.run("scaling", parse(argv), measure, report.SCALING)
 
 
 if __name__ == "__main__":

@@ -299,7 +299,7 @@ def main(argv: list[str] | None = None) -> None:
     parallel.use_cpu_cores()
     times = time_in_turn(programs(), rounds=9)
     print(machine.sentence(machine.description()))
-    pprint({name: f"{1e3 * t.minimum:.3g} ms" for name, t in times.items()}, sort_dicts=False)
+    pprint({name: f"{t['minimum_ms']:.3g} ms" for name, t in times.items()}, sort_dicts=False)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def test_twice_the_trips_are_twice_the_operations():
 
 def test_a_missing_compiler_is_an_error_with_the_command_that_installs_it(monkeypatch, capsys):
     def fails(target, jitted, *args):
-        raise RuntimeError(f"no plugin of {target.platform}")
+        raise RuntimeError(f"no plugin of {target[0]}")
 
     monkeypatch.setattr(accelerators, "RIVALS", [])
     monkeypatch.setattr(accelerators.cases, "CASES", accelerators.cases.TOY_CASES)

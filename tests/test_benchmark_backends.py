@@ -42,19 +42,19 @@ def test_both_backends_are_compared_and_timed_in_one_process(monkeypatch):
     assert [list(turn.values())[1:] for turn in turns] == [[1, 0], [2, 0]]  # behind the matmul
     assert [list(turn)[1:] for turn in turns] == [own, own]
     assert compared == own * 2
-    assert [r["backend"] for r in records] == ["native", "xla"] * 2
-    assert {r["program"] for r in records} == {"jrnn"}
-    assert all(r["error"] < FLOAT32_TOLERANCE for r in records)
+    assert [r["label"] for r in records if "label" in r] == own * 2
+    assert {r["program"] for r in records} == {"jrnn", "matmul floor"}
+    assert all(r["error"] < FLOAT32_TOLERANCE for r in records if "error" in r)
 
 
 @built
 @pytest.mark.usefixtures("float32", "no_tiles")
 def test_a_program_is_measured_with_the_backends_that_compute_it():
     def found(cell, dtype, names):
-        case, given = cases.TOY_CASES[1], cases.data(cases.TOY_CASES[1], cell)
+        group = cases.Group(1, cases.TOY_CASES[1], "vmap", dtype, cell=cell)
         labels = []
-        for one in kernel.recurrences(case, "vmap", dtype, ["autodiff"], cell):
-            params, xs, _ = kernel.arguments(one, given)
+        for one in kernel.recurrences(group, ["autodiff"]):
+            params, xs, _ = kernel.arguments(group, one)
             computed = backends.computing(one.states, (one.own(params), xs), names)
             labels += [one._replace(backend=name).label for name in computed]
         return labels
@@ -75,7 +75,7 @@ def test_what_no_named_backend_computes_is_left_out_and_said(capsys, monkeypatch
     monkeypatch.setattr(dispatch, "why_not", lambda spec, dtype: "it is not served")
     assert kernel.main(options("--cell", "lstm", "--backends", "native")) == 1
     printed = capsys.readouterr()
-    at = "row 1 (7, 4, 3, 5) batch float32 {}: left out, since native does not compute it"
+    at = "lstm, row 1 (7, 4, 3, 5) batch float32 {}: left out, since native does not compute it"
     assert printed.out.splitlines() == [at.format("forward"), at.format("forward + backward")]
     assert "error: the options: expected a row that can be measured; got none." in printed.err
 
@@ -127,17 +127,18 @@ def test_the_rows_that_are_compared_with_an_older_version(monkeypatch):
 
 
 def record(program, backend, ms, temporary_bytes=None):
-    key = {"row": 1, "route": "batch", "dtype": "float32", "gradient": True, "activation": "tanh"}
+    key = {"table": "rnn: batch, float32", "axis": "T", "place": "4", "gradient": True}
     figures = {"minimum_ms": ms, "temporary_bytes": temporary_bytes, "compile_seconds": None}
-    return {"program": program, "backend": backend, **key, **figures, "floor_ms": 1.0}
+    label = f"{program} ({backend})" if backend else program
+    return {"program": program, "label": label, **key, **figures}
 
 
 @pytest.mark.parametrize(("first", "ms"), [("native", 2.0), ("xla", 3.0)])
 def test_ratios_are_over_the_first_backend(first, ms):
     own = [record("jrnn", "native", 2.0, 30), record("jrnn", "xla", 3.0, 20)]
     records = [*(own if first == "native" else own[::-1]), record("naive", None, 6.0)]
-    (table,) = report.kernel_tables([r | {"case": [4, 3, 2, 1]} for r in records])
-    cells = {name: row for (shape, name), row in table.cells().items() if shape == "4, 3, 2, 1"}
+    (table,) = report.tables(records, report.KERNEL)
+    cells = {name: row for (place, name), row in table.cells().items() if place == "4"}
     assert cells["best autodiff"]["gradient ms"] == (6.0, 6 / ms)
     assert cells["jrnn (xla)"]["gradient ms"] == (3.0, 3 / ms)
     assert cells["jrnn (native)"]["gradient ms"] == (2.0, 2 / ms)

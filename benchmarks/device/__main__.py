@@ -12,19 +12,17 @@ page. By default the rivals are those that take little time to compile.
 import argparse
 import datetime
 import os
-import shlex
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from benchmarks import report
 from benchmarks.device import page
-from benchmarks.device.runner import BAD, Part, Result, run
+from benchmarks.device.runner import BAD, End, Part, Result, run
 from benchmarks.rivals import PACKAGES
 
 PARTS = [  # the weights are roughly seconds, for ten minutes in total
-    Part("device", "The device", "benchmarks.device.facts:facts", 20),
+    Part("device", "The device", "benchmarks.device.measured:facts", 20),
     Part("gradients", "Gradients", "benchmarks.device.gradients:gradients", 160),
     Part("recurrences", "Recurrences", "benchmarks.device.measured:recurrences", 260),
     Part("training", "The training step", "benchmarks.device.measured:training", 60),
@@ -35,62 +33,50 @@ RIVALS = ["autodiff", "flax", "keras", "torch"]
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.device",
-        description=(__doc__ or "").split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    names = [part.name for part in PARTS]
-    parser.add_argument("--parts", nargs="+", choices=names, default=names)
-    parser.add_argument("--rivals", nargs="+", choices=list(PACKAGES), default=RIVALS)
-    parser.add_argument(
-        "--minutes", type=report.positive, default=10, help="for all parts together"
-    )
-    parser.add_argument("--name", help="of the machine, for the page (default: the device's)")
-    parser.add_argument("--out", type=Path, default=Path("out/device"), help="directory")
-    parser.add_argument("--toy", action="store_true", help="tiny sizes: does everything run?")
-    args = parser.parse_args(argv)
-    args.command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if argv is None else argv)])
-    return args
+    parser = report.parser("device", __doc__)
+    names, add = [part.name for part in PARTS], parser.add_argument
+    add("--parts", nargs="+", choices=names, default=names)
+    add("--rivals", nargs="+", choices=list(PACKAGES), default=RIVALS)
+    add("--minutes", type=report.positive, default=10, help="for all parts together")
+    add("--name", help="of the machine, for the page (default: the device's)")
+    return report.parse(parser, argv)
 
 
 class Writer:
-    """Writes the page after every new result, and prints new results."""
+    """Writes the page after every new result, and prints it."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        now = datetime.datetime.now(datetime.UTC)
         self.page: dict[str, Any] = {
             "name": args.name or "an unknown device",
             "command": args.command,
-            "date": f"{now:%Y-%m-%d %H:%M} UTC",
+            "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
             "chart": "No chart yet.",
             "parts": [],
         }
-        self.said: set[str] = set()
 
-    def __call__(self, results: list[Result]) -> None:
+    def write(self) -> None:
+        report.write(self.args.out, "device", self.page, page.markdown(self.page))
+
+    def __call__(self, results: list[Result], changed: Result, found: Any) -> None:
         self.page["parts"] = results
         for one in page.machines(self.page):
             name = one["processor"] if one["backend"] == "cpu" else one["device"]
             self.page["name"] = self.args.name or name
-        page.write(self.args.out, self.page)
-        for part in self.page["parts"]:
-            found = filter(None, [*map(sentence, part["records"]), *part["lines"]])
-            state = [] if part["state"] == "not started" else [page.state(part)]
-            for line in [*state, *found] if part["state"] == "running" else [*found, *state]:
-                if (said := f"{part['title']}: {line}") not in self.said:
-                    self.said.add(said)
-                    tell(said)
+        self.write()
+        said = page.state(changed) if isinstance(found, End) else found
+        if line := sentence(found) if isinstance(found, dict) else said:
+            tell(f"{changed['title']}: {line}")
 
 
 def sentence(record: dict[str, Any]) -> str:
     """A record for the screen, of jrnn or of a comparison."""
     if "passed" in record:
         return f"{page.name_of(record)}: {'pass' if record['passed'] else 'FAIL'}"
-    key = ("axis", "at", "cell", "row", "route", "dtype", "gradient")
-    where = ", ".join(f"{k} {record[k]}" for k in key if k in record)
-    return f"{where}: {record['minimum_ms']:.3g} ms" if record.get("program") == "jrnn" else ""
+    if record.get("program") != "jrnn":
+        return ""
+    what = "" if record.get("gradient", True) else ", forward"
+    return f"{record['table']}, {record['place']}{what}: {record['minimum_ms']:.3g} ms"
 
 
 def tell(line: str) -> None:
@@ -111,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         results = run(parts, {"toy": args.toy, "rivals": args.rivals}, 60 * args.minutes, writer)
         writer.page["chart"] = page.chart(args.out, writer.page)
-        writer(results)
+        writer.write()
     except OSError as error:
         tell(page.markdown(writer.page))
         print(f"error: {error}; the page is above", file=sys.stderr)

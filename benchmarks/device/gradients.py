@@ -48,12 +48,7 @@ class Cell(NamedTuple):
     # (parameters, xs, state, lengths, resets, reset_state, recurrent_mask, **options)
     run: Callable[..., Any]  # -> (last state, hs)
     right: Any
-    states: tuple[str, ...] = ("h",)
     state: Callable[..., Any] = lambda h: h  # of its arrays
-
-    def named(self, form: str) -> list[str]:
-        """The names of the states in a form such as "{}0" or "{}_last"."""
-        return [form.format(name) for name in self.states]
 
 
 LEAKY, RATE = oracle.CELLS["leaky"], oracle.CELLS["rate"]
@@ -62,7 +57,7 @@ LEARNED = partial(jrnn.init_leaky, alpha=0.5, learned=True)
 OF_INPUT = partial(jrnn.leaky, leak="input")
 CELLS = [
     Cell("rnn", jrnn.init_rnn, jrnn.rnn, oracle.elman("tanh")),
-    Cell("lstm", jrnn.init_lstm, jrnn.lstm, oracle.CELLS["lstm"], ("h", "c"), jrnn.LSTMState),
+    Cell("lstm", jrnn.init_lstm, jrnn.lstm, oracle.CELLS["lstm"], jrnn.LSTMState),
     Cell("gru", jrnn.init_gru, jrnn.gru, oracle.CELLS["gru"]),
     *(
         Cell(f"rnn, {phi}", jrnn.init_rnn, partial(jrnn.rnn, activation=phi), oracle.elman(phi))
@@ -70,10 +65,9 @@ CELLS = [
     ),
     Cell("leaky", FIXED, jrnn.leaky, LEAKY),
     Cell("leaky, learned", LEARNED, jrnn.leaky, LEAKY),
-    Cell("rate", FIXED, OF_INPUT, RATE, ("v",)),
-    Cell("rate, learned", LEARNED, OF_INPUT, RATE, ("v",)),
+    Cell("rate", FIXED, OF_INPUT, RATE),
+    Cell("rate, learned", LEARNED, OF_INPUT, RATE),
 ]
-
 
 # The forms in which users call a cell, each named by what it has.
 ALWAYS = ["vectors", "lengths, resets"]
@@ -144,17 +138,12 @@ def compared(check: Check) -> dict[str, Any]:
     The worst array has the largest ratio of error to bound.
     """
     given = arrays(check)
-    default = DEFAULT_BITS.get(jax.default_backend(), BFLOAT16_BITS)
-    bits = (
-        24
-        if check.precision == "highest"
-        else BFLOAT16_BITS
-        if "bfloat16" in check.form
-        else default
-    )
+    highest = check.precision == "highest"
+    bits = DEFAULT_BITS.get(jax.default_backend(), BFLOAT16_BITS)
+    bits = 24 if highest else BFLOAT16_BITS if "bfloat16" in check.form else bits
     right = expected(check, given)
     allowed = bounds(check, given, right, bits)
-    with jax.default_matmul_precision("highest" if check.precision == "highest" else None):
+    with jax.default_matmul_precision("highest" if highest else None):
         found = on_device(check, given)
     errors = {}
     for name, x in found.items():
@@ -167,41 +156,68 @@ def compared(check: Check) -> dict[str, Any]:
         errors[name] = {"error": error / largest, "bound": bound / largest, "of_bound": share}
     worst = max(errors, key=lambda name: errors[name]["of_bound"])
     said = "{} is off by {error:.1e}, allowed {bound:.1e}".format(worst, **errors[worst])
-    found = {"passed": errors[worst]["of_bound"] <= 1, "reason": said, "bits": bits, "worst": worst}
-    return found | errors[worst] | {"errors": errors}
+    passed = errors[worst]["of_bound"] <= 1
+    about = {"passed": passed, "reason": said, "bits": bits, "worst": worst, "errors": errors}
+    return about | errors[worst]
 
 
-def expected(check: Check, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def named(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by their paths, such as "params w_ih" and "start 0"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator=" "): x for p, x in leaves}
+
+
+def arrays(check: Check) -> dict[str, Any]:
+    """Arguments of order 1, in float32, that the form has, and cotangents of the outputs."""
+    cell, form, (T, B, I, H), _ = check
+    random = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return random.normal(size=shape).astype(np.float32)
+
+    def states() -> tuple[np.ndarray, ...]:
+        return tuple(normal(B, H) for _ in range(cell.right.states))
+
+    params = cell.init(jax.random.key(0), I, H)._asdict()
+    params = {name: np.asarray(p) for name, p in params.items() if p is not None}
+    if "no bias" in form:
+        params = {name: p for name, p in params.items() if name not in BIASES}
+    for name in (*BIASES, "log_tau"):  # zeros would hide a missing bias
+        if name in params:
+            params[name] = normal(*params[name].shape) / 10
+    if "alpha" in params:
+        params["alpha"] = random.uniform(0.1, 0.9, H).astype(np.float32)
+    ids = random.integers(0, I, (T, B)).astype(np.int32)
+    xs = ids if "ids" in form else normal(T, B, I)
+    given = {"params": params, "xs": xs, "start": states()}
+    given |= {"d_last": states(), "dhs": normal(T, B, H)}
+    if "lengths" in form:
+        given["lengths"] = random.integers(0, T + 1, B)
+        given["resets"] = random.random((T, B)) < 1 / 10
+        given["reset_state"] = states()
+    if "mask" in form:
+        given["recurrent_mask"] = random.integers(0, 2, (B, H)).astype(np.float32) * 2
+    return given
+
+
+def expected(check: Check, given: dict[str, Any]) -> dict[str, Any]:
     """Outputs and cotangents by name, from NumPy in float64."""
-    cell, biases = check.cell, [name for name in BIASES if name in given]
-
-    def states(form: str) -> tuple[np.ndarray, ...] | None:
-        return tuple(given[name] for name in cell.named(form) if name in given) or None
-
-    b = np.concatenate([given[name] for name in biases]) if biases else None
-    ends = given.get("lengths"), given.get("resets"), states("reset_{}")
-    (last, hs), d = oracle.unroll(
-        cell.right,
-        (given["w_ih"], given["w_hh"], b),
-        given["xs"],
-        states("{}0"),
-        *ends,
-        given.get("recurrent_mask"),
-        unit={name: given[name] for name in UNIT if name in given},
-        d_last=states("d{}_last"),
-        dhs=given["dhs"],
-        reverse="reverse" in check.form,
-    )
-    found = {"hs": hs} | d.get("unit", {}) | {name: d[name] for name in given if name in d}
-    of_states = {"{}_last": last, "{}0": d["start"], "reset_{}": d.get("reset_state", ())}
-    for form, arrays in of_states.items():
-        found |= dict(zip(cell.named(form), arrays, strict=False))  # some forms reset nothing
-    sizes = [len(given[name]) for name in biases]
-    return found | dict(zip(biases, np.split(d.get("b", []), np.cumsum(sizes)[:-1]), strict=False))
+    params, rest = given["params"], {k: x for k, x in given.items() if k != "params"}
+    biases = [name for name in BIASES if name in params]
+    b = np.concatenate([params[name] for name in biases]) if biases else None
+    weights = params["w_ih"], params["w_hh"], b
+    unit = {name: params[name] for name in UNIT if name in params}
+    reverse = "reverse" in check.form
+    (last, hs), d = oracle.unroll(check.cell.right, weights, **rest, unit=unit, reverse=reverse)
+    ends = np.cumsum([len(params[name]) for name in biases])[:-1]
+    of_biases = dict(zip(biases, np.split(d["b"], ends), strict=True)) if biases else {}
+    d_params = {"w_ih": d["w_ih"], "w_hh": d["w_hh"], **of_biases, **d.get("unit", {})}
+    of_rest = {name: d[name] for name in rest if name in d}
+    return named({"hs": hs, "last": last, "params": d_params, **of_rest})
 
 
 def bounds(
-    check: Check, given: dict[str, np.ndarray], right: dict[str, np.ndarray], bits: int
+    check: Check, given: dict[str, Any], right: dict[str, np.ndarray], bits: int
 ) -> dict[str, float]:
     """The bound of the error of each result: `FACTOR` times what ordinary rounding changes.
 
@@ -210,76 +226,46 @@ def bounds(
     """
     worst = dict.fromkeys(right, 0.0)
     for n in range(RUNS):
-        random, moved = np.random.default_rng(n), dict(given)
-        for name in ("w_ih", "w_hh", "xs", *BIASES):
-            if name in given and given[name].dtype.kind == "f":
-                x = given[name].astype(np.float64)
-                unit = np.ldexp(1.0, np.frexp(x)[1] - bits)
-                moved[name] = x + random.integers(-1, 2, x.shape) * unit
-        for name, x in expected(check, moved).items():
+        random = np.random.default_rng(n)
+
+        def moved(name: str, x: np.ndarray, random: Any = random) -> np.ndarray:
+            if name in UNIT or x.dtype.kind != "f":
+                return x
+            unit = np.ldexp(1.0, np.frexp(x.astype(np.float64))[1] - bits)
+            return x + random.integers(-1, 2, x.shape) * unit
+
+        params = {name: moved(name, p) for name, p in given["params"].items()}
+        again = given | {"params": params, "xs": moved("xs", given["xs"])}
+        for name, x in expected(check, again).items():
             worst[name] = max(worst[name], float(np.abs(x - right[name]).max()))
     largest = {name: float(np.abs(x).max()) for name, x in right.items()}
     slack = UNITS * 2.0 ** (1 - bits)
     return {name: (FACTOR * worst[name] + slack * m) if m else 0.0 for name, m in largest.items()}
 
 
-def arrays(check: Check) -> dict[str, np.ndarray]:
-    """Parameters, data and cotangents of order 1, in float32, that the form has."""
-    cell, form, case, _ = check
-    T, B, I, H = case
-    random = np.random.default_rng(0)
-
-    def normal(*shape: int) -> np.ndarray:
-        return random.normal(size=shape).astype(np.float32)
-
-    params = cell.init(jax.random.key(0), I, H)._asdict()
-    given = {name: np.asarray(p) for name, p in params.items() if p is not None}
-    for name in (*BIASES, "log_tau"):  # zeros would hide a missing bias
-        if name in given:
-            given[name] = normal(*given[name].shape) / 10
-    if "alpha" in given:
-        given["alpha"] = random.uniform(0.1, 0.9, H).astype(np.float32)
-    given["xs"] = (
-        random.integers(0, I, (T, B)).astype(np.int32) if "ids" in form else normal(T, B, I)
-    )
-    given["dhs"] = normal(T, B, H)
-    for of in ("{}0", "reset_{}", "d{}_last"):
-        given |= {name: normal(B, H) for name in cell.named(of)}
-    given["recurrent_mask"] = random.integers(0, 2, (B, H)).astype(np.float32) * 2
-    given["lengths"] = random.integers(0, T + 1, B)
-    given["resets"] = random.random((T, B)) < 1 / 10
-    absent = set(BIASES) if "no bias" in form else set()
-    absent |= set() if "mask" in form else {"recurrent_mask"}
-    absent |= set() if "lengths" in form else {"lengths", "resets", *cell.named("reset_{}")}
-    return {name: x for name, x in given.items() if name not in absent}
-
-
-def on_device(check: Check, given: dict[str, np.ndarray]) -> dict[str, Any]:
+def on_device(check: Check, given: dict[str, Any]) -> dict[str, Any]:
     """Outputs and cotangents by name, with all arguments traced."""
     cell, form, _, _ = check
-    cotangents = {"dhs", *cell.named("d{}_last")}
-    data = {name: jnp.asarray(x) for name, x in given.items() if name not in cotangents}
-    floats = {name: x for name, x in data.items() if jnp.issubdtype(x.dtype, jnp.floating)}
     kind = type(cell.init(jax.random.key(0), 1, 1))
     options = {k: v for word in OPTIONS if word in form for k, v in OPTIONS[word].items()}
     run = partial(cell.run, **options)
     if "vmap" in form:
         run = jax.vmap(run, (None, 1, 0, 0, 1, 0, 0), (0, 1))
 
-    def of_state(a: dict[str, Any], name: str) -> Any:
-        return cell.state(*(a.get(n) for n in cell.named(name)))
+    def call(given: dict[str, Any]) -> Any:
+        params = kind(**{name: given["params"].get(name) for name in kind._fields})
+        states = {k: cell.state(*given[k]) for k in ("start", "reset_state") if k in given}
+        names = "xs", "start", "lengths", "resets", "reset_state", "recurrent_mask"
+        last, hs = run(params, *map((given | states).get, names))
+        return jax.tree.leaves(last), hs
 
     @jax.jit
-    def outputs_and_gradients(floats: Any, data: Any, d_last: Any, dhs: Any) -> dict[str, Any]:
-        def call(floats: dict[str, Any]) -> Any:
-            a = data | floats
-            params = kind(**{name: a.get(name) for name in kind._fields})
-            ends = a.get("lengths"), a.get("resets"), of_state(a, "reset_{}")
-            return run(params, a["xs"], of_state(a, "{}0"), *ends, a.get("recurrent_mask"))
+    def outputs_and_gradients(given: Any, d_last: Any, dhs: Any) -> dict[str, Any]:
+        (last, hs), vjp = jax.vjp(call, given)
+        (d,) = vjp(([*d_last], dhs.astype(hs.dtype)))
+        return {"hs": hs, "last": last} | {
+            name: x for name, x in d.items() if jax.tree.leaves(x)[0].dtype != jax.dtypes.float0
+        }
 
-        (last, hs), vjp = jax.vjp(call, floats)
-        lasts = zip(cell.named("{}_last"), jax.tree.leaves(last), strict=True)
-        (gradients,) = vjp((d_last, dhs.astype(hs.dtype)))
-        return {"hs": hs, **dict(lasts), **gradients}
-
-    return outputs_and_gradients(floats, data, of_state(given, "d{}_last"), given["dhs"])
+    arguments = {name: x for name, x in given.items() if name not in ("d_last", "dhs")}
+    return named(outputs_and_gradients(arguments, given["d_last"], given["dhs"]))

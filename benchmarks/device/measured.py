@@ -1,60 +1,94 @@
-"""Time and memory on this device, by the programs and turns of the other benchmarks.
+"""The parts that measure this device, by the programs and turns of the other benchmarks.
 
-`benchmarks.kernel` measures the recurrences and their growth with T and B, `benchmarks.train_step`
-the training step of the character model. A *task* is one call of them, of a few programs; tasks
-that are worth most run first. A task that fails is run again with fewer rivals.
+`benchmarks.kernel` measures the recurrences, `benchmarks.scaling` their growth with T and B, and
+`benchmarks.train_step` the training step of the character model. A *task* is one call of them, of a
+few programs; tasks that are worth most run first. A task that fails is run again with fewer rivals.
 """
 
+import os
+import shutil
+import subprocess
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from benchmarks import kernel
-from benchmarks.cases import CASES, TOY_CASES, Case
+import jax
+
+from benchmarks import kernel, machine, scaling
+from benchmarks.cases import CASES, TOY_CASES, Case, Group
 from benchmarks.device.runner import Context, words
-from benchmarks.kernel import Group
 from benchmarks.rivals import available, jrnn_itself
+from benchmarks.scaling import Sweep
 
 ROUNDS = 5
 SLOWER_SCANS = {"naive", "hoisted"}  # on a GPU, than the one that is unrolled
 Record = dict[str, Any]
 Tasks = Mapping[str, Callable[[list[str]], Iterable[Record]]]  # by name, functions of the rivals
 
-
-def group(
-    row: int, cell: str = "rnn", dtype: str = "float32", gradient: bool = True, route: str = "batch"
-) -> Group:
-    """The programs of one row of `benchmarks.kernel`."""
-    return Group(row, CASES[row], route, dtype, gradient, cell)
-
-
 GROUPS = [
-    *map(group, (2, 1, 4, 3, 5, 6)),  # the character model first, nearly a matmul last
-    *(group(row, cell) for row in (2, 1) for cell in ("lstm", "gru")),
-    *(group(row, dtype="bfloat16") for row in (2, 1)),
-    *(group(row, gradient=False) for row in (2, 1)),
-    *(group(2, cell, dtype="bfloat16") for cell in ("lstm", "gru")),
-    group(2, route="vmap"),
+    *(Group(row, CASES[row]) for row in (2, 1, 4, 3, 5, 6)),  # nearly a matmul last
+    *(Group(row, CASES[row], cell=cell) for row in (2, 1) for cell in ("lstm", "gru")),
+    *(Group(row, CASES[row], dtype="bfloat16") for row in (2, 1)),
+    *(Group(row, CASES[row], gradient=False) for row in (2, 1)),
+    *(Group(2, CASES[2], dtype="bfloat16", cell=cell) for cell in ("lstm", "gru")),
+    Group(2, CASES[2], "vmap"),
 ]
-TOY_GROUPS = [group(1, cell)._replace(case=TOY_CASES[1]) for cell in ("rnn", "lstm")]
+TOY_GROUPS = [Group(1, TOY_CASES[1], cell=cell) for cell in ("rnn", "lstm")]
 START = Case(64, 64, 256, 512)
-SIZES = {"T": (64, 256, 1024, 4096), "B": (16, 64, 256, 1024)}
+SWEEPS = [
+    Sweep("T", "B = 64, I = 256, H = 512", {T: START._replace(T=T) for T in (64, 256, 1024, 4096)}),
+    Sweep("B", "T = 64, I = 256, H = 512", {B: START._replace(B=B) for B in (16, 64, 256, 1024)}),
+]
+TOY_SWEEPS = [Sweep("T", "B = 4, I = 3, H = 5", {T: Case(T, 4, 3, 5) for T in (5, 10)})]
+NVIDIA = [  # fields of `nvidia-smi --help-query-gpu`
+    *("name", "driver_version", "memory.total", "memory.used", "clocks.sm", "clocks.max.sm"),
+    *("clocks.mem", "power.draw", "power.limit", "temperature.gpu", "utilization.gpu"),
+]
 
 
-def of_group(context: Context, one: Group, without: set[str], rivals: list[str]) -> list[Record]:
-    """Compile, compare and time the programs of a group."""
-    options = Namespace(rounds=ROUNDS, toy=context.options["toy"], rivals=rivals)
-    options.backends = jrnn_itself.wanted(None)
-    return kernel.measure_group(options, one, without=without)
+def facts(context: Context) -> Iterator[Record | str]:
+    """Yield the machine, then its GPUs."""
+    yield {
+        "machine": machine.description(),
+        "memory": {k: int(v) for k, v in (jax.devices()[0].memory_stats() or {}).items() if v},
+        "load": os.getloadavg()[0] - 1,  # without this process
+    }
+    if (n := jax.device_count()) > 1:
+        yield f"The first of {n} devices runs all; the training step is also split over them."
+    yield from nvidia_smi()
+
+
+def nvidia_smi() -> Iterator[Record | str]:
+    """Clocks, power and temperature from nvidia-smi."""
+    if not shutil.which("nvidia-smi"):
+        yield "No nvidia-smi here: no clocks, no power."
+        return
+    query = ["nvidia-smi", f"--query-gpu={','.join(NVIDIA)}", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except subprocess.SubprocessError as error:
+        yield f"No clocks, no power: {words(error)}"
+        return
+    for n, line in enumerate(said.stdout.strip().splitlines()):
+        yield {"gpu": n} | dict(zip(NVIDIA, line.split(", "), strict=True))
+
+
+def options(context: Context, rivals: list[str]) -> Namespace:
+    """The options of the kernel's measurements."""
+    toy, backends = context.options["toy"], jrnn_itself.wanted(None)
+    return Namespace(rounds=ROUNDS, toy=toy, rivals=rivals, backends=backends)
 
 
 def recurrences(context: Context) -> Iterator[Record | str]:
     """Yield a record per group and program."""
+
+    def measure(group: Group, rivals: list[str]) -> list[Record]:
+        return kernel.measure_group(options(context, rivals), group)
+
     groups = TOY_GROUPS if context.options["toy"] else GROUPS
-    tasks = {f"{one.cell}, {one}": partial(of_group, context, one, set()) for one in groups}
-    yield from in_order(context, kernel.RIVALS, tasks)
+    yield from in_order(context, kernel.RIVALS, {str(g): partial(measure, g) for g in groups})
 
 
 def training(context: Context) -> Iterator[Record | str]:
@@ -73,16 +107,13 @@ def training(context: Context) -> Iterator[Record | str]:
 
 def growth(context: Context) -> Iterator[Record | str]:
     """Yield a record per size and program: jrnn and the best of the scans."""
-    toy = context.options["toy"]
-    start, sizes = (TOY_CASES[1], {"T": (5, 10)}) if toy else (START, SIZES)
 
-    def point(axis: str, at: int, rivals: list[str]) -> Iterator[Record]:
-        rest = ", ".join(f"{name} = {n}" for name, n in start._asdict().items() if name != axis)
-        one = Group(rest, start._replace(**{axis: at}), "batch", "float32", True)
-        for record in of_group(context, one, SLOWER_SCANS, rivals):
-            yield record | {"axis": axis, "at": at}
+    def measure(sweep: Sweep, at: int, rivals: list[str]) -> list[Record]:
+        return scaling.measure_point(options(context, rivals), sweep, at, SLOWER_SCANS)
 
-    tasks = {f"{axis} = {at:,}": partial(point, axis, at) for axis in sizes for at in sizes[axis]}
+    sweeps = TOY_SWEEPS if context.options["toy"] else SWEEPS
+    points = [(sweep, at) for sweep in sweeps for at in sweep.points]
+    tasks = {f"{sweep.axis} = {at:,}": partial(measure, sweep, at) for sweep, at in points}
     yield from in_order(context, ["autodiff"], tasks)
 
 

@@ -1,15 +1,18 @@
 """The page: JSON with all results, and Markdown and a chart made from it."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, report
 from benchmarks.device.runner import BAD
-from benchmarks.report import table
-from jrnn.files import write_whole
+from benchmarks.report import Records
 
+COLUMNS = {
+    "recurrences": report.KERNEL,
+    "training": report.TRAIN_STEP,
+    "growth": report.SCALING,
+}
 BUSY = 0.5  # share of the cores that other programs use
 OTHERS = ("best autodiff", "best JAX library", "torch")  # in short
 METHOD = (
@@ -19,22 +22,6 @@ METHOD = (
     '"highest"; by default 24 on a CPU, 11 (TF32) on a GPU, 8 (bfloat16) on a TPU. Shown is the '
     "array that comes nearest to its bound, errors and bounds over its largest element."
 )
-Records = list[dict[str, Any]]
-
-
-def write(out: Path, page: dict[str, Any]) -> None:
-    """Write `device.json` and `device.md` atomically.
-
-    Args:
-        out: the folder.
-        page: name, command, date, a reason for no chart, and the results of the parts.
-
-    Raises:
-        OSError: one cannot be written.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "device.json", (json.dumps(page, indent=1) + "\n").encode())
-    write_whole(out / "device.md", markdown(page).encode())
 
 
 def chart(out: Path, page: dict[str, Any]) -> str:
@@ -61,11 +48,11 @@ def markdown(page: dict[str, Any]) -> str:
         f"    {page['command']}",
         " ".join([f"{page['date']}.", *map(machine.sentence, machines(page))]),
         "\n".join(f"- {line}" for part in parts for line in in_short(part)),
-        table(["part", "", "seconds", "results"], states),
+        report.table(["part", "", "seconds", "results"], states),
         page["chart"] or "![times over jrnn's, characters per second, growth](device.png)",
         *(text for part in parts for text in section(part)),
     ]
-    return "\n\n".join(filter(None, texts)) + "\n"
+    return "\n\n".join(filter(None, texts))
 
 
 def machines(page: dict[str, Any]) -> Records:
@@ -81,16 +68,43 @@ def state(part: dict[str, Any]) -> str:
     return f"{word}: {part['reason']}" if part["reason"] else word
 
 
+def tables(part: dict[str, Any]) -> list[report.Table]:
+    """The tables of a part that measures."""
+    name, records = part["name"], part["records"]
+    if name == "recurrences":  # the rows were measured in the order of their worth
+        records = sorted(records, key=lambda r: r["row"])
+    return report.tables(records, COLUMNS[name]) if name in COLUMNS else []
+
+
 def section(part: dict[str, Any]) -> Iterator[str]:
     """The section of a part: its failure if any, tables and lines."""
     yield f"## {part['title']}"
     if part["state"] != "done":
         yield state(part)
-    if part["records"] and part["name"] in TABLES:
-        yield from TABLES[part["name"]](part["records"])
+    records = part["records"]
+    for memory in [r["memory"] for r in records if r.get("memory")]:
+        said = ", ".join(f"{k} {n / 1e9:,.1f} GB" for k, n in memory.items() if "bytes" in k)
+        yield f"JAX's allocator: {said}."
+    if gpus := [r for r in records if "gpu" in r]:
+        yield report.table(list(gpus[0]), [list(r.values()) for r in gpus])
+    if judged := [r for r in records if "passed" in r]:
+        yield METHOD
+        yield report.table(
+            ["cell", "form", "T, B, I, H", "precision", "digits", "array", "error", "bound", ""],
+            map(comparison, judged),
+        )
     for t in tables(part):
         yield f"### {t.title}\n\n{t.text()}"
     yield "\n".join(f"- {line}" for line in part["lines"])
+
+
+def comparison(r: dict[str, Any]) -> list[str]:
+    """The line of a comparison, which may have failed before it found an error."""
+    found = [f"{r[k]:.1e}" if k in r else "" for k in ("error", "bound")]
+    passed = "pass" if r["passed"] else f"**FAIL**: {r['reason']}"
+    case = ", ".join(map(str, r["case"]))
+    about = [r["cell"], r["form"], case, r["precision"], r.get("bits", ""), r.get("worst", "")]
+    return [*about, *found, passed]
 
 
 def in_short(part: dict[str, Any]) -> Iterator[str]:
@@ -107,8 +121,8 @@ def in_short(part: dict[str, Any]) -> Iterator[str]:
     elif judged:
         yield f"{len(judged)} of {len(judged)} comparisons with NumPy in float64 are right."
     for t in tables(part):
-        for (shape, name), cells in t.cells().items():
-            if shape == report.MEAN and name in OTHERS:
+        for (place, name), cells in t.cells().items():
+            if place == report.MEAN and name in OTHERS:
                 said = (f"{what} {cell.ratio:.2f}" for what, cell in cells.items())
                 yield f"{t.title}, {name} over jrnn: {', '.join(said)}"
     if part["state"] in BAD:
@@ -118,48 +132,3 @@ def in_short(part: dict[str, Any]) -> Iterator[str]:
 def name_of(record: dict[str, Any]) -> str:
     """The cell, form, shape and precision of a comparison."""
     return " ".join(str(record[k]) for k in ("cell", "form", "case", "precision"))
-
-
-# --- tables --------------------------------------------------------------------------------------
-
-
-def device(records: Records) -> Iterator[str]:
-    """The memory, and what nvidia-smi says."""
-    for memory in [r["memory"] for r in records if r.get("memory")]:
-        said = ", ".join(f"{k} {n / 1e9:,.1f} GB" for k, n in memory.items() if "bytes" in k)
-        yield f"JAX's allocator: {said}."
-    if smi := [r for r in records if "gpu" in r]:
-        yield table(list(smi[0]), [list(r.values()) for r in smi])
-
-
-def gradients(records: Records) -> Iterator[str]:
-    """The method, and every comparison."""
-    yield METHOD
-    header = ["cell", "form", "T, B, I, H", "precision", "digits", "array", "error", "bound", ""]
-    rows = []
-    for r in records:
-        key = [r["cell"], r["form"], ", ".join(map(str, r["case"])), r["precision"]]
-        found = [f"{r[k]:.1e}" if k in r else "" for k in ("error", "bound")]
-        passed = "pass" if r["passed"] else f"**FAIL**: {r['reason']}"
-        rows.append([*key, r.get("bits", ""), r.get("worst", ""), *found, passed])
-    yield table(header, rows)
-
-
-TABLES: dict[str, Callable[[Records], Iterator[str]]] = {"device": device, "gradients": gradients}
-
-
-def tables(part: dict[str, Any]) -> list[report.Table]:
-    """The tables of the parts that measure."""
-    records = part["records"]
-    if part["name"] == "training":
-        return report.train_step_tables(records)
-    if part["name"] == "growth":
-        return report.scaling_tables(records)
-    if part["name"] != "recurrences":
-        return []
-    by_row = sorted(records, key=lambda r: r["row"])
-    return [
-        t._replace(title=f"{cell}: {t.title}")
-        for (cell,), found in report.grouped(by_row, ["cell"]).items()
-        for t in report.kernel_tables(found)
-    ]

@@ -15,7 +15,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +31,7 @@ class Part(NamedTuple):
 
     name: str
     title: str
-    function: str  # "module:function", a generator of one `Context`
+    function: str  # "module:function", of a `Context`, which yields records (dicts) and lines
     weight: float  # its share of the time
 
 
@@ -47,6 +46,14 @@ class Context(NamedTuple):
         return self.deadline - time.monotonic()
 
 
+class End(NamedTuple):
+    """How a part ended."""
+
+    state: str  # done, left out, or one of `BAD`
+    reason: str = ""
+    details: str = ""  # a traceback
+
+
 Result = dict[str, Any]  # of a part, for JSON: see `run`
 
 
@@ -54,84 +61,76 @@ def run(
     parts: Sequence[Part],
     options: dict[str, Any],
     seconds: float,
-    write: Callable[[list[Result]], None],
+    write: Callable[[list[Result], Result, Any], None],
 ) -> list[Result]:
     """Run the parts, in the order of their worth, in so many seconds with all starts of processes.
 
-    `write` is called with all results after every change. A result has the name and title of its
-    part, records (dicts), lines (sentences), seconds, and a state: not started, running, done, left
-    out or one of `BAD`, with a reason and details. Ctrl-C, or a signal that the command treats the
-    same way, interrupts the running part.
+    `write` is called after every change: with all results, that of the part, and the new record,
+    line or `End`. A result has the name and title of its part, records, lines,
+    seconds, and the fields of its `End`, before which its state is "not started" or "running".
+    Ctrl-C, or a signal that the command treats the same way, interrupts the running part.
 
     Raises:
         OSError: from `write`; no process is left running.
     """
     results: list[Result] = [
-        {"name": part.name, "title": part.title, "state": "not started", "reason": ""}
-        | {"details": "", "seconds": 0.0, "records": [], "lines": []}
+        {"name": part.name, "title": part.title, **End("not started")._asdict()}
+        | {"seconds": 0.0, "records": [], "lines": []}
         for part in parts
     ]
     grace, end = seconds * GRACE, time.monotonic() + seconds
-    try:
-        for n, (part, result) in enumerate(zip(parts, results, strict=True)):
-            left = end - grace - time.monotonic()
-            context = Context(options, left * part.weight / sum(p.weight for p in parts[n:]))
-            if left <= 0:
-                result |= {"state": "left out", "reason": "there was no time left for it"}
-            else:
-                _run_part(part.function, context, grace, result, partial(write, results))
-            write(results)
-    except KeyboardInterrupt:
-        for result in results:
-            if result["state"] == "running":
-                result |= {"state": "interrupted", "reason": "Ctrl-C, or a signal to end"}
-        write(results)
+
+    def change(result: Result, found: Any, start: float) -> None:
+        if isinstance(found, End):
+            result |= found._asdict()
+        else:
+            result["lines" if isinstance(found, str) else "records"].append(found)
+        result["seconds"] = time.monotonic() - start
+        write(results, result, found)
+
+    for n, (part, result) in enumerate(zip(parts, results, strict=True)):
+        start = time.monotonic()
+        share = part.weight / sum(p.weight for p in parts[n:])
+        context = Context(options, (end - grace - start) * share)
+        try:
+            change(result, End("running"), start)
+            with contextlib.closing(_found(part.function, context, grace)) as everything:
+                for found in everything:
+                    change(result, found, start)
+        except KeyboardInterrupt:
+            change(result, End("interrupted", "Ctrl-C, or a signal to end"), start)
+            break
     return results
 
 
-def _run_part(
-    function: str, context: Context, grace: float, result: Result, write: Callable[[], None]
-) -> None:
-    start, result["state"] = time.monotonic(), "running"
-    write()
-    with contextlib.closing(_found(function, context, grace)) as everything:
-        for found in everything:
-            if isinstance(found, tuple):
-                result |= dict(zip(("state", "reason", "details"), found, strict=True))
-            else:
-                result["lines" if isinstance(found, str) else "records"].append(found)
-            result["seconds"] = time.monotonic() - start
-            write()
-    result["seconds"] = time.monotonic() - start
-    if result["state"] == "running":
-        result["state"] = "done"
-
-
 def _found(function: str, context: Context, grace: float) -> Generator[Any, None, None]:
-    """Start the process of a part and yield what it finds, and how it ends if it ends badly."""
+    """Start the process of a part and yield what it finds, and its `End`."""
+    if context.deadline <= 0:
+        yield End("left out", "there was no time left for it")
+        return
     start = time.monotonic()
     spawn = multiprocessing.get_context("spawn")  # a fork would share JAX's threads and locks
-    with tempfile.TemporaryDirectory() as folder:
-        messages = Path(folder) / "messages"
-        messages.touch()
+    with tempfile.NamedTemporaryFile() as messages:
         ours, theirs = spawn.Pipe(duplex=False)
-        process: Any = spawn.Process(target=_work, args=(function, context, messages, theirs))
+        arguments = (function, context, messages.name, theirs)
+        process: Any = spawn.Process(target=_work, args=arguments)
         process.start()
         theirs.close()
         try:
             while ours.poll(max(start + context.deadline + grace - time.monotonic(), 0)):
                 found = ours.recv()
-                if found is None:  # the end
+                if isinstance(found, End):
                     process.join(EXIT_SECONDS)
-                    return
                 yield found
+                if isinstance(found, End):
+                    return
             seconds = time.monotonic() - start
-            yield "stopped", f"it did not end within {seconds:.0f} s{_tail(messages)}", ""
+            yield End("stopped", f"it did not end within {seconds:.0f} s{_tail(messages.name)}")
         except (EOFError, OSError):  # closed before or within a message
             process.join()
             code = process.exitcode
             how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            yield "failed", f"its process ended: {how}{_tail(messages)}", ""
+            yield End("failed", f"its process ended: {how}{_tail(messages.name)}")
         finally:
             with contextlib.suppress(ProcessLookupError):  # its children may outlive it
                 os.killpg(process.pid, signal.SIGKILL)
@@ -139,8 +138,8 @@ def _found(function: str, context: Context, grace: float) -> Generator[Any, None
             process.join()
 
 
-def _tail(messages: Path) -> str:
-    lines = messages.read_text(errors="replace").split("\n")
+def _tail(messages: str) -> str:
+    lines = Path(messages).read_text(errors="replace").split("\n")
     said = [line.strip() for line in lines if line.strip()][-TAIL:]
     return f"; its last words: {' / '.join(said)[-WORDS:]}" if said else ""
 
@@ -151,22 +150,20 @@ def words(error: BaseException) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-# --- in the part's own process -------------------------------------------------------------------
-
-
-def _work(function: str, context: Context, messages: Path, connection: Connection) -> None:
-    """Run one part and send its results."""
+def _work(function: str, context: Context, messages: str, connection: Connection) -> None:
+    """Run one part in its own process, and send its results."""
     os.setpgid(0, 0)  # the runner handles Ctrl-C; killing this group kills the children
     written = os.open(messages, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):  # messages of libraries, XLA and a driver before a crash
         os.dup2(written, stream)
     context = context._replace(deadline=time.monotonic() + context.deadline)
     module, name = function.split(":")
+    end = End("done")
     try:
         for found in getattr(importlib.import_module(module), name)(context):
             connection.send(found)
     except ModuleNotFoundError as error:
-        connection.send(("left out", f"it needs {error.name}, which is not installed", ""))
+        end = End("left out", f"it needs {error.name}, which is not installed")
     except BaseException as error:
-        connection.send(("failed", words(error), traceback.format_exc()))
-    connection.send(None)
+        end = End("failed", words(error), traceback.format_exc())
+    connection.send(end)

@@ -4,9 +4,10 @@ All start from the same parameters, in the form of the library, with axes in the
 library. They use only techniques from their documentation. The plain scans use those of JAX's
 documentation: the projection before the loop, and `unroll`.
 
-A rival is one file, and its package is named in `PACKAGES`. `recurrences(case, cell)` gives its
-programs for a cell of `cases.CELLS`, none for a cell that it lacks: a function of parameters in the
-form of the library, and the map to this form. `readout(H, O)` gives the same of its linear layer.
+A rival is one file, and its package is named in `PACKAGES`. `recurrences(group)` gives its programs
+for the shape and the cell of a group, none for a cell that it lacks: a function of parameters in
+the form of the library, and the map to this form. `readout(H, O)` gives the same of its linear
+layer.
 """
 
 import importlib
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, Group
 from jrnn.checks import refuse
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # keras reads it at import
@@ -40,27 +41,16 @@ class Recurrence(NamedTuple):
     name: str
     states: Callable[..., Any]  # of own parameters, xs and, for an Elman network, h0 -> hs
     own: Callable[[Any], Any] = lambda params: params  # from the common form of the parameters
-    activation: str = "tanh"
-    ends: bool = False  # with the lengths and resets of the case
+    kind: str = "tanh"  # of the result, of `kernel.expected`
     batch_first: bool = False  # xs [B, T, I] instead of [T, B, I], hs and y likewise
     input_dtype: Any = jnp.float32  # dtype of the parameters and xs
     state_dtype: Any = jnp.float32  # of hs and y
-    backend: str | None = None  # of backends.BACKENDS; None: the one that jrnn chooses, or a rival
+    backend: str | None = None  # of jrnn_itself.BACKENDS; None: a rival's
 
     @property
     def label(self) -> str:
         """The name, and the backend if it is given."""
-        return label(self.name, self.backend)
-
-
-def label(program: str, backend: str | None) -> str:
-    """A program and its backend."""
-    return program if backend is None else f"{program} ({backend})"
-
-
-def own(activation: str) -> str:
-    """The name of jrnn's program with which a program of this activation is compared."""
-    return "jrnn relu" if activation == "relu" else "jrnn"
+        return self.name if self.backend is None else f"{self.name} ({self.backend})"
 
 
 def filled(tree: Any, arrays: dict[str, Any]) -> Any:
@@ -105,8 +95,8 @@ def character_models(name: str, model: Any) -> dict[str, CharacterModel]:
         given, back = jax.vjp(own, tuple(jax.tree.map(jnp.asarray, tuple(model))))
         return CharacterModel(given, logits, lambda learned: back(learned)[0], one.batch_first)
 
-    found = library.recurrences(Case(1, 1, V, H))
-    return {one.name: of(one) for one in found if one.activation == "tanh"}
+    found = library.recurrences(Group(name, Case(1, 1, V, H)))
+    return {one.name: of(one) for one in found if one.kind == "tanh"}
 
 
 def load(name: str) -> Any:

@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from benchmarks.cases import Case, Ends, ends
+from benchmarks.cases import Group, ends
 from benchmarks.rivals import Recurrence
 
 OF_IDS = True  # they are looked up
-Matmul = Callable[[Any, Any], Any]
 
 
 class Cell(NamedTuple):
@@ -64,10 +63,15 @@ def hoisted(
     cell: Cell = TANH,
     hoist: bool = True,
     unroll: int = 1,
-    matmul: Matmul = jnp.matmul,
-    ended: Ends | None = None,
+    mixed: bool = False,
+    lengths: Any = None,
+    resets: Any = None,
 ) -> Any:
-    """hs of xs [T, ..., I] or of ids [T, ...]; states are kept after the end, and 0 at a reset."""
+    """hs of xs [T, ..., I] or of ids [T, ...]; states are kept after the end, and 0 at a reset.
+
+    `mixed`: operands of matmuls, and hs, are bfloat16, as with jrnn's `compute_dtype`.
+    """
+    matmul: Any = matmul_of_rounded if mixed else jnp.matmul
 
     def project(xs: Any) -> Any:
         ids = jnp.issubdtype(xs.dtype, jnp.integer)
@@ -90,8 +94,10 @@ def hoisted(
     first = inputs[0] if hoist else project(xs[0])  # for its shape and mesh axes; XLA removes it
     zeros = jnp.zeros_like(first[..., : len(params.w_hh)])
     start = (zeros if h0 is None else h0, *(zeros,) * (cell.states - 1))
-    valid = () if ended is None else (jnp.arange(len(xs))[:, None] < ended.lengths, ended.resets)
-    return lax.scan(step, start, (inputs, *valid), unroll=unroll)[1]
+    valid = () if resets is None else (jnp.arange(len(xs))[:, None] < lengths, resets)
+    hs = lax.scan(step, start, (inputs, *valid), unroll=unroll)[1]
+    # Rounded at the end, because jaxlib 0.10.2 takes time quadratic in T to stack bfloat16.
+    return hs.astype(jnp.bfloat16) if mixed else hs
 
 
 naive = partial(hoisted, hoist=False)
@@ -127,26 +133,20 @@ def _matmul_bwd(residuals: Any, g: Any) -> Any:
 matmul_of_rounded.defvjp(lambda a, w: (_rounded(a, w), (a, w)), _matmul_bwd)
 
 
-def recurrences(
-    case: Case, cell: str = "rnn", dtype: str = "float32", route: str = "batch"
-) -> list[Recurrence]:
+def recurrences(group: Group) -> list[Recurrence]:
     """The three scans; in bfloat16 all of each, and jrnn's mixed precision: operands alone."""
-    ended = route == "ends"
-    given = {"ended": ends(case)} if ended else {}
-    plain = {name: partial(scan, **given) for name, scan in scans(cell).items()}
-    if dtype == "float32":
-        return [Recurrence(name, scan, ends=ended) for name, scan in plain.items()]
+    plain = scans(group.cell)
+    if group.route == "ends":
+        plain = {name: partial(scan, **ends(group.case)) for name, scan in plain.items()}
+    if group.dtype == "float32":
+        kind = "ends" if group.route == "ends" else "tanh"
+        return [Recurrence(name, scan, kind=kind) for name, scan in plain.items()]
     half: Any = {"input_dtype": jnp.bfloat16, "state_dtype": jnp.bfloat16}
     found = [Recurrence(f"{name} bfloat16", scan, **half) for name, scan in plain.items()]
-    for name, scan in plain.items():
-        # Rounded at the end, because jaxlib 0.10.2 takes time quadratic in T to stack bfloat16.
-        states = partial(_mixed, partial(scan, matmul=matmul_of_rounded))
-        found.append(Recurrence(f"{name} mixed", states, state_dtype=jnp.bfloat16))
-    return found
-
-
-def _mixed(scan: Any, params: Any, xs: Any) -> Any:
-    return scan(params, xs).astype(jnp.bfloat16)
+    return found + [
+        Recurrence(f"{name} mixed", partial(scan, mixed=True), state_dtype=jnp.bfloat16)
+        for name, scan in plain.items()
+    ]
 
 
 def readout(H: int, O: int) -> tuple[Any, Any]:

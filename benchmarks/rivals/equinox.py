@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from benchmarks.cases import Case
+from benchmarks.cases import Group
 from benchmarks.rivals import Recurrence, filled
 
 OF_IDS = True
@@ -29,13 +29,12 @@ class _Network(eqx.Module):
         return lax.scan(step, h0, jax.vmap(self.embedding)(ids))[1]
 
 
-def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
+def recurrences(group: Group) -> list[Recurrence]:
     """An Elman network as a module of the user, of ids; a Linear of equinox is (out, in)."""
-    if cell != "rnn":
+    if group.cell != "rnn":
         return []
-    keys = jax.random.split(jax.random.key(0), 2)
-    linear = eqx.nn.Linear(case.H, case.H, key=keys[1])
-    network = _Network(eqx.nn.Embedding(case.I, case.H, key=keys[0]), linear)
+    key, (_, _, I, H) = jax.random.key(0), group.case
+    network = _Network(eqx.nn.Embedding(I, H, key=key), eqx.nn.Linear(H, H, key=key))
     empty, static = eqx.partition(network, eqx.is_array)
 
     def own(params: Any) -> Any:

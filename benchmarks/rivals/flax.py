@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from benchmarks.cases import Case
+from benchmarks.cases import Group
 from benchmarks.rivals import Recurrence, filled
 
 CELLS: dict[str, dict[str, Callable[..., nnx.RNNCellBase]]] = {
@@ -34,18 +34,19 @@ def _arrays(make: Any, params: Any) -> dict[str, Any]:
     return found
 
 
-def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
+def recurrences(group: Group) -> list[Recurrence]:
     """The recurrence in float32, by each of flax's cells that compute it."""
-    return [_recurrence(case, cell, name, make) for name, make in CELLS[cell].items()]
+    return [_recurrence(group, name, make) for name, make in CELLS[group.cell].items()]
 
 
-def _recurrence(case: Case, cell: str, name: str, make: Any) -> Recurrence:
-    rnn = nnx.RNN(make(case.I, case.H, rngs=nnx.Rngs(0)), time_major=True, rngs=False)
+def _recurrence(group: Group, name: str, make: Any) -> Recurrence:
+    _, _, I, H = group.case
+    rnn = nnx.RNN(make(I, H, rngs=nnx.Rngs(0)), time_major=True, rngs=False)
     graph, empty = nnx.split(rnn)
 
     def states(state: Any, xs: Any, h0: Any = None) -> Any:
-        zeros = jnp.zeros((*xs.shape[1:-1], case.H), xs.dtype)
-        carry = (zeros, zeros) if cell == "lstm" else zeros if h0 is None else h0
+        zeros = jnp.zeros((*xs.shape[1:-1], H), xs.dtype)
+        carry = (zeros, zeros) if group.cell == "lstm" else zeros if h0 is None else h0
         return nnx.merge(graph, state)(xs, initial_carry=carry)
 
     return Recurrence(name, states, lambda params: filled(empty, _arrays(make, params)))

@@ -12,26 +12,19 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, Group
 from benchmarks.rivals import Recurrence, filled
 
 
-class TanhRNN(hk.RNNCore):
-    """`VanillaRNN` with tanh."""
+def _tanh(hidden_size: int) -> Any:
+    """A core of the user: `VanillaRNN` with tanh."""
+    of_inputs, of_state = hk.Linear(hidden_size), hk.Linear(hidden_size, with_bias=False)
 
-    def __init__(self, hidden_size: int, name: str | None = None) -> None:
-        super().__init__(name=name)
-        self.hidden_size = hidden_size
-
-    def __call__(self, inputs: Any, prev_state: Any) -> Any:
-        from_inputs = hk.Linear(self.hidden_size)(inputs)
-        from_state = hk.Linear(self.hidden_size, with_bias=False)(prev_state)
-        out = jnp.tanh(from_inputs + from_state)
+    def core(inputs: Any, state: Any) -> Any:
+        out = jnp.tanh(of_inputs(inputs) + of_state(state))
         return out, out
 
-    def initial_state(self, batch_size: int | None) -> Any:
-        shape = (self.hidden_size,) if batch_size is None else (batch_size, self.hidden_size)
-        return jnp.zeros(shape)
+    return core
 
 
 def _elman(params: Any) -> dict[str, Any]:
@@ -53,23 +46,23 @@ def _lstm(params: Any) -> dict[str, Any]:
 KINDS: dict[str, list[tuple[str, Any, Any, str]]] = {  # name, core, arrays, activation
     "rnn": [
         ("haiku relu", partial(hk.VanillaRNN, double_bias=False), _elman, "relu"),
-        ("haiku own tanh", TanhRNN, _elman, "tanh"),
+        ("haiku own tanh", _tanh, _elman, "tanh"),
     ],
     "lstm": [("haiku", hk.LSTM, _lstm, "tanh")],
     "gru": [],
 }
 
 
-def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
+def recurrences(group: Group) -> list[Recurrence]:
     """The recurrences in float32."""
-    return [_recurrence(case, *kind) for kind in KINDS[cell]]
+    return [_recurrence(group.case, *kind) for kind in KINDS[group.cell]]
 
 
 def _recurrence(case: Case, name: str, core: Any, arrays: Any, activation: str) -> Recurrence:
     def unroll(xs: Any, h0: Any = None) -> Any:
-        module = core(case.H)
-        batch = xs.shape[1] if xs.ndim == 3 else None  # None for one sequence
-        return hk.dynamic_unroll(module, xs, module.initial_state(batch) if h0 is None else h0)[0]
+        zeros = jnp.zeros((*xs.shape[1:-1], case.H))
+        start = hk.LSTMState(zeros, zeros) if core is hk.LSTM else zeros if h0 is None else h0
+        return hk.dynamic_unroll(core(case.H), xs, start)[0]
 
     init, apply = hk.without_apply_rng(hk.transform(unroll))
     empty = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 1, case.I)))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 import jrnn
-from benchmarks.cases import Case, ends
+from benchmarks.cases import Group, ends
 from benchmarks.rivals import Recurrence
 from jrnn import native
 from jrnn.cells.gru import GRU
@@ -30,47 +30,35 @@ def states(network: Any, params: Any, xs: Any, **options: Any) -> Any:
     return network(params, xs, **options)[1]
 
 
-def recurrences(
-    case: Case,
-    cell: str = "rnn",
-    dtype: str = "float32",
-    route: str = "batch",
-    package: Any = jrnn,
-    name: str = "jrnn",
-) -> list[Recurrence]:
-    """A package's network, and "without": without the option that the route or the dtype has."""
+def recurrences(group: Group, package: Any = jrnn, name: str = "jrnn") -> list[Recurrence]:
+    """A package's network, and a second one.
+
+    With an option of the route or the dtype, the second is without it. Where libraries are
+    measured, it is a gated cell as a user writes it, without an adjoint.
+    """
 
     def own(params: Any) -> Any:
         return getattr(package, type(params).__name__)(*params)
 
-    half = dtype == "bfloat16"
-    options = {"compute_dtype": jnp.bfloat16} if half else {}
-    options |= {"remat": True} if route == "remat" else {}
-    options |= ends(case)._asdict() if route == "ends" else {}
-    network = getattr(package, cell)
-    plain = Recurrence(name, partial(states, network), own)
-    if not options:
+    network = partial(states, getattr(package, group.cell))
+    full = plain = Recurrence(name, network, own)
+    if group.route == "ends":
+        full = full._replace(states=partial(network, **ends(group.case)), kind="ends")
+    if group.route == "remat":
+        full = full._replace(states=partial(full.states, remat=True))
+    if group.dtype == "bfloat16":
+        rounded = partial(full.states, compute_dtype=jnp.bfloat16)
+        full = full._replace(states=rounded, state_dtype=jnp.bfloat16)
+    if full is not plain:
+        return [full, plain._replace(name=f"{name} without")]
+    if group.cell not in GATED or not group.has_libraries:
         return [plain]
-    full = plain._replace(
-        states=partial(states, network, **options),
-        ends=route == "ends",
-        state_dtype=jnp.bfloat16 if half else jnp.float32,
-    )
-    return [full, plain._replace(name=f"{name} without")]
+    cell = dataclasses.replace(GATED[group.cell], adjoint=None)
+    return [plain, Recurrence("jrnn, a user's cell", partial(states, partial(jrnn.unroll, cell)))]
 
 
-def with_relu() -> Recurrence:
-    """An Elman network with relu, for a rival that has only that."""
-    relu = partial(states, jrnn.rnn, activation="relu")
-    return Recurrence("jrnn relu", relu, activation="relu")
-
-
-def by_a_user(cell: str) -> list[Recurrence]:
-    """A gated cell as a user writes it, without an adjoint."""
-    if cell not in GATED:
-        return []
-    own = dataclasses.replace(GATED[cell], adjoint=None)
-    return [Recurrence("jrnn, a user's cell", partial(states, partial(jrnn.unroll, own)))]
+# For a rival that has only relu.
+RELU = Recurrence("jrnn relu", partial(states, jrnn.rnn, activation="relu"), kind="relu")
 
 
 def using(backend: str | None) -> AbstractContextManager[Any]:

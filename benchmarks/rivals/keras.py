@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import keras
 
-from benchmarks.cases import Case
+from benchmarks.cases import Group
 from benchmarks.rivals import Recurrence
 from jrnn.checks import refuse
 
@@ -25,11 +25,11 @@ KINDS = {
 }
 
 
-def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
+def recurrences(group: Group) -> list[Recurrence]:
     """The recurrence in float32."""
-    make, order = KINDS[cell]
-    layer = make(case.H, return_sequences=True)
-    layer.build((None, None, case.I))
+    make, order = KINDS[group.cell]
+    layer = make(group.case.H, return_sequences=True)
+    layer.build((None, None, group.case.I))
     rest = [v.value for v in layer.non_trainable_variables]
 
     def own(params: Any) -> list[Any]:
@@ -38,7 +38,7 @@ def recurrences(case: Case, cell: str = "rnn") -> list[Recurrence]:
 
     def states(own: Any, xs: Any, h0: Any = None) -> Any:
         w_ih, w_hh, b = own
-        bias = jnp.stack([b, jnp.zeros_like(b)]) if cell == "gru" else b
+        bias = jnp.stack([b, jnp.zeros_like(b)]) if group.cell == "gru" else b
         start = {} if h0 is None else {"initial_state": h0}
         return layer.stateless_call([w_ih, w_hh, bias], rest, xs, **start)[0]
 

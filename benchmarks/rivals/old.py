@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import geometric_mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -81,9 +82,9 @@ def _check_out(revision: str, folder: Path) -> None:
 
 def worse(records: list[dict[str, Any]]) -> list[str]:
     """Where jrnn takes longer than the older version and noise, or needs more memory."""
-    said = []
+    said: list[str] = []
     ratios: dict[str, list[float]] = {quantity: [] for quantity in MEANS}
-    groups = report.grouped(records, ("route", "row", "dtype", "gradient"))
+    groups = report.grouped(records, ["route", "row", "dtype", "gradient"])
     for (route, row, dtype, gradient), group in groups.items():
         programs = {r["program"]: r for r in group}
         if "old again" not in programs:
@@ -92,18 +93,14 @@ def worse(records: list[dict[str, Any]]) -> list[str]:
         for quantity, found in ratios.items():
             found.append(new[quantity] / old[quantity])
         at = f"{route}, row {row}, {dtype}, {'gradient' if gradient else 'forward'}"
-        noise, ratio = (
-            abs(np.log(again[report.MS] / old[report.MS])),
-            new[report.MS] / old[report.MS],
-        )
+        ratio = new[report.MS] / old[report.MS]
+        noise = abs(np.log(again[report.MS] / old[report.MS]))
         if ratio > TIME + 2 * noise:
             said.append(f"{at}: {ratio:.3f} times the time; the noise is {noise:.3f}")
-        more = new["temporary_bytes"] - old["temporary_bytes"]
+        more = new[report.MB] - old[report.MB]
         if more > (MORE_BYTES if row == 1 or route == "vmap-grad" else 0):
             said.append(f"{at}: {more:,} more temporary bytes")
-    means = {quantity: report.geometric_mean(found) for quantity, found in ratios.items() if found}
-    return said + [
-        f"geometric mean of {quantity}: {mean:.3f}, above {MEANS[quantity]}"
-        for quantity, mean in means.items()
-        if len(groups) > 1 and mean > MEANS[quantity]
-    ]
+    for quantity, found in ratios.items():
+        if len(found) > 1 and (mean := geometric_mean(found)) > MEANS[quantity]:
+            said.append(f"geometric mean of {quantity}: {mean:.3f}, above {MEANS[quantity]}")
+    return said

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 import jrnn
-from benchmarks.cases import Case, Data
+from benchmarks.cases import Group, data
 from benchmarks.measuring import Program
 from jrnn.native import cpu_cores as cores
 
 torch.set_num_threads(cores())
+MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
 
 def device_like_jax() -> str | None:
@@ -25,89 +26,75 @@ def device_like_jax() -> str | None:
     return "cpu" if jax.default_backend() == "cpu" else None
 
 
-MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-
-
-def _rnn(params: Any, device: str = "cpu", cell: str = "rnn") -> torch.nn.RNNBase:
+def _network(params: Any, cell: str, device: str) -> torch.nn.RNNBase:
     rnn = MODULES[cell](len(params.w_ih), len(params.w_hh))
     with torch.no_grad():
-        rnn.weight_ih_l0.copy_(_tensor(params.w_ih).T)
-        rnn.weight_hh_l0.copy_(_tensor(params.w_hh).T)
-        rnn.bias_ih_l0.copy_(_tensor(params.b_h))
+        for own, given in zip(_learned(rnn), (params.w_ih, params.w_hh, params.b_h), strict=True):
+            own.copy_(torch.tensor(np.asarray(given).T))
         rnn.bias_hh_l0.zero_()
     rnn.bias_hh_l0.requires_grad_(False)  # a second bias would learn twice as fast
     return rnn.to(device)
 
 
-def _tensor(array: Any) -> torch.Tensor:
-    return torch.tensor(np.asarray(array))
+def _learned(rnn: torch.nn.RNNBase) -> list[torch.Tensor]:
+    return [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0]
 
 
-def _numpy(tensor: torch.Tensor) -> Any:
-    return tensor.float().cpu().numpy()
+def _common(tensors: Any, names: Any = ("w_ih", "w_hh", "b_h")) -> dict[str, Any]:
+    arrays = (tensor.detach().float().cpu().numpy().T for tensor in tensors)
+    return dict(zip(names, arrays, strict=True))
 
 
-def _common(ih: Any, hh: Any, b: Any) -> dict[str, Any]:
-    return {"w_ih": _numpy(ih).T, "w_hh": _numpy(hh).T, "b_h": _numpy(b)}
-
-
-def programs(
-    case: Case, data: Data, gradient: bool, dtype: str = "float32", cell: str = "rnn"
-) -> list[Program]:
-    """The states, or the cost sum(hs * y) and its gradient, without compilation."""
-    device, kind = device_like_jax() or "cpu", getattr(torch, dtype)
-    rnn = _rnn(data.params, device, cell).to(kind)
+def program(group: Group) -> Program:
+    """The states, or the cost sum(hs * y) and its gradient, in float32, without compilation."""
+    device, given = device_like_jax() or "cpu", data(group.case, group.cell)
+    rnn = _network(given.params, group.cell, device)
     rnn.flatten_parameters()  # the layout for cuDNN; no effect on a CPU
-    xs, y = (torch.from_numpy(a).to(device, kind) for a in (data.xs, data.y))
-    trained = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0]
+    xs, y = (torch.from_numpy(a).to(device) for a in (given.xs, given.y))
 
-    def finished(result: Any) -> Any:
+    def states() -> Any:
+        with torch.inference_mode():
+            return rnn(xs)[0]
+
+    def gradient() -> Any:
+        return torch.autograd.grad((rnn(xs)[0] * y).sum(), _learned(rnn))
+
+    def call() -> Any:
+        result = gradient() if group.gradient else states()
         if device == "cuda":
             torch.cuda.synchronize()
         return result
 
-    def states() -> Any:
-        with torch.inference_mode():
-            return finished(rnn(xs)[0])
-
-    def cost_and_gradient() -> Any:
-        cost = (rnn(xs)[0] * y).sum(dtype=torch.float32)
-        return finished((cost.detach(), torch.autograd.grad(cost, trained)))
-
-    if not gradient:
-        return [Program("torch", states, lambda hs: {"hs": _numpy(hs)})]
-    return [Program("torch", cost_and_gradient, lambda result: _common(*result[1]))]
+    if not group.gradient:
+        return Program("torch", call, lambda hs: {"hs": hs.cpu().numpy()})
+    return Program("torch", call, _common)
 
 
 class Trainer:
     """A training step of a network with a `Linear`; ids are one-hot vectors."""
 
-    def __init__(self, model: Any, batch_size: int, learning_rate: float, clip: float) -> None:
+    def __init__(self, model: Any, args: Any) -> None:
         self.vocabulary, hidden = len(model.rnn.w_ih), len(model.rnn.w_hh)
         self.device = device = device_like_jax() or "cpu"
         self.given = model.rnn
-        cell = type(model.rnn).__name__.removesuffix("Params").lower()
-        self.rnn = _rnn(model.rnn, device, cell)
+        self.rnn = _network(model.rnn, args.cell, device)
         self.readout = torch.nn.Linear(hidden, self.vocabulary)
         with torch.no_grad():
-            self.readout.weight.copy_(_tensor(model.readout.w_ho).T)
-            self.readout.bias.copy_(_tensor(model.readout.b_o))
+            self.readout.weight.copy_(torch.tensor(np.asarray(model.readout.w_ho)).T)
+            self.readout.bias.copy_(torch.tensor(np.asarray(model.readout.b_o)))
         self.readout.to(device)
-        modules = (self.rnn, self.readout)
-        self.trained = [p for m in modules for p in m.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.trained, learning_rate)
-        self.clip = clip
-        h = torch.zeros(1, batch_size, hidden, device=device)
-        self.zeros = self.state = (h, h) if cell == "lstm" else h
+        self.trained = [*_learned(self.rnn), *self.readout.parameters()]
+        self.optimizer = torch.optim.Adam(self.trained, args.learning_rate)
+        self.clip = args.clip
+        h = torch.zeros(1, args.batch_size, hidden, device=device)
+        self.zeros = self.state = (h, h) if args.cell == "lstm" else h
 
     def step(self, batch: Any, first: bool) -> float:
         arrays = (torch.from_numpy(np.ascontiguousarray(a)) for a in batch)
         ids, labels = (a.to(self.device).long() for a in arrays)
         vectors = torch.nn.functional.one_hot(ids, self.vocabulary).float()
         hs, state = self.rnn(vectors, self.zeros if first else self.state)
-        self.state = (
-            tuple(x.detach() for x in state) if isinstance(state, tuple) else state.detach()
-        )
+        self.state = jax.tree.map(torch.Tensor.detach, state)
         logits = self.readout(hs).reshape(-1, self.vocabulary)
         loss = torch.nn.functional.cross_entropy(logits, labels.reshape(-1))
         self.optimizer.zero_grad()
@@ -118,8 +105,5 @@ class Trainer:
 
     def model(self) -> Any:
         """The learned (parameters of the network, ReadoutParams)."""
-        ih, hh, b = (
-            p.detach() for p in (self.rnn.weight_ih_l0, self.rnn.weight_hh_l0, self.rnn.bias_ih_l0)
-        )
-        readout = (_numpy(p.detach()) for p in (self.readout.weight.T, self.readout.bias))
-        return self.given._replace(**_common(ih, hh, b)), jrnn.ReadoutParams(*readout)
+        readout = _common(self.readout.parameters(), ("w_ho", "b_o"))
+        return self.given._replace(**_common(_learned(self.rnn))), jrnn.ReadoutParams(**readout)
