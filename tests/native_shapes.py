@@ -14,7 +14,6 @@ from cases import assert_close
 import jrnn
 from jrnn import native
 
-native.has_tiles = lambda: False  # bfloat16 too, where XLA would take it
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 
 
@@ -124,4 +123,5 @@ def main(shapes, draws):
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
+    native.has_tiles = lambda: False  # bfloat16 too, where it is left to XLA's tiles
     main(*map(int, sys.argv[1:]))

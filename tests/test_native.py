@@ -368,6 +368,7 @@ def test_a_clone_finds_the_library_that_is_installed(tmp_path, own):
 
 
 @built
+@pytest.mark.usefixtures("no_tiles")
 def test_random_networks_marks_and_options_agree_with_xla():
     """The first ones of `native_shapes.py`; `.ci/native` compares 300 shapes."""
     compare_with_xla(3, 3)
