@@ -73,7 +73,7 @@ def why_not(spec: Spec, dtype: Any) -> str | None:
     if wanted is not None and (wanted, dtype) != (jnp.bfloat16, jnp.float32):
         return f"the native kernel has no compute_dtype {wanted} for parameters of {dtype}"
     if wanted is not None and native.has_tiles():
-        # Beside XLA's tiles vectors are slow: the gradient of an Elman network took 1.3 to 2 times
+        # Vectors take longer than XLA's tiles: the gradient of an Elman network took 1.3 to 2 times
         # the time of float32, and at T, B, I, H = 128, 64, 256, 512 1.8 times that of the tiles
         # (Intel Xeon, family 6, model 207, November 2026).
         return "this processor has AMX, whose tiles of bfloat16 XLA uses"
