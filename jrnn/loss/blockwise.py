@@ -92,7 +92,7 @@ def readout_cross_entropy(
 
     It equals `softmax_cross_entropy(readout(params, hs), labels, weights).sum()`, including the
     gradients (7), (8), (10) and (14), but needs a fraction of the memory if there are thousands of
-    classes. For a mean over N positions divide by N, or pass `weights=1 / N`.
+    classes. For a mean over N positions divide by N.
 
     Positions of weight 0 add nothing to the cost or to any gradient, even if they are NaN.
     `jax.default_matmul_precision` applies to the forward and the backward pass.
