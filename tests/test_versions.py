@@ -123,7 +123,8 @@ def test_a_tree_beside_itself(older, run, capsys):
     printed = capsys.readouterr().out
     found = {(r["route"], r["gradient"], r["program"]): r for r in kept["records"]}
     passes = [("batch", False), ("batch", True), ("vmap-grad", True)]
-    assert found.keys() == {(*p, name) for p in passes for name in ("jrnn", "old", "old again")}
+    programs = ("jrnn", "old", "old again", "matmul floor")
+    assert found.keys() == {(*p, name) for p in passes for name in programs}
     for route, gradient in passes:
         own, other = (found[route, gradient, name] for name in ("jrnn", "old"))
         assert own["temporary_bytes"] == other["temporary_bytes"] > 0
