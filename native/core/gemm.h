@@ -322,6 +322,23 @@ struct Part {
   INLINE Vector<Real> at(int r, int v) const { return load<Real>(sums + (r * nv + v) * W<Real>); }
 };
 
+// Tile i of n tiles of some rows, for nv panels of ALL sums from panel p on.
+template <int ALL, class Real>
+INLINE Part<Real> part_of(int64_t rows, int64_t i, int64_t n, int64_t p, int nv, Real* sums) {
+  const int64_t r = rows * i / n, r_end = rows * (i + 1) / n;
+  return {r, p, int(r_end - r), nv, nv * ALL, sums};
+}
+
+// f(p, nv) for the nv panels from p on of each tile, the last ones first if `back`.
+template <class F>
+INLINE void for_widths(int64_t count, int widest, bool back, F f) {
+  for (int64_t done = 0; done < count;) {
+    const int nv = back ? last_width(count - done, count, widest) : next_width(count - done, widest);
+    f(back ? count - done - nv : done, nv);
+    done += nv;
+  }
+}
+
 // How many terms of weights, of so many vectors each, are a range: they stay in a first cache of 32 KB beside
 // the rows. 0 if all terms of a panel do.
 template <class Stored>
@@ -347,23 +364,16 @@ INLINE Term<Stored> range_of(const Term<Stored>& t, int64_t k, int64_t size, int
 // cache: the gradient of an LSTM takes 0.94 of the time, and of a GRU 0.96 (T, B, H = 64, 32, 256; two cores,
 // Intel Xeon, family 6, model 207, November 2026).
 template <class Stored, class Of, class AheadOf, class Finish>
-INLINE void for_tiles_in_ranges(int64_t rows, int64_t tiles, const Start<RealOf<Stored>>& start,
-                                const Term<Stored>* products, int n, int64_t turn, AheadOf ahead, Finish finish) {
+INLINE void for_tiles_in_ranges(int64_t rows, int64_t tiles, int64_t size, const Start<RealOf<Stored>>& start,
+                                const Term<Stored>* products, int n, bool back, AheadOf ahead, Finish finish) {
   using Real = RealOf<Stored>;
   constexpr int64_t SEVERAL = 4, SIZE = larger(MAX_ROWS * 4, 16) * W<Real>;
   alignas(64) Real sums[SEVERAL * SIZE];
   Part<Real> parts[SEVERAL];
-  const int widest = products[0].weights.widest;
-  const int64_t count = products[0].weights.count(), size = size_of_range(products, n, widest * Of::each);
-  for (int64_t done = 0; done < count;) {
-    const int nv = turn & 1 ? last_width(count - done, count, widest) : next_width(count - done, widest);
-    const int64_t p = turn & 1 ? count - done - nv : done;
+  for_widths(products[0].weights.count(), products[0].weights.widest, back, [&](int64_t p, int nv) {
     for (int64_t first = 0; first < tiles; first += SEVERAL) {
       const int together = int(smaller(SEVERAL, tiles - first));
-      for (int i = 0; i < together; ++i) {
-        const int64_t r = rows * (first + i) / tiles, r_end = rows * (first + i + 1) / tiles;
-        parts[i] = {r, p, int(r_end - r), nv, nv * Of::all, sums + i * SIZE};
-      }
+      for (int i = 0; i < together; ++i) parts[i] = part_of<Of::all>(rows, first + i, tiles, p, nv, sums + i * SIZE);
       for (const Term<Stored>* t = products; t < products + n; ++t)
         for (int64_t k = 0; k < terms_of<Stored>(t->weights.K); k += size)
           for (int i = 0; i < together; ++i) {
@@ -377,8 +387,7 @@ INLINE void for_tiles_in_ranges(int64_t rows, int64_t tiles, const Start<RealOf<
           }
       for (int i = 0; i < together; ++i) finish(parts[i]);
     }
-    done += nv;
-  }
+  });
 }
 
 // start + all products, for some rows and all columns, in tiles; each goes to finish(part) while it is
@@ -393,23 +402,18 @@ INLINE void for_tiles(int64_t rows, const Start<RealOf<Stored>>& start, const Te
                       int64_t turn, AheadOf ahead, Finish finish) {
   using Real = RealOf<Stored>;
   alignas(64) Real sums[larger(MAX_ROWS * 4, 16) * W<Real>];
-  const int widest = products[0].weights.widest;
-  const int64_t count = products[0].weights.count();
-  const int most = rows_of(widest, Of::all);
-  const int64_t tiles = (rows + most - 1) / most;
-  if (tiles > 1 && size_of_range(products, n, widest * Of::each))
-    return for_tiles_in_ranges<Stored, Of>(rows, tiles, start, products, n, turn, ahead, finish);
-  for (int64_t done = 0; done < count;) {
-    const int nv = turn & 1 ? last_width(count - done, count, widest) : next_width(count - done, widest);
-    const int64_t p = turn & 1 ? count - done - nv : done;
+  const int widest = products[0].weights.widest, most = rows_of(widest, Of::all);
+  const int64_t tiles = (rows + most - 1) / most, size = size_of_range(products, n, widest * Of::each);
+  if (tiles > 1 && size)
+    return for_tiles_in_ranges<Stored, Of>(rows, tiles, size, start, products, n, turn & 1, ahead, finish);
+  for_widths(products[0].weights.count(), widest, turn & 1, [&](int64_t p, int nv) {
     for (int64_t i = 0; i < tiles; ++i) {
-      const int64_t r = rows * i / tiles, r_end = rows * (i + 1) / tiles;
+      const Part<Real> part = part_of<Of::all>(rows, i, tiles, p, nv, sums);
       const bool back = (turn * tiles + i) & 1;
-      tile_of<Stored, Of>(int(r_end - r), nv)(start, products, n, back, ahead(r, p), r, p, sums);
-      finish(Part<Real>{r, p, int(r_end - r), nv, nv * Of::all, sums});
+      tile_of<Stored, Of>(part.rows, nv)(start, products, n, back, ahead(part.r0, p), part.r0, p, sums);
+      finish(part);
     }
-    done += nv;
-  }
+  });
 }
 
 // --- products of transposed matrices: weight gradients --------------------------------------------

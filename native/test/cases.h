@@ -38,7 +38,9 @@ inline JrnnSizes random_sizes(Random& random, bool small) {
     case 3: s.I = 16 * random.between(1, 5); break;
     case 4: s.T = random.between(20, 40), s.B = random.between(5, 20), s.H = random.between(1, 16); break;
     case 5: s.T = random.between(1, 4), s.B = random.between(1, 2), s.H = random.between(128, 140); break;
-    case 6: if (random.chance(15)) s.T = random.between(1, 2), s.B = random.between(7, 18), s.H = random.between(129, 144);
+    case 6:
+      if (random.chance(15)) s.T = random.between(1, 2), s.B = random.between(7, 18), s.H = random.between(129, 144);
+      break;
   }
   if (small) s.T = 1 + s.T % 3, s.B = 1 + s.B % 3, s.H = 1 + s.H % 8;
   s.slices = int32_t(random.chance(80) ? random.between(1, 4) : random.between(1, 50));
