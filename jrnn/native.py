@@ -94,6 +94,7 @@ def turned(on: bool) -> contextlib.AbstractContextManager[Any]:
     return cast(contextlib.AbstractContextManager[Any], _enabled(on))
 
 
+@functools.cache  # `dispatch` asks at every call that is traced with bfloat16
 def has_tiles(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Say whether this processor multiplies tiles of bfloat16 (AMX), which Linux lists.
 

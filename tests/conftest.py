@@ -58,7 +58,7 @@ def without_native():
 
 @pytest.fixture
 def no_tiles(monkeypatch):
-    """A processor with AMX runs the native kernel in bfloat16, which else is left to XLA there."""
+    """On a processor with AMX bfloat16 is left to XLA; here the native kernel computes it."""
     monkeypatch.setattr(native, "has_tiles", lambda: False)
 
 

@@ -323,8 +323,8 @@ def test_a_library_that_names_no_version_is_refused(tmp_path):
 
 
 def test_tiles_of_this_processor(tmp_path):
-    cpuinfo = tmp_path / "cpuinfo"
     for flags, tiles in (("avx512_bf16 amx_bf16", True), ("avx512_bf16", False)):
+        cpuinfo = tmp_path / f"cpuinfo {tiles}"  # each is read once
         cpuinfo.write_text(f"flags : fpu {flags} amx_tile\n")
         assert native.has_tiles(cpuinfo) == tiles
     assert not native.has_tiles(tmp_path / "none")
