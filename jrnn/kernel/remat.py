@@ -9,7 +9,7 @@ states kept, and N*S computed at a time, S = sqrt(T / N) makes both sqrt(T*N).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,17 +41,38 @@ SIDE_BY_SIDE = 4  # sequences
 
 @dataclass(frozen=True)
 class Remat:
-    """Both passes, segment by segment, around those of a backend."""
+    """Both passes, segment by segment, around those of a backend.
+
+    Attributes:
+        fixed: S and N of a gradient; None: by the shape of a pass.
+    """
+
+    fixed: tuple[int, int] | None = None
+
+    def of_gradient(self, shape: Shape) -> "Remat":
+        """For both passes of a gradient: the backward pass finds the segments of the forward pass.
+
+        In `vmap(grad)` the forward pass is one batch, and the backward pass is mapped.
+
+        Args:
+            shape: of one call.
+
+        Returns:
+            The `Remat`.
+        """
+        return replace(self, fixed=self.sizes(shape))
 
     def sizes(self, shape: Shape) -> tuple[int, int]:
         """S steps in a segment, and N segments side by side.
 
         Args:
-            shape: of the call.
+            shape: of the pass.
 
         Returns:
             S and N.
         """
+        if self.fixed is not None:
+            return self.fixed
         T, B, *_ = shape
         N = max(SIDE_BY_SIDE // max(OPEN if B is None else B, 1), 1)
         S = divisor_near(T, math.isqrt(T // N))

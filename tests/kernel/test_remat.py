@@ -82,6 +82,24 @@ def test_vmap_with_shared_weights_forms_no_gradient_per_example():
     assert max(n for e in equations(jaxpr) for n in sizes(e)) < B * H * H
 
 
+@pytest.mark.usefixtures("without_native")
+@pytest.mark.parametrize("T", [9, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lead", [(), pytest.param((3,), marks=pytest.mark.slow)], ids=str)
+def test_vmap_of_the_gradient_is_that_of_each(T, lead):
+    """The forward pass is one batch of all calls, and the backward pass is mapped."""
+    case = make_case(T=T)
+    many = np.random.default_rng(2).normal(size=(5, T, *lead, case.xs.shape[-1]))
+
+    def gradient(xs, **options):
+        def cost(params, xs):
+            return jnp.sum(jrnn.rnn(params, xs, **options)[1] ** 2)
+
+        return jax.grad(cost, (0, 1))(case.params, xs)
+
+    found = jax.jit(jax.vmap(partial(gradient, remat=True)))(many)
+    assert_close(found, jax.jit(partial(jax.lax.map, gradient))(many))
+
+
 # --- the objective -------------------------------------------------------------------------------
 
 
