@@ -133,6 +133,9 @@ class XLA:
                 carry, deltas, ddata = found
             with jax.named_scope("rnn_weight_gradients"):
                 deltas = floats(deltas).reshape(G * H, -1)
+                if K == 1 and deltas.dtype == jnp.bfloat16:
+                    # Without it XLA:CPU has no kernel for the matmul that it makes (jaxlib 0.10.2).
+                    deltas = lax.optimization_barrier(deltas)
                 h, x = step.operand(spec, constants, entering), step.inputs_inside(spec, at)
                 sums, dxs = step.add_weight_gradients(spec, state.sums, deltas, x, h), state.dxs
                 if dxs is not None:
