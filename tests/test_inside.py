@@ -68,6 +68,22 @@ def test_fixed_points_of_three_units_that_are_known():
     assert found.unstable.max() == 3
 
 
+@pytest.mark.parametrize("gap", [2e-6, -2e-4])
+def test_where_a_network_nearly_stands_still_is_no_fixed_point(gap):
+    """h = tanh(2 k + b) of the mean k touches k at k = -0.7; moved by `gap` it misses or crosses.
+
+    Each variable moves by 2e-6 in a step, which may be rounding in float32; but all move alike.
+    """
+    k, N = -np.sqrt(0.5), 100
+    b = np.arctanh(k) - 2 * k + 2 * gap
+    w_hh, b_h, rest = (np.full(n, x, np.float32) for n, x in (((N, N), 2 / N), (N, b), (N, k)))
+    params = jrnn.RNNParams(None, w_hh, b_h)
+    starts = rest + np.float32([[0], [0.02], [-0.02]])
+    found = diagnostics.fixed_points(params, np.zeros_like(b_h), starts)
+    means = np.sort(found.states.mean(-1))
+    np.testing.assert_allclose(means, [] if gap > 0 else [-0.71883, -0.69505], atol=1e-4)
+
+
 def test_padding_is_no_place_to_start():
     lengths = jnp.array([20, 2, 9, 0])
     mask = jrnn.sequence_mask(lengths, 20)

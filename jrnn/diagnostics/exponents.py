@@ -68,9 +68,8 @@ def lyapunov_exponents(
         residual: as in `trajectory`.
 
     Returns:
-        `[n]`: the leading exponents, natural logarithms per step, the largest first (up to noise
-        in a short mean). -inf for a direction that a step maps to 0, for example where phi' is 0;
-        NaN if the states overflow.
+        `[n]`: the leading exponents, natural logarithms per step, the largest first. -inf for a
+        direction that a step maps to 0, for example where phi' is 0; NaN if the states overflow.
 
     Raises:
         ValueError: as `trajectory`; a batch; n outside 1..N; warmup outside 0..T-1.
@@ -112,4 +111,4 @@ def _lyapunov_exponents(*arguments: Any, dynamics: Dynamics, n: int) -> jax.Arra
     _, (logs, finite) = lax.scan(step, carry, of_every_step(params, xs, data))
     settled = (jnp.arange(len(logs), dtype=jnp.int32) >= warmup)[:, None]
     mean = jnp.mean(logs, 0, where=settled)
-    return jnp.where(finite.all(), mean, jnp.nan)
+    return jnp.where(finite.all(), jnp.sort(mean, descending=True), jnp.nan)

@@ -170,7 +170,7 @@ def fixed_points(
         found = _search(held, first, limit, int(steps), dynamics=dynamics, optimizer=optimizer)
     ends, speeds, arrived = jax.device_get(found)
     points, counts = _distinct(ends, speeds, arrived, merge)
-    return _described(held, points, counts, dynamics)
+    return _described(held, points, counts, dynamics, merge if speed is None else np.inf)
 
 
 def _check_arrays(dynamics: Dynamics, params: Any, x_t: Any, states: Any, data: Any) -> None:
@@ -333,23 +333,42 @@ def _distinct(
 
 
 def _described(
-    held: Any, points: np.ndarray, counts: np.ndarray, dynamics: Dynamics
+    held: Any, points: np.ndarray, counts: np.ndarray, dynamics: Dynamics, merge: float
 ) -> FixedPoints:
+    """The points that have a fixed point within `merge`; inf: all."""
     unravelled, *found = jax.device_get(_at_points(held, points, dynamics=dynamics))
-    outputs, speeds, jacobians = found
+    outputs, residuals, jacobians = found
+    speeds = np.square(residuals).sum(-1) / 2
     eigenvalues = np.linalg.eigvals(jacobians.astype(np.float64)).astype(np.complex128)
     eigenvalues = np.take_along_axis(eigenvalues, np.argsort(-np.abs(eigenvalues), -1), -1)
     result = FixedPoints(unravelled, outputs, speeds, jacobians, eigenvalues, counts)
     order = np.lexsort((-counts, result.unstable))
+    order = order[_are_fixed(points, residuals, jacobians, merge)[order]]
     return jax.tree.map(lambda x: x[order], result)
+
+
+def _are_fixed(
+    points: np.ndarray, residuals: np.ndarray, jacobians: np.ndarray, merge: float
+) -> np.ndarray:
+    """Which points `[P]` are fixed, or have a fixed point within `merge` by Newton's method.
+
+    Where a network nearly stands still and has no fixed point, the residual r may be as small as
+    rounding in each variable, but it adds up along one direction. So it is judged along the
+    singular directions of A = U S V^T: (U^T r)_i is rounding, or a step of (U^T r)_i / S_i short.
+    """
+    U, S, _ = np.linalg.svd(jacobians.astype(np.float64) - np.eye(points.shape[-1]))
+    along = np.abs(np.einsum("pji,pj->pi", U, residuals.astype(np.float64)))
+    size = 1 + np.abs(points).max(-1, initial=0, keepdims=True)
+    rounding = ROUNDING * np.finfo(jacobians.dtype).eps * size
+    return (along <= np.maximum(rounding, merge * S)).all(-1)
 
 
 @partial(jax.jit, static_argnames="dynamics")
 def _at_points(held: Any, points: jax.Array, *, dynamics: Dynamics) -> Any:
-    """The states, outputs, speeds and Jacobians."""
+    """The states, outputs, residuals and Jacobians."""
     F = _map(held, dynamics)
 
     def at(s: jax.Array) -> Any:
-        return F.unravel(s), F.step(s)[1], F.speed(s), jax.jacfwd(lambda s: F.step(s)[0])(s)
+        return F.unravel(s), F.step(s)[1], F.residual(s), jax.jacfwd(lambda s: F.step(s)[0])(s)
 
     return lax.map(at, points)
