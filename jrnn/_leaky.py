@@ -175,7 +175,7 @@ def leaky(
 
 
 def _cell(params: LeakyParams, activation: Any, leak: Leak, dt: Any) -> UncheckedCell:
-    checks.leaky_params(params, leak)
+    checks.leaky_params(params)
     learned = params.log_tau is not None
     return cells.leaky(activation, leak, learned=learned, unequal=dt is not None)
 

@@ -22,6 +22,8 @@ LABELS = np.zeros((T, B), np.int64)
 NEXT = jrnn.ReadoutParams(np.ones((H, I)), None)
 STACK = parameters(jrnn.init_stack, I, (4, 6), bidirectional=True, layer_norm=True)
 SQUARE = parameters(jrnn.init_stack, I, (I, I))
+RATE = jrnn.cells.leaky.leaky("tanh", "input", learned=False)
+LEAKY = parameters(jrnn.init_leaky, I, H, alpha=0.5)
 ONE_LAYER = parameters(jrnn.init_stack, I, (H,))
 PAIRS = (
     "jrnn.interop.from_torch(state_dict, stack=True) returns a stack; any pair (forward, backward) "
@@ -204,6 +206,26 @@ REFUSED = {
     "clip_delta of zero": (
         lambda: jrnn.rnn(P, CASE.xs, clip_delta=0.0),
         "clip_delta: expected a positive number or None; got 0.0. None leaves it out.",
+    ),
+    "clip_delta that is traced": (
+        lambda: jax.jit(lambda clip: jrnn.rnn(P, CASE.xs, clip_delta=clip))(1.0),
+        "clip_delta: expected a positive number or None; got ",
+    ),
+    "a leak of a cell": (
+        lambda: jrnn.cells.leaky.leaky("tanh", "rate", learned=False),
+        'leak: expected "state" or "input"; got \'rate\'. "state" is h = (1 - alpha) h + alpha',
+    ),
+    "alpha for a cell": (
+        lambda: jrnn.unroll(RATE, LEAKY._replace(alpha=np.full(H, 2.0)), CASE.xs),
+        "alpha: expected numbers in (0, 1]; got 2.0. It is the share of the new state in a step",
+    ),
+    "no features": (
+        lambda: jrnn.rnn(P._replace(w_ih=np.ones((0, H))), CASE.xs[..., :0]),
+        "w_ih: expected axes of at least 1; got shape [0, 4]. Without inputs w_ih is None.",
+    ),
+    "no units": (
+        lambda: jrnn.rnn(jrnn.RNNParams(None, np.ones((0, 0)), None), CASE.xs[..., :0]),
+        "w_hh: expected axes of at least 1; got shape [0, 0]. Without inputs w_ih is None.",
     ),
     "reverse of no bool": (
         lambda: jrnn.rnn(P, CASE.xs, reverse=1),

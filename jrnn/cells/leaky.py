@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jrnn import checks
 from jrnn.cells import Arrays, Named, StepCotangents, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName, UncheckedActivation, find_activation
 from jrnn.types import LeakyParams
@@ -48,8 +49,11 @@ def leaky(
         The cell; the same one for the same arguments.
 
     Raises:
-        ValueError: an unknown activation.
+        ValueError: an unknown activation or leak; a flag that is no bool.
     """
+    checks.place_of_leak(leak)
+    checks.flag("learned", learned)
+    checks.flag("unequal", unequal)
     return _leaky(find_activation(activation), leak, learned, unequal)
 
 
@@ -98,6 +102,6 @@ def share_and_rate(unit: Named, data: Named) -> tuple[jax.Array, jax.Array]:
         alpha = lax.stop_gradient(unit["alpha"])
         if "dt" not in data:
             return alpha, alpha  # the second is not read
-        # 100 for alpha = 1: exp(-100) is no part of 1, and 100 * dt is finite.
-        rate = jnp.minimum(-jnp.log1p(-alpha), 100)
+        # For alpha = 1: exp(-1e4 dt) is 0 from dt = 0.002 on, and 1e4 dt is finite in float16.
+        rate = jnp.minimum(-jnp.log1p(-alpha), 1e4)
     return -jnp.expm1(-rate * data.get("dt", 1)), rate

@@ -44,6 +44,7 @@ from jrnn.checks.inside import states_of_layers as states_of_layers
 from jrnn.checks.inside import values as values
 from jrnn.checks.leaks import leak as leak
 from jrnn.checks.leaks import leaky_params as leaky_params
+from jrnn.checks.leaks import place_of_leak as place_of_leak
 from jrnn.checks.leaks import time_steps as time_steps
 from jrnn.checks.losses import cross_entropy_arguments as cross_entropy_arguments
 from jrnn.checks.losses import logits as logits

@@ -181,6 +181,8 @@ def number(argument: str, value: Any, above: float = -np.inf) -> None:
 
 
 def is_number(x: Any) -> bool:
+    if isinstance(x, jax.core.Tracer):
+        return False
     return np.ndim(x) == 0 and isinstance(np.asarray(x).item(), (int, float))
 
 

@@ -1,5 +1,6 @@
 """A cell of the user's own: its functions are elementwise, and its adjoint is that of its step."""
 
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from jrnn.cells import UncheckedCell
 
 SHAPE = (2, 3)
+RANDOM = re.compile("random_bits|threefry2x32|rng_bit_generator|rng_uniform")  # of a jaxpr
 WRITE = "Write it with jnp; it gets and returns arrays [B, H]."
 TUPLES = {"x_blocks": (0,), "h_blocks": (0,), "unit": ("tau",), "data": ("z",)}  # an example each
 
@@ -46,6 +48,7 @@ def cell(cell: "UncheckedCell") -> None:
         if cell.gates is not None:
             _is_elementwise("gates", cell.gates, (blocks,))
         _is_elementwise("step", cell.step, arguments)
+        _draws_nothing(cell.step, arguments)
         if not cell.reads_first_state:
             _reads_no_first_state(cell, arguments)
         if (output := cell.output) is not None:
@@ -187,6 +190,13 @@ def _is_elementwise(argument: str, function: Callable[..., Any], arguments: Any)
         expected = "a function of one element of each argument for each element of its results"
         repair = "The matmuls are the kernel's; normalise outside of the recurrence."
         refuse(argument, expected, "one that mixes elements", repair)
+
+
+def _draws_nothing(step: Callable[..., Any], arguments: Any) -> None:
+    """A key in a step would draw the same numbers at every step."""
+    if RANDOM.search(str(jax.make_jaxpr(step)(*arguments))):
+        repair = 'Draw them before the call, and name them in data, such as data=("noise",).'
+        refuse("step", "a function without random numbers", "one that draws them", repair)
 
 
 def _has_its_adjoint(

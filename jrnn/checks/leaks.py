@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jrnn.checks.basics import array, concrete, describe, is_float, refuse, shown
-from jrnn.checks.sequences import of_kind
+from jrnn.checks.sequences import of_kind, share
 from jrnn.types import LeakyParams
 
 
@@ -21,7 +21,7 @@ def leak(alpha: Any, dt_over_tau: Any, learned: bool, H: int) -> tuple[np.ndarra
     except (TypeError, ValueError):
         refuse(name, f"a number or an array [H] = [{H}]", shown(given), "One for each unit.")
     if name == "alpha":
-        _share(value, learned)
+        share(value, learned)
         with np.errstate(divide="ignore"):
             return value, -np.log1p(-value)
     if not ((value > 0) & (value < np.inf)).all():
@@ -29,29 +29,20 @@ def leak(alpha: Any, dt_over_tau: Any, learned: bool, H: int) -> tuple[np.ndarra
     return -np.expm1(-value), value
 
 
-def _share(alpha: np.ndarray, learned: bool) -> None:
-    top = "1)" if learned else "1]"
-    if not ((alpha > 0) & ((alpha < 1) if learned else (alpha <= 1))).all():
-        wrong = alpha[~((alpha > 0) & (alpha < 1))][0]
-        repair = "It is the share of the new state in a step: dt / tau, for example."
-        refuse("alpha", f"numbers in (0, {top}", float(wrong), repair)
-
-
-def leaky_params(params: Any, leak: Any) -> None:
-    """Check the class, which of its leaks is there, and the values of a concrete alpha."""
-    of_kind(params, LeakyParams)
+def place_of_leak(leak: Any) -> None:
+    """Refuse an unknown place."""
     if leak not in ("state", "input"):
         repair = '"state" is h = (1 - alpha) h + alpha phi(a); "input" is the rate network.'
         refuse("leak", '"state" or "input"', shown(leak), repair)
+
+
+def leaky_params(params: Any) -> None:
+    """Check the class, and which of its leaks is there."""
+    of_kind(params, LeakyParams)
     if (params.alpha is None) == (params.log_tau is None):
         came = "neither" if params.alpha is None else "both"
         repair = "alpha is a fixed leak, log_tau a learned one; see jrnn.init_leaky."
         refuse("alpha, log_tau", "one of the two", came, repair)
-    if params.alpha is not None:
-        array("alpha", params.alpha)
-        values = concrete(params.alpha)
-        if values is not None:
-            _share(values.astype(np.float64), learned=False)
 
 
 def time_steps(dt: Any, lead: tuple[int, ...]) -> None:

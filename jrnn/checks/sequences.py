@@ -74,6 +74,10 @@ def network(cell: "UncheckedCell", params: Any) -> None:
     shape("w_hh", params.w_hh, (None, None), f"[H, {times(Y)}]", "It maps a state to a_t.")
     parameters("w_hh", params.w_hh)
     H = params.w_hh.shape[0]
+    if H == 0 or (params.w_ih is not None and 0 in np.shape(params.w_ih)):
+        name = "w_ih" if H else "w_hh"
+        came = f"shape {[*np.shape(getattr(params, name))]}"
+        refuse(name, "axes of at least 1", came, "Without inputs w_ih is None.")
     repair = "It maps a state to a state." if Y == 1 else "It maps a state to the blocks of a_t."
     shape("w_hh", params.w_hh, (H, Y * H), f"[H, {times(Y)}]", repair)
     if params.w_ih is not None:
@@ -91,6 +95,19 @@ def network(cell: "UncheckedCell", params: Any) -> None:
             refuse(name, f"what the cell {cell.name} reads", "None", repair)
         shape(name, getattr(params, name), (H,), "[H]", "One for each unit.")
         same_dtype(name, getattr(params, name), "w_hh", params.w_hh)
+    if isinstance(params, LeakyParams) and params.alpha is not None:
+        alpha = concrete(params.alpha)
+        if alpha is not None:
+            share(alpha.astype(np.float64), learned=False)
+
+
+def share(alpha: np.ndarray, learned: bool) -> None:
+    """Refuse an alpha outside its range."""
+    top = "1)" if learned else "1]"
+    if not ((alpha > 0) & ((alpha < 1) if learned else (alpha <= 1))).all():
+        wrong = alpha[~((alpha > 0) & (alpha < 1))][0]
+        repair = "It is the share of the new state in a step: dt / tau, for example."
+        refuse("alpha", f"numbers in (0, {top}", float(wrong), repair)
 
 
 def bias_parts(cell: "UncheckedCell") -> tuple[tuple[str, int], ...]:

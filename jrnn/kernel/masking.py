@@ -140,8 +140,15 @@ def steps_inside(lengths: ArrayLike | int, T: int) -> jax.Array:
     Returns:
         `[T, B]` or `[T]` bool: t < lengths.
     """
-    lengths, steps = jnp.asarray(lengths), jnp.arange(T)
-    return steps.reshape(-1, *(1,) * lengths.ndim) < lengths.astype(steps.dtype)[None]
+    ends = _ends(jnp.asarray(lengths), T)
+    return jnp.arange(T).reshape(-1, *(1,) * ends.ndim) < ends[None]
+
+
+def _ends(lengths: jax.Array, T: int) -> jax.Array:
+    """Lengths as steps, the nearest of 0, ..., T."""
+    if jnp.issubdtype(lengths.dtype, jnp.unsignedinteger) and lengths.dtype.itemsize >= 4:
+        lengths = jnp.minimum(lengths, T)  # the cast below would make large ones negative
+    return jnp.clip(lengths.astype(jnp.arange(0).dtype), 0, T)
 
 
 def per_step(flags: ArrayLike, lead: tuple[int, ...]) -> jax.Array:
@@ -192,7 +199,7 @@ def reverse_steps(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
     if lengths is None:
         return x[::-1]
     steps = jnp.arange(len(x)).reshape(-1, *(1,) * lengths.ndim)
-    ends = jnp.clip(lengths.astype(steps.dtype), 0, len(x))[None]
+    ends = _ends(lengths, len(x))[None]
     order = jnp.where(steps < ends, ends - 1 - steps, steps)
     return permute_steps(x, order, order)
 

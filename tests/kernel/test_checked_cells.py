@@ -3,6 +3,7 @@
 import inspect
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import pytest
 from cells import Params
@@ -26,6 +27,10 @@ def leak_adjoint(d_after, blocks, before, unit, data, after):
     (d,), alpha, h = d_after, unit["alpha"], jnp.tanh(blocks[0])
     d_alpha = d * (h - before[0])
     return StepCotangents((d * alpha * (1 - h * h),), (d * (1 - alpha),), {"alpha": d_alpha})
+
+
+def kept(like):
+    return jax.random.bernoulli(jax.random.key(0), 0.9, like.shape).astype(like.dtype)
 
 
 def spoiled(**changes):
@@ -140,6 +145,11 @@ WRONG = {
     "nothing to the state": (
         {"step": leak, "adjoint": spoiled(before=lambda d: None), "unit": ("alpha",)},
         "got another before[0]",
+    ),
+    "random numbers": (
+        {"step": lambda a, s, unit, data: (jnp.tanh(a[0]) * kept(a[0]),)},
+        "step: expected a function without random numbers; got one that draws them. Draw them "
+        'before the call, and name them in data, such as data=("noise",).',
     ),
     "0.1 % too much for alpha": (
         {

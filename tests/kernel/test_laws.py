@@ -324,6 +324,14 @@ def test_matmul_precision_reaches_the_backward_pass():
     assert set(found) == {(lax.Precision.HIGHEST, lax.Precision.HIGHEST)}
 
 
+@pytest.mark.parametrize("leak", ["state", "input"])
+def test_an_alpha_of_1_keeps_nothing_in_a_step_of_any_length(leak):
+    params = parameters(jrnn.init_leaky, 5, 4, alpha=1.0)._replace(alpha=np.ones(4))
+    xs = np.random.default_rng(0).normal(size=(3, 5))
+    expected = jrnn.leaky(params, xs, leak=leak)
+    assert_close(jrnn.leaky(params, xs, leak=leak, dt=np.array([0.01, 1.0, 50.0])), expected)
+
+
 # --- settings ------------------------------------------------------------------------------------
 
 

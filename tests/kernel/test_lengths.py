@@ -332,8 +332,11 @@ def test_traced_lengths_are_clipped(reverse):
     rnn = partial(jrnn.rnn, case.params, case.xs, case.h0, reverse=reverse)
     run = jax.jit(lambda lengths: rnn(lengths))
     assert_close(run(jnp.array([-3, T + 5, 4])), run(jnp.array([0, T, 4])), 0.0)
-    found = jax.jit(partial(jrnn.sequence_mask, T=T))(jnp.array([-3, T + 5, 4]))
-    assert np.asarray(found).sum(0).tolist() == [0, T, 4]
+    mask = jax.jit(partial(jrnn.sequence_mask, T=T))
+    assert mask(jnp.array([-3, T + 5, 4])).sum(0).tolist() == [0, T, 4]
+    large = jnp.array([2**32 - 1, 2**31, 4], jnp.uint32)
+    assert mask(large).sum(0).tolist() == [T, T, 4]
+    assert_close(run(large), run(jnp.array([T, T, 4])), 0.0)
 
 
 def test_lengths_of_all_steps_and_no_resets_are_the_plain_call():
