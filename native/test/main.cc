@@ -57,7 +57,7 @@ class DoubleBounds {
   double of(int, const Array<double>& expected, double) { return 1e-10 * largest(expected) + 1e-13; }
 };
 
-// In float: 3 times the largest error of nine plain loops in float, one as given, eight with every
+// In float: 6 times the largest error of nine plain loops in float, one as given, eight with every
 // number moved by -1, 0 or 1 units in the last place; and 4 eps of the largest number. Most leaves
 // need the first loop alone. Clipped deltas do not move with the numbers; sums of them round by
 // eps of a sum that chance makes: clip * sqrt(TB).
@@ -74,7 +74,7 @@ class FloatBounds {
       if (i >= int(loops.size())) loops.push_back(leaves(Naive<float>(i ? moved(in, i, undecided) : in, rounds).run()));
       worst = std::max(worst, error(loops[i][leaf], expected));
       const double scale = std::max(largest(expected), in.clip * std::sqrt(in.sizes.T * in.sizes.B));
-      bound = 3 * worst + 4 * (undecided ? 1 / 128. : 1.2e-7) * scale;
+      bound = 6 * worst + 4 * (undecided ? 1 / 128. : 1.2e-7) * scale;
       if (found <= bound) break;
     }
     return bound;
