@@ -203,6 +203,10 @@ REFUSED = {
         lambda: jrnn.rnn(P, CASE.xs, recurrent_mask=np.ones(H, bool)),
         "recurrent_mask: expected a floating dtype; got bool[4]. Cast it by .astype(jnp.float32).",
     ),
+    "a mask of connections": (
+        lambda: jrnn.rnn(P, CASE.xs, recurrent_mask=np.ones((H, H))),
+        "got float64[4, 4]. A mask of connections multiplies w_hh, before the call.",
+    ),
     "clip_delta of zero": (
         lambda: jrnn.rnn(P, CASE.xs, clip_delta=0.0),
         "clip_delta: expected a positive number or None; got 0.0. None leaves it out.",

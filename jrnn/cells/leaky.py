@@ -20,6 +20,7 @@ is given, and alpha_t = 1 - (1 - alpha)^dt_t = 1 - exp(-dt_t / tau).
 """
 
 import functools
+import math
 from typing import Literal
 
 import jax
@@ -32,6 +33,9 @@ from jrnn.cells.elman import Activation, ActivationName, UncheckedActivation, fi
 from jrnn.types import LeakyParams
 
 Leak = Literal["state", "input"]
+# For alpha = 1 the rate would be inf, and inf * 0 is NaN. exp(-1e4 dt) is 0 from dt = 0.002 on, and
+# 1e4 dt is finite in float16.
+FASTEST = 1e4
 
 
 def leaky(
@@ -97,11 +101,10 @@ def _leaky(phi: UncheckedActivation, leak: Leak, learned: bool, unequal: bool) -
 def share_and_rate(unit: Named, data: Named) -> tuple[jax.Array, jax.Array]:
     """alpha of a step, and dt / tau of a step of dt = 1."""
     if "log_tau" in unit:
-        rate = jnp.exp(-unit["log_tau"])
+        rate = jnp.exp(jnp.minimum(-unit["log_tau"], math.log(FASTEST)))
     else:
         alpha = lax.stop_gradient(unit["alpha"])
         if "dt" not in data:
             return alpha, alpha  # the second is not read
-        # For alpha = 1: exp(-1e4 dt) is 0 from dt = 0.002 on, and 1e4 dt is finite in float16.
-        rate = jnp.minimum(-jnp.log1p(-alpha), 1e4)
+        rate = jnp.minimum(-jnp.log1p(-alpha), FASTEST)
     return -jnp.expm1(-rate * data.get("dt", 1)), rate

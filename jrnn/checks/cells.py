@@ -48,13 +48,14 @@ def cell(cell: "UncheckedCell") -> None:
         if cell.gates is not None:
             _is_elementwise("gates", cell.gates, (blocks,))
         _is_elementwise("step", cell.step, arguments)
-        _draws_nothing(cell.step, arguments)
         if not cell.reads_first_state:
             _reads_no_first_state(cell, arguments)
         if (output := cell.output) is not None:
             _is_elementwise("output", lambda before: (output(before),), (after,))
         if cell.adjoint is not None:
             _has_its_adjoint(cell, cell.adjoint, (blocks, *rest), arguments, after)
+    with jax.enable_x64(True):  # traced: at compile time random numbers would be constants
+        _draws_nothing(cell.step, arguments)
 
 
 def _hashable(cell: "UncheckedCell") -> None:

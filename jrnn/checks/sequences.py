@@ -54,7 +54,10 @@ def of_kind(params: Any, kind: type | None) -> None:
         expected = "those of a cell" if kind is None else _with_fields(kind)
         repair = f"See jrnn.init_{FUNCTIONS.get(kind, 'cell')}."  # type: ignore[arg-type]
         if type(params) in FUNCTIONS or hasattr(params, "w_hh"):
-            repair = f"jrnn.{FUNCTIONS.get(type(params), 'unroll')} runs these."
+            run = FUNCTIONS.get(type(params))
+            repair = (
+                f"jrnn.{run} runs these." if run else "jrnn.unroll runs these, with their cell."
+            )
         elif isinstance(params, LayerParams):
             repair = "jrnn.stack runs these as StackParams((layer,))."
         elif isinstance(params, tuple):
@@ -227,6 +230,8 @@ def state(
     if h.shape not in ((H,), (*batch, H)):
         wanted = f"[{size}] = [{H}]" + (f" or [B, {size}] = {[*batch, H]}" if batch else "")
         repair = "[H] is shared by the batch." if batch else "One sequence has one state."
+        if argument == "recurrent_mask" and h.shape == (H, H):
+            repair = "A mask of connections multiplies w_hh, before the call."
         if batch and h.shape == (T, H):
             repair = BATCH_FIRST
         refuse(argument, wanted, describe(h), repair)

@@ -332,6 +332,15 @@ def test_an_alpha_of_1_keeps_nothing_in_a_step_of_any_length(leak):
     assert_close(jrnn.leaky(params, xs, leak=leak, dt=np.array([0.01, 1.0, 50.0])), expected)
 
 
+def test_a_tau_that_is_far_too_small_has_a_finite_gradient():
+    params = parameters(jrnn.init_leaky, 5, 4, alpha=0.5, learned=True)
+    params = params._replace(log_tau=np.full(4, -1000.0))
+    xs = np.random.default_rng(0).normal(size=(3, 5))
+    found = jax.grad(lambda p: jnp.sum(jrnn.leaky(p, xs)[0]))(params)
+    assert np.isfinite(found.w_hh).all()
+    assert not found.log_tau.any()
+
+
 # --- settings ------------------------------------------------------------------------------------
 
 
