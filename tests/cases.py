@@ -92,5 +92,10 @@ def parameters(init, *sizes, seed=0, **options):
     """
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda: init(jax.random.key(0), *sizes, **options))
-    draw = lambda p: (rng.normal(size=p.shape) / p.shape[0] ** 0.5).astype(p.dtype)
-    return jax.tree.map(draw, shapes)
+
+    def draw(path, p):
+        if jax.tree_util.keystr(path).endswith(".alpha"):  # a share
+            return rng.uniform(0.1, 0.9, p.shape).astype(p.dtype)
+        return (rng.normal(size=p.shape) / p.shape[0] ** 0.5).astype(p.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
