@@ -95,7 +95,7 @@ WRONG = {
         lambda rnn, hs, t: derivation.state_jacobian(rnn, hs, t + 1),
         "the answer for t = 1 is that of step t + 1",
     ),
-    "a Jacobian without an axis": ("test_3", lambda rnn, hs, t: hs[t], "the shape of the answer"),
+    "a Jacobian without an axis": ("test_3", lambda rnn, hs, t: hs[t], "the shapes of the answer"),
     "the immediate derivative": ("test_4", window_of_one, "terms with k = t alone"),
     "the sum over losses alone": ("test_5", window_of_one, "terms with k = t alone"),
     "the right gradient, slowly": ("test_5", derivation.gradients_double_sum, "operations"),

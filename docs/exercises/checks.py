@@ -30,16 +30,17 @@ def close(found, expected, rtol=1e-10, atol=1e-12, where="", mistakes=None):
     `mistakes`: the results of common mistakes, by their names.
     """
     __tracebackhide__ = True  # the line of the test is the one to look at
-    for (path, a), b in zip(
-        jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True
-    ):
+    came, wanted = (jax.tree.map(np.shape, tree) for tree in (found, expected))
+    if jax.tree.leaves(came) != jax.tree.leaves(wanted):
+        raise AssertionError(f"the shapes of the answer{where} are\n{came}\ninstead of\n{wanted}")
+    leaves = zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True)
+    for (path, a), b in leaves:
         name = f"the answer{where} {jax.tree_util.keystr(path)}".rstrip()
-        np.testing.assert_equal(np.shape(a), np.shape(b), f"the shape of {name}")
         if np.allclose(a, b, rtol, atol):
             continue
         for mistake, wrong in (mistakes or {}).items():
-            leaves = zip(jax.tree.leaves(found), jax.tree.leaves(wrong), strict=True)
-            if all(np.allclose(x, y) for x, y in leaves):
+            pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wrong), strict=True)
+            if all(np.allclose(x, y) for x, y in pairs):
                 raise AssertionError(f"the answer{where} is {mistake}")
         apart = np.abs(a - b).max()
         raise AssertionError(f"{name} is wrong by up to {apart:.2g}:\n{a}\ninstead of\n{b}")
@@ -92,6 +93,7 @@ def test_3_state_jacobian(answers):
     for t in (1, 3):
         right = jacobians[t - 1]
         mistakes = {"the transpose": right.T, "that of step t + 1": jacobians[t]}
+        mistakes["that of h @ w_hh.T"] = jnp.diag(1 - hs[t - 1] ** 2) @ RNN.w_hh
         close(answers.state_jacobian(RNN, hs, t), right, where=f" for t = {t}", mistakes=mistakes)
 
 
@@ -142,7 +144,10 @@ def test_6_states(answers):
     body = loops[0].params["jaxpr"].jaxpr
     pairs = zip(loops[0].outvars, body.outvars, strict=True)
     carried = [out.aval.shape for out, of_a_step in pairs if out.aval.shape == of_a_step.aval.shape]
-    np.testing.assert_equal(carried, [(H,)], "the shapes that the backward loop carries")
+    assert carried == [(H,)], (
+        f"the backward loop carries arrays of the shapes {carried} instead of {[(H,)]}: "
+        "JAX differentiates a scan of its own; jax.custom_vjp lets you write the loop"
+    )
     matmuls = sum(e.primitive.name == "dot_general" for e in equations(body))
     np.testing.assert_equal(matmuls, 1, "the matmuls of one step of the backward loop")
 

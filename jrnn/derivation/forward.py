@@ -2,7 +2,7 @@
 
     h_t = phi(x_t w_ih + h_{t-1} w_hh + b_h)                                    (1) (2)
     dJ/do_t = m_t (p_t sum_k y_tk - y_t)                                            (7)
-    dhs_t   = dJ/do_t w_ho^T        = dJ_t/dh_t, the loss of step t alone           (8)
+    dhs_t   = dJ/do_t w_ho^T        = m_t dJ_t/dh_t, the loss of step t alone       (8)
 
 In the sources, (1) and (2) are z_t, h_t (Wolf, 2016), z_t, s_t (Brown, 2017), and h_t (Chavan,
 2026, "Chain Rule and Backpropagation"); (7) is p_t - labels_t, y^_t - y_t (Brown's (11)), Z - 1_m.
@@ -180,7 +180,7 @@ class Trajectory(NamedTuple):
         dphis: `[T, H]` phi'(h_t).
         losses: `[T]` m_t J_t.
         dlogits: `[T, O]` dJ/do_t, (7).
-        dhs: `[T, H]` dJ_t/dh_t by the loss of step t alone, (8).
+        dhs: `[T, H]` m_t dJ_t/dh_t, by the loss of step t alone, (8).
     """
 
     xs: jax.Array

@@ -78,7 +78,7 @@ class LSTMTrajectory(NamedTuple):
         cs: `[T, H]` c_t.
         losses: `[T]` m_t J_t.
         dlogits: `[T, O]` dJ/do_t, (7).
-        dhs: `[T, H]` dJ_t/dh_t by the loss of step t alone, (8).
+        dhs: `[T, H]` m_t dJ_t/dh_t, by the loss of step t alone, (8).
     """
 
     xs: jax.Array
