@@ -144,10 +144,11 @@ def test_6_states(answers):
     body = loops[0].params["jaxpr"].jaxpr
     pairs = zip(loops[0].outvars, body.outvars, strict=True)
     carried = [out.aval.shape for out, of_a_step in pairs if out.aval.shape == of_a_step.aval.shape]
-    assert carried == [(H,)], (
-        f"the backward loop carries arrays of the shapes {carried} instead of {[(H,)]}: "
-        "JAX differentiates a scan of its own; jax.custom_vjp lets you write the loop"
-    )
+    if carried != [(H,)]:
+        raise AssertionError(
+            f"the backward loop carries arrays of the shapes {carried} instead of {[(H,)]}: "
+            "JAX differentiates a scan of its own; jax.custom_vjp lets you write the loop"
+        )
     matmuls = sum(e.primitive.name == "dot_general" for e in equations(body))
     np.testing.assert_equal(matmuls, 1, "the matmuls of one step of the backward loop")
 
