@@ -55,6 +55,7 @@ def init_leaky(
         ValueError: a size below 1, a dtype that is not floating; both or neither of `alpha` and
             `dt_over_tau`, or one outside its range.
     """
+    checks.key(key)
     dtype = sizes_and_dtype(input_size, hidden_size, dtype)
     checks.flag("learned", learned)
     share, rate = checks.leak(alpha, dt_over_tau, bool(learned), hidden_size)

@@ -78,6 +78,7 @@ def init_stack(
         ValueError: no layer, a size below 1, an option that is not True or False, a dtype that is
             not floating, or an unknown cell.
     """
+    checks.key(key)
     checks.stack_sizes(input_size, hidden_sizes)
     checks.flag("bidirectional", bidirectional)
     checks.flag("layer_norm", layer_norm)

@@ -46,10 +46,11 @@ def init_cell(
         and `[H]` for each name in `cell.unit`; None for any other field.
 
     Raises:
-        ValueError: no cell, a size below 1, a dtype that is not floating, or other names than
+        ValueError: no cell, no key, a size below 1, a dtype that is not floating, or other names than
             `cell.unit`.
     """
     checks.a_cell(cell)
+    checks.key(key)
     dtype = sizes_and_dtype(input_size, hidden_size, dtype)
     if set(unit) != set(cell.unit):
         expected = f"the parameters {', '.join(cell.unit)}" if cell.unit else "no more parameters"

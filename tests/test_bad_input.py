@@ -207,6 +207,14 @@ REFUSED = {
         lambda: jrnn.rnn(P, CASE.xs, recurrent_mask=np.ones((H, H))),
         "got float64[4, 4]. A mask of connections multiplies w_hh, before the call.",
     ),
+    "a seed for a key": (
+        lambda: jrnn.init_lstm(0, I, H),
+        "key: expected one random key of JAX; got 0. jax.random.key(0) makes one.",
+    ),
+    "keys for a key": (
+        lambda: jrnn.init_stack(jax.random.split(jax.random.key(0), 4), I, (H,)),
+        "key: expected one random key of JAX; got key<fry>[4]. jax.random.key(0) makes one.",
+    ),
     "clip_delta of zero": (
         lambda: jrnn.rnn(P, CASE.xs, clip_delta=0.0),
         "clip_delta: expected a positive number or None; got 0.0. None leaves it out.",

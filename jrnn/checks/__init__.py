@@ -14,6 +14,7 @@ from jrnn.checks.basics import describe as describe
 from jrnn.checks.basics import flag as flag
 from jrnn.checks.basics import floating_dtype as floating_dtype
 from jrnn.checks.basics import ids as ids
+from jrnn.checks.basics import key as key
 from jrnn.checks.basics import number as number
 from jrnn.checks.basics import positive_or_none as positive_or_none
 from jrnn.checks.basics import refuse as refuse

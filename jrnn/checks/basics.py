@@ -27,6 +27,14 @@ def shown(option: Any) -> str:
     return f"an array {list(shape)}" if shape else repr(option)
 
 
+def key(value: Any) -> None:
+    """Refuse all but one random key, of the new kind or of the old one, a vector of uint32."""
+    dtype, axes = getattr(value, "dtype", None), np.ndim(value)
+    if dtype is None or axes != (0 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else 1):
+        came = shown(value) if dtype is None else f"{dtype}{list(np.shape(value))}"
+        refuse("key", "one random key of JAX", came, "jax.random.key(0) makes one.")
+
+
 def array(argument: str, x: Any) -> None:
     if isinstance(x, jax.Array):
         there(argument, x)

@@ -53,6 +53,7 @@ def init_readout(
     Raises:
         ValueError: a size below 1, or a dtype that is not floating.
     """
+    checks.key(key)
     checks.sizes(hidden_size=hidden_size, output_size=output_size)
     dtype = checks.floating_dtype(dtype)
     return ReadoutParams(
