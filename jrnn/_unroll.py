@@ -46,8 +46,8 @@ def init_cell(
         and `[H]` for each name in `cell.unit`; None for any other field.
 
     Raises:
-        ValueError: no cell, no key, a size below 1, a dtype that is not floating, or other names than
-            `cell.unit`.
+        ValueError: no cell, no key, a size below 1, a dtype that is not floating, or other names
+            than `cell.unit`.
     """
     checks.a_cell(cell)
     checks.key(key)
