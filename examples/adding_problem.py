@@ -53,6 +53,7 @@ from tqdm import tqdm
 import jrnn
 from jrnn import ActivationName
 from jrnn.checks import refuse
+from jrnn.files import write_whole
 
 GUESSING = 2 / 12
 OPTIONS_OF_SIZE = "--hidden-size, --batch-size, --lengths or --block"
@@ -294,8 +295,9 @@ def order(row: Row) -> tuple[int, int, float]:
 
 def write(out: Path, rows: list[Row]) -> None:
     """Write the table, all results, and the plot."""
-    (out / "adding_problem.json").write_text(json.dumps(rows, indent=1, default=str) + "\n")
-    (out / "adding_problem.md").write_text(table(rows) + "\n")
+    text = json.dumps(rows, indent=1, default=str) + "\n"
+    write_whole(out / "adding_problem.json", text.encode())  # or the earlier rows stay
+    write_whole(out / "adding_problem.md", f"{table(rows)}\n".encode())
     draw(rows, out / "adding_problem.png")
 
 

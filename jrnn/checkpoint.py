@@ -60,7 +60,9 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | PathLike[str], *, keep: int = 3) -> None:
-        """Create the directory, and remove incomplete checkpoints of killed runs.
+        """Create the directory; the first `save` removes incomplete checkpoints of killed runs.
+
+        So another process may read the checkpoints of a run that goes on; one process writes.
 
         Args:
             directory: the directory of the checkpoints.
@@ -76,8 +78,7 @@ class Checkpoints:
         self.directory = Path(directory).resolve()
         if _is_writer():
             self.directory.mkdir(parents=True, exist_ok=True)
-            orbax_manager.remove_unfinished(self.directory)
-            self._keep = keep
+            self._keep, self._saved = keep, False
             self._manager = orbax_manager.make(self.directory, keep)
 
     def save(
@@ -93,13 +94,13 @@ class Checkpoints:
 
         Args:
             step: the number of the checkpoint, above all others.
-            state: any pytree of arrays and random keys, on any devices or processes.
+            state: any pytree of arrays, of NumPy too, and random keys, on any devices or processes.
             manifest: a JSON object.
             score: lower is better; None for no score.
             exist_ok: if the latest checkpoint has this number, leave it as it is.
 
         Raises:
-            ValueError: `step` is not above all others; nothing is written.
+            ValueError: `step` is not above all others, or a leaf is no array; nothing is written.
             OSError: this checkpoint, as far as known yet, or the previous one could not be written;
                 `wait` reports later failures. Incomplete files are removed.
         """
@@ -112,6 +113,9 @@ class Checkpoints:
             expected = f"a number above {last}, that of the latest checkpoint in {self.directory}"
             repair = "Go on from `latest`, take another directory, or remove all by `clear`."
             checks.refuse("step", expected, step, repair)
+        if not self._saved:
+            orbax_manager.remove_unfinished(self.directory)
+            self._saved = True
         score = None if score is None else float(score)
         specs = {k: _spec(x) for k, x in arrays.items()}
         content: dict[str, Any] = {"manifest": manifest, "score": score, "arrays": specs}
@@ -259,13 +263,18 @@ def _data(x: Any) -> Any:
 
 def _to_host(state: Any) -> dict[str, np.ndarray]:
     """Every array as a whole, gathered from all processes."""
-    named = {name: _data(x) for name, x in named_leaves(state)}
-    return {
-        name: np.asarray(x)
-        if x.is_fully_addressable or x.is_fully_replicated
-        else np.asarray(multihost_utils.process_allgather(x, tiled=True))
-        for name, x in named.items()
-    }
+    found = {}
+    for name, x in named_leaves(state):
+        if not hasattr(x, "dtype"):
+            checks.refuse(f"state, {name}", "an array or a random key", repr(x), "Use jnp.asarray.")
+        x = _data(x)
+        if not isinstance(x, jax.Array):
+            found[name] = np.array(x)  # a copy: it is written in the background
+        elif x.is_fully_addressable or x.is_fully_replicated:
+            found[name] = np.asarray(x)
+        else:
+            found[name] = np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return found
 
 
 def _device_put(array: np.ndarray, like: Any) -> Any:
@@ -274,6 +283,10 @@ def _device_put(array: np.ndarray, like: Any) -> Any:
         return jax.random.wrap_key_data(
             _device_put(array, _data(like)), impl=jax.random.key_impl(like)
         )
+    if isinstance(like, (np.ndarray, np.generic)):
+        return array
+    if like.sharding is None:  # of a type: on the default device
+        return jnp.asarray(array)
     return jax.make_array_from_callback(array.shape, like.sharding, lambda part: array[part])
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jrnn import checks
+from jrnn.arrays import at_least_float32
 from jrnn.parallel import BATCH, split_value_and_grad
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ def make_train_step(
         updates, opt_state = update(grads, state.opt_state, state.params, value=loss, grad=grads)
         params = optax.apply_updates(state.params, updates)
 
-        norms = jax.tree.map(optax.tree.norm, grads)
+        # Squares of float16 would overflow where the gradient is finite.
+        norms = jax.tree.map(lambda g: optax.tree.norm(at_least_float32(g)), grads)
         metrics = StepMetrics(loss, optax.tree.norm(norms), norms)
         finite = jnp.isfinite(loss) & jnp.isfinite(metrics.grad_norm)
         taken, number = finite, state.step + 1

@@ -51,6 +51,34 @@ def steps_in(directory):
     return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
 
 
+def test_numpy_arrays_come_back_as_they_were_when_they_were_saved(tmp_path):
+    state = {"w": np.ones(3), "n": np.int32(4)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        state["w"][:] = 2  # while it is written in the background
+        checkpoints.wait()
+        found = restore(checkpoints.latest(), state)
+    assert found["w"].tolist() == [1, 1, 1]
+    assert found["n"] == 4
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(ValueError, match="state, w: expected"),
+    ):
+        checkpoints.save(2, {"w": 1.0}, {})
+
+
+def test_who_reads_leaves_what_another_process_is_writing(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(), {})
+    writing = tmp_path / f"2{orbax_manager.orbax().path.step.TMP_DIR_SUFFIX}"
+    writing.mkdir()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest().step == 1
+        assert writing.exists()
+        checkpoints.save(3, make_state(), {})
+        assert not writing.exists()  # of a run that was killed: one process writes
+
+
 @pytest.mark.parametrize("states", [1, 2], ids=["h", "LSTMState"])
 @pytest.mark.parametrize("devices", [None, 2])
 def test_a_state_comes_back_bit_for_bit_on_other_devices_too(devices, states, tmp_path):

@@ -153,6 +153,18 @@ def test_an_infinite_gradient_of_a_finite_loss_changes_nothing():
     assert (float(state.params), int(state.step), int(state.nonfinite)) == (0, 0, 1)
 
 
+def test_a_gradient_in_float16_whose_squares_overflow_is_finite():
+    params = {"w": jnp.full(1000, 1.0, jnp.float16)}
+    optimizer = optax.sgd(1e-3)
+    step = make_train_step(
+        lambda p, c, batch, key: (300 * p["w"].sum(dtype=jnp.float32), c), optimizer
+    )
+    state = init_train_state(params, optimizer, None, jax.random.key(0))
+    state, metrics = step(state, None)
+    assert (state.step, state.nonfinite) == (1, 0)
+    np.testing.assert_allclose(metrics.grad_norm, 300 * 1000**0.5, rtol=1e-5)
+
+
 def test_another_word_for_nonfinite():
     with pytest.raises(ValueError, match='nonfinite: expected "stop" or "skip"; got None'):
         make_train_step(loss, optax.sgd(0.1), nonfinite=None)
