@@ -296,7 +296,7 @@ def order(row: Row) -> tuple[int, int, float]:
 def write(out: Path, rows: list[Row]) -> None:
     """Write the table, all results, and the plot."""
     text = json.dumps(rows, indent=1, default=str) + "\n"
-    write_whole(out / "adding_problem.json", text.encode())  # or the earlier rows stay
+    write_whole(out / "adding_problem.json", text.encode())  # a failure leaves the earlier rows
     write_whole(out / "adding_problem.md", f"{table(rows)}\n".encode())
     draw(rows, out / "adding_problem.png")
 

@@ -62,7 +62,7 @@ class Checkpoints:
     def __init__(self, directory: str | PathLike[str], *, keep: int = 3) -> None:
         """Create the directory; the first `save` removes incomplete checkpoints of killed runs.
 
-        So another process may read the checkpoints of a run that goes on; one process writes.
+        So another process may read the checkpoints while a run writes; one process writes.
 
         Args:
             directory: the directory of the checkpoints.
