@@ -84,6 +84,18 @@ def test_where_a_network_nearly_stands_still_is_no_fixed_point(gap):
     np.testing.assert_allclose(means, [] if gap > 0 else [-0.71883, -0.69505], atol=1e-4)
 
 
+def test_slow_points_where_a_direction_does_not_move_at_all():
+    """dF/ds - I is 0 there."""
+    cell = leaky("identity", "state", learned=False)
+    w_hh, alpha = np.eye(3), np.full(3, 0.5)
+    params = jrnn.LeakyParams(None, w_hh, None, alpha, None)
+    x, starts = np.array([1e-3, 0, 0]), normal(4, 3)
+    found = diagnostics.fixed_points(params, x, starts, speed=1e-6, cell=cell)
+    np.testing.assert_allclose(found.speeds, 0.5 * (0.5e-3) ** 2, rtol=1e-6)
+    assert found.starts.sum() == 4
+    assert len(diagnostics.fixed_points(params, x, starts, cell=cell).states) == 0
+
+
 def test_padding_is_no_place_to_start():
     lengths = jnp.array([20, 2, 9, 0])
     mask = jrnn.sequence_mask(lengths, 20)

@@ -170,7 +170,7 @@ def fixed_points(
         found = _search(held, first, limit, int(steps), dynamics=dynamics, optimizer=optimizer)
     ends, speeds, arrived = jax.device_get(found)
     points, counts = _distinct(ends, speeds, arrived, merge)
-    return _described(held, points, counts, dynamics, merge if speed is None else np.inf)
+    return _described(held, points, counts, dynamics, merge if speed is None else None)
 
 
 def _check_arrays(dynamics: Dynamics, params: Any, x_t: Any, states: Any, data: Any) -> None:
@@ -333,9 +333,9 @@ def _distinct(
 
 
 def _described(
-    held: Any, points: np.ndarray, counts: np.ndarray, dynamics: Dynamics, merge: float
+    held: Any, points: np.ndarray, counts: np.ndarray, dynamics: Dynamics, merge: float | None
 ) -> FixedPoints:
-    """The points that have a fixed point within `merge`; inf: all."""
+    """The points that have a fixed point within `merge`; None: all."""
     unravelled, *found = jax.device_get(_at_points(held, points, dynamics=dynamics))
     outputs, residuals, jacobians = found
     speeds = np.square(residuals).sum(-1) / 2
@@ -343,7 +343,8 @@ def _described(
     eigenvalues = np.take_along_axis(eigenvalues, np.argsort(-np.abs(eigenvalues), -1), -1)
     result = FixedPoints(unravelled, outputs, speeds, jacobians, eigenvalues, counts)
     order = np.lexsort((-counts, result.unstable))
-    order = order[_are_fixed(points, residuals, jacobians, merge)[order]]
+    if merge is not None:
+        order = order[_are_fixed(points, residuals, jacobians, merge)[order]]
     return jax.tree.map(lambda x: x[order], result)
 
 
