@@ -265,8 +265,7 @@ def _to_host(state: Any) -> dict[str, np.ndarray]:
     """Every array as a whole, gathered from all processes."""
     found = {}
     for name, x in named_leaves(state):
-        if not hasattr(x, "dtype"):
-            checks.refuse(f"state, {name}", "an array or a random key", repr(x), "Use jnp.asarray.")
+        checks.array(f"state, {name}", x)
         x = _data(x)
         if not isinstance(x, jax.Array):
             found[name] = np.array(x)  # a copy: it is written in the background

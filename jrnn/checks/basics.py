@@ -29,9 +29,10 @@ def shown(option: Any) -> str:
 
 def key(value: Any) -> None:
     """Refuse all but one random key, of the new kind or of the old one, a vector of uint32."""
-    dtype, axes = getattr(value, "dtype", None), np.ndim(value)
-    if dtype is None or axes != (0 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else 1):
-        came = shown(value) if dtype is None else f"{dtype}{list(np.shape(value))}"
+    dtype = getattr(value, "dtype", None)
+    is_new = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (is_new or dtype == np.uint32) or np.ndim(value) != (0 if is_new else 1):
+        came = shown(value) if dtype is None else describe(value)
         refuse("key", "one random key of JAX", came, "jax.random.key(0) makes one.")
 
 

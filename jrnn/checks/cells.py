@@ -55,7 +55,11 @@ def cell(cell: "UncheckedCell") -> None:
         if cell.adjoint is not None:
             _has_its_adjoint(cell, cell.adjoint, (blocks, *rest), arguments, after)
     with jax.enable_x64(True):  # traced: at compile time random numbers would be constants
-        _draws_nothing(cell.step, arguments)
+        if cell.gates is not None:
+            _draws_nothing("gates", cell.gates, (blocks,))
+        _draws_nothing("step", cell.step, arguments)
+        if output is not None:
+            _draws_nothing("output", output, (after,))
 
 
 def _hashable(cell: "UncheckedCell") -> None:
@@ -193,11 +197,11 @@ def _is_elementwise(argument: str, function: Callable[..., Any], arguments: Any)
         refuse(argument, expected, "one that mixes elements", repair)
 
 
-def _draws_nothing(step: Callable[..., Any], arguments: Any) -> None:
-    """A key in a step would draw the same numbers at every step."""
-    if RANDOM.search(str(jax.make_jaxpr(step)(*arguments))):
+def _draws_nothing(argument: str, function: Callable[..., Any], arguments: Any) -> None:
+    """A key in a function of a cell would draw the same numbers at every step."""
+    if RANDOM.search(str(jax.make_jaxpr(function)(*arguments))):
         repair = 'Draw them before the call, and name them in data, such as data=("noise",).'
-        refuse("step", "a function without random numbers", "one that draws them", repair)
+        refuse(argument, "a function without random numbers", "one that draws them", repair)
 
 
 def _has_its_adjoint(

@@ -151,6 +151,14 @@ WRONG = {
         "step: expected a function without random numbers; got one that draws them. Draw them "
         'before the call, and name them in data, such as data=("noise",).',
     ),
+    "random numbers in the gates": (
+        {"step": tanh, "gates": lambda blocks: (blocks[0] * kept(blocks[0]),)},
+        "gates: expected a function without random numbers; got one that draws them.",
+    ),
+    "random numbers in the output": (
+        {"step": tanh, "output": lambda s: s[0] * kept(s[0])},
+        "output: expected a function without random numbers; got one that draws them.",
+    ),
     "0.1 % too much for alpha": (
         {
             "step": leak,
