@@ -94,8 +94,8 @@ def token_of(
     ranked = jnp.where(jnp.arange(ranked.shape[-1], dtype=jnp.int32) < kept, ranked, -jnp.inf)
     p = jax.nn.softmax(ranked, -1)
     mass_before = jnp.cumsum(p, -1) - p  # probability of all tokens that rank before
-    kept = (mass_before < top_p) | (top_p >= 1)  # the sum of many may round to 1 before the last
-    ranked = jnp.where(kept, ranked, -jnp.inf)
+    # The sum of many may round to 1 before the last of them.
+    ranked = jnp.where((mass_before < top_p) | (top_p >= 1), ranked, -jnp.inf)
     rank = jax.random.categorical(key, ranked)[..., None]
     token = jnp.where(jnp.isfinite(largest), jnp.take_along_axis(order, rank, -1), -1)
     return token.squeeze(-1).astype(jnp.int32)

@@ -44,18 +44,18 @@ class Remat:
     """Both passes, segment by segment, around those of a backend.
 
     Attributes:
-        fixed: S and N of a gradient; None: by the shape of a pass.
+        fixed: S and N of a call; None: by its shape.
     """
 
     fixed: tuple[int, int] | None = None
 
-    def of_gradient(self, shape: Shape) -> "Remat":
-        """For both passes of a gradient: the backward pass finds the segments of the forward pass.
+    def of_call(self, shape: Shape) -> "Remat":
+        """With the segments of a call fixed: the backward pass reads those of the forward pass.
 
         In `vmap(grad)` the forward pass is one batch, and the backward pass is mapped.
 
         Args:
-            shape: of one call.
+            shape: of the call.
 
         Returns:
             The `Remat`.
@@ -66,7 +66,7 @@ class Remat:
         """S steps in a segment, and N segments side by side.
 
         Args:
-            shape: of the pass.
+            shape: of the call.
 
         Returns:
             S and N.

@@ -100,7 +100,6 @@ def rnn(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Array
 
 def _rnn_fwd(spec: Spec, weights: Any, inputs: Any) -> tuple[Any, Residuals]:
     weights, inputs = jax.tree.map(lambda x: x.value, (weights, inputs))
-    spec = _in_segments(spec, inputs)
     spec = spec._replace(keep_gates=keeps_gates(spec, shape_of(inputs)))
     last, hs, kept = forward(spec, weights, inputs)
     return (last, hs), Residuals(weights, inputs, hs if spec.remat is None else None, kept)
@@ -108,18 +107,12 @@ def _rnn_fwd(spec: Spec, weights: Any, inputs: Any) -> tuple[Any, Residuals]:
 
 def _rnn_bwd(spec: Spec, residuals: Residuals, cotangents: Any) -> tuple[Weights, Inputs]:
     weights, inputs = residuals.weights, residuals.inputs
-    spec = _in_segments(spec, inputs)
     d_last, dhs = cotangents
     dhs = None if spec.remat is not None and isinstance(dhs, SymbolicZero) else _as_array(dhs)
     cotangents = Cotangents(tuple(map(_as_array, d_last)), dhs)
     sums = step.no_sums(weights, inputs.steps.xs)
     found = backward(spec, *varying_alike((residuals, cotangents, sums)))
     return step.gradients(weights, inputs, found)
-
-
-def _in_segments(spec: Spec, inputs: Inputs) -> Spec:
-    """With the segments of one call, which both passes share."""
-    return spec._replace(remat=spec.remat and spec.remat.of_gradient(shape_of(inputs)))
 
 
 def _as_array(d: Any) -> jax.Array:
@@ -167,7 +160,12 @@ def backward(spec: Spec, residuals: Residuals, cotangents: Cotangents, sums: Wei
 
 
 def _rule(platform: str, spec: Spec, weights: Weights, inputs: Inputs) -> States:
-    """The rule for a batch; one sequence becomes a batch of one."""
+    """The rule for a batch; one sequence becomes a batch of one.
+
+    Both passes share the segments of this call, whatever `vmap` makes of either.
+    """
+    if spec.remat is not None:
+        spec = spec._replace(remat=spec.remat.of_call(shape_of(inputs)))
     if inputs.start[0].ndim == 2:
         return States(*rnn(spec, weights, inputs))
     alone = jax.tree.map(lambda x: x[:, None], inputs.steps)
