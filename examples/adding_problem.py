@@ -53,7 +53,6 @@ from tqdm import tqdm
 import jrnn
 from jrnn import ActivationName
 from jrnn.checks import refuse
-from jrnn.files import write_whole
 
 GUESSING = 2 / 12
 OPTIONS_OF_SIZE = "--hidden-size, --batch-size, --lengths or --block"
@@ -295,9 +294,7 @@ def order(row: Row) -> tuple[int, int, float]:
 
 def write(out: Path, rows: list[Row]) -> None:
     """Write the table, all results, and the plot."""
-    text = json.dumps(rows, indent=1, default=str) + "\n"
-    write_whole(out / "adding_problem.json", text.encode())  # a failure leaves the earlier rows
-    write_whole(out / "adding_problem.md", f"{table(rows)}\n".encode())
+    command.write_results(out / "adding_problem", rows, table(rows))
     draw(rows, out / "adding_problem.png")
 
 

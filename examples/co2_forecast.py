@@ -15,7 +15,6 @@ with --validate, which learns from the first 80 % of the training part and forec
 the last 20 % of the series were not used.
 """
 
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -275,10 +274,7 @@ def results(settings: Settings) -> str:
         job = load(settings)
         check_memory(settings, job)
         record, forecasts = evaluate(settings, job)
-    (settings.out / "co2_forecast.json").write_text(
-        json.dumps(record, indent=1, default=str) + "\n"
-    )
-    (settings.out / "co2_forecast.md").write_text(table(record) + "\n")
+    command.write_results(settings.out / "co2_forecast", record, table(record))
     draw(record, job, forecasts, settings.out / "co2_forecast.png")
     return f"\n{table(record)}\n\nco2_forecast.md, .json and .png are in {settings.out}"
 

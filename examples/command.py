@@ -1,7 +1,10 @@
 """The command line of the other examples: settings, and the exit status."""
 
+import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 try:  # all packages of a run, before it begins
     from char_model.settings import Checked as Checked
@@ -9,6 +12,8 @@ try:  # all packages of a run, before it begins
     from char_model.settings import NotNegativeFloat as NotNegativeFloat
     from char_model.settings import Positive as Positive
     from char_model.settings import PositiveFloat as PositiveFloat
+
+    from jrnn.files import write_whole
 except ImportError as error:
     sys.exit(f"error: {error}")
 
@@ -33,3 +38,20 @@ def exit_status(work: Callable[[], str], interrupted: str) -> int:
         return 130
     print(report)
     return 0
+
+
+def write_results(stem: Path, result: Any, table: str | None = None) -> None:
+    """Write the results, and a table if there is one; a failure leaves the files of earlier runs.
+
+    Args:
+        stem: the path of both files, without a suffix.
+        result: for the JSON; a value that it has no form for is written as text.
+        table: in Markdown, or None.
+
+    Raises:
+        OSError: one of them cannot be written; the message names it.
+    """
+    text = json.dumps(result, indent=1, default=str)
+    write_whole(stem.with_suffix(".json"), f"{text}\n".encode())
+    if table is not None:
+        write_whole(stem.with_suffix(".md"), f"{table}\n".encode())

@@ -14,7 +14,6 @@ the last state or the mean of the states over time. All seeds of a model train i
 set and evaluates on the other fifth; the test set was not used.
 """
 
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -296,10 +295,7 @@ def draw(records: list[dict[str, Any]], classes: list[str], part: str, path: Pat
 def write(settings: Settings, records: list[dict[str, Any]], classes: list[str], part: str) -> None:
     """Write all results, the table, and the plot."""
     result = {"part": part, "options": asdict(settings), "records": records}
-    (settings.out / "japanese_vowels.json").write_text(
-        json.dumps(result, indent=1, default=str) + "\n"
-    )
-    (settings.out / "japanese_vowels.md").write_text(table(records, part) + "\n")
+    command.write_results(settings.out / "japanese_vowels", result, table(records, part))
     draw(records, classes, part, settings.out / "japanese_vowels.png")
 
 

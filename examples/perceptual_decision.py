@@ -9,7 +9,6 @@ plain scan. It writes all into one picture and a JSON file.
 """
 
 import dataclasses
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -263,9 +262,8 @@ def results(settings: Settings) -> str:
         shares, inside = psychometric(settings, free), look_inside(settings, free)
         times = compare_times(settings, free)
     found = record(settings, losses, shares, inside, times, model_of(free).readout)
-    path = settings.out / "perceptual_decision.json"
-    path.write_text(json.dumps(found, indent=1, default=str) + "\n")
-    draw(settings, losses, shares, inside, path.with_suffix(".png"))
+    command.write_results(settings.out / "perceptual_decision", found)
+    draw(settings, losses, shares, inside, settings.out / "perceptual_decision.png")
     return f"\n{report(found)}\nperceptual_decision.json and .png are in {settings.out}"
 
 
