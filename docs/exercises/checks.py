@@ -92,8 +92,11 @@ def test_3_state_jacobian(answers):
     jacobians = [jax.jacrev(step)(h, x_t) for h, x_t in zip([H0, *hs[:-1]], XS, strict=True)]
     for t in (1, 3):
         right = jacobians[t - 1]
-        mistakes = {"the transpose": right.T, "that of step t + 1": jacobians[t]}
-        mistakes["that of h @ w_hh.T"] = jnp.diag(1 - hs[t - 1] ** 2) @ RNN.w_hh
+        mistakes = {
+            "the transpose": right.T,
+            "that of step t + 1": jacobians[t],
+            "that of h @ w_hh.T": jnp.diag(1 - hs[t - 1] ** 2) @ RNN.w_hh,
+        }
         close(answers.state_jacobian(RNN, hs, t), right, where=f" for t = {t}", mistakes=mistakes)
 
 

@@ -373,7 +373,10 @@ template <class Stored, class Of>
 INLINE bool are_far(const Term<Stored>* products, int n) {
   constexpr int64_t SECOND_CACHE = 1 << 20;
   int64_t vectors = 0;
-  for (int i = 0; i < n; ++i) vectors += terms_of<Stored>(products[i].weights.K) * products[i].weights.count() * Of::each;
+  for (int i = 0; i < n; ++i) {
+    const Packed<Stored>& weights = products[i].weights;
+    vectors += terms_of<Stored>(weights.K) * weights.count() * Of::each;
+  }
   return vectors * VECTOR_BYTES > SECOND_CACHE;
 }
 
