@@ -31,7 +31,7 @@ def init_gru(
         input_size: I, or None, as in `init_rnn`; then the inputs are `[T, 3H]` or `[T, B, 3H]`.
         hidden_size: H, features of the state.
         bias: False leaves `b_h` and `b_hn` out (None in their place).
-        w_ih_init: as in `init_rnn`; it draws `[I, 3H]`.
+        w_ih_init: as in `init_rnn`; it draws `[I, H]`, three times.
         w_hh_init: as in `init_rnn`; it draws `[H, H]`, three times.
         dtype: a floating dtype; None is JAX's default float.
 

@@ -38,7 +38,7 @@ def init_lstm(
         hidden_size: H, features of the state.
         bias: False leaves `b_h` out (None in its place); `forget_bias` is then not used.
         forget_bias: the bias of the forget gate, a finite number.
-        w_ih_init: as in `init_rnn`; it draws `[I, 4H]`.
+        w_ih_init: as in `init_rnn`; it draws `[I, H]`, four times.
         w_hh_init: as in `init_rnn`; it draws `[H, H]`, four times.
         dtype: a floating dtype; None is JAX's default float.
 

@@ -36,7 +36,7 @@ def init_cell(
         input_size: I, or None, as in `jrnn.init_rnn`.
         hidden_size: H, features of the state.
         bias: False leaves the biases out (None in their place).
-        w_ih_init: as in `jrnn.init_rnn`; it draws all of `w_ih` at once.
+        w_ih_init: as in `jrnn.init_rnn`; it draws each block `[I, H]` by itself.
         w_hh_init: as in `jrnn.init_rnn`; it draws each block `[H, H]` by itself.
         dtype: a floating dtype; None is JAX's default float.
         unit: the parameters for each unit that the cell names, each a number or an array `[H]`.
@@ -395,22 +395,27 @@ def draw_weights(
     w_hh_init: Initializer,
     dtype: Any,
 ) -> tuple[Any, jax.Array]:
-    """Random weights; each block of w_hh is drawn by itself.
+    """Random weights; each block is drawn by itself, with its own fan in and fan out.
 
     Args:
         cell: the cell.
         key: a JAX random key.
         input_size: I or None.
         hidden_size: H.
-        w_ih_init: draws w_ih.
-        w_hh_init: draws a block of w_hh.
+        w_ih_init: draws a block `[I, H]` of w_ih.
+        w_hh_init: draws a block `[H, H]` of w_hh.
         dtype: of the weights.
 
     Returns:
         w_ih `[I, X*H]` or None, and w_hh `[H, Y*H]`.
     """
-    H, X, Y = hidden_size, len(cell.x_blocks), len(cell.h_blocks)
     key_ih, key_hh = jax.random.split(key)
-    w_ih = None if input_size is None else draw(w_ih_init, key_ih, (input_size, X * H), dtype)
-    keys = [key_hh] if Y == 1 else jax.random.split(key_hh, Y)
-    return w_ih, jnp.concatenate([draw(w_hh_init, k, (H, H), dtype) for k in keys], -1)
+
+    def weights(init: Initializer, key: jax.Array, rows: int, blocks: int) -> jax.Array:
+        keys = [key] if blocks == 1 else jax.random.split(key, blocks)
+        return jnp.concatenate([draw(init, k, (rows, hidden_size), dtype) for k in keys], -1)
+
+    w_hh = weights(w_hh_init, key_hh, hidden_size, len(cell.h_blocks))
+    if input_size is None:
+        return None, w_hh
+    return weights(w_ih_init, key_ih, input_size, len(cell.x_blocks)), w_hh

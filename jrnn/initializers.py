@@ -2,7 +2,7 @@
 
     identity            w_hh = s 1                                  Le, Jaitly & Hinton 2015
     spectral_radius     w_hh = r G / rho(G),    G_ij ~ N(0, 1)      Jaeger 2001
-    hidden_uniform      w_ij ~ U(-1/sqrt(H), 1/sqrt(H))             torch.nn.RNN
+    hidden_uniform      w_ij ~ U(-1/sqrt(H), 1/sqrt(H))             torch.nn.RNN, LSTM, GRU
     chrono              b_f = log u, b_i = -log u, u ~ U(1, n - 1)  Tallec & Ollivier 2018
 
 rho(G) is the largest absolute value of an eigenvalue of G. Gelfand's formula gives it,

@@ -74,6 +74,22 @@ def test_hidden_uniform(shape):
         assert np.mean(w < -0.25 + 0.5 * share) == pytest.approx(share, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("init", "blocks"), [(jrnn.init_rnn, 1), (jrnn.init_lstm, 4), (jrnn.init_gru, 3)]
+)
+def test_a_block_of_weights_is_drawn_by_itself(init, blocks):
+    """So torch's bound is that of H for all gates, and orthogonal columns are those of one gate."""
+    params = init(KEY, 300, 16, w_ih_init=hidden_uniform, w_hh_init=hidden_uniform)
+    for w in (params.w_ih, params.w_hh):
+        assert w.shape[-1] == blocks * 16
+        parts = np.split(np.asarray(w), blocks, -1)
+        assert all(0.23 < np.abs(part).max() <= 0.25 for part in parts)
+        assert all((parts[0] != part).all() for part in parts[1:])
+    w_ih = init(KEY, 300, 16, w_ih_init=jax.nn.initializers.orthogonal()).w_ih
+    for part in np.split(np.asarray(w_ih), blocks, -1):
+        np.testing.assert_allclose(part.T @ part, np.eye(16), atol=1e-6)
+
+
 REFUSED = {
     "not square": (
         lambda: identity()(KEY, (3, 4)),

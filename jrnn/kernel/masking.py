@@ -30,7 +30,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jrnn.arrays import ArrayLike, varying_alike
@@ -146,8 +145,10 @@ def steps_inside(lengths: ArrayLike | int, T: int) -> jax.Array:
 
 
 def _ends(lengths: jax.Array, T: int) -> jax.Array:
-    """Lengths as steps, the nearest of 0, ..., T; clipped in their own dtype, before a cast."""
-    return jnp.clip(lengths, 0, min(T, int(np.iinfo(lengths.dtype).max))).astype(int)
+    """Lengths as steps, the nearest of 0, ..., T."""
+    if jnp.issubdtype(lengths.dtype, jnp.unsignedinteger) and lengths.dtype.itemsize >= 4:
+        lengths = jnp.minimum(lengths, T)  # the cast below would make large ones negative
+    return jnp.clip(lengths.astype(jnp.arange(0).dtype), 0, T)
 
 
 def per_step(flags: ArrayLike, lead: tuple[int, ...]) -> jax.Array:
