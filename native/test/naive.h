@@ -2,6 +2,7 @@
 // Nothing here is shared with the core.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <vector>
 
@@ -89,6 +90,8 @@ class Naive {
   double nearest_to_kink = INFINITY;
   // The numbers that were rounded so near to the middle of two that errors of float decide the way.
   int64_t undecided = 0;
+  // The largest sum on the way to dw_ih, dw_hh, db: of terms that cancel, what is left has its rounding.
+  double largest_sum = 0;
 
  private:
   const Inputs<Real>& in;
@@ -108,8 +111,10 @@ class Naive {
   Real m(int64_t b, int64_t k) const { return or_else(in.mask, b * H + k, 1); }
 
   // The nearest number of 8 bits, ties to even; of a number that is given, and of one that was computed.
+  // What is denormal in float is 0.
   Real given(Real x) const {
-    if (!rounds || x == 0) return x;
+    if (!rounds) return x;
+    if (std::fabs(double(x)) < FLT_MIN) return 0;
     int exponent;
     std::frexp(double(x), &exponent);
     const double unit = std::ldexp(1, exponent - 8);
@@ -249,22 +254,26 @@ class Naive {
       delta[g * H + j] = rounded(in.clip >= 0 ? std::min(std::max(found[g], Real(-in.clip)), Real(in.clip)) : found[g]);
   }
 
+  void add(Real& sum, Real term) {
+    sum += term;
+    largest_sum = std::max(largest_sum, std::fabs(double(sum)));
+  }
   void to_weights(int64_t t, int64_t b, const Array<Real>& delta) {
-    for (int64_t j = 0; j < G * H; ++j) out.db[j] += delta[j];
+    for (int64_t j = 0; j < G * H; ++j) add(out.db[j], delta[j]);
     for (int64_t k = 0; k < H; ++k) {
       const Real h = operand(b, k, entering[t * H + k]);
       for (int n = 0; n < X; ++n)
-        for (int64_t j = 0; j < H; ++j) out.dw_hh[(k * X + n) * H + j] += h * delta[of_h(n) * H + j];
+        for (int64_t j = 0; j < H; ++j) add(out.dw_hh[(k * X + n) * H + j], h * delta[of_h(n) * H + j]);
     }
     const int64_t row = t * B + b, width = X * H;
     if (in.sizes.input == JRNN_ADDED)
       for (int64_t j = 0; j < width; ++j) out.dx[row * width + j] = delta[j];
     else if (in.sizes.input == JRNN_IDS)
-      for (int64_t j = 0; j < width; ++j) out.dw_ih[in.ids[row] * width + j] += delta[j];
+      for (int64_t j = 0; j < width; ++j) add(out.dw_ih[in.ids[row] * width + j], delta[j]);
     else
       for (int64_t i = 0; i < I; ++i)
         for (int64_t j = 0; j < width; ++j) {
-          out.dw_ih[i * width + j] += xs[row * I + i] * delta[j];
+          add(out.dw_ih[i * width + j], xs[row * I + i] * delta[j]);
           out.dx[row * I + i] += delta[j] * w_ih[i * width + j];
         }
   }
