@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+import jrnn
 from benchmarks import measuring, report
 from benchmarks.rivals import CharacterModel, character_models, load
 from jrnn.checks import refuse
@@ -87,7 +88,7 @@ def of_jrnn(
     """The training step of `examples/char_lm.py`; on a mesh also that of a plain scan."""
     optimizer = char_model.make_optimizer(args)
     mesh = batch_mesh(devices) if devices > 1 else None
-    zeros = char_model.zero_state(params[0], args.batch_size)
+    zeros = jrnn.zero_state(params[0], args.batch_size)
     state = init_train_state(params, optimizer, zeros, jax.random.key(0), mesh=mesh)
 
     def loss_of_scan(own: Any, h0: Any, batch: Any, key: Any) -> Any:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from char_model.model import CELLS, Model, output_of, zero_state
+from char_model.model import CELLS, Model, output_of
 
 import jrnn
 from jrnn import ActivationName, initializers
@@ -109,7 +109,7 @@ def sensitivity(
 @partial(jax.jit, static_argnames="cell")
 def _slopes(model: Model, xs: jax.Array, *, cell: Any) -> jax.Array:
     """`[T, B, S]`: do_T / ds_t of each sequence, for a state of S numbers."""
-    start = zero_state(model.rnn, xs.shape[1])
+    start = jrnn.zero_state(model.rnn, xs.shape[1])
 
     def step(state: Any, given: Any) -> Any:
         x_t, added = given

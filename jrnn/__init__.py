@@ -33,6 +33,7 @@ from jrnn._rnn import rnn_cell as rnn_cell
 from jrnn._stack import init_stack as init_stack
 from jrnn._stack import stack as stack
 from jrnn._stack_step import stack_step as stack_step
+from jrnn._stack_step import zero_state as zero_state
 from jrnn._unroll import init_cell as init_cell
 from jrnn._unroll import unroll as unroll
 from jrnn.cells import Cell as Cell

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jrnn import checks, kernel
-from jrnn._layers import layer_by_layer
-from jrnn._stack import LayerStates, OneActivation, specs_of
+from jrnn._layers import is_pair, layer_by_layer
+from jrnn._stack import LayerStates, OneActivation, as_stack, specs_of
 from jrnn._unroll import output_of, state_of, states_of, step_network
 from jrnn.arrays import ArrayLike, InputsAre, steps
 from jrnn.cells import UncheckedCell
@@ -58,6 +58,46 @@ def stack_step(
     checks.residual(residual, cells, params, x_t)
     states = filled_states(specs, params, states, steps(x_t))
     return _stack_step(params, states, x_t, specs=specs, residual=bool(residual))
+
+
+def zero_state(
+    params: Any,
+    batch_size: int | None = None,
+    *,
+    activation: OneActivation | Sequence[OneActivation] = None,
+    cell: UncheckedCell | Sequence[UncheckedCell | None] | None = None,
+) -> Any:
+    """The state before the first step, as arrays of zeros.
+
+    For a network or a stack None is the same. A loop that carries the state needs arrays, such as
+    `jax.lax.scan` or the training steps of `jrnn.training`.
+
+    Args:
+        params: of a network or of a stack.
+        batch_size: B; None: one sequence.
+        activation: as in `stack`.
+        cell: as in `stack`.
+
+    Returns:
+        In the form of `h_last` of the network or the stack, `[H]` or `[B, H]`, or states of these.
+
+    Raises:
+        ValueError: parameters of no network, or a batch size below 1.
+    """
+    if batch_size is not None:
+        checks.sizes(batch_size=batch_size)
+    batch = () if batch_size is None else (batch_size,)
+    layers, cells, _ = as_stack(params, activation, cell)
+
+    def zeros(cell: UncheckedCell, layer: LayerParams) -> Any:
+        w_hh, D = layer.forward.w_hh, 1 if layer.backward is None else 2
+        if not is_pair(cell):
+            return jnp.zeros((*batch, D * len(w_hh)), w_hh.dtype)
+        state = state_of(cell, (jnp.zeros((*batch, len(w_hh)), w_hh.dtype),) * cell.states)
+        return state if D == 1 else (state, state)
+
+    states = tuple(map(zeros, cells, layers.layers))
+    return states if isinstance(params, StackParams) else states[0]
 
 
 def filled_states(

@@ -80,7 +80,7 @@ def init_train_state(
     Args:
         params: any pytree of arrays.
         optimizer: an optax optimiser.
-        carry: the carry for the first chunk, usually `jnp.zeros((B, H))`.
+        carry: the carry for the first chunk, such as `jrnn.zero_state(params, B)`, or None.
         key: a JAX random key.
         mesh: from `parallel.batch_mesh`. The carry is split over its devices along the first axis;
             everything else is replicated.
@@ -144,8 +144,7 @@ def make_train_step(
     checks.nonfinite(nonfinite)
     checks.loss_function(loss_fn)
 
-    import chex  # here, to keep `import jrnn` fast
-    import optax
+    import optax  # here, to keep `import jrnn` fast
 
     update = optax.with_extra_args_support(optimizer).update  # some optimisers read the loss
 
@@ -161,7 +160,7 @@ def make_train_step(
     def step(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(state.key, state.step)
         (loss, carry), grads = value_and_grad(state.params, state.carry, batch, key)
-        chex.assert_trees_all_equal_shapes_and_dtypes(carry, state.carry)
+        checks.same_carry(carry, state.carry)
         updates, opt_state = update(grads, state.opt_state, state.params, value=loss, grad=grads)
         params = optax.apply_updates(state.params, updates)
 

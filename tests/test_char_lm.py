@@ -23,7 +23,7 @@ from char_model import model as char_model
 from char_model import run as char_run
 from char_model import signals as char_signals
 from char_model.devices import choose_devices
-from char_model.model import CELLS, zero_state
+from char_model.model import CELLS
 from char_model.ngram import witten_bell
 from char_model.settings import parse
 from programs import ROOT, TEXT, unboxed
@@ -345,7 +345,7 @@ def test_the_state_that_is_carried_is_the_whole_state(cell, layers):
     model = char_model.init_model(jax.random.key(0), args, 5)
     ids = jax.random.randint(jax.random.key(1), (17, 3), 0, 5)
     loss = jax.jit(char_model.make_loss(args))
-    state = zero_state(model.rnn, 3)
+    state = jrnn.zero_state(model.rnn, 3)
 
     def of_chunk(start, end, state):
         return loss(model, state, (ids[start:end], ids[start + 1 : end + 1]), jax.random.key(0))

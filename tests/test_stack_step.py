@@ -149,3 +149,23 @@ def test_refused(name):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         call()
     assert text in str(error.value)
+
+
+def test_zero_state_is_what_none_stands_for():
+    lstm = parameters(jrnn.init_stack, I, (H, H), cell="lstm", bidirectional=True)
+    elman = parameters(jrnn.init_stack, I, (H,), bidirectional=True)
+    for params, options in (*STACKS.values(), (lstm, {}), (elman, {})):
+        of_cells = {"cell": options.get("cell")}
+        for batch, B_or_none in (((), None), ((B,), B)):
+            xs, zeros = normal(T, *batch, I), jrnn.zero_state(params, B_or_none, **of_cells)
+            h_last, hs = jrnn.stack(params, xs, zeros, **options)
+            assert_types_equal(zeros, h_last)
+            np.testing.assert_array_equal(hs, jrnn.stack(params, xs, **options)[1])
+    alone = lstm.layers[0].forward
+    assert_types_equal(jrnn.zero_state(alone, B), jrnn.lstm(alone, normal(T, B, I))[0])
+    with pytest.raises(ValueError, match="batch_size: expected"):
+        jrnn.zero_state(alone, 0)
+
+
+def assert_types_equal(a, b):
+    assert jax.tree.map(jax.typeof, a) == jax.tree.map(jax.typeof, b)

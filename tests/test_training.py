@@ -13,6 +13,7 @@ from cover import in_tiers
 
 import jrnn
 from jrnn.arrays import named_leaves
+from jrnn.checks import describe
 from jrnn.kernel import reference
 from jrnn.training import TrainState, init_train_state, make_train_step
 
@@ -190,6 +191,21 @@ def test_another_loss(name):
     expected = "loss_fn: expected a function (params, carry, batch, key) -> (loss [], carry); "
     with pytest.raises(ValueError, match=re.escape(expected + came)):
         make_train_step(loss_fn, optax.sgd(0.1))(start(optax.sgd(0.1)), CHUNKS[0])
+
+
+@pytest.mark.parametrize("name", ["nothing", "one array for two layers"])
+def test_a_carry_of_another_form(name):
+    layers = jrnn.init_stack(jax.random.key(0), 3, (4, 4), cell="lstm")
+    given = {"nothing": None, "one array for two layers": jnp.zeros((2, 4))}[name]
+
+    def loss(params, carry, batch, key):
+        h_last, hs = jrnn.stack(params, batch)
+        return hs.sum(), h_last
+
+    state = init_train_state(layers, optax.sgd(0.1), given, jax.random.key(0))
+    expected = f"returns the carry {'None' if given is None else describe(given)}, as it gets it; "
+    with pytest.raises(ValueError, match=re.escape(expected + "got (LSTMState(h=float")):
+        make_train_step(loss, optax.sgd(0.1))(state, jnp.ones((5, 2, 3)))
 
 
 def test_the_step_compiles_once():

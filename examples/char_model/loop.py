@@ -17,7 +17,7 @@ from jrnn.text import training_chunks
 from jrnn.training import TrainState, init_train_state, make_train_step
 
 from .data import Data
-from .model import Model, init_model, make_evaluate, make_loss, make_optimizer, zero_state
+from .model import Model, init_model, make_evaluate, make_loss, make_optimizer
 from .record import Record, Row
 from .settings import Settings
 from .signals import StopFlag
@@ -145,7 +145,7 @@ def make_training(settings: Settings, data: Data, mesh: Mesh) -> tuple[TrainStat
     key_model, key_state = jax.random.split(jax.random.key(settings.seed))
     model = init_model(key_model, settings, len(data.alphabet.characters))
     print(jrnn.summary(model), end="\n\n", flush=True)
-    optimizer, zeros = make_optimizer(settings), zero_state(model.rnn, settings.batch_size)
+    optimizer, zeros = make_optimizer(settings), jrnn.zero_state(model.rnn, settings.batch_size)
     state = init_train_state(model, optimizer, zeros, key_state, mesh=mesh)
     loss = make_loss(settings)
     return state, make_train_step(loss, optimizer, mesh=mesh, nonfinite=settings.nonfinite)

@@ -55,15 +55,6 @@ def cell_name(params: Any) -> str:
     return next(name for name, kind in CELLS.items() if isinstance(first, kind.params))
 
 
-def zero_state(params: Any, batch_size: int, sharding: NamedSharding | None = None) -> Any:
-    """The state before the first step: `[B, H]`, an `LSTMState` of two, or a tuple by layer."""
-    if isinstance(params, jrnn.StackParams):
-        return tuple(zero_state(one, batch_size, sharding) for one in layers_of(params))
-    states = CELLS[cell_name(params)].states
-    h = [jnp.zeros((batch_size, len(params.w_hh)), device=sharding) for _ in range(states)]
-    return h[0] if states == 1 else jrnn.LSTMState(*h)
-
-
 def kernel_of(loss: Callable[..., Any], *args: Any, platform: str | None = None) -> str:
     """The kernel of the networks of a loss, on whose arguments, or their types, nothing is run.
 
@@ -143,7 +134,8 @@ def kernel_of_training(settings: Settings, vocabulary: int, mesh: Mesh) -> str:
     ids = jax.ShapeDtypeStruct((settings.length, settings.batch_size), np.int32)
     key = jax.random.key(0)
     model = jax.eval_shape(lambda: init_model(key, settings, vocabulary))
-    state = jax.eval_shape(lambda: zero_state(model.rnn, settings.batch_size))
+    zeros = partial(jrnn.zero_state, batch_size=settings.batch_size)
+    state = jax.eval_shape(zeros, model.rnn)
     split = (P(), P(BATCH), P(None, BATCH), P())
     loss = jax.shard_map(
         make_loss(settings), mesh=mesh, in_specs=split, out_specs=split[:2], check_vma=False
@@ -165,12 +157,14 @@ def make_evaluate(settings: Settings, streams: np.ndarray, mesh: Mesh) -> Callab
         nats = jrnn.readout_cross_entropy(model.readout, hs, labels, labels != 0)
         return jax.lax.psum(nats, BATCH), state
 
+    zeros = jax.jit(
+        partial(jrnn.zero_state, batch_size=streams.shape[1] * jax.process_count()),
+        out_shardings=NamedSharding(mesh, states),
+    )
     judged = int(np.sum(multihost_utils.process_allgather(np.count_nonzero(streams[1:]))))
 
     def evaluate(model: Model) -> float:
-        batch_size = streams.shape[1] * jax.process_count()
-        state = zero_state(model.rnn, batch_size, NamedSharding(mesh, states))
-        nats = 0.0
+        state, nats = zeros(model.rnn), 0.0
         for batch in chunks(streams, EVALUATION_CHUNK):
             padding = ((0, EVALUATION_CHUNK - len(batch[0])), (0, 0))
             padded = [np.pad(ids, padding) for ids in batch]  # one shape, so only one compilation

@@ -71,6 +71,14 @@ def loss_and_carry(found: Any) -> None:
         refuse("loss_fn", LOSS, came, "The loss is one float, such as the mean.")
 
 
+def same_carry(returned: Any, given: Any) -> None:
+    """Check that the next step can take the carry that a loss has returned, in a trace."""
+    came, expected = (str(jax.tree.map(_returned, x)).replace("'", "") for x in (returned, given))
+    if came != expected:
+        repair = "Begin with such a carry; jrnn.zero_state(params, B) makes that of a network."
+        refuse("loss_fn", f"one that returns the carry {expected}, as it gets it", came, repair)
+
+
 def _returned(found: Any) -> str:
     if isinstance(found, (tuple, list)):
         return f"a {type(found).__name__} of {len(found)}"
