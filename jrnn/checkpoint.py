@@ -100,7 +100,8 @@ class Checkpoints:
             exist_ok: if the latest checkpoint has this number, leave it as it is.
 
         Raises:
-            ValueError: `step` is not above all others, or a leaf is no array; nothing is written.
+            ValueError: `step` is not above all others, a leaf is no array, or the manifest is
+                no JSON; nothing is written.
             OSError: this checkpoint, as far as known yet, or the previous one could not be written;
                 `wait` reports later failures. Incomplete files are removed.
         """
@@ -119,7 +120,11 @@ class Checkpoints:
         score = None if score is None else float(score)
         specs = {k: _spec(x) for k, x in arrays.items()}
         content: dict[str, Any] = {"manifest": manifest, "score": score, "arrays": specs}
-        content = json.loads(json.dumps(content))
+        try:
+            content = json.loads(json.dumps(content))
+        except TypeError as error:
+            repair = "Save arrays in the state, and numbers of NumPy or JAX as float(x)."
+            checks.refuse("manifest", "a JSON object", str(error), repair)
         args = orbax_manager.orbax().args
         both = args.Composite(
             state=args.PyTreeSave(arrays),
@@ -232,8 +237,12 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
         The state, on the devices of `like`.
 
     Raises:
-        ValueError: the checkpoint has other arrays (the message names the first), or no such part.
+        ValueError: no `Checkpoint`, or one of other arrays (the message names the first) or
+            without such a part.
     """
+    if not isinstance(checkpoint, Checkpoint):
+        repair = "Checkpoints(directory).latest() reads one."
+        checks.refuse("checkpoint", "a Checkpoint", repr(checkpoint)[:80], repair)
     name = f"checkpoint {checkpoint.path}"
     wanted, found = dict(named_leaves(like)), checkpoint.arrays
     if part is not None:
@@ -242,7 +251,8 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
         if wanted and not found:
             came = ", ".join(sorted({key.partition(".")[0] for key in checkpoint.arrays}))
             checks.refuse(name, f"a part {part}", came, "The part is a path in what was saved.")
-    for key in sorted(wanted.keys() | found.keys()):
+    by_part = sorted(wanted.keys() | found.keys(), key=lambda key: (key[:6] != "params", key))
+    for key in by_part:  # those of the model first
         expected, came = _describe(wanted.get(key)), _describe(found.get(key))
         if expected != came:
             repair = "It is of another model or optimiser: give the options that it was made with."

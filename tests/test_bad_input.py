@@ -130,7 +130,7 @@ REFUSED = {
     "mixed dtypes": (
         lambda: jrnn.rnn(P, CASE.xs.astype(np.float32)),
         "xs: expected the dtype of params, float64; got float32. "
-        "One floating dtype runs through a call: cast either of the two by .astype.",
+        "One floating dtype runs through a call: take xs.astype(jnp.float64).",
     ),
     "mixed dtypes in h0": (
         lambda: jrnn.rnn(P, CASE.xs, CASE.h0.astype(np.float32)),

@@ -386,7 +386,7 @@ REFUSED = {
     ),
     "a tuple in lstm": (
         lambda: jrnn.lstm(PARAMS["lstm"], XS, (normal(H), normal(H))),
-        "state: expected LSTMState(h, c) or None; got tuple.",
+        "state: expected LSTMState(h, c) or None; got tuple. LSTMState(*state) is one.",
     ),
     "a c of another shape": (
         lambda: jrnn.lstm(PARAMS["lstm"], XS, jrnn.LSTMState(None, normal(B + 1, H))),

@@ -120,12 +120,9 @@ def parameters(argument: str, x: Any) -> None:
 
 def same_dtype(argument: str, x: Any, reference_name: str, reference: Any) -> None:
     if jnp.result_type(x) != jnp.result_type(reference):
-        refuse(
-            argument,
-            f"the dtype of {reference_name}, {jnp.result_type(reference)}",
-            jnp.result_type(x),
-            "One floating dtype runs through a call: cast either of the two by .astype.",
-        )
+        dtype = jnp.result_type(reference)
+        repair = f"One floating dtype runs through a call: take {argument}.astype(jnp.{dtype})."
+        refuse(argument, f"the dtype of {reference_name}, {dtype}", jnp.result_type(x), repair)
 
 
 def concrete(x: Any) -> np.ndarray | None:

@@ -259,7 +259,10 @@ def named_states(argument: str, given: Any, cell: "UncheckedCell") -> dict[str, 
         expected = f"a tuple of {cell.states} states" if cell.state is None else None
         expected = expected or f"{_with_fields(cell.state)} or None"
         came = type(given).__name__ if isinstance(given, tuple) else _kind_of(given)
-        refuse(argument, expected, came, "None stands for zeros, of all states or of one.")
+        repair = "None stands for zeros, of all states or of one."
+        if type(given) in (tuple, list) and len(given) == cell.states:
+            repair = f"{kind.__name__}(*state) is one."
+        refuse(argument, expected, came, repair)
     names: Iterable[Any] = getattr(cell.state, "_fields", range(cell.states))
     return {f"{argument}.{name}": h for name, h in zip(names, given, strict=True)}
 

@@ -223,7 +223,8 @@ def layer_states(
     if not isinstance(states, (tuple, list)) or len(states) != len(layers):
         expected = f"None or a tuple of {len(layers)} states, one for each layer"
         is_tuple = isinstance(states, (tuple, list))
-        came = f"{len(states)} of them" if is_tuple else type(states).__name__
+        kind = describe(states) if hasattr(states, "dtype") else type(states).__name__
+        came = f"{len(states)} of them" if is_tuple else kind
         refuse(argument, expected, came, "None stands for a state of zeros.")
     for i, (h, layer) in enumerate(zip(states, layers, strict=True)):
         name, D = f"{argument}[{i}]", _directions(layer)

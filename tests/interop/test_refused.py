@@ -152,7 +152,7 @@ TORCH_REFUSED = {
     "mixed dtypes": (
         lambda: interop.from_torch({**torch_weights(), "bias_ih_l0": normal(H, dtype=np.float32)}),
         "bias_ih_l0: expected the dtype of weight_ih_l0, float64; got float32. "
-        "One floating dtype runs through a call: cast either of the two by .astype.",
+        "One floating dtype runs through a call: take bias_ih_l0.astype(jnp.float64).",
     ),
     "mixed dtypes between layers": (
         lambda: interop.from_torch(
