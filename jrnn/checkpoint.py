@@ -15,6 +15,7 @@ devices: a run can continue on others.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
@@ -165,11 +166,40 @@ class Checkpoints:
         Raises:
             OSError: the directory cannot be read or changed.
         """
-        found = self._read_latest(say) if _is_writer() else None
+        return self._read_first(self._latest_first, say)
+
+    def best(self, say: Callable[[str], Any] = warnings.warn) -> Checkpoint | None:
+        """Read the checkpoint with the lowest score; of equal ones the latest.
+
+        Incomplete and modified ones are passed over, as by `latest`.
+
+        Args:
+            say: called with a sentence for each refused checkpoint.
+
+        Returns:
+            The `Checkpoint`, on every process, or None: none was saved with a score.
+
+        Raises:
+            OSError: the directory cannot be read or changed.
+        """
+        return self._read_first(self._best_first, say)
+
+    def _latest_first(self) -> list[int]:
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def _best_first(self) -> list[int]:
+        scores = {n: orbax_manager.saved_score(self.directory, n) for n in self._latest_first()}
+        return sorted((n for n in scores if scores[n] < math.inf), key=scores.__getitem__)
+
+    def _read_first(
+        self, order: Callable[[], list[int]], say: Callable[[str], Any]
+    ) -> Checkpoint | None:
+        """Read the first whole checkpoint; process 0 does, for all."""
+        found = self._first_whole(order(), say) if _is_writer() else None
         return found if jax.process_count() == 1 else _broadcast(self.directory, found)
 
-    def _read_latest(self, say: Callable[[str], Any]) -> Checkpoint | None:
-        for step in sorted(self._manager.all_steps(), reverse=True):
+    def _first_whole(self, steps: list[int], say: Callable[[str], Any]) -> Checkpoint | None:
+        for step in steps:
             path = self.directory / str(step)
             try:
                 return self._read(step, path)
@@ -181,7 +211,7 @@ class Checkpoints:
             self._manager.reload()
             say(
                 f"checkpoint {path}: expected a whole checkpoint, as it was written; got {reason}. "
-                f"It is {refused.name} now; the one before it is taken."
+                f"It is {refused.name} now; the next one is taken."
             )
         return None
 
@@ -228,7 +258,7 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
     """Restore the state of a checkpoint, or a part of it, to the devices of a fresh state.
 
     Args:
-        checkpoint: from `Checkpoints.latest`.
+        checkpoint: from `Checkpoints.latest` or `best`.
         like: a state with the same structure, shapes and dtypes, on any devices.
         part: the path of `like` in the saved state, such as "params"; the rest of the state is
             ignored, so sampling needs no optimiser. None for the whole state.

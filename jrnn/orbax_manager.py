@@ -60,11 +60,24 @@ class LatestAndBest:
         """Lower is better; infinite where there is none, and where it cannot be read."""
         if checkpoint.metrics is not None:  # of this process
             return float(checkpoint.metrics["score"])
-        try:
-            file = self.directory / str(checkpoint.step) / "manifest" / "metadata"
-            return score_of(json.loads(file.read_bytes()))
-        except (OSError, ValueError, TypeError, AttributeError):  # `latest` refuses it
-            return math.inf
+        return saved_score(self.directory, checkpoint.step)
+
+
+def saved_score(directory: Path, step: int) -> float:
+    """The score of a checkpoint; infinite where there is none, and where it cannot be read.
+
+    Args:
+        directory: of the checkpoints.
+        step: of this one.
+
+    Returns:
+        A number; lower is better.
+    """
+    try:
+        file = directory / str(step) / "manifest" / "metadata"
+        return score_of(json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError, AttributeError):  # whoever reads it refuses it
+        return math.inf
 
 
 def score_of(content: dict[str, Any]) -> float:

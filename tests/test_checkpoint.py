@@ -106,8 +106,27 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
         checkpoints.wait()
         assert steps_in(tmp_path) == [2, 4, 5]
         assert_same(restore(checkpoints.latest(), state), state)
+        assert (checkpoints.best().step, checkpoints.latest().step) == (2, 5)
         checkpoints.clear()
-        assert (steps_in(tmp_path), checkpoints.latest()) == ([], None)
+        assert (steps_in(tmp_path), checkpoints.latest(), checkpoints.best()) == ([], None, None)
+
+
+def test_the_best_is_of_the_lowest_score_and_of_equal_ones_the_latest(tmp_path):
+    scores = {1: 2.0, 2: 1.0, 3: 1.0, 4: None, 5: float("nan"), 6: 3.0}
+    with Checkpoints(tmp_path, keep=9) as checkpoints:
+        checkpoints.save(0, {"w": jnp.zeros(2)}, {})
+        checkpoints.wait()
+        assert (checkpoints.best(), checkpoints.latest().step) == (None, 0)
+        for step, score in scores.items():
+            checkpoints.save(step, {"w": jnp.full(2, step)}, {}, score)
+    with Checkpoints(tmp_path, keep=9) as checkpoints:  # of another process
+        for step in (3, 2, 1):
+            found = checkpoints.best(pytest.fail)
+            assert (found.step, found.arrays["w"][0]) == (step, step)
+            shutil.rmtree(tmp_path / str(step) / "state")
+            with pytest.warns(UserWarning, match=f"{step}: expected a whole checkpoint"):
+                found = checkpoints.best()
+        assert found.step == 6
 
 
 SCORES = [5.0, 1.0, 4.0, None, float("nan"), 3.0, 2.0]
@@ -220,7 +239,7 @@ def test_a_broken_checkpoint_is_refused_and_the_one_before_is_taken(
         assert_same(restore(checkpoints.latest(said.append), newer), older)
         (sentence,) = said
         assert sentence.startswith(f"checkpoint {tmp_path / '2'}: expected a whole checkpoint, as")
-        assert sentence.endswith("It is 2.refused now; the one before it is taken.")
+        assert sentence.endswith("It is 2.refused now; the next one is taken.")
         checkpoints.save(2, newer, MANIFEST)  # the run comes by again
         checkpoints.wait()
         assert_same(restore(checkpoints.latest(), older), newer)
