@@ -76,7 +76,7 @@ def saved_score(directory: Path, step: int) -> float:
     try:
         file = directory / str(step) / "manifest" / "metadata"
         return score_of(json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError, AttributeError):  # whoever reads it refuses it
+    except (OSError, ValueError, TypeError, AttributeError):  # `latest` and `best` refuse it
         return math.inf
 
 
