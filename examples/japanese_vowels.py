@@ -61,6 +61,12 @@ class Settings(command.Checked):
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: command.PositiveFloat = 0.01
 
+    def __post_init__(self) -> None:
+        """Refuse no model at all."""
+        super().__post_init__()
+        if not self.models:
+            refuse("--models", "at least one", "none", "Leave the option out for all.")
+
 
 class Model(NamedTuple):
     """The trainable parameters."""

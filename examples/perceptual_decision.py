@@ -40,11 +40,13 @@ from perceptual_network import (
     random_trials,
     run,
     run_plain,
+    signs,
 )
 from tqdm import tqdm
 
 import jrnn
 from jrnn import diagnostics, plot
+from jrnn.checks import refuse
 
 OPTIONS_OF_SIZE = "--hidden-size or --batch-size"
 BLOCK = 50  # steps in one call
@@ -66,6 +68,13 @@ class Settings(command.Checked):
     starts: command.Positive = 256  # of the search for fixed points
     speed: command.PositiveFloat = 1e-3  # of slow points, at most
     seed: command.NotNegative = 0  # of everything random
+
+    def __post_init__(self) -> None:
+        """Refuse a network without an inhibitory neuron."""
+        super().__post_init__()
+        if signs(self.hidden_size).min() > 0:
+            repair = "A fifth of the neurons are inhibitory, and one must be."
+            refuse("--hidden-size", "at least 5", self.hidden_size, repair)
 
 
 class Inside(NamedTuple):

@@ -444,7 +444,11 @@ REFUSED = {
         lambda: diagnostics.fixed_points(
             NETWORK, np.zeros(2), STARTS, mask=np.zeros((20, 10), bool)
         ),
-        "mask: expected a state that counts, to start from; got False alone. None is all.",
+        "mask: expected a step that counts; got False alone. None is all.",
+    ),
+    "components of padding alone": (
+        lambda: diagnostics.principal_components(STARTS, mask=np.zeros((20, 10), bool)),
+        "mask: expected a step that counts; got False alone. None is all.",
     ),
     "states of one layer": (
         lambda: diagnostics.fixed_points(DEEP, X5, (np.zeros((7, 4)),)),

@@ -251,7 +251,7 @@ def test_a_batch_that_is_too_large(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "option", ["--seeds=0", "--learning-rate=nan", "--models=last", "--cell=leaky"]
+    "option", ["--seeds=0", "--learning-rate=nan", "--models=last", "--models", "--cell=leaky"]
 )
 def test_options_that_are_none(option, capsys):
     with pytest.raises(SystemExit):

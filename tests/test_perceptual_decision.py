@@ -103,7 +103,9 @@ def test_a_toy_run(tmp_path, capsys):
     assert printed.count("fixed point, ") == len(found["points"])
 
 
-@pytest.mark.parametrize("option", ["--steps=0", "--speed=-1", "--hidden-size=x", "--seed=-1"])
+@pytest.mark.parametrize(
+    "option", ["--steps=0", "--speed=-1", "--hidden-size=x", "--hidden-size=4", "--seed=-1"]
+)
 def test_options_that_are_none(option, capsys):
     with pytest.raises(SystemExit):
         perceptual_decision.main([option])

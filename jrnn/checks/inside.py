@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jrnn.checks.basics import array, describe, floating, refuse, same_dtype, shown
+from jrnn.checks.basics import array, concrete, describe, floating, refuse, same_dtype, shown
 from jrnn.checks.sequences import named_states, one_step
 
 if TYPE_CHECKING:
@@ -102,6 +102,9 @@ def states_alike(states: Any, mask: Any = None, argument: str = "states") -> Non
         if mask.dtype != bool or mask.shape != lead:
             repair = "True where a step counts; see jrnn.sequence_mask."
             refuse("mask", f"bool{list(lead)}, as {argument}", describe(mask), repair)
+        values = concrete(mask)
+        if values is not None and not values.any():
+            refuse("mask", "a step that counts", "False alone", "None is all.")
 
 
 def states_of_components(states: Any, size: int) -> None:

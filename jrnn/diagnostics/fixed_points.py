@@ -223,8 +223,6 @@ def _map(held: Any, dynamics: Dynamics) -> Map:
 def _counted(states: Any, mask: Any) -> Any:
     """The states that count, each `[S, H]`."""
     checks.states_alike(states, mask)
-    if not np.any(mask):
-        checks.refuse("mask", "a state that counts, to start from", "False alone", "None is all.")
     return jax.tree.map(lambda x: x[np.asarray(mask)], states)
 
 
