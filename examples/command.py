@@ -12,6 +12,7 @@ try:  # all packages of a run, before it begins
     from char_model.settings import NotNegativeFloat as NotNegativeFloat
     from char_model.settings import Positive as Positive
     from char_model.settings import PositiveFloat as PositiveFloat
+    from char_model.streams import guarded
 
     from jrnn.files import write_whole
 except ImportError as error:
@@ -21,6 +22,8 @@ except ImportError as error:
 def exit_status(work: Callable[[], str], interrupted: str) -> int:
     """Run a program and print the report that it returns.
 
+    Results are in files, so text that cannot be written is dropped: a closed pipe, a full disk.
+
     Args:
         work: the program.
         interrupted: the state of its results after Ctrl-C.
@@ -28,15 +31,15 @@ def exit_status(work: Callable[[], str], interrupted: str) -> int:
     Returns:
         0, 1 after bad input or an OSError, or 130 after Ctrl-C.
     """
-    try:
-        report = work()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"interrupted: {interrupted}", file=sys.stderr)
-        return 130
-    print(report)
+    with guarded("stderr", spare=True), guarded("stdout", spare=True):
+        try:
+            print(work())
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"interrupted: {interrupted}", file=sys.stderr)
+            return 130
     return 0
 
 

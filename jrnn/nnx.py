@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from jrnn import checks
 from jrnn._stack import init_stack, stack
 from jrnn.extras import install
 from jrnn.types import StackParams
@@ -79,9 +80,12 @@ class Stack(nnx.Module):
             `(states, hs)` as `jrnn.stack`.
 
         Raises:
-            ValueError: what `jrnn.stack` refuses.
+            ValueError: what `jrnn.stack` refuses, or dropout that was set afterwards.
         """
         drops = self.dropout and not self.deterministic
+        if drops and self.rngs is None:
+            repair = "Give it to the constructor, which takes its random numbers from rngs."
+            checks.refuse("dropout", "0, as at the beginning", self.dropout, repair)
         key = self.rngs() if drops else None
         return stack(self.pure(), xs, states, key=key, dropout=self.dropout, **self.options | given)
 

@@ -158,3 +158,20 @@ def test_a_missing_package_says_how_to_get_it():
     run = in_a_new_process(code)
     said = "tqdm is missing: pip install -e '.[examples]', in the clone of jrnn, brings it\n"
     assert run.stdout == f"error: {said}" * len(PROGRAMS) + said, run.stderr
+
+
+@pytest.mark.parametrize("name", ["closed pipe", "full disk"])
+def test_a_report_that_cannot_be_written_is_dropped(name):
+    """The results are in files."""
+    code = "import command, sys; sys.exit(command.exit_status(lambda: 'row ' * 10**5, ''))"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'examples'}{os.pathsep}{ROOT}"}
+    if name == "closed pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open("/dev/full", os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -132,6 +132,17 @@ def test_dropout_of_one_layer_is_refused_in_training():
         assert module(XS)[1].shape == (*XS.shape[:2], 6)
 
 
+def test_dropout_that_is_set_afterwards_is_refused():
+    model = jrnn.nnx.Stack(3, [6, 6], rngs=nnx.Rngs(0))
+    model.dropout = 0.2
+    with pytest.raises(
+        ValueError, match=r"dropout: expected 0, .*; got 0\.2\. Give it to the const"
+    ):
+        model(XS)
+    model.eval()
+    assert model(XS)[1].shape == (*XS.shape[:2], 6)
+
+
 @pytest.mark.parametrize("name", ["nnx", "equinox"])
 def test_bad_sizes_are_refused_by_the_package(name):
     make = {
