@@ -94,5 +94,12 @@ class Stack(nnx.Module):
 
         Returns:
             `jrnn.StackParams` of arrays.
+
+        Raises:
+            ValueError: arrays that are no `nnx.Param`, which no optimiser would see.
         """
+        for leaf in jax.tree.leaves(self.params, is_leaf=_is_param):
+            if not _is_param(leaf):
+                repair = "Set jax.tree.map(nnx.Param, params)."
+                checks.refuse("params", "an nnx.Param for each array", type(leaf).__name__, repair)
         return jax.tree.map(lambda p: p[...], self.params, is_leaf=_is_param)

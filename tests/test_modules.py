@@ -132,6 +132,20 @@ def test_dropout_of_one_layer_is_refused_in_training():
         assert module(XS)[1].shape == (*XS.shape[:2], 6)
 
 
+def test_parameters_that_no_optimiser_would_see_are_refused():
+    model, given = (
+        jrnn.nnx.Stack(3, [6], rngs=nnx.Rngs(0)),
+        jrnn.init_stack(jax.random.key(1), 3, [6]),
+    )
+    model.params = given
+    with pytest.raises(
+        ValueError, match=r"params: expected an nnx.Param for each array; got Array"
+    ):
+        model(XS)
+    model.params = jax.tree.map(nnx.Param, given)
+    np.testing.assert_array_equal(model(XS)[1], jrnn.stack(given, XS)[1])
+
+
 def test_dropout_that_is_set_afterwards_is_refused():
     model = jrnn.nnx.Stack(3, [6, 6], rngs=nnx.Rngs(0))
     model.dropout = 0.2
