@@ -20,6 +20,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -188,7 +189,9 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True)
 
     def _best_first(self) -> list[int]:
-        scores = {n: orbax_manager.saved_score(self.directory, n) for n in self._latest_first()}
+        """Checkpoints without a readable score come first: `_first_whole` refuses them."""
+        score = partial(orbax_manager.saved_score, self.directory, unreadable=-math.inf)
+        scores = {n: score(n) for n in self._latest_first()}
         return sorted((n for n in scores if scores[n] < math.inf), key=scores.__getitem__)
 
     def _read_first(
@@ -280,12 +283,15 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
         found = {k: x for k, x in found.items() if k == part or k.startswith(f"{part}.")}
         if wanted and not found:
             came = ", ".join(sorted({key.partition(".")[0] for key in checkpoint.arrays}))
-            checks.refuse(name, f"a part {part}", came, "The part is a path in what was saved.")
+            repair = 'It is a path in what was saved, such as "params.0".'
+            checks.refuse(name, f"a part {part}", came, repair)
     by_part = sorted(wanted.keys() | found.keys(), key=lambda key: (key[:6] != "params", key))
     for key in by_part:  # those of the model first
         expected, came = _describe(wanted.get(key)), _describe(found.get(key))
         if expected != came:
             repair = "It is of another model or optimiser: give the options that it was made with."
+            if key.startswith("carry") and part is None:  # the model, before it, is the same
+                repair = 'It is of another batch: restore part="params", and begin a new carry.'
             if part is None and (fitting := _part_like(wanted, found)) is not None:
                 repair = f'It has these arrays as a part of its state: give part="{fitting}".'
             checks.refuse(f"{name}, {key}", expected, came, repair)

@@ -60,15 +60,16 @@ class LatestAndBest:
         """Lower is better; infinite where there is none, and where it cannot be read."""
         if checkpoint.metrics is not None:  # of this process
             return float(checkpoint.metrics["score"])
-        return saved_score(self.directory, checkpoint.step)
+        return saved_score(self.directory, checkpoint.step, unreadable=math.inf)
 
 
-def saved_score(directory: Path, step: int) -> float:
-    """The score of a checkpoint; infinite where there is none, and where it cannot be read.
+def saved_score(directory: Path, step: int, *, unreadable: float) -> float:
+    """The score of a checkpoint; infinite where there is none.
 
     Args:
         directory: of the checkpoints.
         step: of this one.
+        unreadable: what counts where it cannot be read.
 
     Returns:
         A number; lower is better.
@@ -76,8 +77,8 @@ def saved_score(directory: Path, step: int) -> float:
     try:
         file = directory / str(step) / "manifest" / "metadata"
         return score_of(json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError, AttributeError):  # `latest` and `best` refuse it
-        return math.inf
+    except (OSError, ValueError, TypeError, AttributeError):
+        return unreadable
 
 
 def score_of(content: dict[str, Any]) -> float:
