@@ -76,7 +76,7 @@ def init_stack(
 
     Raises:
         ValueError: no layer, a size below 1, an option that is not True or False, a dtype that is
-            not floating, or an unknown cell.
+            not floating, an unknown cell, or an option that its initialiser does not have.
     """
     checks.key(key)
     checks.stack_sizes(input_size, hidden_sizes)
@@ -85,6 +85,7 @@ def init_stack(
     dtype = checks.floating_dtype(dtype)
     checks.cell_name("cell", cell, INITIALISERS)
     init = INITIALISERS[cell] if isinstance(cell, str) else partial(init_cell, cell)
+    checks.options_of("init_stack", init, options)
     options |= {"bias": bias, "w_ih_init": w_ih_init, "w_hh_init": w_hh_init, "dtype": dtype}
     draw = partial(init, **options)
     layers = []
@@ -190,6 +191,8 @@ def stack(
     checks.residual(residual, cells, params, xs)
     checks.one_direction(reverse, params)
     key = key if dropout > 0 else None
+    if key is not None:
+        checks.key(key)
     options = {"dropout": float(dropout), "residual": bool(residual), "reverse": bool(reverse)}
     return _stack(params, xs, *arrays, key, mask, recurrent_mask, specs=specs, **options)
 

@@ -89,8 +89,10 @@ def init_train_state(
         The `TrainState` at step 0.
 
     Raises:
-        ValueError: a mesh that is not from `batch_mesh`, or a carry that it does not divide.
+        ValueError: no random key, a mesh that is not from `batch_mesh`, or a carry that it does not
+            divide.
     """
+    checks.key(key)
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(params, optimizer.init(params), carry, zero, key, zero)
     state = jax.tree.map(jnp.copy, state)

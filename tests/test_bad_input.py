@@ -174,6 +174,19 @@ REFUSED = {
         "lengths: expected integers; got float64[3]. "
         "They count steps: cast them by .astype(jnp.int32).",
     ),
+    "a mask for lengths": (
+        lambda: jrnn.rnn(P, CASE.xs, None, np.ones((T, B), bool)),
+        "lengths: expected integers; got bool[7, 3]. A flag for each step is mask=.",
+    ),
+    "dropout in init_stack": (
+        lambda: jrnn.init_stack(jax.random.key(0), 3, (4, 4), cell="lstm", dropout=0.1),
+        "init_stack: expected options among bias, forget_bias, w_ih_init, w_hh_init, dtype; "
+        "got dropout. Dropout and what else belongs to a call is an option of jrnn.stack.",
+    ),
+    "a number as a key for dropout": (
+        lambda: jrnn.stack(STACK, CASE.xs, key=1, dropout=0.1),
+        "key: expected one random key of JAX; got 1. jax.random.key(0) makes one.",
+    ),
     "lengths of no array": (
         lambda: jrnn.rnn(P, CASE.xs, None, [1, 2, 3]),
         "lengths: expected a JAX or NumPy array; got list. Convert it by jnp.asarray.",
@@ -526,8 +539,8 @@ REFUSED = {
     ),
     "one state for all layers": (
         lambda: jrnn.stack(STACK, CASE.xs, np.zeros((2, B, 8))),
-        "h0: expected None or a tuple of 2 states, one for each layer; got ndarray. "
-        "None stands for a state of zeros.",
+        "h0: expected None or a tuple of 2 states, one for each layer; got float64[2, 3, 8]. "
+        "None stands for zeros; jrnn.zero_state(params, B) has the form.",
     ),
     "a state too few": (
         lambda: jrnn.stack(STACK, CASE.xs, (np.zeros(8),)),

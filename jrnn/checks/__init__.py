@@ -64,6 +64,7 @@ from jrnn.checks.options import loss_and_carry as loss_and_carry
 from jrnn.checks.options import loss_function as loss_function
 from jrnn.checks.options import no_sampling_options as no_sampling_options
 from jrnn.checks.options import nonfinite as nonfinite
+from jrnn.checks.options import options_of as options_of
 from jrnn.checks.options import same_carry as same_carry
 from jrnn.checks.options import sampling_options as sampling_options
 from jrnn.checks.sampling import distribution as distribution

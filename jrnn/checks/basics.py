@@ -147,12 +147,11 @@ def ids_within(
         wrong &= counted
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        refuse(
-            argument,
-            f"ids from 0 to {size - 1} ({what})",
-            f"{values[where]} at {list(where)}, {int(wrong.sum())} ids outside in all",
-            "Ids and classes count from 0, in the order that the parameters were made for.",
-        )
+        came = f"{values[where]} at {list(where)}, {int(wrong.sum())} ids outside in all"
+        repair = "Ids and classes count from 0, in the order that the parameters were made for."
+        if argument == "labels":
+            repair += " Give those that do not count a weight of 0: weights=labels != -100."
+        refuse(argument, f"ids from 0 to {size - 1} ({what})", came, repair)
 
 
 def ids(argument: str, ids: Any, size: int, what: str) -> None:

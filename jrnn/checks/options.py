@@ -41,6 +41,17 @@ def nonfinite(value: Any) -> None:
         refuse("nonfinite", '"stop" or "skip"', shown(value), repair)
 
 
+def options_of(function: str, draws: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Refuse options that a function of drawing parameters does not have."""
+    known = inspect.signature(draws).parameters.values()
+    if any(p.kind == p.VAR_KEYWORD for p in known):  # whose names it checks
+        return
+    names = [p.name for p in known if p.kind == p.KEYWORD_ONLY]
+    for name in options.keys() - set(names):
+        repair = "Dropout and what else belongs to a call is an option of jrnn.stack."
+        refuse(function, f"options among {', '.join(names)}", name, repair)
+
+
 LOSS = "a function (params, carry, batch, key) -> (loss [], carry)"
 CARRY = "The carry of a classifier is None."
 

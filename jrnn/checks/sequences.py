@@ -34,6 +34,7 @@ from jrnn.types import (
 if TYPE_CHECKING:
     from jrnn.cells import UncheckedCell
 
+ZEROS = "None stands for zeros; jrnn.zero_state(params, B) has the form."
 BATCH_FIRST = (
     "Is the data batch first? Time leads: swap the axes by .swapaxes(0, 1), "
     "or map over the batch by jax.vmap."
@@ -259,7 +260,7 @@ def named_states(argument: str, given: Any, cell: "UncheckedCell") -> dict[str, 
         expected = f"a tuple of {cell.states} states" if cell.state is None else None
         expected = expected or f"{_with_fields(cell.state)} or None"
         came = type(given).__name__ if isinstance(given, tuple) else _kind_of(given)
-        repair = "None stands for zeros, of all states or of one."
+        repair = ZEROS
         if type(given) in (tuple, list) and len(given) == cell.states:
             repair = f"{kind.__name__}(*state) is one."
         refuse(argument, expected, came, repair)
@@ -390,6 +391,8 @@ def lengths(lengths: Any, T: int, batch: tuple[int, ...] | None) -> None:
         array("lengths", lengths)
         if not are_ids(lengths):
             repair = "They count steps: cast them by .astype(jnp.int32)."
+            if lengths.dtype == bool:
+                repair = "A flag for each step is mask=."
             refuse("lengths", "integers", describe(lengths), repair)
     fits = np.ndim(lengths) <= 1 if batch is None else np.shape(lengths) in ((), batch)
     if not fits:

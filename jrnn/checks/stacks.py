@@ -21,6 +21,7 @@ from jrnn.checks.basics import (
     sizes,
 )
 from jrnn.checks.sequences import (
+    ZEROS,
     as_read,
     counted_steps,
     ids_of,
@@ -225,7 +226,7 @@ def layer_states(
         is_tuple = isinstance(states, (tuple, list))
         kind = describe(states) if hasattr(states, "dtype") else type(states).__name__
         came = f"{len(states)} of them" if is_tuple else kind
-        refuse(argument, expected, came, "None stands for a state of zeros.")
+        refuse(argument, expected, came, ZEROS)
     for i, (h, layer) in enumerate(zip(states, layers, strict=True)):
         name, D = f"{argument}[{i}]", _directions(layer)
         several = cells is not None and (cells[i].states > 1 or cells[i].state is not None)

@@ -85,7 +85,8 @@ def readable(name: str, x: Any) -> ArrayLike:
     try:
         found = np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:  # bfloat16, in a graph, or on a GPU
-        checks.refuse(name, "an array that NumPy can read", error, repair)
+        came = str(error).removeprefix("Got ").rstrip(".")
+        checks.refuse(name, "an array that NumPy can read", came, repair)
     if found.dtype.kind in "OSU":  # objects and strings
         checks.refuse(name, "an array that NumPy can read", type(x).__name__, repair)
     return found
