@@ -146,7 +146,7 @@ def test_a_forecaster_learns_from_gaps_and_runs_ahead():
         )
         return total / seen[1:].sum()
 
-    params, losses = learned(loss, (stack, readout), optax.adam(2e-2), 80)
+    params, losses = learned(loss, (stack, readout), optax.adam(2e-2), 200)
     assert losses[-1] < losses[0] - 1
     mean = lambda key, outputs: outputs[..., :1]
     _, ahead = jrnn.generate(*params, filled, 12, known=season, draw=mean)
