@@ -208,6 +208,31 @@ def test_a_carry_of_another_form(name):
         make_train_step(loss, optax.sgd(0.1))(state, jnp.ones((5, 2, 3)))
 
 
+@jax.tree_util.register_pytree_node_class
+class Opaque:
+    """A carry whose text is that of its place in memory."""
+
+    def __init__(self, h):
+        self.h = h
+
+    def tree_flatten(self):
+        return (self.h,), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        return cls(*leaves)
+
+
+def test_a_carry_of_any_class():
+    def loss(params, carry, batch, key):
+        return (params * batch).sum(), Opaque(carry.h + 1)
+
+    optimizer = optax.sgd(0.1)
+    state = init_train_state(jnp.ones(3), optimizer, Opaque(jnp.zeros(2)), jax.random.key(0))
+    state, _ = make_train_step(loss, optimizer)(state, jnp.ones(3))
+    np.testing.assert_array_equal(state.carry.h, [1, 1])
+
+
 def test_the_step_compiles_once():
     traces = []
 

@@ -21,6 +21,11 @@ def describe(x: Any) -> str:
     return f"{jnp.result_type(x)}{list(np.shape(x))}"
 
 
+def kind_of(x: Any) -> str:
+    """The dtype and shape of an array, or else the class."""
+    return describe(x) if hasattr(x, "dtype") else type(x).__name__
+
+
 def shown(option: Any) -> str:
     """The value of an option for a message, but never a whole array."""
     shape = getattr(option, "shape", ())

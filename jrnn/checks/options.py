@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jrnn.checks.basics import describe, is_number, refuse, shown
+from jrnn.checks.basics import is_number, kind_of, refuse, shown
 
 
 def activation(value: Any, activation_class: type, names: Collection[str]) -> None:
@@ -47,7 +47,7 @@ def options_of(function: str, draws: Callable[..., Any], options: dict[str, Any]
     if any(p.kind == p.VAR_KEYWORD for p in known):  # whose names it checks
         return
     names = [p.name for p in known if p.kind == p.KEYWORD_ONLY]
-    for name in options.keys() - set(names):
+    for name in sorted(options.keys() - set(names)):
         repair = "Dropout and what else belongs to a call is an option of jrnn.stack."
         refuse(function, f"options among {', '.join(names)}", name, repair)
 
@@ -84,8 +84,9 @@ def loss_and_carry(found: Any) -> None:
 
 def same_carry(returned: Any, given: Any) -> None:
     """Check that the next step can take the carry that a loss has returned, in a trace."""
-    came, expected = (str(jax.tree.map(_returned, x)).replace("'", "") for x in (returned, given))
-    if came != expected:
+    came, expected = (jax.tree.map(kind_of, x) for x in (returned, given))
+    if jax.tree.flatten(came) != jax.tree.flatten(expected):  # the text may show an address
+        came, expected = (str(x).replace("'", "") for x in (came, expected))
         repair = "Begin with such a carry; jrnn.zero_state(params, B) makes that of a network."
         refuse("loss_fn", f"one that returns the carry {expected}, as it gets it", came, repair)
 
@@ -93,7 +94,7 @@ def same_carry(returned: Any, given: Any) -> None:
 def _returned(found: Any) -> str:
     if isinstance(found, (tuple, list)):
         return f"a {type(found).__name__} of {len(found)}"
-    return describe(found) if hasattr(found, "dtype") else type(found).__name__
+    return kind_of(found)
 
 
 def activation_derivative(

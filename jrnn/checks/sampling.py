@@ -13,6 +13,7 @@ from jrnn.checks.basics import (
     describe,
     floating,
     ids_within,
+    kind_of,
     refuse,
     same_dtype,
     shape,
@@ -143,7 +144,7 @@ def drawn_inputs(draw: Any, key: Any, readout: "ReadoutParams", prefix: Any) -> 
     else:
         found = outputs
     wanted = jax.ShapeDtypeStruct(prefix.shape[1:], jnp.int32 if ids else readout.w_ho.dtype)
-    came = describe(found) if hasattr(found, "dtype") else type(found).__name__
+    came = kind_of(found)
     if came != describe(wanted):
         argument = "w_ho" if draw is None else "draw"
         repair = "Each output is the next input; a draw makes inputs of other outputs."

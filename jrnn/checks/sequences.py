@@ -15,6 +15,7 @@ from jrnn.checks.basics import (
     floating,
     ids_within,
     is_float,
+    kind_of,
     parameters,
     refuse,
     same_dtype,
@@ -246,7 +247,7 @@ def not_lengths(argument: str, given: Any) -> None:
     count = isinstance(given, int) or (dtype is not None and are_ids(given) and given.ndim <= 1)
     if count or dtype == np.bool_:
         meant = "lengths=" if count else "mask= or resets="
-        refuse(argument, "a state, or None for zeros", _kind_of(given), f"Was it meant as {meant}?")
+        refuse(argument, "a state, or None for zeros", kind_of(given), f"Was it meant as {meant}?")
 
 
 def named_states(argument: str, given: Any, cell: "UncheckedCell") -> dict[str, Any]:
@@ -259,17 +260,13 @@ def named_states(argument: str, given: Any, cell: "UncheckedCell") -> dict[str, 
     if not isinstance(given, kind) or len(given) != cell.states:
         expected = f"a tuple of {cell.states} states" if cell.state is None else None
         expected = expected or f"{_with_fields(cell.state)} or None"
-        came = type(given).__name__ if isinstance(given, tuple) else _kind_of(given)
+        came = type(given).__name__ if isinstance(given, tuple) else kind_of(given)
         repair = ZEROS
         if type(given) in (tuple, list) and len(given) == cell.states:
             repair = f"{kind.__name__}(*state) is one."
         refuse(argument, expected, came, repair)
     names: Iterable[Any] = getattr(cell.state, "_fields", range(cell.states))
     return {f"{argument}.{name}": h for name, h in zip(names, given, strict=True)}
-
-
-def _kind_of(x: Any) -> str:
-    return describe(x) if hasattr(x, "dtype") else type(x).__name__
 
 
 def cell_arguments(
