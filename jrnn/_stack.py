@@ -191,8 +191,6 @@ def stack(
     checks.residual(residual, cells, params, xs)
     checks.one_direction(reverse, params)
     key = key if dropout > 0 else None
-    if key is not None:
-        checks.key(key)
     options = {"dropout": float(dropout), "residual": bool(residual), "reverse": bool(reverse)}
     return _stack(params, xs, *arrays, key, mask, recurrent_mask, specs=specs, **options)
 

@@ -187,6 +187,12 @@ REFUSED = {
         lambda: jrnn.stack(STACK, CASE.xs, key=1, dropout=0.1),
         "key: expected one random key of JAX; got 1. jax.random.key(0) makes one.",
     ),
+    "a number as a key for dropout in a loss": (
+        lambda: jrnn.rnn_cross_entropy(
+            parameters(jrnn.init_stack, I, (4, H)), READOUT, CASE.xs, LABELS, key=1, dropout=0.1
+        ),
+        "key: expected one random key of JAX; got 1. jax.random.key(0) makes one.",
+    ),
     "lengths of no array": (
         lambda: jrnn.rnn(P, CASE.xs, None, [1, 2, 3]),
         "lengths: expected a JAX or NumPy array; got list. Convert it by jnp.asarray.",

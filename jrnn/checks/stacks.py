@@ -14,12 +14,14 @@ from jrnn.checks.basics import (
     flag,
     floating,
     is_number,
+    kind_of,
     refuse,
     same_dtype,
     shape,
     shown,
     sizes,
 )
+from jrnn.checks.basics import key as random_key
 from jrnn.checks.sequences import (
     ZEROS,
     as_read,
@@ -224,8 +226,7 @@ def layer_states(
     if not isinstance(states, (tuple, list)) or len(states) != len(layers):
         expected = f"None or a tuple of {len(layers)} states, one for each layer"
         is_tuple = isinstance(states, (tuple, list))
-        kind = describe(states) if hasattr(states, "dtype") else type(states).__name__
-        came = f"{len(states)} of them" if is_tuple else kind
+        came = f"{len(states)} of them" if is_tuple else kind_of(states)
         refuse(argument, expected, came, ZEROS)
     for i, (h, layer) in enumerate(zip(states, layers, strict=True)):
         name, D = f"{argument}[{i}]", _directions(layer)
@@ -275,8 +276,11 @@ def dropout_rate(argument: str, rate: Any) -> None:
 
 
 def dropout_between(dropout: float, key: Any, params: "StackParams") -> None:
-    """Refuse a dropout that would drop nothing, since it is between layers."""
-    if dropout > 0 and key is not None and len(params.layers) == 1:
+    """Check the key of a dropout; refuse one that drops nothing, since it is between layers."""
+    if dropout == 0 or key is None:
+        return
+    random_key(key)
+    if len(params.layers) == 1:
         repair = (
             "Multiply xs or hs by a jrnn.dropout_mask, or pass one as recurrent_mask=; "
             "without a key nothing is dropped."
