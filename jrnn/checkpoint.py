@@ -285,8 +285,8 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
             came = ", ".join(sorted({key.partition(".")[0] for key in checkpoint.arrays}))
             repair = 'It is a path in what was saved, such as "params.0".'
             checks.refuse(name, f"a part {part}", came, repair)
-    by_part = sorted(wanted.keys() | found.keys(), key=lambda key: (key[:6] != "params", key))
-    for key in by_part:  # those of the model first
+    names = sorted(wanted.keys() | found.keys())
+    for key in sorted(names, key=lambda key: not key.startswith("params")):  # the model first
         expected, came = _describe(wanted.get(key)), _describe(found.get(key))
         if expected != came:
             repair = "It is of another model or optimiser: give the options that it was made with."

@@ -27,6 +27,13 @@ def _is_param(node: Any) -> bool:
     return isinstance(node, nnx.Param)
 
 
+def _array_of(node: Any) -> jax.Array:
+    if not _is_param(node):
+        repair = "Set jax.tree.map(nnx.Param, params)."
+        checks.refuse("params", "an nnx.Param for each array", type(node).__name__, repair)
+    return node[...]
+
+
 class Stack(nnx.Module):
     """Layers of networks of one kind: `jrnn.stack` with its parameters.
 
@@ -98,8 +105,4 @@ class Stack(nnx.Module):
         Raises:
             ValueError: arrays that are no `nnx.Param`, which no optimiser would see.
         """
-        for leaf in jax.tree.leaves(self.params, is_leaf=_is_param):
-            if not _is_param(leaf):
-                repair = "Set jax.tree.map(nnx.Param, params)."
-                checks.refuse("params", "an nnx.Param for each array", type(leaf).__name__, repair)
-        return jax.tree.map(lambda p: p[...], self.params, is_leaf=_is_param)
+        return jax.tree.map(_array_of, self.params, is_leaf=_is_param)

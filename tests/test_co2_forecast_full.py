@@ -41,7 +41,8 @@ def test_the_forecast(cell, tmp_path):
         print(f"{cell}, {h}: {own:.3f} ({error:.3f}), torch {torch:.3f} ({torch_error:.3f})")
         assert own <= torch + np.hypot(error, torch_error)
         better.append(own + error < np.mean(found["naive"][:h]))
-    assert better[0]  # over a year; over five years it depends on the draws
+    assert better[0]  # over a year
+    assert cell == "lstm" or not better[1]  # over five years at most the LSTM
     for h, wins in zip(HORIZONS, better, strict=True):
         assert (f"Over {h} months the better forecast is: {cell}." in printed) == wins
     assert 0.7 < np.mean(found["covered"]) < 0.95  # of the intervals for 80 %

@@ -163,15 +163,14 @@ def test_a_missing_package_says_how_to_get_it():
 @pytest.mark.parametrize("name", ["closed pipe", "full disk"])
 def test_a_report_that_cannot_be_written_is_dropped(name):
     """The results are in files."""
-    code = "import command, sys; sys.exit(command.exit_status(lambda: 'row ' * 10**5, ''))"
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'examples'}{os.pathsep}{ROOT}"}
-    if name == "closed pipe":
-        reader, writer = os.pipe()
-        os.close(reader)
-    else:
-        writer = os.open("/dev/full", os.O_WRONLY)
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, stdout=writer, stderr=subprocess.PIPE
+    closed = ["reader, writer = os.pipe()", "os.close(reader)"]
+    full = ["writer = os.open('/dev/full', os.O_WRONLY)"]
+    run = in_a_new_process(
+        [
+            "import os, command",
+            *(closed if name == "closed pipe" else full),
+            "os.dup2(writer, 1)",
+            "sys.exit(command.exit_status(lambda: 'row ' * 10**5, ''))",
+        ]
     )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (run.returncode, run.stderr) == (0, "")
