@@ -13,7 +13,7 @@ from jrnn._stack import as_stack, run_layers
 from jrnn._stack_step import filled_states, step_layers
 from jrnn._tokens import token_of, token_options
 from jrnn._unroll import run_network
-from jrnn.arrays import ArrayLike, are_ids, steps, varying_alike
+from jrnn.arrays import ArrayLike, are_ids, in_32_bits, steps, varying_alike
 from jrnn.loss.softmax import readout
 from jrnn.types import ReadoutParams, StackParams
 
@@ -102,7 +102,7 @@ def generate(
     batch = steps(prefix)[1:]
     found, xs = _generate(
         *(params, readout_params, filled_states(specs, params, states, batch)),
-        *(jnp.asarray(prefix, jnp.int32) if ids else prefix, known, key, options),
+        *(in_32_bits(prefix) if ids else prefix, known, key, options),
         specs=specs,
         length=int(length),
         draw=draw,

@@ -22,6 +22,17 @@ def are_ids(x: ArrayLike) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
 
 
+def in_32_bits(ids: ArrayLike) -> jax.Array:
+    """Ids as int32; those that do not fit stay out of range.
+
+    JAX casts the indices of an array to 32 bits, where 2^32 + 1 would be row 1.
+    """
+    limits, largest = np.iinfo(ids.dtype), np.iinfo(np.int32).max
+    if limits.max > largest:
+        ids = jnp.clip(ids, max(limits.min, -1), largest)
+    return jnp.asarray(ids, jnp.int32)
+
+
 def reading(xs: ArrayLike) -> InputsAre:
     """The option `inputs` that reads checked inputs the same way in another call."""
     return "ids" if are_ids(xs) else "features"

@@ -9,7 +9,7 @@ import pytest
 from cases import assert_close, make_case, parameters
 
 import jrnn
-from jrnn import derivation, diagnostics
+from jrnn import derivation, diagnostics, native
 from jrnn.testing import check_against_scan
 
 T, B, I, H, O = 3, 4, 4, 2, 5  # B = I: ids [T, B] look like features [T, I]
@@ -168,3 +168,28 @@ def test_the_check_against_the_scan_reads_them_alike(params, inputs):
         check_against_scan(params, IDS)
     found = check_against_scan(params, IDS, inputs=inputs)
     assert ("gradient.xs" in found) == (inputs == "features")
+
+
+OUTSIDE = jnp.asarray([[1, 2**32 + 1], [0, -(2**32)]])  # in 32 bits rows 1 and 0
+
+
+@pytest.mark.parametrize("turned_on", [True, False])
+def test_ids_of_64_bits_out_of_range_are_no_silent_neighbours(turned_on):
+    @jax.jit
+    def states_and_gradient(ids):
+        hs, vjp = jax.vjp(lambda params: jrnn.rnn(params, ids)[1], P)
+        return hs, vjp(jnp.ones_like(hs))[0]
+
+    with native.turned(turned_on):
+        hs, d = states_and_gradient(OUTSIDE)
+    assert np.isnan(hs).all((0, 2)).tolist() == [False, True]
+    assert np.isfinite(hs[:, 0]).all()
+    assert np.isfinite(d.w_ih).all()  # the gradients of what is outside are in no row
+
+
+def test_ids_of_64_bits_out_of_range_in_a_step_and_in_a_prompt():
+    h = jax.jit(jrnn.rnn_cell)(P, np.zeros((2, H)), OUTSIDE[0])
+    readout = parameters(jrnn.init_readout, H, I)
+    _, tokens = jax.jit(lambda ids: jrnn.generate(P, readout, ids, 2, temperature=0))(OUTSIDE)
+    assert np.isnan(h).all(1).tolist() == [False, True]
+    assert (np.asarray(tokens) < 0).all(0).tolist() == [False, True]

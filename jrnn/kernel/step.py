@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32, rows
+from jrnn.arrays import ArrayLike, add_bias, are_ids, at_least_float32, in_32_bits, rows
 from jrnn.cells import Arrays, Named, StepCotangents, UncheckedCell
 from jrnn.kernel.masking import Flags, flags_of_next
 from jrnn.kernel.types import (
@@ -68,7 +68,7 @@ def project_inputs(spec: Spec, w_ih: jax.Array | None, xs: ArrayLike) -> jax.Arr
         return jnp.asarray(xs)
     if not are_ids(xs):
         return matmul(spec, jnp.asarray(xs), w_ih)
-    table = at_least_float32(w_ih).at[xs]  # many steps may add to one row: in float32
+    table = at_least_float32(w_ih).at[in_32_bits(xs)]  # many steps may add to one row: in float32
     projected = table.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     return projected.astype(w_ih.dtype)
 
@@ -399,8 +399,8 @@ def add_weight_gradients(
     of_x, of_h = (_rows_of(deltas, of, H) for of in (spec.cell.x_blocks, spec.cell.h_blocks))
     w_ih = sums.w_ih
     if w_ih is not None and are_ids(xs):
-        add = partial(w_ih.at[xs.reshape(-1)].add, mode="drop", wrap_negative_indices=False)
-        w_ih = add(of_x.T.astype(total))
+        of_ids = w_ih.at[in_32_bits(xs).reshape(-1)]
+        w_ih = of_ids.add(of_x.T.astype(total), mode="drop", wrap_negative_indices=False)
     elif w_ih is not None:
         w_ih = w_ih + product(of_x, rounded(spec, xs).reshape(-1, xs.shape[-1]))
     w_hh = sums.w_hh + product(of_h, rounded(spec, h).reshape(-1, H))

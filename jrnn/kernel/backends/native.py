@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jrnn import native
-from jrnn.arrays import are_ids, mesh_axes, varying
+from jrnn.arrays import are_ids, in_32_bits, mesh_axes, varying
 from jrnn.cells import Arrays, UncheckedCell
 from jrnn.cells.elman import ActivationName, elman
 from jrnn.cells.gru import GRU
@@ -207,7 +207,7 @@ class _Call(NamedTuple):
     def of(slices: int, spec: Spec, weights: Weights, inputs: Inputs) -> "_Call":
         steps, start, constants = inputs
         dtype, (B, H) = weights.w_hh.dtype, start[0].shape
-        xs = _in_32_bits(steps.xs) if are_ids(steps.xs) else steps.xs
+        xs = in_32_bits(steps.xs) if are_ids(steps.xs) else steps.xs
         kind = IDS if are_ids(xs) else ADDED if weights.w_ih is None else VECTORS
         I = 0 if weights.w_ih is None else weights.w_ih.shape[0]
         code, none = CODES[spec.cell], jnp.zeros(0, dtype)
@@ -265,11 +265,3 @@ class _Call(NamedTuple):
         attributes = {k: np.int64(x) for k, x in (self._options() | self.sizes).items()}
         found = function(*arguments, **attributes, **options)
         return [varying(x, self.axes) for x in found]
-
-
-def _in_32_bits(ids: jax.Array) -> jax.Array:
-    """Ids as int32; those that do not fit stay out of range."""
-    limits = np.iinfo(ids.dtype)
-    if limits.max > np.iinfo(jnp.int32).max:
-        ids = jnp.clip(ids, max(limits.min, -1), np.iinfo(jnp.int32).max)
-    return ids.astype(jnp.int32)
