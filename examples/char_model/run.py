@@ -1,6 +1,5 @@
 """A run of the character model as functions of its settings: train it, and evaluate it."""
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -123,7 +122,7 @@ def manifest_of(settings: Settings, data: Data, mesh: Mesh) -> dict[str, Any]:
         "machine": {
             "devices": f"{mesh.size} {mesh.devices[0].platform}",
             "processes": jax.process_count(),
-            "cores of a process": len(os.sched_getaffinity(0)),
+            "cores of a process": jrnn.native.cpu_cores(),
             "versions": {"jrnn": jrnn.__version__, "jax": jax.__version__},
         },
     }
