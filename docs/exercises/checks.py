@@ -126,7 +126,7 @@ def test_5_gradients_recursion(answers):
     def operations(n):
         xs, labels = jnp.zeros((n, I)), jnp.zeros(n, int)
         gradient = jax.jit(lambda rnn: answers.gradients_recursion(rnn, READOUT, xs, labels))
-        return gradient.lower(RNN).cost_analysis()["flops"]
+        return gradient.lower(RNN).compile().cost_analysis()["flops"]
 
     ratio = operations(16) / operations(8)
     np.testing.assert_array_less(ratio, 2.5, "the operations of 16 steps, compared with 8")
