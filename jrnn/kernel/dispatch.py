@@ -71,7 +71,7 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
         return Choice(
             Reference(), f"{reason}, and a plain scan is for the gradient of one sequence"
         )
-    schedule = schedule_for(platform, T, OPEN if B is None else max(B, 1), I, H, X)
+    schedule = schedule_for(platform, T, OPEN if B is None else max(B, 1), I, H, X, G)
     return Choice(XLA(schedule), reason)
 
 

@@ -251,3 +251,17 @@ def test_time_is_linear_in_the_length(dtype, size):
         if n > 3 and best[1] / best[0] < 4 * 64:
             break
     assert best[1] / best[0] < 4 * 64
+
+
+@pytest.mark.parametrize(
+    ("init", "run", "platform", "steps"),
+    [
+        (jrnn.init_rnn, jrnn.rnn, "cuda", 16),
+        (jrnn.init_gru, jrnn.gru, "cuda", 8),  # which compiles in half of the time
+        (jrnn.init_gru, jrnn.gru, "tpu", 16),
+    ],
+)
+def test_steps_of_one_iteration_on_an_accelerator(init, run, platform, steps):
+    params, xs = parameters(init, I, H), jax.ShapeDtypeStruct((64, B, I), np.float64)
+    lowered = jax.jit(run).trace(params, xs).lower(lowering_platforms=(platform,))
+    assert lowered.as_text().count("stablehlo.tanh") == steps

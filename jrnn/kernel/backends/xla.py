@@ -189,7 +189,7 @@ def _forward_in_place(spec: Spec, weights: Weights, inputs: Inputs) -> States:
 # --- the schedule ---------------------------------------------------------------------------------
 
 
-def schedule_for(platform: str, T: int, B: int, I: int, H: int, X: int = 1) -> Schedule:
+def schedule_for(platform: str, T: int, B: int, I: int, H: int, X: int = 1, G: int = 1) -> Schedule:
     """The schedule for a platform and a shape.
 
     XLA:CPU gains nothing from unrolled steps. Its matmuls are at full speed from about 512 rows on;
@@ -198,7 +198,9 @@ def schedule_for(platform: str, T: int, B: int, I: int, H: int, X: int = 1) -> S
     load and store, and long chunks those of the matmuls. Chunks of 2^14 rows take 0.84 to 0.88 of
     the time of 2^10 at rows 2, 3, 4 and 6 of `benchmarks.kernel`, in 0.6 to 1.4 of the memory of a
     scan (0.4 to 0.7 before); 32 steps for 16 are no faster (gradient, float32, NVIDIA H100, jax
-    0.11.2, November 2026: `benchmarks/results`). A TPU wants the rows of unrolled steps in one
+    0.11.2, November 2026: `benchmarks/results`). A GRU step has more kernels: 8 steps for 16 are as
+    fast and compile in half of the time; LSTM would take 1.07 and 1.12 of it at rows 1 and 2, Elman
+    1.16 and 1.05 (NVIDIA H200). A TPU wants the rows of unrolled steps in one
     piece, which costs a GPU next to nothing; of a TPU only compiled programs were counted
     (`benchmarks.accelerators`).
 
@@ -209,13 +211,14 @@ def schedule_for(platform: str, T: int, B: int, I: int, H: int, X: int = 1) -> S
         I: features of an input; 0 for ids.
         H: features of a state.
         X: blocks of H that the input feeds.
+        G: blocks of H that a step has; more than X in a GRU.
 
     Returns:
         The `Schedule`.
     """
     if platform != "cpu":
         chunk = divisor_near(T, (2**10 if platform == "tpu" else 2**14) // B)
-        return Schedule(chunk, chunk, unroll=16)
+        return Schedule(chunk, chunk, unroll=8 if platform != "tpu" and G > X else 16)
     forward = divisor_near(T, _steps_per_projection(B, I, H, X))
     return Schedule(forward, divisor_near(T, _steps_per_gradient(B, I, H, X)))
 
