@@ -102,8 +102,8 @@ class Checkpoints:
             exist_ok: if the latest checkpoint has this number, leave it as it is.
 
         Raises:
-            ValueError: `step` is not above all others, a leaf is no array, or the manifest is
-                no JSON; nothing is written.
+            ValueError: `step` is not above all others, a leaf is no array, the score no number,
+                or the manifest no JSON; nothing is written.
             OSError: this checkpoint, as far as known yet, or the previous one could not be written;
                 `wait` reports later failures. Incomplete files are removed.
         """
@@ -119,7 +119,10 @@ class Checkpoints:
         if not self._saved:
             orbax_manager.remove_unfinished(self.directory)
             self._saved = True
-        score = None if score is None else float(score)
+        try:
+            score = None if score is None else float(score)
+        except (TypeError, ValueError):
+            checks.refuse("score", "a number or None", checks.shown(score), "Lower is better.")
         specs = {k: _spec(x) for k, x in arrays.items()}
         content: dict[str, Any] = {"manifest": manifest, "score": score, "arrays": specs}
         try:

@@ -65,8 +65,11 @@ class Stack(nnx.Module):
             init: further options of `jrnn.init_stack`, such as `cell` and `bidirectional`.
 
         Raises:
-            ValueError: what `jrnn.init_stack` refuses.
+            ValueError: no `nnx.Rngs`, or what `jrnn.init_stack` refuses.
         """
+        if not isinstance(rngs, nnx.Rngs):
+            came = type(rngs).__name__
+            checks.refuse("rngs", "the keys of flax", came, "nnx.Rngs(0) makes them.")
         params = init_stack(rngs.params(), input_size, hidden_sizes, **init)
         self.params = nnx.data(jax.tree.map(nnx.Param, params))
         self.rngs: Any = rngs.dropout.fork() if dropout else None

@@ -89,10 +89,11 @@ def init_train_state(
         The `TrainState` at step 0.
 
     Raises:
-        ValueError: no random key, a mesh that is not from `batch_mesh`, or a carry that it does not
-            divide.
+        ValueError: no random key, no optimiser, a mesh that is not from `batch_mesh`, or a carry
+            that it does not divide.
     """
     checks.key(key)
+    checks.optimizer(optimizer)
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(params, optimizer.init(params), carry, zero, key, zero)
     state = jax.tree.map(jnp.copy, state)
@@ -138,13 +139,14 @@ def make_train_step(
         one. `step.lower`, `step.trace` and `step.eval_shape` are those of the jitted function.
 
     Raises:
-        ValueError: a loss of other arguments, a mesh that is not from `batch_mesh`, or an unknown
-            value of `nonfinite`; from the step, a loss that does not return `(loss [], carry)`, a
-            batch or a carry that the mesh does not divide, a loss that differs between devices, or
-            a state that was donated before.
+        ValueError: a loss of other arguments, no optimiser, a mesh that is not from `batch_mesh`,
+            or an unknown value of `nonfinite`; from the step, a loss that does not return
+            `(loss [], carry)`, a batch or a carry that the mesh does not divide, a loss that
+            differs between devices, or a state that was donated before.
     """
     checks.nonfinite(nonfinite)
     checks.loss_function(loss_fn)
+    checks.optimizer(optimizer)
 
     import optax  # here, to keep `import jrnn` fast
 

@@ -148,6 +148,11 @@ REFUSED = {
         lambda: jrnn.rnn(P, CASE.xs, np.zeros((B + 1, H))),
         "h0: expected [H] = [4] or [B, H] = [3, 4]; got float64[4, 4]. [H] is shared by the batch.",
     ),
+    "a state of torch": (
+        lambda: jrnn.rnn(P, CASE.xs, np.zeros((1, B, H))),
+        "h0: expected [H] = [4] or [B, H] = [3, 4]; got float64[1, 3, 4]. Take h0[0]: a state has "
+        "no axis of layers, as one of torch has.",
+    ),
     "state of a batch for one sequence": (
         lambda: jrnn.rnn(P, CASE.xs[:, 0], CASE.h0),
         "h0: expected [H] = [4]; got float64[3, 4]. One sequence has one state.",

@@ -195,6 +195,14 @@ def test_a_number_that_is_not_above_all_others_is_refused(tmp_path):
     assert steps_in(tmp_path) == [80]
 
 
+def test_a_score_that_is_no_number_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(ValueError, match=r"score: expected a number or None; got 'low'\."):
+            checkpoints.save(1, {"w": jnp.zeros(2)}, {}, score="low")
+        checkpoints.save(1, {"w": jnp.zeros(2)}, {}, score=np.float32(2))
+    assert steps_in(tmp_path) == [1]
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

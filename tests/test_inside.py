@@ -466,7 +466,7 @@ REFUSED = {
     ),
     "a rate for an optimiser": (
         lambda: find(optimizer=0.1),
-        "optimizer: expected an optax optimiser or None; got float. None is optax.lbfgs().",
+        "optimizer: expected an optax optimiser; got float. optax.adam(1e-3) is one.",
     ),
     "under jit": (
         lambda: jax.jit(lambda x: diagnostics.fixed_points(NETWORK, x, STARTS))(np.zeros(2)),

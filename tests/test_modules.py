@@ -176,3 +176,19 @@ def test_a_missing_extra_says_how_to_get_it(name, package, monkeypatch):
     said = rf"^jrnn\.{name} needs {package}: pip install -e '\.\[{name}\]', in the clone of jrnn"
     with pytest.raises(ImportError, match=said):
         importlib.import_module(f"jrnn.{name}")
+
+
+def test_a_module_where_its_parameters_belong():
+    model = jrnn.nnx.Stack(3, [6], rngs=nnx.Rngs(0))
+    for call in (
+        jrnn.interop.to_torch,
+        lambda x: jrnn.stack(x, XS),
+        lambda x: jrnn.zero_state(x, 2),
+    ):
+        with pytest.raises(ValueError, match=r"got Stack\. Its \.pure\(\) gives the parameters\."):
+            call(model)
+
+
+def test_a_seed_instead_of_the_keys_of_flax():
+    with pytest.raises(ValueError, match=r"rngs: .*; got int\. nnx\.Rngs\(0\) makes them\."):
+        jrnn.nnx.Stack(3, [6], rngs=0)

@@ -305,6 +305,17 @@ def test_a_state_that_went_in_before_is_refused():
     assert np.isfinite(metrics.loss)
 
 
+@pytest.mark.parametrize("no_optimizer", ["adam", optax.adam])
+def test_an_optimizer_that_is_none(no_optimizer):
+    said = (
+        r"optimizer: expected an optax optimiser; got (str|function)\. optax\.adam\(1e-3\) is one"
+    )
+    with pytest.raises(ValueError, match=said):
+        start(no_optimizer)
+    with pytest.raises(ValueError, match=said):
+        make_train_step(loss, no_optimizer)
+
+
 def test_a_step_is_a_jitted_function():
     state, step = start(optax.sgd(0.01)), make_train_step(loss, optax.sgd(0.01))
     in_a_trace = jax.jit(lambda state, chunk: step(state, chunk)[1].loss)

@@ -18,7 +18,9 @@ from jrnn.checks.basics import key as key
 from jrnn.checks.basics import number as number
 from jrnn.checks.basics import positive_or_none as positive_or_none
 from jrnn.checks.basics import refuse as refuse
+from jrnn.checks.basics import repair_of_module as repair_of_module
 from jrnn.checks.basics import shape as shape
+from jrnn.checks.basics import shown as shown
 from jrnn.checks.basics import sizes as sizes
 from jrnn.checks.basics import square as square
 from jrnn.checks.basics import there as there

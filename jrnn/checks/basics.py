@@ -32,6 +32,11 @@ def shown(option: Any) -> str:
     return f"an array {list(shape)}" if shape else repr(option)
 
 
+def repair_of_module(x: Any, otherwise: str) -> str:
+    """The repair for what should be parameters; a `jrnn.nnx.Stack` has them inside."""
+    return "Its .pure() gives the parameters." if hasattr(x, "pure") else otherwise
+
+
 def key(value: Any) -> None:
     """Refuse all but one random key, of the new kind or of the old one, a vector of uint32."""
     dtype = getattr(value, "dtype", None)

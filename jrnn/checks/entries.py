@@ -5,7 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from jrnn.checks.basics import array, describe, floating, refuse, same_dtype, shape
+from jrnn.checks.basics import (
+    array,
+    describe,
+    floating,
+    refuse,
+    repair_of_module,
+    same_dtype,
+    shape,
+)
 from jrnn.checks.sequences import times
 
 _KINDS = {1: "an Elman network", 3: "a GRU", 4: "an LSTM"}  # by the blocks of w_hh
@@ -84,7 +92,8 @@ def layers(argument: str, layers: Any, known: tuple[type, ...]) -> None:
         names = ", all ".join(k.__name__ for k in known)
         expected = f"pairs (forward parameters, backward parameters or None), all {names}"
         came = [_shown(x) for x in layers] if listed else type(layers).__name__
-        refuse(argument, expected, came, "A layer in one direction is (params, None).")
+        repair = "A layer in one direction is (params, None)."
+        refuse(argument, expected, came, repair_of_module(layers, repair))
 
 
 def _shown(x: Any) -> str:

@@ -80,7 +80,7 @@ def not_negative(argument: str, value: Any, repair: str) -> None:
 def optimizer(optimizer: Any) -> None:
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         came = type(optimizer).__name__
-        refuse("optimizer", "an optax optimiser or None", came, "None is optax.lbfgs().")
+        refuse("optimizer", "an optax optimiser", came, "optax.adam(1e-3) is one.")
 
 
 def states_alike(states: Any, mask: Any = None, argument: str = "states") -> None:

@@ -236,6 +236,8 @@ def state(
             repair = "A mask of connections multiplies w_hh, before the call."
         if batch and h.shape == (T, H):
             repair = BATCH_FIRST
+        if h.shape == (1, *batch, H):
+            repair = f"Take {argument}[0]: a state has no axis of layers, as one of torch has."
         refuse(argument, wanted, describe(h), repair)
     floating(argument, h)
     same_dtype(argument, h, "params", params.w_hh)

@@ -16,6 +16,7 @@ from jrnn.checks.basics import (
     is_number,
     kind_of,
     refuse,
+    repair_of_module,
     same_dtype,
     shape,
     shown,
@@ -95,6 +96,7 @@ def stack_of_layers(params: "StackParams") -> None:
     if not isinstance(layers, (tuple, list)) or not layers:
         came = type(params).__name__ + ("" if layers is None else " without any")
         repair = _OF_LAYERS if type(params) in (tuple, list) else "See jrnn.init_stack."
+        repair = repair_of_module(params, repair)
         refuse("params", "StackParams(layers) of at least one layer", came, repair)
     for i, layer in enumerate(layers):
         if not all(hasattr(layer, name) for name in ("forward", "backward", "norm")):

@@ -74,7 +74,7 @@ def from_torch(state_dict: Mapping[str, Any], *, stack: bool = False) -> list[La
     kinds = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if bias else [])]
     suffixes = [[f"_l{n}{direction}" for direction in directions] for n in range(depth)]
     names = [kind + suffix for layer in suffixes for suffix in layer for kind in kinds]
-    arrays = entries(_SOURCE, found, names)
+    arrays = entries(_SOURCE._replace(repair=_repair(found)), found, names)
     G = blocks(arrays, "weight_hh_l0", out_in=True)
 
     def read(suffix: str, I: int | None, H: int | None) -> Params:
@@ -91,6 +91,16 @@ def from_torch(state_dict: Mapping[str, Any], *, stack: bool = False) -> list[La
     if stack:
         return StackParams(tuple(LayerParams(*layer, norm=None) for layer in layers))
     return layers
+
+
+def _repair(found: Mapping[str, Any]) -> str:
+    """The repair of the entries; if the network is one of a whole model, how to take it out."""
+    networks = [m[1] for m in map(re.compile(r"(.+\.)weight_ih_l0").fullmatch, found) if m]
+    if not networks:
+        return _SOURCE.repair
+    prefix = repr(networks[0])
+    own = f"k.removeprefix({prefix}): x for k, x in state_dict.items() if k.startswith({prefix})"
+    return f"Of a whole model take {{{own}}}."
 
 
 def to_torch(layers: StackParams | Sequence[Layer | LayerParams]) -> dict[str, np.ndarray]:

@@ -102,7 +102,9 @@ TORCH_REFUSED = {
     ),
     "the rnn of a whole model": (
         lambda: interop.from_torch({f"rnn.{k}": x for k, x in torch_weights().items()}),
-        "weight_ih_l0: expected it in state_dict; got only rnn.weight_ih_l0, ",
+        "weight_ih_l0: expected it in state_dict; got only rnn.weight_ih_l0, rnn.weight_hh_l0, "
+        "rnn.bias_ih_l0, rnn.bias_hh_l0. Of a whole model take {k.removeprefix('rnn.'): x for k, x "
+        "in state_dict.items() if k.startswith('rnn.')}.",
     ),
     "proj_size": (
         lambda: interop.from_torch({**torch_weights(rows=4 * H), "weight_hr_l0": normal(2, H)}),
