@@ -7,10 +7,10 @@ import pytest
 from jrnn import native
 
 bfloat16 = pytest.mark.skipif(
-    not (native.available() and native.library().has_bfloat16),
-    reason="the native kernel is not built, or the processor multiplies no vectors of bfloat16",
+    not (native.enabled() and native.library().has_bfloat16),
+    reason="the native kernel does not run, or the processor multiplies no vectors of bfloat16",
 )
 built = pytest.mark.skipif(
-    not native.available() and os.environ.get("JRNN_REQUIRE_NATIVE", "0") == "0",
-    reason=f"the native kernel is not built here: {native.why_not()}",
+    not native.enabled() and os.environ.get("JRNN_REQUIRE_NATIVE", "0") == "0",
+    reason=f"the native kernel does not run here: {native.why_not() or 'it is turned off'}",
 )

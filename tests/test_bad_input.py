@@ -551,7 +551,7 @@ REFUSED = {
     "one state for all layers": (
         lambda: jrnn.stack(STACK, CASE.xs, np.zeros((2, B, 8))),
         "h0: expected None or a tuple of 2 states, one for each layer; got float64[2, 3, 8]. "
-        "None stands for zeros; jrnn.zero_state(params, B) has the form.",
+        "tuple(h0) is one.",
     ),
     "a state too few": (
         lambda: jrnn.stack(STACK, CASE.xs, (np.zeros(8),)),

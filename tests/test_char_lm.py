@@ -26,6 +26,7 @@ from char_model.devices import choose_devices
 from char_model.model import CELLS
 from char_model.ngram import witten_bell
 from char_model.settings import parse
+from native_built import built
 from programs import ROOT, TEXT, unboxed
 
 import jrnn
@@ -414,7 +415,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(interrupted, trained
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not native.enabled(), reason="the native kernel is off, or not there")
+@built
 def test_another_kernel_is_said(interrupted, capsys, monkeypatch):
     """The run was made with the native kernel; it goes on without it, and again with it."""
     own, repair = explained("rnn", 1), "JRNN_NATIVE=0 resumes it without the native"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cases import B, H, I, T, make_case
 from jax.sharding import PartitionSpec as P
+from native_built import built
 
 import jrnn
 from jrnn import native
@@ -286,7 +287,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("reason", REASONS)
-@pytest.mark.skipif(not native.enabled(), reason="the native kernel is off, or not there")
+@built
 def test_the_reason_is_why_the_native_kernel_does_not_run_it(reason):
     run, changed = REASONS[reason]
     found = run(**{"T": 16, "B": 8, "I": 4, "H": 8} | changed)
@@ -299,7 +300,9 @@ def test_a_kernel_that_is_off_or_not_there_is_the_reason(monkeypatch):
         reason = jrnn.explain(jrnn.rnn, *CASE[:2], platform="cpu")[0].reason
     assert reason.startswith("the native kernel is turned off (JRNN_NATIVE")
     monkeypatch.setattr(native, "_load", lambda: "It was not built.")
-    assert jrnn.explain(jrnn.rnn, *CASE[:2], platform="cpu")[0].reason == "It was not built"
+    with native.turned(True):
+        reason = jrnn.explain(jrnn.rnn, *CASE[:2], platform="cpu")[0].reason
+    assert reason == "It was not built"
 
 
 def test_options_are_not_arrays():

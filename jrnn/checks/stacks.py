@@ -229,7 +229,8 @@ def layer_states(
         expected = f"None or a tuple of {len(layers)} states, one for each layer"
         is_tuple = isinstance(states, (tuple, list))
         came = f"{len(states)} of them" if is_tuple else kind_of(states)
-        refuse(argument, expected, came, ZEROS)
+        one_array = not is_tuple and np.shape(states)[:1] == (len(layers),)
+        refuse(argument, expected, came, f"tuple({argument}) is one." if one_array else ZEROS)
     for i, (h, layer) in enumerate(zip(states, layers, strict=True)):
         name, D = f"{argument}[{i}]", _directions(layer)
         several = cells is not None and (cells[i].states > 1 or cells[i].state is not None)
