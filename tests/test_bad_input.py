@@ -252,7 +252,7 @@ REFUSED = {
         'leak: expected "state" or "input"; got \'rate\'. "state" is h = (1 - alpha) h + alpha',
     ),
     "alpha for a cell": (
-        lambda: jrnn.unroll(RATE, LEAKY._replace(alpha=np.full(H, 2.0)), CASE.xs),
+        lambda: jrnn.unroll(RATE, LEAKY._replace(alpha=np.arange(H) + 1.0), CASE.xs),
         "alpha: expected numbers in (0, 1]; got 2.0. It is the share of the new state in a step",
     ),
     "no features": (

@@ -14,7 +14,7 @@ from jrnn.checks.basics import (
     same_dtype,
     shape,
 )
-from jrnn.checks.sequences import times
+from jrnn.checks.networks import times
 
 _KINDS = {1: "an Elman network", 3: "a GRU", 4: "an LSTM"}  # by the blocks of w_hh
 

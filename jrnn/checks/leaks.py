@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jrnn.checks.basics import array, concrete, describe, is_float, refuse, shown
-from jrnn.checks.sequences import of_kind, share
+from jrnn.checks.networks import of_kind, share
 from jrnn.types import LeakyParams
 
 

@@ -20,7 +20,8 @@ from jrnn.checks.basics import (
     sizes,
 )
 from jrnn.checks.losses import readout_of, readout_params
-from jrnn.checks.sequences import input_size, named_states, network_of_inputs, state
+from jrnn.checks.networks import input_size, network_of_inputs
+from jrnn.checks.sequences import named_states, state
 from jrnn.checks.stacks import Cells, forwards, layer_states, stack_params
 
 if TYPE_CHECKING:

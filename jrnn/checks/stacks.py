@@ -23,16 +23,15 @@ from jrnn.checks.basics import (
     sizes,
 )
 from jrnn.checks.basics import key as random_key
+from jrnn.checks.networks import input_size, network
 from jrnn.checks.sequences import (
     ZEROS,
     as_read,
     counted_steps,
     ids_of,
-    input_size,
     inputs,
     lengths,
     named_states,
-    network,
     network_arguments,
     not_lengths,
     state,
