@@ -120,7 +120,7 @@ def manifest_of(settings: Settings, data: Data, mesh: Mesh) -> dict[str, Any]:
         "kernel": kernel_of_training(settings, len(data.alphabet.characters), mesh),
         "text_sha256": data.sha256,
         "machine": {
-            "devices": f"{mesh.size} {mesh.devices[0].platform}",
+            "devices": f"{mesh.size} {mesh.devices[0].device_kind}",
             "processes": jax.process_count(),
             "cores of a process": jrnn.native.cpu_cores(),
             "versions": {"jrnn": jrnn.__version__, "jax": jax.__version__},
