@@ -189,6 +189,8 @@ class Checkpoints:
         return self._read_first(self._best_first, say)
 
     def _latest_first(self) -> list[int]:
+        if not self._saved:  # another process may write
+            self._manager.reload()
         return sorted(self._manager.all_steps(), reverse=True)
 
     def _best_first(self) -> list[int]:
@@ -211,6 +213,8 @@ class Checkpoints:
                 return self._read(step, path)
             except Exception as error:  # orbax and its libraries raise many types
                 reason = _reason(error)
+            if not path.exists():  # the process that writes removed it meanwhile
+                continue
             refused = path.with_name(f"{step}.refused")
             shutil.rmtree(refused, ignore_errors=True)
             os.rename(path, refused)

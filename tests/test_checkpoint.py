@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -77,6 +78,36 @@ def test_who_reads_leaves_what_another_process_is_writing(tmp_path):
         assert writing.exists()
         checkpoints.save(3, make_state(), {})
         assert not writing.exists()  # of a run that was killed: one process writes
+
+
+def test_who_reads_sees_what_another_process_has_written(tmp_path):
+    """An evaluation beside a training run opens the directory once, and reads again and again."""
+    write = """if True:
+        import sys
+        from jrnn.checkpoint import Checkpoints
+        import numpy as np
+        with Checkpoints(sys.argv[1], keep=1) as checkpoints:
+            for step in map(int, sys.argv[2:]):
+                checkpoints.save(step, {"w": np.full(2, step)}, {}, score=1 / step)
+    """
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() is None
+        for steps in (["1"], ["2", "3"]):
+            subprocess.run([sys.executable, "-c", write, str(tmp_path), *steps], check=True)
+            for found in (checkpoints.latest(), checkpoints.best()):
+                assert found.step == found.arrays["w"][0] == int(steps[-1])
+
+
+def test_a_checkpoint_that_another_process_removes_meanwhile_is_passed_over(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, {"w": np.full(2, step)}, {})
+    with Checkpoints(tmp_path) as checkpoints:
+        listed = checkpoints._latest_first()
+        monkeypatch.setattr(checkpoints, "_latest_first", lambda: listed)
+        shutil.rmtree(tmp_path / "2")
+        assert checkpoints.latest(say=pytest.fail).step == 1
+    assert steps_in(tmp_path) == [1]
 
 
 @pytest.mark.parametrize("states", [1, 2], ids=["h", "LSTMState"])
