@@ -204,6 +204,7 @@ def map_ids(
 
     Raises:
         OSError: the file cannot be written; the message gives the required size.
+        ValueError: there are no ids.
     """
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
         for block in blocks:
@@ -212,6 +213,8 @@ def map_ids(
                 rest = memoryview(block.tobytes())
                 while rest:  # a write to an almost full disk may be partial
                     rest = rest[file.write(rest) :]
+        if not file.tell():
+            checks.refuse("blocks", "at least one id", "none", "An iterator gives them only once.")
         with naming(directory, f", writing a temporary file of {needed}"):
             os.fsync(file.fileno())  # only this reports a full network disk
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -200,6 +200,12 @@ def test_ids_in_a_mapped_file(tmp_path, characters, dtype):
     assert list(tmp_path.iterdir()) == []  # while it is mapped, so that no end leaves anything
 
 
+@pytest.mark.parametrize("blocks", [[], [np.zeros(0, np.uint16)]])
+def test_no_ids_to_map(blocks, tmp_path):
+    with pytest.raises(ValueError, match=r"blocks: expected at least one id; got none\."):
+        map_ids(blocks, 0, tmp_path)
+
+
 def test_a_full_disk_says_what_was_being_written(monkeypatch):
     blocks = [np.zeros(10, np.uint16)] * 3
     with pytest.raises(FileNotFoundError, match="missing"):
