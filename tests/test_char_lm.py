@@ -419,7 +419,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(interrupted, trained
 def test_another_kernel_is_said(interrupted, capsys, monkeypatch):
     """The run was made with the native kernel; it goes on without it, and again with it."""
     own, repair = explained("rnn", 1), "JRNN_NATIVE=0 resumes it without the native"
-    with monkeypatch.context() as patch, native._enabled(False):
+    with monkeypatch.context() as patch, native.turned(False):
         patch.setattr(char_signals.StopFlag, "is_set", lambda self, step: step == 20)
         status, text, _ = run(capsys, *interrupted, "--resume")
     assert status == 0

@@ -48,8 +48,8 @@ def cell_of(
         cell = GRU
     else:
         expected = "RNNParams, LSTMParams, GRUParams, or those of cell"
-        repair = "For a cell of your own give cell=, the jrnn.Cell."
-        repair = checks.repair_of_module(params, repair)
+        own = "For a cell of your own give cell=, the jrnn.Cell."
+        repair = checks.repair_of_module(params, own)
         checks.refuse("params", expected, type(params).__name__, repair)
     if activation is not None:
         expected = f"None, since the cell {cell.name} has its own"

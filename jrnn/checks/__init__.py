@@ -38,7 +38,6 @@ from jrnn.checks.entries import one_dtype as one_dtype
 from jrnn.checks.inside import held_input as held_input
 from jrnn.checks.inside import no_data_of_a_stack as no_data_of_a_stack
 from jrnn.checks.inside import not_negative as not_negative
-from jrnn.checks.inside import optimizer as optimizer
 from jrnn.checks.inside import residual_of_a_stack as residual_of_a_stack
 from jrnn.checks.inside import start_states as start_states
 from jrnn.checks.inside import states_alike as states_alike
@@ -71,6 +70,7 @@ from jrnn.checks.options import loss_and_carry as loss_and_carry
 from jrnn.checks.options import loss_function as loss_function
 from jrnn.checks.options import no_sampling_options as no_sampling_options
 from jrnn.checks.options import nonfinite as nonfinite
+from jrnn.checks.options import optimizer as optimizer
 from jrnn.checks.options import options_of as options_of
 from jrnn.checks.options import same_carry as same_carry
 from jrnn.checks.options import sampling_options as sampling_options

@@ -77,12 +77,6 @@ def not_negative(argument: str, value: Any, repair: str) -> None:
         refuse(argument, "a finite number >= 0", shown(value), repair)
 
 
-def optimizer(optimizer: Any) -> None:
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        came = type(optimizer).__name__
-        refuse("optimizer", "an optax optimiser", came, "optax.adam(1e-3) is one.")
-
-
 def states_alike(states: Any, mask: Any = None, argument: str = "states") -> None:
     """Check a pytree of states [..., H] with equal leading axes, and their mask [...]."""
     leaves = jax.tree.leaves(states)

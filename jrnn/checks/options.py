@@ -70,6 +70,12 @@ def loss_function(loss_fn: Any) -> None:
         refuse("loss_fn", LOSS, f"one of {signature}", CARRY)
 
 
+def optimizer(optimizer: Any) -> None:
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        came = type(optimizer).__name__
+        refuse("optimizer", "an optax optimiser", came, "optax.adam(1e-3) is one.")
+
+
 def loss_and_carry(found: Any) -> None:
     """Check what a loss has returned, in a trace."""
     if not isinstance(found, (tuple, list)) or len(found) != 2:

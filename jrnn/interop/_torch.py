@@ -95,10 +95,11 @@ def from_torch(state_dict: Mapping[str, Any], *, stack: bool = False) -> list[La
 
 def _repair(found: Mapping[str, Any]) -> str:
     """The repair of the entries; if the network is one of a whole model, how to take it out."""
-    networks = [m[1] for m in map(re.compile(r"(.+\.)weight_ih_l0").fullmatch, found) if m]
+    first = ".weight_ih_l0"
+    networks = [name.removesuffix(first) for name in found if name.endswith(first)]
     if not networks:
         return _SOURCE.repair
-    prefix = repr(networks[0])
+    prefix = repr(f"{networks[0]}.")
     own = f"k.removeprefix({prefix}): x for k, x in state_dict.items() if k.startswith({prefix})"
     return f"Of a whole model take {{{own}}}."
 

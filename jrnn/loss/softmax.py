@@ -23,7 +23,15 @@ from jax import lax
 from jax.nn.initializers import lecun_normal
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike, Initializer, add_bias, are_ids, at_least_float32, draw
+from jrnn.arrays import (
+    ArrayLike,
+    Initializer,
+    add_bias,
+    are_ids,
+    at_least_float32,
+    draw,
+    in_32_bits,
+)
 from jrnn.types import ReadoutParams
 
 
@@ -216,9 +224,8 @@ def cross_entropy_bwd(
 
 def class_ids(labels: jax.Array, O: int) -> jax.Array:
     """Label ids as int32; ids outside [0, O) become O, which has no class and gives NaN."""
-    top = int(jnp.iinfo(labels.dtype).max)  # type: ignore[no-untyped-call]
-    largest = min(O - 1, top)  # the comparison is in the labels' own dtype
-    return jnp.where((labels >= 0) & (labels <= largest), labels.astype(jnp.int32), O)
+    ids = in_32_bits(labels)
+    return jnp.where((ids >= 0) & (ids < O), ids, O)
 
 
 cross_entropy.defvjp(cross_entropy_fwd, cross_entropy_bwd)
