@@ -12,6 +12,7 @@ import os
 import signal
 
 import jax
+import numpy as np
 import pytest
 from programs import TEXT
 
@@ -47,6 +48,13 @@ def pytest_configure(config):
 
 def pytest_collection_finish():
     gc.freeze()  # modules and tests stay: no collection goes through them
+
+
+@pytest.fixture(autouse=True)
+def data_of_its_own(request):
+    """What a test draws from its module's RNG does not depend on the tests that ran before it."""
+    if hasattr(request.module, "RNG"):
+        request.module.RNG = np.random.default_rng(2)
 
 
 @pytest.fixture

@@ -147,6 +147,14 @@ def test_ci_runs_the_command_of_the_readme():
     assert command.endswith("python -m pytest && .venv/bin/python -m pytest -m optimized")
 
 
+def test_no_test_draws_what_another_one_would_have_drawn():
+    """A module's generator is its RNG, which `conftest.data_of_its_own` sets before each test."""
+    texts = [path.read_text() for path in ROOT.glob("tests/**/*.py")]
+    names = re.findall(r"^(\w+) = np\.random\.default_rng\(\d*\)$", "\n".join(texts), re.M)
+    assert len(names) >= 8
+    assert set(names) == {"RNG"}
+
+
 def test_what_is_missing_is_brought_by_an_extra_of_the_clone():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = set()

@@ -16,12 +16,12 @@ import jrnn
 from jrnn import interop
 
 I, H = 3, 5
-RANDOM = np.random.default_rng(0)
+RNG = np.random.default_rng(0)
 
 
 def numbers(*shape, dtype=np.float64):
     """Multiples of 1/64, so that adding 1, as haiku's LSTM asks for, rounds nothing."""
-    return (np.round(RANDOM.normal(size=shape) * 64) / 64).astype(dtype)
+    return (np.round(RNG.normal(size=shape) * 64) / 64).astype(dtype)
 
 
 def network(kind, bias=True, I=I, H=H):
