@@ -1,7 +1,9 @@
 """float64 and JAX's strictest rules for every test, and two CPU devices for the mesh.
 
-Most of the suite's time is compilation. The quick tier, which is what `python -m pytest` runs,
-therefore compiles without most of XLA's and LLVM's optimisations. Tests of the kernel's values,
+Most of the suite's time is compilation. The quick tier, which is what `python -m pytest` runs, and
+the thorough one, `python -m pytest -m 'thorough and not optimized'`, therefore compile without most
+of XLA's and LLVM's optimisations: 1,029 thorough tests of the kernel take 4.2 minutes, 18 with them
+(Intel Xeon, family 6, model 207, two shared cores, 28 November 2026). Tests of the kernel's values,
 memory, structure and time as users have them are marked `optimized` and run in a call of their own,
 `python -m pytest -m optimized`: how a process compiles never changes while it runs, so no fixture
 and no order of the tests can mix programs of the two kinds.

@@ -83,12 +83,12 @@ def expected(rnn, readout, xs, labels, h0, weights, activation):
 OPTIONS = [
     ("tanh", True, False, "[H]"),
     ("tanh", False, True, "None"),
-    pytest.param("relu", True, False, "None", marks=pytest.mark.slow),
-    pytest.param("relu", False, True, "[H]", marks=pytest.mark.slow),
-    pytest.param("sigmoid", True, True, "[H]", marks=pytest.mark.slow),
-    pytest.param("sigmoid", False, False, "None", marks=pytest.mark.slow),
-    pytest.param("identity", True, True, "None", marks=pytest.mark.slow),
-    pytest.param("identity", False, False, "[H]", marks=pytest.mark.slow),
+    pytest.param("relu", True, False, "None", marks=pytest.mark.thorough),
+    pytest.param("relu", False, True, "[H]", marks=pytest.mark.thorough),
+    pytest.param("sigmoid", True, True, "[H]", marks=pytest.mark.thorough),
+    pytest.param("sigmoid", False, False, "None", marks=pytest.mark.thorough),
+    pytest.param("identity", True, True, "None", marks=pytest.mark.thorough),
+    pytest.param("identity", False, False, "[H]", marks=pytest.mark.thorough),
 ]
 
 
@@ -383,7 +383,7 @@ def plain_chunk(rnn, readout, xs, labels, h0, *, chunk):
     return jax.grad(cost)(Gradients(rnn, readout, h0))
 
 
-TOO_SHORT = [1, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, T - 1))]
+TOO_SHORT = [1, 2, *(pytest.param(n, marks=pytest.mark.thorough) for n in (3, T - 1))]
 
 
 @pytest.mark.parametrize("n", [*TOO_SHORT, T, T + 5])

@@ -80,11 +80,11 @@ def expected(cell, params, readout, xs, labels, state, weights):
 # Of biases, ids and states every pair occurs; quick: each cell, ids and vectors.
 OPTIONS = [
     ("lstm", "all", False, True),
-    pytest.param("lstm", "none", True, False, marks=pytest.mark.slow),
-    pytest.param("gru", "all", False, True, marks=pytest.mark.slow),
+    pytest.param("lstm", "none", True, False, marks=pytest.mark.thorough),
+    pytest.param("gru", "all", False, True, marks=pytest.mark.thorough),
     ("gru", "none", True, True),
-    pytest.param("gru", "b_hn", False, False, marks=pytest.mark.slow),
-    pytest.param("gru", "b_h", True, False, marks=pytest.mark.slow),
+    pytest.param("gru", "b_hn", False, False, marks=pytest.mark.thorough),
+    pytest.param("gru", "b_h", True, False, marks=pytest.mark.thorough),
 ]
 
 

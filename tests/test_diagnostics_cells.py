@@ -159,17 +159,19 @@ def together_norm(norms):
 
 
 CASES = [
-    pytest.param("lstm", {}, marks=pytest.mark.slow),
+    pytest.param("lstm", {}, marks=pytest.mark.thorough),
     ("lstm", {"batch": False, "ids": True}),
-    pytest.param("lstm", {"weights": "floats"}, marks=pytest.mark.slow),
-    pytest.param("gru", {}, marks=pytest.mark.slow),
-    pytest.param("gru", {"batch": False, "ids": True, "weights": "floats"}, marks=pytest.mark.slow),
-    pytest.param("leaky", {}, marks=pytest.mark.slow),
-    pytest.param("learned leak", {"batch": False}, marks=pytest.mark.slow),
+    pytest.param("lstm", {"weights": "floats"}, marks=pytest.mark.thorough),
+    pytest.param("gru", {}, marks=pytest.mark.thorough),
+    pytest.param(
+        "gru", {"batch": False, "ids": True, "weights": "floats"}, marks=pytest.mark.thorough
+    ),
+    pytest.param("leaky", {}, marks=pytest.mark.thorough),
+    pytest.param("learned leak", {"batch": False}, marks=pytest.mark.thorough),
     ("rate", {}),
     ("zoneout", {"weights": "floats"}),
-    pytest.param("zoneout", {"batch": False}, marks=pytest.mark.slow),
-    pytest.param("gated", {"ids": True}, marks=pytest.mark.slow),
+    pytest.param("zoneout", {"batch": False}, marks=pytest.mark.thorough),
+    pytest.param("gated", {"ids": True}, marks=pytest.mark.thorough),
 ]
 
 
@@ -197,7 +199,11 @@ def test_h_alone_is_another_curve():
 
 @pytest.mark.parametrize(
     "name",
-    ["lstm", "rate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "zoneout"))],
+    [
+        "lstm",
+        "rate",
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in ("gru", "zoneout")),
+    ],
 )
 def test_exponents_add_up_to_the_determinants(name):
     (params, _, xs, _, h0, data), options = example(name, batch=False)

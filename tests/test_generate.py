@@ -106,7 +106,7 @@ def test_the_states_take_it_further(name):
     assert_close((last, np.concatenate([first, second])), whole, LAW_RTOL)
 
 
-@pytest.mark.parametrize("name", [pytest.param("rnn", marks=pytest.mark.slow), "stack"])
+@pytest.mark.parametrize("name", [pytest.param("rnn", marks=pytest.mark.thorough), "stack"])
 def test_ids_are_those_of_the_sampler(name):
     """Also past a block of the sampler, and for a prompt that is longer than one."""
     params, width, options = NETWORKS[name](6)

@@ -161,7 +161,7 @@ def test_traced_integers():
 
 @pytest.mark.parametrize(
     ("params", "inputs"),
-    [(P, "ids"), pytest.param(STACK, "features", marks=pytest.mark.slow)],
+    [(P, "ids"), pytest.param(STACK, "features", marks=pytest.mark.thorough)],
 )
 def test_the_check_against_the_scan_reads_them_alike(params, inputs):
     with pytest.raises(ValueError, match="integers whose shape says whether"):

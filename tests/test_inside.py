@@ -120,7 +120,7 @@ def test_stable_points_are_those_where_the_network_ends():
     assert set(apart.argmin(1)[at_rest]) <= set(range(len(stable)))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_another_optimiser_other_starts_and_noise():
     adam = optax.adam(0.05)  # as an optimiser that takes no more arguments than these
     plain = optax.GradientTransformation(adam.init, lambda g, s, p=None: adam.update(g, s, p))
@@ -135,7 +135,7 @@ def test_another_optimiser_other_starts_and_noise():
     assert len(spread.starts) > 3
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_slow_points_lie_along_a_line():
     """A leaky integrator: along one direction its states shrink by 0.1 % in a step."""
     line = np.array([0.6, 0.8, 0.0])
@@ -235,7 +235,7 @@ def held_stack():
 
 
 HELD = [held_lstm]
-HELD += [pytest.param(x, marks=pytest.mark.slow) for x in (held_gru, held_stack, held_zoneout)]
+HELD += [pytest.param(x, marks=pytest.mark.thorough) for x in (held_gru, held_stack, held_zoneout)]
 
 
 @pytest.mark.parametrize("example", HELD)

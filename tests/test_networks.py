@@ -122,7 +122,7 @@ KERNEL = {"lstm": LSTM, "gru": GRU, **CELLS}
 
 @pytest.mark.parametrize(
     "name",
-    ["lstm", *(pytest.param(x, marks=pytest.mark.slow) for x in ("gated", "gru", "leaky"))],
+    ["lstm", *(pytest.param(x, marks=pytest.mark.thorough) for x in ("gated", "gru", "leaky"))],
 )
 def test_every_option_reaches_the_kernel(name):
     cell, params, state = KERNEL[name], PARAMS[name], STATES[name]
@@ -151,7 +151,7 @@ def test_every_option_reaches_the_kernel(name):
     assert_close(*(jax.jit(partial(all_of, run))() for run in (by_users, by_the_kernel)), 0.0)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["lstm", "gru", "leaky", "gated"])
 def test_two_devices_are_one(name):
     """Lengths, resets and states are split; the gradient of shared parameters is summed."""
@@ -272,12 +272,12 @@ def test_a_fixed_leak_has_no_gradient_and_a_learned_one_has():
 
 
 KINDS = ["rnn", "lstm", "gated"]
-KINDS += [pytest.param(name, marks=pytest.mark.slow) for name in ("gru", "leaky")]
+KINDS += [pytest.param(name, marks=pytest.mark.thorough) for name in ("gru", "leaky")]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
-    "name", ["lstm", *(pytest.param(x, marks=pytest.mark.slow) for x in PARAMS if x != "lstm")]
+    "name", ["lstm", *(pytest.param(x, marks=pytest.mark.thorough) for x in PARAMS if x != "lstm")]
 )
 def test_the_objective_and_the_check(name):
     cell, params = CELLS.get(name), PARAMS[name]

@@ -128,14 +128,14 @@ def test_without_bias(layout, kind):
     ("lead", "O", "kind"),
     [
         ((), 8, "ids"),
-        pytest.param((1,), 7, "any sum", marks=pytest.mark.slow),
+        pytest.param((1,), 7, "any sum", marks=pytest.mark.thorough),
         ((2, 2, 3), 5, "ids"),
-        pytest.param((1, 5), 1, "any sum", marks=pytest.mark.slow),
+        pytest.param((1, 5), 1, "any sum", marks=pytest.mark.thorough),
         ((5,), 1, "ids"),
         ((5,), 1, "any sum"),
         ((3, 4), 2, "any sum"),
-        pytest.param((6,), 2, "ids", marks=pytest.mark.slow),
-        pytest.param((4, 2), 6, "any sum", marks=pytest.mark.slow),
+        pytest.param((6,), 2, "ids", marks=pytest.mark.thorough),
+        pytest.param((4, 2), 6, "any sum", marks=pytest.mark.thorough),
     ],
     ids=str,
 )
@@ -360,7 +360,7 @@ def test_another_cotangent_and_checkpoint(layout):
 
 
 @pytest.mark.parametrize(
-    "layout", ["by positions", pytest.param("by classes", marks=pytest.mark.slow)]
+    "layout", ["by positions", pytest.param("by classes", marks=pytest.mark.thorough)]
 )
 def test_jit_is_eager(layout):
     at = example((3, 2) if layout == "by positions" else (6,), O=5)
@@ -539,7 +539,7 @@ def test_memory_at_the_size_of_a_language_model(monkeypatch, lead):
 
 @pytest.mark.parametrize(
     "lead",
-    [(64, 16), pytest.param((1024,), marks=pytest.mark.slow)],
+    [(64, 16), pytest.param((1024,), marks=pytest.mark.thorough)],
     ids=["by positions", "by classes"],
 )
 def test_the_public_function_at_its_own_block_sizes(monkeypatch, lead):

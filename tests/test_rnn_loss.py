@@ -266,7 +266,7 @@ def test_vmap_of_sequences():
 
 
 @pytest.mark.parametrize(
-    "remat", [pytest.param(False, marks=pytest.mark.slow), True], ids=["whole", "remat"]
+    "remat", [pytest.param(False, marks=pytest.mark.thorough), True], ids=["whole", "remat"]
 )
 def test_two_devices_are_one(remat):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -127,7 +127,7 @@ def test_one_direction_read_in_reverse():
 
 @pytest.mark.parametrize(
     "cell",
-    ["lstm", pytest.param("gru", marks=pytest.mark.slow), GATED],
+    ["lstm", pytest.param("gru", marks=pytest.mark.thorough), GATED],
     ids=["lstm", "gru", "own"],
 )
 def test_initial_stacks_of_one_kind(cell):

@@ -341,7 +341,7 @@ STACK = parameters(jrnn.init_stack, I, (H, 3), bidirectional=True, layer_norm=Tr
 LAYER = parameters(jrnn.init_stack, I, (H,))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_check_against_scan_passes_for_a_stack():
     found = jrnn.testing.check_against_scan(STACK, CASE.xs[:3], (None, np.full(6, 0.1)))
     leaves = [name for name, _ in named_leaves(STACK)]
@@ -367,7 +367,9 @@ def test_check_against_scan_fails_where_the_gradient_is_wrong(monkeypatch, param
         jrnn.testing.check_against_scan(params, CASE.xs[:3])
 
 
-@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(jnp.float32, marks=pytest.mark.thorough), jnp.bfloat16]
+)
 def test_check_against_scan_in_other_dtypes(dtype):
     case = jax.tree.map(lambda x: x.astype(dtype), make_case())
     jrnn.testing.check_against_scan(case.params, case.xs, case.h0)

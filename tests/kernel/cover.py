@@ -53,7 +53,7 @@ def each(factors):
 
 
 def in_tiers(chosen=each, /, **factors):
-    """Parametrizes a test with the full product, of which few cases are quick, all others slow.
+    """Parametrizes a test with the full product, of which few cases are quick, all others thorough.
 
     Args:
         chosen: which cases are quick, a function of the factors.
@@ -67,7 +67,7 @@ def in_tiers(chosen=each, /, **factors):
     marked = [
         pytest.param(
             *case.values(),
-            marks=[] if case in quick else pytest.mark.slow,
+            marks=[] if case in quick else pytest.mark.thorough,
             id=" ".join(getattr(x, "__name__", str(x)) for x in case.values()),
         )
         for case in cases

@@ -1,7 +1,7 @@
 """Every cell on every path: values and every gradient against the oracle, in float64.
 
-Quick: each option is in a case of every cell, and each route in cases of three. Slow: each pair of
-two options, on each route. NaN stands wherever a step does not count.
+Quick: each option is in a case of every cell, and each route in cases of three. Thorough: each
+pair of two options, on each route. NaN stands wherever a step does not count.
 """
 
 from itertools import chain, combinations, cycle, product
@@ -91,7 +91,7 @@ def test_every_option_and_every_pair_of_options_is_in_a_case():
     for route in ROUTES:
         assert sum(case["route"] == route for case in chain(*QUICK.values())) >= 3
     quick, full = (sum(map(len, cases.values())) for cases in (QUICK, FULL))
-    print(f"{len(FACTORS)} cells: {quick} cases in the quick tier, {full} more in the slow one")
+    print(f"{len(FACTORS)} cells: {quick} cases in the quick tier, {full} more in the thorough one")
     assert quick >= 25
     assert full >= 900
 
@@ -101,7 +101,7 @@ def test_every_gradient(case):
     assert_exact(**case)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", [*chain(*FULL.values())], ids=id_of)
 def test_every_gradient_on_every_route(case):
     assert_exact(**case)
@@ -142,7 +142,10 @@ TWICE = [(name, route) for name in NAMES for route in ("chosen", "chunks", "refe
 
 @pytest.mark.parametrize(
     ("name", "route"),
-    [pytest.param(*case, marks=[] if case in QUICK_TWICE else pytest.mark.slow) for case in TWICE],
+    [
+        pytest.param(*case, marks=[] if case in QUICK_TWICE else pytest.mark.thorough)
+        for case in TWICE
+    ],
 )
 def test_differentiating_twice(name, route):
     call = clean(make_call(name, **EVERYTHING, reverse=route == "chosen"))

@@ -19,7 +19,7 @@ from jrnn.cells import UncheckedCell
 TWO = ("tanh", "lstm")
 OTHER_ROUTES = [x for x in ROUTES if x not in ("chosen", "segments", "vmap of grad")]
 OTHERS = [name for name in NAMES if name not in TWO]
-BOTH_TIERS = [*TWO, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+BOTH_TIERS = [*TWO, *(pytest.param(name, marks=pytest.mark.thorough) for name in OTHERS)]
 
 
 BFLOAT16 = jnp.dtype(jnp.bfloat16)
@@ -37,8 +37,8 @@ def in_float32_with_bounds(name, batch):
 @pytest.mark.parametrize(
     ("name", "route"),
     [("tanh", "chosen"), ("tanh", "segments"), ("lstm", "chosen")]
-    + [pytest.param("tanh", route, marks=pytest.mark.slow) for route in OTHER_ROUTES]
-    + [pytest.param(name, "chosen", marks=pytest.mark.slow) for name in OTHERS],
+    + [pytest.param("tanh", route, marks=pytest.mark.thorough) for route in OTHER_ROUTES]
+    + [pytest.param(name, "chosen", marks=pytest.mark.thorough) for name in OTHERS],
 )
 def test_float32_is_as_near_as_plain_scans_are(name, route):
     call, right, bounds = in_float32_with_bounds(name, route != "one")
@@ -73,9 +73,9 @@ def _by_division(cell):
 
 
 @pytest.mark.parametrize(
-    "dtype", [None, pytest.param(BFLOAT16, marks=pytest.mark.slow)], ids=["float32", "bfloat16"]
+    "dtype", [None, pytest.param(BFLOAT16, marks=pytest.mark.thorough)], ids=["float32", "bfloat16"]
 )
-@pytest.mark.parametrize("learned", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("learned", [True, pytest.param(False, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", ["leaky", "rate"])
 def test_a_slow_leak(name, learned, dtype):
     """No derivative is found by dividing by alpha, here 1e-3."""
@@ -92,7 +92,7 @@ def test_a_slow_leak(name, learned, dtype):
 # --- rounded operands ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("route", ["chosen", pytest.param("segments", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("route", ["chosen", pytest.param("segments", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", BOTH_TIERS)
 def test_operands_are_rounded_and_nothing_else(name, route):
     """In float64 with operands in float32; a coarser rounding would show."""

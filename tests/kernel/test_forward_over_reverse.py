@@ -54,12 +54,14 @@ def everything(batch, ids=False):
 @pytest.mark.parametrize(
     ("batch", "ids", "options"),
     [
-        pytest.param(True, False, {"reverse": True}, marks=pytest.mark.slow),
-        pytest.param(False, False, {"reverse": True, "clip_delta": 1.0}, marks=pytest.mark.slow),
+        pytest.param(True, False, {"reverse": True}, marks=pytest.mark.thorough),
+        pytest.param(
+            False, False, {"reverse": True, "clip_delta": 1.0}, marks=pytest.mark.thorough
+        ),
         (True, False, {"reverse": True, "remat": True}),
-        pytest.param(False, True, {"reverse": True, "remat": True}, marks=pytest.mark.slow),
+        pytest.param(False, True, {"reverse": True, "remat": True}, marks=pytest.mark.thorough),
         (True, True, {"clip_delta": 1.0}),
-        pytest.param(False, False, {"remat": True}, marks=pytest.mark.slow),
+        pytest.param(False, False, {"remat": True}, marks=pytest.mark.thorough),
     ],
     ids=str,
 )
@@ -94,7 +96,7 @@ def test_rounded_operands():
     assert_close(tangent(jnp.float32), tangent(None), rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_stack_in_both_directions():
     params = parameters(jrnn.init_stack, I, (I, I), bidirectional=True, layer_norm=True)
     case, data = make_case(), make_data()
@@ -121,7 +123,7 @@ def readout_and_labels(lead, O=13):
     return readout, rng.integers(0, O, lead), rng.random(lead)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("lead", [(T, B), (T,)], ids=["by positions", "by classes"])
 def test_the_loss_by_blocks(lead):
@@ -136,7 +138,7 @@ def test_the_loss_by_blocks(lead):
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("remat", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("remat", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_the_whole_objective(remat):
     case, data = make_case(), make_data()
     readout, labels, weights = readout_and_labels((T, B))

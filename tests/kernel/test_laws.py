@@ -110,7 +110,7 @@ def test_grad_of_grad():
     assert_close(second_order(jrnn.rnn, case), second_order(scan, case), LAW_RTOL * 10)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_third_order():
     case = make_case(T=3, B=2, I=2, H=3)
     third = [
@@ -304,7 +304,7 @@ def test_half_precision_is_near(dtype):
     assert_close(found, value_and_cotangents(jrnn.rnn, case), rtol=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_grad_of_grad_in_bfloat16():
     case = make_case(T=3)
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), case)
@@ -349,8 +349,8 @@ def test_a_tau_that_is_far_too_small_has_a_finite_gradient():
     ("x64", "jit"),
     [
         (False, True),
-        pytest.param(True, True, marks=pytest.mark.slow),
-        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(True, True, marks=pytest.mark.thorough),
+        pytest.param(True, False, marks=pytest.mark.thorough),
     ],
     ids=["x32", "x64", "x64 eager"],
 )

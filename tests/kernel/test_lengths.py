@@ -261,7 +261,7 @@ def test_the_plain_scan_agrees_and_goes_forward_mode(reverse):
     assert jax.jvp(last, (case.params.w_hh,), (case.params.w_hh,))[1].shape == (B, H)
 
 
-@pytest.mark.parametrize("batch", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("batch", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_differentiating_twice(batch):
     case, data = make_case(batch=batch), make_data(batch=batch, mask=True)
 

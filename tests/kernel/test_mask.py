@@ -156,7 +156,7 @@ def test_a_stack_is_that_of_the_steps_that_count(bidirectional):
     assert not np.asarray(ys)[~GAPS].any()
 
 
-@pytest.mark.parametrize("remat", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("remat", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_the_objective_is_that_of_the_steps_that_count(remat):
     case = make_case()
     rng = np.random.default_rng(5)

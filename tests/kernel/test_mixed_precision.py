@@ -51,8 +51,8 @@ def run(case, dtype, **options):
 
 
 @pytest.mark.usefixtures("without_native")
-@pytest.mark.parametrize(("T", "B"), [(1, 32), pytest.param(3, 512, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("T", "B"), [(1, 32), pytest.param(3, 512, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_a_backward_pass_in_chunks_of_one_step(T, B, remat):
     """jaxlib 0.10.2 has no kernel for the matmul that XLA:CPU made of it."""
     case = make_case(T=T, B=B, dtype=np.float32)

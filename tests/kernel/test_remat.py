@@ -83,8 +83,8 @@ def test_vmap_with_shared_weights_forms_no_gradient_per_example():
 
 
 @pytest.mark.usefixtures("without_native")
-@pytest.mark.parametrize("T", [9, pytest.param(16, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("lead", [(), pytest.param((3,), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("T", [9, pytest.param(16, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("lead", [(), pytest.param((3,), marks=pytest.mark.thorough)], ids=str)
 def test_vmap_of_the_gradient_is_that_of_each(T, lead):
     """The forward pass is one batch of all calls, and the backward pass is mapped."""
     case = make_case(T=T)

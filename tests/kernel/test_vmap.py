@@ -134,10 +134,10 @@ def arguments(batch, seed):
     [
         *((name, False) for name in ("the state", "all data", "all", "one weight")),
         *(
-            pytest.param(name, False, marks=pytest.mark.slow)  # of all data
+            pytest.param(name, False, marks=pytest.mark.thorough)  # of all data
             for name in ("the lengths", "the resets", "the mask")
         ),
-        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("the lengths", "all")),
+        *(pytest.param(name, True, marks=pytest.mark.thorough) for name in ("the lengths", "all")),
         ("all data", True),
     ],
 )
@@ -207,7 +207,7 @@ def test_second_order_of_sequences():
 
 @pytest.mark.parametrize(
     "axes",
-    [pytest.param((None, 0, None), marks=pytest.mark.slow), (0, None, None)],
+    [pytest.param((None, 0, None), marks=pytest.mark.thorough), (0, None, None)],
     ids=["batches", "networks"],
 )
 def test_second_order_of_batches(axes):
