@@ -169,7 +169,7 @@ CASES = [
     pytest.param("leaky", {}, marks=pytest.mark.thorough),
     pytest.param("learned leak", {"batch": False}, marks=pytest.mark.thorough),
     ("rate", {}),
-    ("zoneout", {"weights": "floats"}),
+    pytest.param("zoneout", {"weights": "floats"}, marks=pytest.mark.thorough),
     pytest.param("zoneout", {"batch": False}, marks=pytest.mark.thorough),
     pytest.param("gated", {"ids": True}, marks=pytest.mark.thorough),
 ]

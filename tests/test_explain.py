@@ -233,7 +233,7 @@ QUICK = (
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in PROGRAMS],
+    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.thorough) for n in PROGRAMS],
 )
 def test_what_is_said_to_be_native_is_so_in_the_compiled_program(name):
     fn, *args = PROGRAMS[name]

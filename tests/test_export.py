@@ -163,12 +163,12 @@ CASES = {
 }
 
 
-QUICK = (every_option_of_lstm, objective)  # of an RNN and its loss; a stack is below
+QUICK = (objective,)  # of an RNN and its loss; a stack is below
 
 
 @pytest.mark.parametrize(
     "f",
-    [pytest.param(f, marks=[] if f in QUICK else pytest.mark.slow) for f in CASES],
+    [pytest.param(f, marks=[] if f in QUICK else pytest.mark.thorough) for f in CASES],
     ids=lambda f: f.__name__,
 )
 def test_one_program_for_every_batch(monkeypatch, f):
@@ -202,7 +202,7 @@ def test_every_platform_and_a_larger_batch():
     assert_close(found.call(params, *given), jax.jit(run)(params, *given), 1e-11)
 
 
-@pytest.mark.parametrize("name", [pytest.param("lstm", marks=pytest.mark.slow), "gru"])
+@pytest.mark.parametrize("name", [pytest.param("lstm", marks=pytest.mark.thorough), "gru"])
 def test_networks_and_their_gradients_are_lowered_for_every_platform(name):
     init, run = getattr(jrnn, f"init_{name}"), getattr(jrnn, name)
     params, xs = parameters(init, I, H), data("xs")["xs"]

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import subprocess
@@ -168,7 +169,10 @@ def test_what_is_missing_is_brought_by_an_extra_of_the_clone():
 
 
 def in_a_new_process(code):
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    """What it prints; as users have it, the package is compiled once, by the first process."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return run.stdout.split()
 
 

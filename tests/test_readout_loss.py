@@ -329,9 +329,10 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("layout", "fault"), FAULTS)
-def test_planted_fault(monkeypatch, layout, fault):
-    FAULTS[layout, fault](monkeypatch.setattr)
+@in_tiers(lambda _: [{"fault": (layout, "sign")} for layout in LAYOUTS], fault=FAULTS)
+def test_planted_fault(monkeypatch, fault):
+    FAULTS[fault](monkeypatch.setattr)
+    layout, _ = fault
     at = example(LAYOUTS[layout], "any sum")
     worst = differences(value_and_grad(lambda **at: fused(**at), at)[1], expected(at)[1])
     assert max(worst.values()) > 10 * RTOL

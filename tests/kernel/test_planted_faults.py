@@ -12,7 +12,7 @@ import pytest
 from calls import EVERYTHING, Call, expected, make_call, nth, results, worst
 from cases import RTOL, B
 from cells import cell_of
-from cover import in_tiers
+from cover import each, in_tiers
 from faults import cells as wrong_cells
 from faults import names, parts
 from faults.backends import Loops, with_number
@@ -68,7 +68,7 @@ def assert_seen(spec, name, faults, **form):
 # --- cells ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", wrong_cells.CELLS)
+@in_tiers(lambda _: [{"name": "lstm"}], name=wrong_cells.CELLS)
 def test_faults_in_a_cell(name):
     faults = {fault: 1 + n for n, fault in enumerate(wrong_cells.CELLS[name])}
     spec = kernel.Spec(with_faults(name, **EVERYTHING), clip_delta=CLIP)
@@ -83,7 +83,7 @@ def test_there_are_many_faults_of_each_cell():
     assert all(number >= 45 for number in of_backends.values())
 
 
-@pytest.mark.parametrize("fault", wrong_cells.OTHER_PARTS)
+@in_tiers(lambda factors: each(factors)[:1], fault=wrong_cells.OTHER_PARTS)
 def test_fault_in_another_part_of_a_cell(fault):
     name, cell = wrong_cells.OTHER_PARTS[fault]
     assert is_seen(off(kernel.Spec(cell, clip_delta=CLIP), name))
@@ -107,7 +107,7 @@ def with_loops(name):
     return kernel.Spec(cell, clip_delta=CLIP, backend=Loops())
 
 
-@pytest.mark.parametrize("name", CELLS)
+@in_tiers(lambda _: [{"name": "tanh"}], name=CELLS)
 def test_faults_in_a_backend(name):
     assert_seen(with_loops(name), name, numbers(*names.faults_of(name)))
 
@@ -133,14 +133,14 @@ MASKING = {masking.__name__: (name, masking) for name, masking in parts.MASKING}
 MASKING["none"] = ("lstm", Masking)
 
 
-@in_tiers(fault=MASKING, backend=BACKENDS)
+@in_tiers(lambda factors: each(factors)[:3], fault=MASKING, backend=BACKENDS)
 def test_fault_in_masking(fault, backend):
     name, masking = MASKING[fault]
     spec = kernel.Spec(cell_of(name), clip_delta=CLIP, backend=BACKENDS[backend], masking=masking())
     assert is_seen(off(spec, name)) == (masking is not Masking)
 
 
-@pytest.mark.parametrize("remat", [parts.Segments, *parts.REMAT], ids=lambda remat: remat.__name__)
+@in_tiers(lambda factors: each(factors)[:2], remat=[parts.Segments, *parts.REMAT])
 def test_fault_in_the_segments(remat):
     spec = kernel.Spec(cell_of("tanh"), clip_delta=CLIP, remat=remat())
     assert is_seen(off(spec, "tanh")) == (remat in parts.REMAT)
