@@ -297,8 +297,8 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
         expected, came = _describe(wanted.get(key)), _describe(found.get(key))
         if expected != came:
             repair = "It is of another model or optimiser: give the options that it was made with."
-            if key.startswith("carry") and part is None:  # the model, before it, is the same
-                repair = 'It is of another batch: restore part="params", and begin a new carry.'
+            if key.startswith("carry") and part is None:  # the parameters, before it, are the same
+                repair = 'The parameters fit: restore part="params", and begin a new carry.'
             if part is None and (fitting := _part_like(wanted, found)) is not None:
                 repair = f'It has these arrays as a part of its state: give part="{fitting}".'
             checks.refuse(f"{name}, {key}", expected, came, repair)

@@ -97,7 +97,7 @@ def mean(total: Any, count: Any) -> jax.Array:
         count: `[]`, N of this part: `labels.size`, or the sum of a mask or of weights.
 
     Returns:
-        `[]`, the same on every device.
+        `[]`, the same on every device; NaN where N is 0.
     """
     total = jnp.asarray(total)
     count = jnp.asarray(count).astype(total.dtype)

@@ -333,7 +333,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         restore(found, make_state(hidden=3))
     with pytest.raises(ValueError, match=r"opt_state.0.count: expected no such array; got int"):
         restore(found, make_state()._replace(opt_state=()))
-    with pytest.raises(ValueError, match=r"1, carry: expected no such array; got float"):
+    carry = r"1, carry: expected no such array; got float.*The parameters fit: restore part"
+    with pytest.raises(ValueError, match=carry):
         restore(found, make_state(states=2))
 
 
