@@ -1,4 +1,4 @@
-"""Examples as programs of their own: at toy size, as several processes, and what they cost."""
+"""Programs of their own: examples at toy size, several processes and what they cost; and code."""
 
 import os
 import re
@@ -30,6 +30,14 @@ def run_example(name, *options):
     command = [sys.executable, f"examples/{name}.py", *map(str, options)]
     printed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return printed.stdout, _seconds_of_children() - before
+
+
+def in_a_new_process(code):
+    """What it prints; as users have it, the package is compiled once, by the first process."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return run.stdout.split()
 
 
 def _seconds_of_children():

@@ -1,8 +1,6 @@
 """The batch split over two devices: the same losses, nobody waits in a loop; refusals."""
 
 import re
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -15,6 +13,7 @@ from compilations import compilations
 from cover import in_tiers
 from jax import lax
 from jax.sharding import PartitionSpec as P
+from programs import in_a_new_process
 
 import jrnn
 from jrnn import native, parallel
@@ -243,11 +242,6 @@ def test_that_test_sees_devices_meet_in_a_loop():
 
 
 # --- devices -------------------------------------------------------------------------------------
-
-
-def in_a_new_process(code):
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return run.stdout.split()
 
 
 def test_every_core_becomes_a_device():

@@ -3,7 +3,6 @@
 import doctest
 import importlib
 import inspect
-import os
 import pkgutil
 import re
 import subprocess
@@ -12,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from programs import in_a_new_process
 
 import jrnn
 
@@ -166,14 +166,6 @@ def test_what_is_missing_is_brought_by_an_extra_of_the_clone():
             named |= set(re.findall(r"\binstall\(['\"](\w+)['\"]\)", text))
     assert named == {"train", "plot", "examples", "nnx", "equinox"}
     assert named <= extras["optional-dependencies"].keys()
-
-
-def in_a_new_process(code):
-    """What it prints; as users have it, the package is compiled once, by the first process."""
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
-    command = [sys.executable, "-c", code]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return run.stdout.split()
 
 
 def test_importing_is_cheap_and_brings_no_extra():
