@@ -6,6 +6,7 @@
 
 The commands are in `figures.toml`. Each has its own folder in --out, with its output, and all are
 in `figures.md`, which is written again after each. A command that fails does not stop the others.
+Commands whose numbers are no times run two at once.
 """
 
 import argparse
@@ -15,12 +16,15 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.machine import processor
-from benchmarks.report import table
+from benchmarks.report import say, table
 from jrnn.native import cpu_cores as cores
 
 ROOT = Path(__file__).parents[1]
@@ -33,18 +37,24 @@ class Figure(NamedTuple):
     command: str
     pages: list[str]
     minutes: float
+    timed: bool = True  # its numbers are times: it runs alone
 
-    def run(self, folder: Path) -> tuple[int, str]:
-        """The exit status, and what the command printed."""
+    def minutes_of_all(self) -> float:
+        """Its part of the time of all: of the others two run at once."""
+        return self.minutes / (1 if self.timed else 2)
+
+    def run(self, folder: Path) -> tuple[int, str, float]:
+        """The exit status, what the command printed, and the minutes that it took."""
         argv = [sys.executable if w == "python" else w for w in shlex.split(self.command)]
         argv += [] if OWN_OUTPUT in self.command else ["--out", str(folder)]
+        start = time.monotonic()
         # `env` reads the variables before the command.
         done = subprocess.run(["env", *argv], cwd=ROOT, capture_output=True, text=True)
         said = done.stdout + (done.stderr[-2000:] if done.returncode else "")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "errors.txt").write_text(done.stderr)
         (folder / "output.txt").write_text(said)
-        return done.returncode, said.strip()
+        return done.returncode, said.strip(), (time.monotonic() - start) / 60
 
 
 def figures() -> list[Figure]:
@@ -53,29 +63,39 @@ def figures() -> list[Figure]:
     return [Figure(**each) for each in listed["figure"]]
 
 
+def run_all(found: list[Figure], out: Path) -> Iterator[tuple[int, str, float]]:
+    """The results of all commands, in their order; those without times run two at once."""
+
+    def run(numbered: tuple[int, Figure]) -> tuple[int, str, float]:
+        n, figure = numbered
+        say(f"{n} of {len(found)} begins: {figure.command}")
+        return figure.run(out / f"{n:02}")
+
+    with ThreadPoolExecutor(2) as pool:
+        for timed, group in groupby(enumerate(found, 1), lambda numbered: numbered[1].timed):
+            yield from (map if timed else pool.map)(run, group)
+
+
 def reprint(found: list[Figure], out: Path) -> int:
-    """Run the commands in turn; return how many failed."""
+    """Run the commands; return how many failed."""
     from tqdm import tqdm  # the bar has the time left, in minutes of the list
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("jrnn", "jax"))
     head = f"{time.strftime('%Y-%m-%d')}. {processor()}, {cores()} cores; {versions}."
     texts, failed = [f"# Figures\n\n{head}"], []
     layout = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} of about {remaining} more"
-    with tqdm(total=sum(f.minutes for f in found), bar_format=layout, disable=None) as bar:
-        for n, figure in enumerate(found, 1):
-            bar.set_description(f"{n} of {len(found)}")
-            tqdm.write(f"{n} of {len(found)}: {figure.command}")
-            start = time.monotonic()
-            status, said = figure.run(out / f"{n:02}")
-            minutes = (time.monotonic() - start) / 60
+    with tqdm(total=sum(f.minutes_of_all() for f in found), bar_format=layout, disable=None) as bar:
+        for n, (figure, result) in enumerate(zip(found, run_all(found, out), strict=True), 1):
+            status, said, minutes = result
             failed += [figure.command] if status else []
             state = f"FAILED with exit status {status}" if status else "done"
             about = f"{', '.join(figure.pages)}; {state} in {minutes:.1f} minutes."
             texts.append(f"## `{figure.command}`\n\n{about}\n\n{said}")
             out.mkdir(parents=True, exist_ok=True)
             (out / "figures.md").write_text("\n\n".join(texts) + "\n")
-            tqdm.write(f"\n{said}\n\n{about}\n")
-            bar.update(figure.minutes)
+            say(f"\n{figure.command}\n\n{said}\n\n{about}\n")
+            bar.set_description(f"{n} of {len(found)} done")
+            bar.update(figure.minutes_of_all())
     for command in failed:
         print(f"FAILED: {command}")
     print(f"{len(found) - len(failed)} of {len(found)} commands ran: {out / 'figures.md'}")
@@ -96,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"argument --only: no command or page matches {args.only!r}; see --list")
     if args.list:
         rows = [[f.command, ", ".join(f.pages), f"{f.minutes:g}"] for f in found]
-        hours = sum(f.minutes for f in found) / 60
+        hours = sum(f.minutes_of_all() for f in found) / 60
         print(table(["command", "pages", "minutes"], rows))
         print(f"\n{len(found)} commands, about {hours:.1f} hours on two cores.")
         return 0

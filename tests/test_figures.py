@@ -104,8 +104,7 @@ def pictures_of(names):
 
 @pytest.mark.parametrize("figure", LISTED["figure"], ids=lambda figure: figure["command"])
 def test_a_listed_command_parses(figure):
-    assert set(figure) == set(Figure._fields)
-    assert figure["minutes"] > 0
+    assert Figure(**figure).minutes > 0
     words = shlex.split(figure["command"])
     assert parse(words[words.index("python") + 1 :])
 
@@ -129,6 +128,30 @@ def test_the_list_runs_nothing(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command.main(["--only", "no such thing"])
     assert "no command or page matches 'no such thing'" in capsys.readouterr().err
+
+
+def test_commands_without_times_run_two_at_once(tmp_path, monkeypatch):
+    # "a" and "b" wait for each other; "alone" finds neither running.
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import pathlib, sys, time\n"
+        "name, other, here = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[0]).parent\n"
+        "(here / name).touch()\n"
+        "end = time.monotonic() + 60\n"
+        "while other != 'none' and not (here / other).exists() and time.monotonic() < end:\n"
+        "    time.sleep(0.01)\n"
+        "if other == 'none':\n"
+        "    time.sleep(0.5)\n"
+        "    assert sorted(p.name for p in here.glob('?')) == ['c']\n"
+        "print(name, time.monotonic() < end)\n"
+    )
+    made = [
+        Figure(f"python {program} {words}", ["docs/page.md"], 1, timed)
+        for words, timed in (("c none", True), ("a b", False), ("b a", False))
+    ]
+    found = list(command.run_all(made, tmp_path / "out"))
+    assert [(status, said) for status, said, _ in found] == [(0, f"{n} True") for n in "cab"]
+    assert [f.minutes_of_all() for f in made] == [1, 0.5, 0.5]
 
 
 def test_a_command_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
