@@ -111,7 +111,7 @@ def unroll(
         s_t = step(a_t, s_{t-1})         h_t is the first state, or output(s_t)
 
     The gradient is backpropagation through time with the adjoint of the cell, or with `jax.vjp` of
-    its step. Only the states are kept for it; a_t is computed again, many steps at once.
+    its step. The states are kept for it, and the gates of a cell where that is faster.
     Derivatives and `jax.vmap` are as in `jrnn.rnn`.
 
     Args:

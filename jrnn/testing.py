@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jrnn import checks
@@ -60,12 +61,18 @@ def check_against_scan(
     stacked = isinstance(params, StackParams)
     pair = _of_a_stack if stacked else _of_a_network
     what, run, scan, xs = pair(params, xs, h0, data, activation, cell, inputs)
-    floats = {"params": params, "xs": xs, "h0": h0, "data": data}
+    floats = {"params": params, "xs": xs, "h0": h0}
     ids = {"xs": floats.pop("xs")} if are_ids(xs) else {}
+    given = data or {}
+    without_gradient = {
+        name for name, x in given.items() if not jnp.issubdtype(x.dtype, jnp.floating)
+    }
+    floats["data"] = {name: x for name, x in given.items() if name not in without_gradient}
 
     def outputs_and_gradients(f: Callable[..., Any]) -> dict[str, Any]:
         def call(floats: dict[str, Any]) -> Any:
-            return f(**floats, **ids)
+            own = {name: given[name] for name in without_gradient} | floats["data"]
+            return f(**floats | {"data": None if data is None else own}, **ids)
 
         with jax.default_matmul_precision("highest"):
             (h_last, hs), vjp = jax.vjp(call, floats)

@@ -422,6 +422,21 @@ def test_gradient_distance():
     np.testing.assert_allclose(derivation.gradient_distance(a, b), (0.5, 0.8))
 
 
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("size", [0, 1e-30, 1e-10, 1e10, 1e30])
+def test_gradient_distance_of_vanishing_and_exploding_gradients(size):
+    a = {"x": jnp.full(4, size)}
+    np.testing.assert_allclose(derivation.gradient_distance(a, a), (1, 1), rtol=1e-6)
+    zero = derivation.gradient_distance({"x": jnp.zeros(4)}, a)
+    np.testing.assert_allclose(zero, (0, 0) if size else (1, 1))
+
+
+def test_sensitivity_refuses_labels_of_no_class():
+    rnn, readout, xs, *_ = example()
+    with pytest.raises(ValueError, match="labels: expected ids from 0 to "):
+        derivation.gradients_sensitivity(rnn, readout, xs, np.full(len(xs), 99))
+
+
 # --- forward in time -----------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from jaxprs import equations, sizes
 
 import jrnn
 from jrnn import diagnostics
+from jrnn.cells import StepCotangents
 from jrnn.cells.leaky import leaky
 from jrnn.types import GRUParams, LeakyParams, LSTMParams, LSTMState, ReadoutParams, RNNParams
 
@@ -276,6 +277,25 @@ def test_gates_of_a_cell_of_ones_own():
     before = np.concatenate([np.zeros((1, H)), hs[:-1]])
     assert_close(before + z * (n - before), hs)
     assert ((z > 0) & (z < 1)).all()
+
+
+def test_gates_of_a_cell_whose_adjoint_reads_none():
+    def adjoint(d_after, gates, before, unit, data, after):
+        return StepCotangents(((1 - after[0] ** 2) * d_after[0],))
+
+    cell = jrnn.Cell(
+        "tanh",
+        lambda gates, before, unit, data: (gates[0],),
+        adjoint,
+        gates=lambda blocks: (jnp.tanh(blocks[0]),),
+        adjoint_reads_blocks=False,
+        params=OwnParams,
+    )
+    rng = np.random.default_rng(0)
+    params = OwnParams(rng.normal(size=(I, H)), rng.normal(size=(H, H)), None)
+    xs = rng.normal(size=(T, I))
+    (found,) = diagnostics.gates(params, xs, cell=cell)
+    assert_close(found, jrnn.unroll(cell, params, xs)[1])
 
 
 def test_half_precision_is_computed_in_float32():

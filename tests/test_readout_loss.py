@@ -151,6 +151,22 @@ def test_both_ways_are_taken():
     assert scans == [[5], [2]]  # and a rest of one position, and of two classes
 
 
+@pytest.mark.usefixtures("float32")
+def test_a_mean_over_more_positions_than_float16_can_count(monkeypatch):
+    """The sums of the gradients are above 65,504, and are divided by N before they are rounded."""
+    monkeypatch.setattr(blockwise, "LOGITS", 2**18)
+    N, O = (512, 256), 4
+    readout = jrnn.ReadoutParams(jnp.ones((2, O), jnp.float16), jnp.zeros(O, jnp.float16))
+    hs, labels = jnp.ones((*N, 2), jnp.float16), jnp.zeros(N, int)
+
+    def mean(readout):
+        return jrnn.readout_cross_entropy(readout, hs, labels) / labels.size
+
+    found = jax.grad(mean)(readout)
+    np.testing.assert_allclose(found.b_o, [-0.75, 0.25, 0.25, 0.25], rtol=1e-3)
+    np.testing.assert_allclose(found.w_ho, [found.b_o] * 2, rtol=1e-3)
+
+
 def test_a_long_sequence_goes_by_positions(monkeypatch):
     monkeypatch.setattr(blockwise, "LONG", 5)
     at = example((21,), "any sum")  # H = 4

@@ -232,6 +232,35 @@ def test_losses_of_users():
         assert_close(J, loss(outputs, targets).sum(), LAW_RTOL)
 
 
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_loss_of_users_that_divides_by_the_target(monkeypatch, blocks):
+    """Where nothing counts the target is 0, and the derivative of the loss there is not finite."""
+    if blocks:
+        monkeypatch.setattr(blockwise, "POSITIONS", 2)
+        monkeypatch.setattr(blockwise, "LOGITS", 2 * D)
+    relative = lambda o, y: jnp.abs((o - y) / y)
+    params, readout, targets = NETWORKS["rnn"][0], readout_of("rnn", D), np.full((T, B, D), 2.0)
+    lengths, element = np.array([T, 1, 0][:B]), np.ones((T, B, D), bool)
+    element[2, 0, 1] = False
+    by_lengths = jrnn.sequence_mask(lengths, T)[..., None]
+    for options, counts in (
+        ({"lengths": lengths}, by_lengths),
+        ({"mask": by_lengths[..., 0]}, by_lengths),
+        ({"weights": element}, element),
+    ):
+
+        def plain(params, readout, options=options, counts=counts):
+            own = {name: x for name, x in options.items() if name != "weights"}
+            outputs = jrnn.readout(readout, jrnn.rnn(params, XS, **own)[1])
+            return jnp.where(counts, relative(outputs, targets), 0).sum()
+
+        def fused(params, readout, options=options):
+            return jrnn.rnn_loss(params, readout, XS, targets, loss=relative, **options)[0]
+
+        found = jax.value_and_grad(fused, (0, 1))(params, readout)
+        assert_close(found, jax.value_and_grad(plain, (0, 1))(params, readout), LAW_RTOL)
+
+
 @pytest.mark.usefixtures("float32")
 def test_half_precision_reaches_the_loss_as_float32():
     narrow = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tree)

@@ -43,6 +43,7 @@ def public_names():
             if not name.startswith("_") and getattr(value, "__module__", "").startswith(home):
                 yield f"{home}.{name}"
     yield "jrnn.cells.leaky.leaky"  # to name the rate network in a stack or a loss
+    yield "jrnn.sampling.sample_token"
 
 
 def reference():

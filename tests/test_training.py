@@ -1,6 +1,7 @@
 """The training step: optax on the hand-derived gradient, cut between two chunks."""
 
 import re
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -348,6 +349,26 @@ def test_check_against_scan_passes_for_a_stack():
     assert {f"gradient.params.{name}" for name in leaves} < found.keys()
     assert {"h_last.0", "h_last.1", "hs", "gradient.xs", "gradient.h0.1"} < found.keys()
     assert max(found.values()) < RTOL
+
+
+class StayParams(NamedTuple):
+    w_ih: Any
+    w_hh: Any
+    b_h: Any
+
+
+def test_check_against_scan_with_data_that_have_no_gradient():
+    """A mask of bool, and one of floats, which is compared."""
+
+    def step(gates, before, unit, data):
+        return (jnp.where(data["stay"], before[0], data["gain"] * jnp.tanh(gates[0])),)
+
+    cell = jrnn.Cell("stay", step, data=("stay", "gain"), params=StayParams)
+    params = StayParams(*jrnn.init_rnn(jax.random.key(0), 3, 4))
+    random = np.random.default_rng(2)
+    data = {"stay": random.random((5, 2, 4)) < 0.5, "gain": random.random((5, 2, 4))}
+    found = jrnn.testing.check_against_scan(params, np.ones((5, 2, 3)), data=data, cell=cell)
+    assert {name for name in found if "data" in name} == {"gradient.data.gain"}
 
 
 def test_check_against_scan_refuses_what_is_no_network():

@@ -176,6 +176,7 @@ def gradients_sensitivity(
     checks.one_sequence(xs)
     checks.network_of_inputs(elman("tanh"), rnn_params)
     checks.network_arguments(elman("tanh"), rnn_params, xs, h0)
+    checks.objective_arguments(rnn_params, readout_params, xs, labels, weights)
     xs, labels = jnp.asarray(xs), jnp.asarray(labels)
     if weights is None:
         weights = jnp.ones((), jnp.result_type(rnn_params.w_hh))

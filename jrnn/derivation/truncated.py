@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks
-from jrnn.arrays import ArrayLike
+from jrnn.arrays import ArrayLike, at_least_float32
 from jrnn.cells.elman import Activation, ActivationName
 from jrnn.derivation import _checks
 from jrnn.derivation.decompositions import deltas_by_loss
@@ -102,7 +102,7 @@ class GradientDistance(NamedTuple):
 
 
 def gradient_distance(found: Gradients, exact: Gradients) -> GradientDistance:
-    """Compare a gradient with the exact one; the result is (1, 1) if they are equal.
+    """Compare a gradient with the exact one; the result is (1, 1) if they are equal, zeros too.
 
     Args:
         found: any pytree of arrays.
@@ -111,10 +111,18 @@ def gradient_distance(found: Gradients, exact: Gradients) -> GradientDistance:
     Returns:
         The `GradientDistance`, over all arrays together.
     """
-    pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True))
-    dot = sum(jnp.vdot(a, b) for a, b in pairs)
-    square = sum(jnp.vdot(a, a) for a, _ in pairs)
-    exact_square = sum(jnp.vdot(b, b) for _, b in pairs)
-    return GradientDistance(
-        norm_ratio=jnp.sqrt(square / exact_square), cosine=dot / jnp.sqrt(square * exact_square)
-    )
+    (norm, unit), (exact_norm, exact_unit) = map(_norm_and_direction, (found, exact))
+    ratio = jnp.where(norm == exact_norm, 1, norm / exact_norm)
+    return GradientDistance(ratio, jnp.where((norm == 0) & (exact_norm == 0), 1, unit @ exact_unit))
+
+
+def _norm_and_direction(tree: Gradients) -> tuple[jax.Array, jax.Array]:
+    """The norm over all arrays, and all numbers divided by it; both 0 of zeros.
+
+    The largest number is divided out first: squares of 1e-25 and of 1e25 are not in float32.
+    """
+    flat = jnp.concatenate([at_least_float32(x).ravel() for x in jax.tree.leaves(tree)])
+    top = jnp.abs(flat).max()
+    flat = flat / jnp.where(top == 0, 1, top)
+    norm = jnp.sqrt(jnp.square(flat).sum())
+    return top * norm, flat / jnp.where(norm == 0, 1, norm)

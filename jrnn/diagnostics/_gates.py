@@ -13,7 +13,7 @@ from jrnn.cells.kinds import cell_of
 from jrnn.derivation.gru import GRUGates
 from jrnn.derivation.lstm import LSTMGates
 from jrnn.diagnostics.run import run_forward, widened
-from jrnn.kernel.step import gates_of, recomputed_gates
+from jrnn.kernel.step import gates_of, recomputed_blocks
 from jrnn.kernel.types import Constants, Steps
 from jrnn.types import GRUParams, LeakyParams, LSTMParams
 
@@ -66,5 +66,5 @@ def _gates(*arguments: Any, spec: kernel.Spec) -> Arrays:
     params, xs, h0, data = widened(arguments)
     run = run_forward(spec, params, xs, h0, data)
     weights, _ = weights_of(spec.cell, params)
-    found = recomputed_gates(spec, weights, Constants(), Steps(xs), run.before)
-    return gates_of(spec.cell, found) if spec.cell.adjoint is None else found
+    blocks = recomputed_blocks(spec, weights, Constants(), Steps(xs), run.before)
+    return gates_of(spec.cell, blocks)

@@ -81,6 +81,8 @@ def readable(name: str, x: Any) -> ArrayLike:
     """A JAX array unchanged, so it may be traced; other arrays as NumPy."""
     if isinstance(x, jax.Array):
         return x
+    if hasattr(x, "__jax_array__"):  # nnx.Param
+        return jnp.asarray(x)
     repair = "Of a torch tensor take x.detach().cpu().float()."
     try:
         found = np.asarray(x)

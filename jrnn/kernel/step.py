@@ -220,18 +220,21 @@ def states_entering(spec: Spec, inputs: Inputs, kept: Arrays, start: Any, K: int
 def recomputed_gates(
     spec: Spec, weights: Weights, constants: Constants, at: Steps, entering: Arrays
 ) -> Arrays:
-    """`read_of_blocks` of K steps, [K, B, H] each; () if the adjoint reads none.
-
-    One matmul finds the blocks (23), since every e_{t-1} is known.
-    """
+    """`read_of_blocks` of K steps, [K, B, H] each; () if the adjoint reads none."""
     if not spec.cell.adjoint_reads_blocks:
         return ()
+    return read_of_blocks(spec.cell, recomputed_blocks(spec, weights, constants, at, entering))
+
+
+def recomputed_blocks(
+    spec: Spec, weights: Weights, constants: Constants, at: Steps, entering: Arrays
+) -> Arrays:
+    """The blocks (23) of K steps, [K, B, H] each, by one matmul: every e_{t-1} is known."""
     H = entering[0].shape[-1]
     x = project_inputs(spec, weights.w_ih, inputs_inside(spec, at))
     h = operand(spec, constants, entering).astype(weights.w_hh.dtype)
     h = matmul(spec, h, weights.w_hh)
-    blocks = pre_activation(spec.cell, weights.b, blocks_of(x, H), blocks_of(h, H))
-    return read_of_blocks(spec.cell, blocks)
+    return pre_activation(spec.cell, weights.b, blocks_of(x, H), blocks_of(h, H))
 
 
 # --- backward -------------------------------------------------------------------------------------

@@ -171,19 +171,34 @@ def cost(
     labels = class_ids(labels, O) if classes and are_ids(labels) else labels
     labels = labels.reshape(-1, *labels.shape[len(lead) :])
     if by_positions and len(hs) > max(POSITIONS, LOGITS // O):
-        arguments = varying_alike((*params, hs, labels, m))
+        # Wide, as the sums of their gradients: a mean divides these by N before they are rounded.
+        sums = jax.tree.map(at_least_float32, tuple(params))
+        arguments = varying_alike((*sums, hs, labels, m))
         return _sum_by_positions(precision, loss, *arguments)
     if classes and not by_positions and O > CLASSES:
-        return _weighted_sum(_losses_by_classes(precision, params, hs, labels), m)
+        losses = _losses_by_classes(precision, params, hs, labels)
+        return losses.sum() if m is None else jnp.where(m == 0, 0, m * losses).sum()  # (6)
     logits = add_bias(jnp.matmul(hs, params.w_ho, precision=precision), params.b_o)
-    return _weighted_sum(loss(at_least_float32(logits), labels), m)
+    return _weighted_sum(loss, at_least_float32(logits), labels, m)
 
 
-def _weighted_sum(losses: jax.Array, m: jax.Array | None) -> jax.Array:
+def _weighted_sum(
+    loss: LossFunction, logits: jax.Array, labels: jax.Array, m: jax.Array | None
+) -> jax.Array:
+    """J (6). Where m is 0, the gradient of the logits is 0, even if that of the loss is not finite.
+
+    A loss of a user's own may divide by the 0 that `replace_uncounted` has put into the labels.
+    """
     if m is None:
-        return losses.sum()
+        return loss(logits, labels).sum()
+    if loss is not cross_entropy:
+        counted = m != 0
+        if counted.shape != logits.shape:  # the losses of a position may depend on all its outputs
+            counted = counted.any(tuple(range(1, counted.ndim)))[:, None]
+        logits = jnp.where(counted, logits, lax.stop_gradient(logits))
+    losses = loss(logits, labels)
     m = m.reshape(m.shape + (1,) * (losses.ndim - m.ndim))
-    return jnp.where(m == 0, 0, m * losses).sum()  # (6)
+    return jnp.where(m == 0, 0, m * losses).sum()
 
 
 def _split(n: int, limit: int) -> tuple[int, int, int]:
@@ -202,7 +217,7 @@ def _starts(size: int, count: int) -> jax.Array:
 class Gradients(NamedTuple):
     """Gradients of the sum for a cotangent of 1; None for those that are not requested."""
 
-    w_ho: Any  # [H, O]
+    w_ho: Any  # [H, O] in at least float32, as b_o and m
     b_o: Any  # [O]
     hs: Any  # [N, H]
     labels: Any  # [N, O]
@@ -214,6 +229,7 @@ def _positions(
 ) -> tuple[jax.Array, Gradients]:
     """J and its `wanted` gradients, in at least float32."""
     w_ho, b_o, hs, labels, m = arguments
+    w_ho = w_ho.astype(hs.dtype)
 
     def add(size: int, start: Any, so_far: tuple[jax.Array, Gradients]) -> Any:
         def part(x: Any) -> Any:
@@ -225,8 +241,8 @@ def _positions(
         total, grads = so_far
         h, y, m_t = part(hs), part(labels), part(m)
         logits = _wide_matmul(precision, h, w_ho)  # (3)
-        logits = logits if b_o is None else logits + at_least_float32(b_o)[None]
-        J, vjp = jax.vjp(lambda o, y, m: _weighted_sum(loss(o, y), m), logits, y, m_t)
+        logits = logits if b_o is None else logits + b_o[None]
+        J, vjp = jax.vjp(partial(_weighted_sum, loss), logits, y, m_t)
         dlogits, dlabels, dm = vjp(jnp.ones_like(J))  # (7), (14)
         total += J
         if wanted.b_o:

@@ -302,6 +302,30 @@ def test_differentiable_and_jitted():
     assert_equal(jax.grad(loss)(B), place)
 
 
+class Param:
+    """An entry of a library that holds an array, which may be traced, as `nnx.Param` does."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __jax_array__(self):
+        return self.array
+
+    def __array__(self, *args, **kwargs):
+        return np.asarray(self.array, *args, **kwargs)
+
+
+def test_entries_that_hold_arrays_are_read_inside_a_transformation():
+    own = network("lstm")
+    tree = interop.to_nnx(own)
+
+    def loss(tree):
+        return interop.from_nnx(jax.tree.map(Param, tree)).w_hh.sum()
+
+    found = jax.grad(loss)(jax.tree.map(jnp.asarray, tree))
+    assert_equal(found, jax.grad(lambda tree: interop.from_nnx(tree).w_hh.sum())(tree))
+
+
 def test_half_precision_stays():
     for kind in ("rnn", "lstm", "gru"):
         own = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), network(kind))
