@@ -9,7 +9,7 @@ from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import checks
 from jrnn._unroll import draw_weights, run_checked, sizes_and_dtype, step_checked
-from jrnn.arrays import ArrayLike, Initializer, InputsAre, steps
+from jrnn.arrays import ArrayLike, Initializer, InputsAre, broadcast, steps
 from jrnn.cells import Named, UncheckedCell
 from jrnn.cells import leaky as cells
 from jrnn.cells.elman import Activation, ActivationName
@@ -167,7 +167,8 @@ def leaky(
     cell = _cell(params, activation, leak, dt)
     data = None
     if dt is not None:
-        lead = steps(jnp.asarray(xs))
+        checks.array("xs", xs)
+        lead = xs.shape[:-1] if inputs == "features" else steps(xs)
         checks.time_steps(dt, lead)
         data = _data(params, dt, lead)
     arrays = (state, lengths, resets, reset_state, recurrent_mask, mask, data)
@@ -185,4 +186,4 @@ def _data(params: LeakyParams, dt: Any, lead: tuple[int, ...]) -> Named:
     """dt of every step, sequence and unit."""
     dt = jnp.asarray(dt, params.w_hh.dtype)
     dt = dt.reshape(dt.shape + (1,) * (len(lead) + 1 - dt.ndim))
-    return {"dt": jnp.broadcast_to(dt, (*lead, params.w_hh.shape[0]))}
+    return {"dt": broadcast(dt, (*lead, params.w_hh.shape[0]))}

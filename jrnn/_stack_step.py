@@ -11,7 +11,7 @@ from jrnn import checks, kernel
 from jrnn._layers import is_pair, layer_by_layer
 from jrnn._stack import LayerStates, OneActivation, as_stack, specs_of
 from jrnn._unroll import output_of, state_of, states_of, step_network
-from jrnn.arrays import ArrayLike, InputsAre, steps
+from jrnn.arrays import ArrayLike, InputsAre, broadcast, steps
 from jrnn.cells import UncheckedCell
 from jrnn.types import LayerParams, StackParams
 
@@ -123,7 +123,7 @@ def filled_states(
         shape = (*batch, w_hh.shape[0])
         given = states_of(spec.cell, state)
         arrays = (jnp.zeros(shape, w_hh.dtype) if s is None else jnp.asarray(s) for s in given)
-        return state_of(spec.cell, tuple(jnp.broadcast_to(s, shape) for s in arrays))
+        return state_of(spec.cell, tuple(broadcast(s, shape) for s in arrays))
 
     states = states or (None,) * len(specs)
     return tuple(map(filled, specs, params.layers, states))

@@ -128,8 +128,9 @@ def unroll(
         recurrent_mask: as in `jrnn.rnn`; it multiplies the operand of w_hh, and no other use of
             the state.
         mask: as in `jrnn.rnn`.
-        data: the arrays that the cell names, a dict: `[H]` or `[B, H]` for each sequence,
-            `[T, H]` or `[T, B, H]` for each step. Floating ones have gradients.
+        data: the arrays that the cell names, a dict: `[H]` or `[B, H]` for each sequence, or for
+            each step `[T, H]` of one sequence, `[T, B, H]` of a batch. Floating ones have
+            gradients.
         reverse: as in `jrnn.rnn`.
         clip_delta: as in `jrnn.rnn`, of all blocks of delta_t, after the whole adjoint of the
             cell. A part that does not pass through a_t is not

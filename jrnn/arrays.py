@@ -84,6 +84,13 @@ def at_least_float32(x: ArrayLike) -> jax.Array:
     return jnp.asarray(x, wide(jnp.result_type(x)))
 
 
+def broadcast(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """`jnp.broadcast_to`, of which the transpose sums half precision in float32."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.broadcast_to(x, shape)
+    return jnp.broadcast_to(at_least_float32(x), shape).astype(x.dtype)
+
+
 def add_bias(x: jax.Array, b: ArrayLike | None) -> jax.Array:
     """x [..., H] + b [H], or x. Its transpose sums over all positions in float32."""
     if b is None:

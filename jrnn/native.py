@@ -89,7 +89,7 @@ def turned(on: bool) -> contextlib.AbstractContextManager[Any]:
         on: whether it may run.
 
     Returns:
-        A context manager.
+        A context manager, for around the call that compiles, not for inside a jitted function.
     """
     return cast(contextlib.AbstractContextManager[Any], _enabled(on))
 

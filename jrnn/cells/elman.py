@@ -75,7 +75,8 @@ def elman(activation: ActivationName | Activation) -> UncheckedCell:
     Raises:
         ValueError: an unknown activation.
     """
-    return _elman(find_activation(activation))
+    phi = find_activation(activation)
+    return (_of_users if isinstance(phi, Activation) else _of_package)(phi)
 
 
 def derivative(activation: ActivationName | Activation) -> Elementwise:
@@ -109,7 +110,6 @@ def find_activation(activation: ActivationName | Activation) -> UncheckedActivat
     return activation if isinstance(activation, Activation) else ACTIVATIONS[activation]
 
 
-@functools.lru_cache(256)  # jit compiles once for each cell: one activation must be one cell
 def _elman(phi: UncheckedActivation) -> UncheckedCell:
     return UncheckedCell(
         name="elman",
@@ -120,3 +120,8 @@ def _elman(phi: UncheckedActivation) -> UncheckedCell:
         adjoint_reads_blocks=False,
         params=RNNParams,
     )
+
+
+# jit compiles once for each cell: one activation must be one cell. The native kernel knows those
+# of the package, however many others there are.
+_of_package, _of_users = functools.cache(_elman), functools.lru_cache(256)(_elman)

@@ -58,10 +58,11 @@ def leaky(
     checks.place_of_leak(leak)
     checks.flag("learned", learned)
     checks.flag("unequal", unequal)
-    return _leaky(find_activation(activation), leak, learned, unequal)
+    phi = find_activation(activation)
+    of = _of_users if isinstance(phi, Activation) else _of_package
+    return of(phi, leak, learned, unequal)
 
 
-@functools.lru_cache(256)  # jit compiles once for each cell
 def _leaky(phi: UncheckedActivation, leak: Leak, learned: bool, unequal: bool) -> UncheckedCell:
     def gates(blocks: Arrays) -> Arrays:
         return (phi.fn(blocks[0]),) if leak == "state" else blocks
@@ -96,6 +97,9 @@ def _leaky(phi: UncheckedActivation, leak: Leak, learned: bool, unequal: bool) -
         output=None if leak == "state" else lambda states: phi.fn(states[0]),
         params=LeakyParams,
     )
+
+
+_of_package, _of_users = functools.cache(_leaky), functools.lru_cache(256)(_leaky)  # as in elman.py
 
 
 def share_and_rate(unit: Named, data: Named) -> tuple[jax.Array, jax.Array]:

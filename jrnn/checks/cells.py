@@ -78,10 +78,10 @@ def _hashable(cell: "UncheckedCell") -> None:
 def _blocks(cell: "UncheckedCell") -> None:
     fed = sorted({*cell.x_blocks, *cell.h_blocks})
     once = all(len(set(of)) == len(of) for of in (cell.x_blocks, cell.h_blocks))
-    if not cell.h_blocks or not once or fed != list(range(len(fed))):
+    if not cell.x_blocks or not cell.h_blocks or not once or fed != list(range(len(fed))):
         expected = "block numbers 0, ..., G - 1, each fed by the input, the state or both"
         came = f"x_blocks = {cell.x_blocks}, h_blocks = {cell.h_blocks}"
-        refuse("x_blocks, h_blocks", expected, came, "The state feeds at least one block.")
+        refuse("x_blocks, h_blocks", expected, came, "Input and state feed at least one each.")
     if cell.adjoint is None and not cell.adjoint_reads_blocks:
         repair = "jax.vjp of the step, which adjoint=None means, reads them."
         refuse("adjoint_reads_blocks", "True without an adjoint", "False", repair)

@@ -46,7 +46,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jrnn.arrays import ArrayLike, at_least_float32, steps, varying_alike
+from jrnn.arrays import ArrayLike, broadcast, steps, varying_alike
 from jrnn.cells import Arrays, Named
 from jrnn.kernel import step
 from jrnn.kernel import transforms as transforms
@@ -168,10 +168,9 @@ def in_reading_order(
         turn = partial(reverse_steps, lengths=ends)
         forth, back = _then(forth, turn), _then(turn, back)
 
-    def per_sequence(h: Any) -> jax.Array:  # a gradient that the batch shares is summed in float32
+    def per_sequence(h: Any) -> jax.Array:
         h = jnp.zeros((), dtype) if h is None else jnp.asarray(h)
-        wide = at_least_float32(h).reshape((1,) * (len(lead) - h.ndim) + h.shape)
-        return jnp.broadcast_to(wide, (*lead[1:], H)).astype(h.dtype)
+        return broadcast(h, (*lead[1:], H))
 
     def states(given: GivenStates) -> Arrays:
         return tuple(map(per_sequence, given or (None,) * spec.cell.states))

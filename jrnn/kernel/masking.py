@@ -90,6 +90,18 @@ class Masking:
         """
         return x if valid is None else jnp.where(valid[..., None], x, jnp.zeros_like(x))
 
+    def differentiated(self, valid: Flags, x: jax.Array) -> jax.Array:
+        """x, whose gradient is 0 in the padding, where that of a user's function may be NaN.
+
+        Args:
+            valid: v_t.
+            x: what a step reads.
+
+        Returns:
+            x. XLA removes the choice between x and x.
+        """
+        return x if valid is None else jnp.where(valid[..., None], x, lax.stop_gradient(x))
+
     def cotangents(
         self, valid_next: Flags, reset_next: Flags, d_next: Arrays, d_last: Arrays
     ) -> tuple[Arrays, Arrays | None]:

@@ -152,8 +152,10 @@ def step_forward(
     before = spec.masking.enter(constants.reset_state, at.reset, states)
     h = matmul(spec, operand(spec, constants, before), weights.w_hh)
     blocks = pre_activation(spec.cell, weights.b, at.xs, blocks_of(h, before[0].shape[-1]))
-    gates = gates_of(spec.cell, blocks)
-    after = spec.cell.step(gates, before, constants.unit, _data_inside(spec, constants, at))
+    read = blocks, before, constants.unit, _data_inside(spec, constants, at)
+    differentiated = partial(spec.masking.differentiated, at.valid)
+    blocks, entered, unit, data = jax.tree.map(differentiated, read)
+    after = spec.cell.step(gates_of(spec.cell, blocks), entered, unit, data)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
     kept = read_of_blocks(spec.cell, blocks) if spec.keep_gates else ()
     return spec.masking.hold(at.valid, after, states), kept
@@ -199,6 +201,13 @@ def kept_states(spec: Spec, residuals: Residuals) -> tuple[Arrays, Arrays]:
     return kept[: spec.cell.states], kept[spec.cell.states :]
 
 
+def read_start(spec: Spec, inputs: Inputs) -> Arrays:
+    """The states before the first step; 0 of a sequence without one, which may hold NaN."""
+    valid = inputs.steps.valid
+    first = None if valid is None else valid[0]
+    return tuple(spec.masking.inside(first, s_0) for s_0 in inputs.start)
+
+
 def states_entering(spec: Spec, inputs: Inputs, kept: Arrays, start: Any, K: int) -> Arrays:
     """e_{t-1} of K steps from `start` on, [K, B, H]; right for the steps that are no padding."""
 
@@ -207,7 +216,7 @@ def states_entering(spec: Spec, inputs: Inputs, kept: Arrays, start: Any, K: int
         first = jnp.where(start == 0, s_0.astype(s.dtype)[None], before)
         return first if K == 1 else jnp.concatenate([first, rows(s, start, K - 1)])
 
-    states = tuple(shifted(s_0, s) for s_0, s in zip(inputs.start, kept, strict=True))
+    states = tuple(shifted(s_0, s) for s_0, s in zip(read_start(spec, inputs), kept, strict=True))
     reset, reset_state = inputs.steps.reset, inputs.constants.reset_state
     if reset is None:
         return states
@@ -258,10 +267,10 @@ def step_back(
     before, after = jax.tree.map(lambda x: x.astype(dtype), (before, after))
     c_t, carry = _cotangents_of_states(spec, valid_next, reset_next, carry, d_last)
     d_after = _add_output_cotangent(cell, c_t, after, dhs.astype(dtype))
-    d_after = tuple(spec.masking.inside(at.valid, d) for d in d_after)
     data = _data_inside(spec, constants, at)
     found = _pull_back(cell, d_after, gates, before, constants.unit, data, after)
     _assert_cotangents(cell, found, before[0])
+    found = jax.tree.map(partial(spec.masking.inside, at.valid), found)
     deltas = found.blocks
     if spec.clip_delta is not None:
         deltas = tuple(jnp.clip(d, -spec.clip_delta, spec.clip_delta) for d in deltas)

@@ -21,7 +21,7 @@ from jrnn import checks, kernel
 from jrnn._layers import Dropout, layer_by_layer
 from jrnn._stack import as_stack
 from jrnn._unroll import state_of, states_of, weights_of
-from jrnn.arrays import ArrayLike, InputsAre, at_least_float32, rows
+from jrnn.arrays import ArrayLike, InputsAre, at_least_float32, rows, varying_alike
 from jrnn.cells import Arrays, Named
 from jrnn.kernel.masking import Move
 from jrnn.kernel.remat import over_segments
@@ -292,30 +292,38 @@ def _rnn_loss(
         calls.append(call)
     steps = calls[0].steps
     targets, m = forth(targets), _counted(steps.valid, weights, forth)
+    narrow = networks, [call.constants for call in calls], params.layers, readout_params
+    shared = jax.tree.map(_summed, narrow)  # so that the gradients of segments are summed
 
     def segment(start: Any, S: int, states: Any) -> tuple[Any, jax.Array]:
         now = rows(steps, start, S)
+        own = jax.tree.map(lambda x, like: x.astype(like.dtype), shared, narrow)
+        networks, constants, layers, readout_params = own
 
         def read(n: int, xs: jax.Array) -> tuple[Arrays, jax.Array]:
-            own = Inputs(now._replace(xs=xs), states[n], calls[n].constants)
+            own = Inputs(now._replace(xs=xs), states[n], constants[n])
             return kernel.transforms.unroll(specs[n], networks[n], own)
 
         reads = [partial(read, n) for n in range(len(specs))]
         drop = None if key is None else Dropout(key, dropout, start + jnp.arange(S))
-        states, hs = layer_by_layer(
-            reads, params.layers, now.xs, now.valid, drop, residual=residual
-        )
+        states, hs = layer_by_layer(reads, layers, now.xs, now.valid, drop, residual=residual)
         m_t = m if m is None or m.ndim == 0 else rows(m, start, S)
         y = rows(targets, start, S)
         return states, cost(specs[0].precision, loss, readout_params, hs, y, m_t)
 
     first = tuple(call.start for call in calls)
     if remat:
+        first, *_ = varying_alike((first, steps, shared))
         last, totals, rest = over_segments(segment, len(targets), first)
         total = totals.sum() if rest is None else totals.sum() + rest
     else:
         last, total = segment(0, len(targets), first)
     return total, tuple(state_of(spec.cell, s) for spec, s in zip(specs, last, strict=True))
+
+
+def _summed(x: jax.Array) -> jax.Array:
+    """x, or half precision as float32."""
+    return at_least_float32(x) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def _counted(valid: jax.Array | None, weights: jax.Array | None, forth: Move) -> jax.Array | None:

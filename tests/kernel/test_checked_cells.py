@@ -184,6 +184,10 @@ WRONG = {
         {"step": tanh, "x_blocks": (0, 2)},
         "x_blocks, h_blocks: expected block numbers 0, ..., G - 1",
     ),
+    "no block for the input": (
+        {"step": tanh, "x_blocks": ()},
+        "x_blocks, h_blocks: expected block numbers 0, ..., G - 1",
+    ),
     "no block for the state": (
         {"step": tanh, "h_blocks": ()},
         "x_blocks, h_blocks: expected block numbers 0, ..., G - 1",

@@ -287,6 +287,35 @@ def test_half_precision_sums_of_gradients_do_not_stop_growing():
         assert float(jax.grad(lambda r: total(params, r, xs)[1])(readout).b_o[0]) == 4096
 
 
+def test_half_precision_sums_over_segments_do_not_stop_growing():
+    """64 segments of 64 steps, each with a cotangent of 1 at every step."""
+    params = jrnn.RNNParams(jnp.zeros((2, 3)), jnp.zeros((3, 3)), jnp.zeros(3))
+    readout = jrnn.ReadoutParams(jnp.eye(3), jnp.zeros(3))
+    params, readout = jax.tree.map(lambda p: p.astype(jnp.bfloat16), (params, readout))
+    xs, targets = (jnp.ones((2**16, n), jnp.bfloat16) for n in (2, 3))
+
+    def total(params, readout):
+        own = {"loss": lambda o, y: o * y, "activation": "identity", "remat": True}
+        return jrnn.rnn_loss(params, readout, xs, targets, **own)[0]
+
+    dparams, dreadout = jax.jit(jax.grad(total, (0, 1)))(params, readout)
+    assert float(dparams.b_h[0]) == float(dparams.w_ih[0, 0]) == float(dreadout.b_o[0]) == 2**16
+
+
+def test_half_precision_gradients_of_what_the_batch_shares_do_not_stop_growing():
+    params = jrnn.init_leaky(jax.random.key(0), None, 64, alpha=0.5)
+    params = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.bfloat16), params._replace(log_tau=None))
+    params = params._replace(alpha=jnp.full(64, 0.5, jnp.bfloat16))
+    xs = jnp.ones((1, 64, 64), jnp.bfloat16)
+
+    def total(dt):
+        return jrnn.leaky(params, xs, dt=dt)[1].astype(jnp.float32).sum()
+
+    one = jax.grad(total)(jnp.ones((1, 64), jnp.bfloat16))
+    shared = jax.grad(total)(jnp.ones(1, jnp.bfloat16))
+    np.testing.assert_allclose(float(shared[0]), one.astype(np.float32).sum(), rtol=0.01)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_parameters_are_drawn_in_half_precision(dtype):
     rnn = jrnn.init_rnn(jax.random.key(0), 5, 4, dtype=dtype)
