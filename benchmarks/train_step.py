@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ from char_model.settings import Settings, resolved
 
 from jrnn.parallel import batch_mesh, mean, use_cpu_cores
 from jrnn.text import training_chunks
-from jrnn.training import init_train_state, make_train_step
+from jrnn.training import TrainState, init_train_state, make_train_step
 
 RIVALS = ["autodiff", "flax", "haiku", "keras", "equinox", "torch"]
 RECIPE: dict[str, Any] = {"learning_rate": 2e-3, "schedule": "constant"}
@@ -106,18 +106,9 @@ def of_jrnn(
     return Trainer(train_step, state)
 
 
-class RivalState(NamedTuple):
-    """The state that a user of a JAX library keeps."""
-
-    params: Any
-    optimizer: Any
-    carry: Any
-
-
 def of_rival(network: CharacterModel, args: Settings) -> Trainer:
     """A model of a JAX library, trained as its users would."""
     optimizer = char_model.make_optimizer(args)
-    own = jax.tree.map(jnp.array, network.own)  # a copy, because it is donated
     h0 = jnp.zeros((args.batch_size, args.hidden_size))
 
     def cost(own: Any, h0: Any, batch: Any) -> Any:
@@ -125,13 +116,14 @@ def of_rival(network: CharacterModel, args: Settings) -> Trainer:
         return losses.mean(), h
 
     @partial(jax.jit, donate_argnums=0)
-    def train_step(state: RivalState, batch: Any) -> Any:
-        own, kept, h0 = state
-        (loss, h), grads = jax.value_and_grad(cost, has_aux=True)(own, h0, batch)
-        updates, kept = optimizer.update(grads, kept, own)
-        return RivalState(optax.apply_updates(own, updates), kept, h), loss
+    def train_step(state: TrainState, batch: Any) -> Any:
+        own = state.params
+        (loss, h), grads = jax.value_and_grad(cost, has_aux=True)(own, state.carry, batch)
+        updates, kept = optimizer.update(grads, state.opt_state, own)
+        learned = optax.apply_updates(own, updates)
+        return state._replace(params=learned, opt_state=kept, carry=h), loss
 
-    state = RivalState(own, optimizer.init(own), h0)
+    state = init_train_state(network.own, optimizer, h0, jax.random.key(0))
     return Trainer(train_step, state, network.batch_first, network.common)
 
 
@@ -189,7 +181,7 @@ def measure_row(options: argparse.Namespace, row: int) -> report.Records:
         times["characters_per_second"] = args.length * args.batch_size / median(timed)
         times["first_step_seconds"] = seconds[name][0]
         if options.rounds >= LEARNED:
-            learned = char_model.Model(*jax.tree.map(jnp.asarray, tuple(program.model())))
+            learned = char_model.Model(*jax.device_get(tuple(program.model())))
             times["validation_bits"] = evaluate(learned)
         records.append(key | {"program": name} | times)
     return records

@@ -18,9 +18,9 @@ from cover import in_tiers
 from jaxprs import named
 
 import jrnn
-from benchmarks import cases, kernel, machine, report, rivals
+from benchmarks import cases, kernel, machine, report, rivals, train_step
 from benchmarks.measuring import FLOAT32_TOLERANCE, Program, compare, time_in_turn
-from benchmarks.rivals import jrnn_itself
+from benchmarks.rivals import autodiff, jrnn_itself
 from benchmarks.rivals.autodiff import matmul_of_rounded
 from benchmarks.train_step import check_losses
 from docs import scaling as scaling_model
@@ -159,6 +159,18 @@ def test_train_step(tmp_path):
         rate = 1e3 * r["length"] * r["batch_size"] / r["median_ms"]
         assert r["characters_per_second"] == pytest.approx(rate)
     assert "| 5, 4, 8 | best autodiff, 2 devices | " in text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("float32")
+def test_the_final_losses_of_several_devices(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_step, "LEARNED", 5)
+    options = ["--toy", "--rounds", "5", "--rivals", "autodiff", "--out", str(tmp_path)]
+    assert train_step.main(options) == 0
+    records = json.loads((tmp_path / "train_step.json").read_text())["records"]
+    bits = {r["program"]: r["validation_bits"] for r in records}
+    assert "jrnn, 2 devices" in bits
+    assert list(bits.values()) == pytest.approx([bits["jrnn"]] * len(bits), rel=1e-3)
 
 
 @pytest.mark.slow
@@ -347,6 +359,33 @@ def test_a_route_is_compared_with_the_plain_scan(route):
     records = kernel.measure_group(args, group)[:-1]  # without the floor
     assert {r["program"] for r in records} >= {"jrnn"}
     assert all(r["error"] < FLOAT32_TOLERANCE for r in records)
+
+
+@pytest.mark.usefixtures("float32")
+def test_a_rival_whose_result_is_wrong_is_left_out(monkeypatch, capsys):
+    right = autodiff.recurrences
+
+    def wrong(group):
+        first, *others = right(group)
+        states = lambda params, xs: 1.01 * first.states(params, xs)
+        return [first._replace(name="wrong", states=states), *others]
+
+    monkeypatch.setattr(autodiff, "recurrences", wrong)
+    args = kernel.parse(["--toy", "--rows", "1", "--rounds", "1", "--rivals", "autodiff"])
+    args.backends = ["xla"]
+    group = cases.Group(1, cases.TOY_CASES[1], gradient=False)
+    found = {r["program"] for r in kernel.measure_group(args, group)}
+    assert found >= {"jrnn", "hoisted", "matmul floor"}
+    assert "wrong" not in found
+    said = capsys.readouterr().out
+    assert (
+        "hs of wrong: expected the common result to 1e-05 of its norm; got 0.01. Not timed" in said
+    )
+    own = jrnn_itself.recurrences(group)[0]
+    worse = own._replace(states=lambda params, xs: 1.01 * own.states(params, xs))
+    monkeypatch.setattr(jrnn_itself, "recurrences", lambda group: [worse])
+    with pytest.raises(ValueError, match="hs of jrnn"):
+        kernel.measure_group(args, group)
 
 
 def test_programs_take_turns():

@@ -12,7 +12,6 @@ layer.
 
 import importlib
 import os
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,15 +52,9 @@ class Recurrence(NamedTuple):
         return self.name if self.backend is None else f"{self.name} ({self.backend})"
 
 
-def filled(tree: Any, arrays: dict[str, Any]) -> Any:
-    """The arrays in the form of a library: each leaf is the one whose name is in its path."""
-
-    def array(path: Any, _: Any) -> jax.Array:
-        words = " ".join(re.findall(r"\w+", jax.tree_util.keystr(path)))
-        (found,) = [array for name, array in arrays.items() if name in words]
-        return jnp.asarray(found)
-
-    return jax.tree_util.tree_map_with_path(array, tree)
+def in_form(tree: Any, arrays: Any) -> Any:
+    """Arrays in the form of a library, whose leaves are in the same order."""
+    return jax.tree.unflatten(jax.tree.structure(tree), map(jnp.asarray, jax.tree.leaves(arrays)))
 
 
 class CharacterModel(NamedTuple):

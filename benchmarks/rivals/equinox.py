@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from benchmarks.cases import Group
-from benchmarks.rivals import Recurrence, filled
+from benchmarks.rivals import Recurrence, in_form
 
 OF_IDS = True
 
@@ -38,8 +38,7 @@ def recurrences(group: Group) -> list[Recurrence]:
     empty, static = eqx.partition(network, eqx.is_array)
 
     def own(params: Any) -> Any:
-        recurrent = {"recurrent weight": params.w_hh.T, "recurrent bias": params.b_h}
-        return filled(empty, {"embedding weight": params.w_ih} | recurrent)
+        return in_form(empty, (params.w_ih, params.w_hh.T, params.b_h))
 
     def states(own: Any, ids: Any, h0: Any) -> Any:
         return jax.vmap(eqx.combine(own, static), in_axes=(1, 0), out_axes=1)(ids, h0)
@@ -52,6 +51,6 @@ def readout(H: int, O: int) -> tuple[Any, Any]:
     linear = eqx.nn.Linear(H, O, key=jax.random.key(0))
     empty, static = eqx.partition(linear, eqx.is_array)
     return (
-        lambda params: filled(empty, {"weight": params.w_ho.T, "bias": params.b_o}),
+        lambda params: in_form(empty, (params.w_ho.T, params.b_o)),
         lambda own, hs: jax.vmap(jax.vmap(eqx.combine(own, static)))(hs),
     )

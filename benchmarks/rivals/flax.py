@@ -4,34 +4,20 @@ flax's performance guide uses `jax.jit` on the split state, to do less in Python
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.cases import Group
-from benchmarks.rivals import Recurrence, filled
+from benchmarks.rivals import Recurrence, in_form
+from jrnn.interop import to_nnx
 
 CELLS: dict[str, dict[str, Callable[..., nnx.RNNCellBase]]] = {
     "rnn": {"flax": nnx.SimpleCell},
     "lstm": {"flax": nnx.OptimizedLSTMCell, "flax LSTMCell": nnx.LSTMCell},
     "gru": {"flax": nnx.GRUCell},
 }
-
-
-def _arrays(make: Any, params: Any) -> dict[str, Any]:
-    """The weights by module and kind; `LSTMCell` has a module for each gate."""
-    w_ih, w_hh, b_h = params[:3]
-    if make is not nnx.LSTMCell:
-        biased = "dense_h" if make is nnx.OptimizedLSTMCell else "dense_i"
-        return {"dense_i kernel": w_ih, "dense_h kernel": w_hh, f"{biased} bias": b_h}
-    found: dict[str, Any] = {}
-    gates = zip(("i", "f_", "g", "o"), *(jnp.split(p, 4, -1) for p in params[:3]), strict=True)
-    for gate, w_i, w_h, b in gates:
-        state = f"h{gate[0]}"
-        found |= {f"i{gate} kernel": w_i, f"{state} kernel": w_h, f"{state} bias": b}
-    return found
 
 
 def recurrences(group: Group) -> list[Recurrence]:
@@ -41,6 +27,7 @@ def recurrences(group: Group) -> list[Recurrence]:
 
 def _recurrence(group: Group, name: str, make: Any) -> Recurrence:
     _, _, I, H = group.case
+    optimized = make is nnx.OptimizedLSTMCell
     rnn = nnx.RNN(make(I, H, rngs=nnx.Rngs(0)), time_major=True, rngs=False)
     graph, empty = nnx.split(rnn)
 
@@ -49,14 +36,16 @@ def _recurrence(group: Group, name: str, make: Any) -> Recurrence:
         carry = (zeros, zeros) if group.cell == "lstm" else zeros if h0 is None else h0
         return nnx.merge(graph, state)(xs, initial_carry=carry)
 
-    return Recurrence(name, states, lambda params: filled(empty, _arrays(make, params)))
+    def own(params: Any) -> Any:
+        return in_form(empty, to_nnx(params, optimized=optimized))
+
+    return Recurrence(name, states, own)
 
 
 def readout(H: int, O: int) -> tuple[Any, Any]:
     """An `nnx.Linear`."""
     graph, empty = nnx.split(nnx.Linear(H, O, rngs=nnx.Rngs(0)))
-    own = partial(filled, empty)
     return (
-        lambda params: own({"kernel": params.w_ho, "bias": params.b_o}),
+        lambda params: in_form(empty, {"kernel": params.w_ho, "bias": params.b_o}),
         lambda state, hs: nnx.merge(graph, state)(hs),
     )

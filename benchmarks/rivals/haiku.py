@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.cases import Case, Group
-from benchmarks.rivals import Recurrence, filled
+from benchmarks.rivals import Recurrence, in_form
+from jrnn.interop import to_haiku
 
 
 def _tanh(hidden_size: int) -> Any:
@@ -28,19 +29,7 @@ def _tanh(hidden_size: int) -> Any:
 
 
 def _elman(params: Any) -> dict[str, Any]:
-    w_ih, w_hh, b_h = params
-    return {"linear w": w_ih, "linear_1 w": w_hh, "linear b": b_h}
-
-
-def _lstm(params: Any) -> dict[str, Any]:
-    """One matrix for inputs and states, gates i g f o; haiku adds 1 to the bias of f."""
-    w, b = (
-        jnp.concatenate([i, g, f, o], -1)
-        for i, f, g, o in (
-            jnp.split(p, 4, -1) for p in (jnp.concatenate(params[:2]), jnp.asarray(params.b_h))
-        )
-    )
-    return {"linear w": w, "linear b": b - jnp.repeat(jnp.array([0.0, 0.0, 1.0, 0.0]), len(b) // 4)}
+    return {"linear": {"w": params.w_ih, "b": params.b_h}, "linear_1": {"w": params.w_hh}}
 
 
 KINDS: dict[str, list[tuple[str, Any, Any, str]]] = {  # name, core, arrays, activation
@@ -48,7 +37,7 @@ KINDS: dict[str, list[tuple[str, Any, Any, str]]] = {  # name, core, arrays, act
         ("haiku relu", partial(hk.VanillaRNN, double_bias=False), _elman, "relu"),
         ("haiku own tanh", _tanh, _elman, "tanh"),
     ],
-    "lstm": [("haiku", hk.LSTM, _lstm, "tanh")],
+    "lstm": [("haiku", hk.LSTM, to_haiku, "tanh")],
     "gru": [],
 }
 
@@ -66,7 +55,7 @@ def _recurrence(case: Case, name: str, core: Any, arrays: Any, activation: str) 
 
     init, apply = hk.without_apply_rng(hk.transform(unroll))
     empty = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 1, case.I)))
-    return Recurrence(name, apply, lambda params: filled(empty, arrays(params)), activation)
+    return Recurrence(name, apply, lambda params: in_form(empty, arrays(params)), activation)
 
 
 def readout(H: int, O: int) -> tuple[Any, Any]:

@@ -30,6 +30,11 @@ def states(network: Any, params: Any, xs: Any, **options: Any) -> Any:
     return network(params, xs, **options)[1]
 
 
+def last(network: Any, params: Any, xs: Any, **options: Any) -> Any:
+    """h_last of a network, as the states of one step."""
+    return jax.tree.leaves(network(params, xs, **options)[0])[0][None]
+
+
 def recurrences(group: Group, package: Any = jrnn, name: str = "jrnn") -> list[Recurrence]:
     """A package's network, and a second one.
 
@@ -40,12 +45,13 @@ def recurrences(group: Group, package: Any = jrnn, name: str = "jrnn") -> list[R
     def own(params: Any) -> Any:
         return getattr(package, type(params).__name__)(*params)
 
-    network = partial(states, getattr(package, group.cell))
-    full = plain = Recurrence(name, network, own)
+    is_remat = group.route == "remat"
+    network = partial(last if is_remat else states, getattr(package, group.cell))
+    full = plain = Recurrence(name, network, own, kind="remat" if is_remat else "tanh")
     if group.route == "ends":
         full = full._replace(states=partial(network, **ends(group.case)), kind="ends")
-    if group.route == "remat":
-        full = full._replace(states=partial(full.states, remat=True))
+    if is_remat:
+        full = full._replace(states=partial(network, remat=True))
     if group.dtype == "bfloat16":
         rounded = partial(full.states, compute_dtype=jnp.bfloat16)
         full = full._replace(states=rounded, state_dtype=jnp.bfloat16)
