@@ -221,9 +221,16 @@ def groups(args: argparse.Namespace) -> Iterator[Group]:
 
 
 def measure_group(
-    args: argparse.Namespace, group: Group, old: Any = None, without: Container[str] = ()
+    args: argparse.Namespace,
+    group: Group,
+    old: Any = None,
+    without: Container[str] = (),
+    say: Callable[[str], None] = report.say,
 ) -> report.Records:
-    """Compare the programs of a group, then time them in turn; not those named in `without`."""
+    """Compare the programs of a group, then time them in turn; not those named in `without`.
+
+    A rival whose result is wrong is left out, and said.
+    """
     found: list[Recurrence] = []
     for one in recurrences(group, args.rivals, old):
         params, xs, _ = arguments(group, one)
@@ -247,7 +254,7 @@ def measure_group(
         except ValueError as error:
             if one.name.startswith(("jrnn", "old")):
                 raise
-            report.say(f"{group}: {error}")
+            say(f"{group}: {error}")
         else:
             right.append((p, one))
     programs = [p for p, _ in right]

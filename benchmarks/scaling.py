@@ -15,7 +15,7 @@ run at the next size.
 
 import argparse
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -99,9 +99,13 @@ def readout_records(args: argparse.Namespace, case: Case, O: int) -> report.Reco
 
 
 def measure_point(
-    args: argparse.Namespace, sweep: Sweep, at: int, without: Container[str]
+    args: argparse.Namespace,
+    sweep: Sweep,
+    at: int,
+    without: Container[str],
+    say: Callable[[str], None] = report.say,
 ) -> report.Records:
-    """One record per program at one size."""
+    """One record per program at one size; `say` as in `measure_group`."""
     axis, line, case, dtype = sweep.axis, sweep.line, sweep.points[at], sweep.dtype
     if axis == "O":
         found, outputs = readout_records(args, case, at), at
@@ -109,7 +113,7 @@ def measure_point(
         route = {"remat": "remat", "devices": "mesh"}.get(axis, "batch")
         devices = at if axis == "devices" else 1
         group = Group(f"{axis} = {at:,}", case, route, dtype, devices=devices)
-        found, outputs = measure_group(args, group, without=without), case.H
+        found, outputs = measure_group(args, group, without=without, say=say), case.H
     kept = 4 * case.T * case.B * outputs  # the states, or the logits
     key = {"table": f"{axis}: {line}, {dtype}", "axis": axis, "place": f"{at:,}", "at": at}
     for r in found:

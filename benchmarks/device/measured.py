@@ -25,7 +25,7 @@ from benchmarks.scaling import Sweep
 ROUNDS = 5
 SLOWER_SCANS = {"naive", "hoisted"}  # on a GPU, than the one that is unrolled
 Record = dict[str, Any]
-Tasks = Mapping[str, Callable[[list[str]], Iterable[Record]]]  # by name, functions of the rivals
+Tasks = Mapping[str, Callable[[list[str]], Iterable[Record | str]]]  # by name, of the rivals
 
 GROUPS = [
     *(Group(row, CASES[row]) for row in (2, 1, 4, 3, 5, 6)),  # nearly a matmul last
@@ -84,8 +84,10 @@ def options(context: Context, rivals: list[str]) -> Namespace:
 def recurrences(context: Context) -> Iterator[Record | str]:
     """Yield a record per group and program."""
 
-    def measure(group: Group, rivals: list[str]) -> list[Record]:
-        return kernel.measure_group(options(context, rivals), group)
+    def measure(group: Group, rivals: list[str]) -> list[Record | str]:
+        wrong: list[Record | str] = []
+        found = kernel.measure_group(options(context, rivals), group, say=wrong.append)
+        return [*wrong, *found]
 
     groups = TOY_GROUPS if context.options["toy"] else GROUPS
     yield from in_order(context, kernel.RIVALS, {str(g): partial(measure, g) for g in groups})
@@ -108,8 +110,11 @@ def training(context: Context) -> Iterator[Record | str]:
 def growth(context: Context) -> Iterator[Record | str]:
     """Yield a record per size and program: jrnn and the best of the scans."""
 
-    def measure(sweep: Sweep, at: int, rivals: list[str]) -> list[Record]:
-        return scaling.measure_point(options(context, rivals), sweep, at, SLOWER_SCANS)
+    def measure(sweep: Sweep, at: int, rivals: list[str]) -> list[Record | str]:
+        wrong: list[Record | str] = []
+        of_point = options(context, rivals), sweep, at, SLOWER_SCANS
+        found = scaling.measure_point(*of_point, say=wrong.append)
+        return [*wrong, *found]
 
     sweeps = TOY_SWEEPS if context.options["toy"] else SWEEPS
     points = [(sweep, at) for sweep in sweeps for at in sweep.points]
