@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import LAW_RTOL, B, H, O, T, assert_close, make_case, together
+from cases import LAW_RTOL, B, H, I, O, T, assert_close, make_case, parameters, together
 from cover import in_tiers, pairwise
 
 import jrnn
@@ -291,12 +291,20 @@ def test_vmap_is_the_batch(reverse):
     assert_close(found, in_one_program(case, data, reverse=reverse), LAW_RTOL)
 
 
-def test_shared_inputs_read_to_ends_that_differ_from_device_to_device():
+STACK = parameters(jrnn.init_stack, I, (H, H))
+READOUT = parameters(jrnn.init_readout, H, O)
+
+
+@pytest.mark.parametrize("remat", [None, False, True], ids=["rnn", "loss of a stack", "remat"])
+def test_shared_inputs_read_to_ends_that_differ_from_device_to_device(remat):
     case, ends = make_case(B=2), np.array([T, 0, 4, 2])
     spec = jax.sharding.PartitionSpec
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def cost(xs, lengths):
+        if remat is not None:
+            labels = jnp.zeros(xs.shape[:2], int)
+            return jrnn.rnn_cross_entropy(STACK, READOUT, xs, labels, None, lengths, remat=remat)[0]
         h_last, hs = jrnn.rnn(case.params, xs, None, lengths, reverse=True)
         return jnp.sum(h_last) + jnp.sum(hs**2)
 
