@@ -83,8 +83,8 @@ def test_a_slow_leak(name, learned, dtype):
     right, bounds = float32_bounds(cell, name, call, dtype)
     found = program(kernel.Spec(cell, compute_dtype=dtype), call)(call)
     assert_within(found, right, bounds)
-    if name == "leaky" and learned:
-        wrong = kernel.Spec(_by_division(cell), compute_dtype=dtype)
+    if name == "leaky" and learned and dtype is None:  # bfloat16 rounds more than the division
+        wrong = kernel.Spec(_by_division(cell))
         with pytest.raises(AssertionError):
             assert_within(program(wrong, call)(call), right, bounds)
 
