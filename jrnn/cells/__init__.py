@@ -69,6 +69,8 @@ class StepCotangents(NamedTuple):
 class UncheckedCell:
     """A cell whose functions are known to agree: those of the package; see `Cell`."""
 
+    of_a_user = False  # whether its adjoint may be no number in the padding
+
     name: str
     # (gates, before, unit, data) -> after
     step: Callable[[Arrays, Arrays, Named, Named], Arrays]
@@ -86,6 +88,13 @@ class UncheckedCell:
     params: type | None = None
     state: type | None = None
     biases: tuple[tuple[str, int], ...] | None = None
+
+
+@dataclass(frozen=True)
+class CellOfActivation(UncheckedCell):
+    """A cell of the package with an activation of the user's own."""
+
+    of_a_user = True
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,7 @@ class Cell(UncheckedCell):
             nothing; a class without the fields.
     """
 
+    of_a_user = True
     params: type = field(kw_only=True)
 
     def __post_init__(self) -> None:

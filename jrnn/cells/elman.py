@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jrnn import checks
-from jrnn.cells import StepCotangents, UncheckedCell
+from jrnn.cells import CellOfActivation, StepCotangents, UncheckedCell
 from jrnn.types import RNNParams
 
 ActivationName = Literal["tanh", "relu", "sigmoid", "identity"]
@@ -94,6 +94,18 @@ def derivative(activation: ActivationName | Activation) -> Elementwise:
     return find_activation(activation).derivative_from_output
 
 
+def cell_with(phi: UncheckedActivation) -> type[UncheckedCell]:
+    """The class of a cell of the package with this activation.
+
+    Args:
+        phi: the activation.
+
+    Returns:
+        `UncheckedCell`, or `CellOfActivation`.
+    """
+    return CellOfActivation if isinstance(phi, Activation) else UncheckedCell
+
+
 def find_activation(activation: ActivationName | Activation) -> UncheckedActivation:
     """The functions of an activation.
 
@@ -111,7 +123,7 @@ def find_activation(activation: ActivationName | Activation) -> UncheckedActivat
 
 
 def _elman(phi: UncheckedActivation) -> UncheckedCell:
-    return UncheckedCell(
+    return cell_with(phi)(
         name="elman",
         step=lambda blocks, before, unit, data: (phi.fn(blocks[0]),),
         adjoint=lambda d_after, blocks, before, unit, data, after: StepCotangents(

@@ -29,7 +29,13 @@ from jax import lax
 
 from jrnn import checks
 from jrnn.cells import Arrays, Named, StepCotangents, UncheckedCell
-from jrnn.cells.elman import Activation, ActivationName, UncheckedActivation, find_activation
+from jrnn.cells.elman import (
+    Activation,
+    ActivationName,
+    UncheckedActivation,
+    cell_with,
+    find_activation,
+)
 from jrnn.types import LeakyParams
 
 Leak = Literal["state", "input"]
@@ -87,7 +93,7 @@ def _leaky(phi: UncheckedActivation, leak: Leak, learned: bool, unequal: bool) -
             data={"dt": rate * d_rate} if unequal else None,
         )
 
-    return UncheckedCell(
+    return cell_with(phi)(
         name="leaky",
         gates=gates,
         step=step,

@@ -13,7 +13,7 @@ from rounding import assert_within, float32_bounds, in_float32
 from routes import ROUTES, program
 
 from jrnn import kernel
-from jrnn.cells import UncheckedCell
+from jrnn.cells import CellOfActivation
 
 # Quick: a cell of one state and block, one of several. All others where their cost is no matter.
 TWO = ("tanh", "lstm")
@@ -69,7 +69,7 @@ def _by_division(cell):
         phi = (after[0] - (1 - alpha) * before[0]) / alpha
         return cell.adjoint(d_after, (phi,), before, unit, data, after)
 
-    return UncheckedCell(**parts_of(cell) | {"adjoint": adjoint})
+    return CellOfActivation(**parts_of(cell) | {"adjoint": adjoint})
 
 
 @pytest.mark.parametrize(
