@@ -13,6 +13,7 @@ With several processes the first one reads and writes for all. A checkpoint does
 devices: a run can continue on others.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -52,6 +53,10 @@ class Checkpoint(NamedTuple):
     manifest: dict[str, Any]
 
 
+# A read that fails so says nothing of the checkpoint, which stays.
+OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES}
+
+
 class Checkpoints:
     """The checkpoints in a directory: the latest ones, and the one with the lowest score.
 
@@ -73,10 +78,13 @@ class Checkpoints:
         Raises:
             ImportError: orbax-checkpoint is missing.
             OSError: the directory cannot be created or written to.
-            ValueError: `keep` is below 1, or the path of the directory is not UTF-8.
+            ValueError: `keep` is below 1, or the directory is a URL or its path not UTF-8.
         """
         checks.sizes(keep=keep)
         check_utf8("directory", directory)
+        if "://" in os.fspath(directory):
+            repair = "Write to a local disk, and copy what is complete."
+            checks.refuse("directory", "a path", repr(os.fspath(directory)), repair)
         self.directory = Path(directory).resolve()
         if _is_writer():
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -168,7 +176,8 @@ class Checkpoints:
             The `Checkpoint`, on every process, or None.
 
         Raises:
-            OSError: the directory cannot be read or changed.
+            OSError: the directory cannot be read or changed, or a checkpoint of this object not be
+                written.
         """
         return self._read_first(self._latest_first, say)
 
@@ -184,12 +193,15 @@ class Checkpoints:
             The `Checkpoint`, on every process, or None: none was saved with a score.
 
         Raises:
-            OSError: the directory cannot be read or changed.
+            OSError: the directory cannot be read or changed, or a checkpoint of this object not be
+                written.
         """
         return self._read_first(self._best_first, say)
 
     def _latest_first(self) -> list[int]:
-        if not self._saved:  # another process may write
+        if self._saved:
+            self.wait()  # orbax lists a checkpoint before it is written
+        else:  # another process may write
             self._manager.reload()
         return sorted(self._manager.all_steps(), reverse=True)
 
@@ -212,6 +224,11 @@ class Checkpoints:
             try:
                 return self._read(step, path)
             except Exception as error:  # orbax and its libraries raise many types
+                if (
+                    isinstance(error, MemoryError)
+                    or getattr(error, "errno", None) in OF_THE_MACHINE
+                ):
+                    raise
                 reason = _reason(error)
             if not path.exists():  # the process that writes removed it meanwhile
                 continue
@@ -238,9 +255,9 @@ class Checkpoints:
         """Remove all checkpoints.
 
         Raises:
-            OSError: one cannot be removed.
+            OSError: one cannot be removed, or a checkpoint of this object not be written.
         """
-        for step in self._manager.all_steps() if _is_writer() else ():
+        for step in self._latest_first() if _is_writer() else ():
             self._manager.delete(step)
 
     def __enter__(self) -> "Checkpoints":

@@ -1,6 +1,7 @@
 """Atomic writes, OSErrors that name the file, and a check of paths for C++ libraries."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from os import PathLike
@@ -41,6 +42,8 @@ def write_whole(path: str | PathLike[str], content: bytes) -> None:
     target = Path(os.path.realpath(path))
     unfinished = target.with_name(f"{target.name}.unfinished")
     with naming(path, f", writing {len(content):,} bytes"):
+        if target.exists() and not (target.is_file() or target.is_dir()):  # such as /dev/null
+            raise OSError(errno.EINVAL, "expected a regular file; got a device, a pipe or a socket")
         try:
             with unfinished.open("wb") as file:
                 file.write(content)

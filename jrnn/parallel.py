@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jrnn import checks
-from jrnn.arrays import mesh_axes
+from jrnn.arrays import at_least_float32, mesh_axes
 from jrnn.native import cpu_cores
 
 BATCH = "batch"  # the one axis of the mesh
@@ -97,9 +97,9 @@ def mean(total: Any, count: Any) -> jax.Array:
         count: `[]`, N of this part: `labels.size`, or the sum of a mask or of weights.
 
     Returns:
-        `[]`, the same on every device; NaN where N is 0.
+        `[]`, the same on every device, in at least float32; NaN where N is 0.
     """
-    total = jnp.asarray(total)
+    total = at_least_float32(total)  # float16 has no count of 70,000
     count = jnp.asarray(count).astype(total.dtype)
     axes = mesh_axes(total) | mesh_axes(count)
     return _sum_over(axes, total) / _sum_over(axes, count)

@@ -163,6 +163,42 @@ def test_the_best_is_of_the_lowest_score_and_of_equal_ones_the_latest(tmp_path):
             assert checkpoints.best() is None
 
 
+def test_what_is_being_written_is_waited_for(tmp_path):
+    """The best is not the newest, since its score is not on the disk yet; `clear` leaves none."""
+    big = {"w": jnp.zeros((1000, 1000))}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, big, {}, score=1.0)
+        checkpoints.wait()
+        checkpoints.save(2, big, {}, score=9.0)
+        assert checkpoints.best(pytest.fail).step == 1
+        checkpoints.save(3, big, {}, score=9.0)
+        checkpoints.clear()
+        assert checkpoints.latest(pytest.fail) is None
+    assert not [path for path in tmp_path.iterdir() if path.name.isdigit()]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(24, "Too many open files")])
+def test_a_checkpoint_that_the_machine_cannot_read_now_stays(tmp_path, monkeypatch, error):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"w": jnp.zeros(2)}, {})
+
+    def fails(*arguments):
+        raise error
+
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(checkpoints, "_read", fails)
+        with pytest.raises(type(error)):
+            checkpoints.latest(pytest.fail)
+    assert (tmp_path / "1").is_dir()
+
+
+def test_a_url_is_no_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="directory: expected a path; got 'gs://bucket/run'"):
+        Checkpoints("gs://bucket/run")
+    assert not list(tmp_path.iterdir())
+
+
 SCORES = [5.0, 1.0, 4.0, None, float("nan"), 3.0, 2.0]
 RESUMED = {
     "no scores": (7 * [None], [[1, 2], [3, 4], [5, 6], [6, 7]]),

@@ -36,6 +36,14 @@ def test_an_error_names_the_file(place, tmp_path):
     assert sorted(os.listdir(tmp_path)) == before
 
 
+def test_a_pipe_is_not_replaced(tmp_path):
+    """Nor /dev/null, which root could replace by a file for the whole machine."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="expected a regular file; got a device, a pipe or a socket"):
+        write_whole(tmp_path / "pipe", b"new")
+    assert [path.is_fifo() for path in tmp_path.iterdir()] == [True]
+
+
 def test_an_error_of_a_read_names_the_file():
     unreadable = "/proc/self/mem"  # at its start, which is mapped nowhere
     with pytest.raises(OSError, match="Input/output error") as caught:

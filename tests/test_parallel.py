@@ -377,3 +377,11 @@ def test_what_fails_together_fails_with_its_own_error(error):
     with pytest.raises(type(error), match=str(error)) as caught:
         parallel.together(fail)
     assert caught.value is error
+
+
+@pytest.mark.usefixtures("float32")
+def test_a_mean_counts_beyond_half_precision():
+    """float16 ends at 65,504, and bfloat16 has no 1,999."""
+    found = parallel.mean(jnp.float16(7000), 70_000)
+    np.testing.assert_allclose(found, 0.1, rtol=1e-3)
+    np.testing.assert_allclose(parallel.mean(jnp.bfloat16(1), 1999), 1 / 1999, rtol=1e-6)
