@@ -84,11 +84,14 @@ def at_least_float32(x: ArrayLike) -> jax.Array:
     return jnp.asarray(x, wide(jnp.result_type(x)))
 
 
+def wide_floats(x: jax.Array) -> jax.Array:
+    """x, in float32 if it is half precision; integers and bool as they are."""
+    return at_least_float32(x) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
 def broadcast(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """`jnp.broadcast_to`, of which the transpose sums half precision in float32."""
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        return jnp.broadcast_to(x, shape)
-    return jnp.broadcast_to(at_least_float32(x), shape).astype(x.dtype)
+    return jnp.broadcast_to(wide_floats(x), shape).astype(x.dtype)
 
 
 def add_bias(x: jax.Array, b: ArrayLike | None) -> jax.Array:

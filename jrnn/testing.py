@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jrnn import checks
@@ -16,6 +15,7 @@ from jrnn.cells import Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
 from jrnn.cells.kinds import cell_of
 from jrnn.kernel.reference import unroll_by_scan
+from jrnn.kernel.step import split_floats
 from jrnn.types import StackParams
 
 
@@ -63,16 +63,12 @@ def check_against_scan(
     what, run, scan, xs = pair(params, xs, h0, data, activation, cell, inputs)
     floats = {"params": params, "xs": xs, "h0": h0}
     ids = {"xs": floats.pop("xs")} if are_ids(xs) else {}
-    given = data or {}
-    without_gradient = {
-        name for name, x in given.items() if not jnp.issubdtype(x.dtype, jnp.floating)
-    }
-    floats["data"] = {name: x for name, x in given.items() if name not in without_gradient}
+    floats["data"], others = split_floats(data or {})
 
     def outputs_and_gradients(f: Callable[..., Any]) -> dict[str, Any]:
         def call(floats: dict[str, Any]) -> Any:
-            own = {name: given[name] for name in without_gradient} | floats["data"]
-            return f(**floats | {"data": None if data is None else own}, **ids)
+            own = None if data is None else floats["data"] | others
+            return f(**floats | {"data": own}, **ids)
 
         with jax.default_matmul_precision("highest"):
             (h_last, hs), vjp = jax.vjp(call, floats)

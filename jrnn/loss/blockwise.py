@@ -176,29 +176,31 @@ def cost(
         arguments = varying_alike((*sums, hs, labels, m))
         return _sum_by_positions(precision, loss, *arguments)
     if classes and not by_positions and O > CLASSES:
-        losses = _losses_by_classes(precision, params, hs, labels)
-        return losses.sum() if m is None else jnp.where(m == 0, 0, m * losses).sum()  # (6)
+        return _weighted_sum(_losses_by_classes(precision, params, hs, labels), m)
     logits = add_bias(jnp.matmul(hs, params.w_ho, precision=precision), params.b_o)
-    return _weighted_sum(loss, at_least_float32(logits), labels, m)
+    return _sum_of(loss, at_least_float32(logits), labels, m)
 
 
-def _weighted_sum(
+def _sum_of(
     loss: LossFunction, logits: jax.Array, labels: jax.Array, m: jax.Array | None
 ) -> jax.Array:
     """J (6). Where m is 0, the gradient of the logits is 0, even if that of the loss is not finite.
 
     A loss of a user's own may divide by the 0 that `replace_uncounted` has put into the labels.
     """
-    if m is None:
-        return loss(logits, labels).sum()
-    if loss is not cross_entropy:
+    if m is not None and loss is not cross_entropy:
         counted = m != 0
         if counted.shape != logits.shape:  # the losses of a position may depend on all its outputs
             counted = counted.any(tuple(range(1, counted.ndim)))[:, None]
         logits = jnp.where(counted, logits, lax.stop_gradient(logits))
-    losses = loss(logits, labels)
+    return _weighted_sum(loss(logits, labels), m)
+
+
+def _weighted_sum(losses: jax.Array, m: jax.Array | None) -> jax.Array:
+    if m is None:
+        return losses.sum()
     m = m.reshape(m.shape + (1,) * (losses.ndim - m.ndim))
-    return jnp.where(m == 0, 0, m * losses).sum()
+    return jnp.where(m == 0, 0, m * losses).sum()  # (6)
 
 
 def _split(n: int, limit: int) -> tuple[int, int, int]:
@@ -242,7 +244,7 @@ def _positions(
         h, y, m_t = part(hs), part(labels), part(m)
         logits = _wide_matmul(precision, h, w_ho)  # (3)
         logits = logits if b_o is None else logits + b_o[None]
-        J, vjp = jax.vjp(partial(_weighted_sum, loss), logits, y, m_t)
+        J, vjp = jax.vjp(partial(_sum_of, loss), logits, y, m_t)
         dlogits, dlabels, dm = vjp(jnp.ones_like(J))  # (7), (14)
         total += J
         if wanted.b_o:

@@ -21,7 +21,14 @@ from jrnn import checks, kernel
 from jrnn._layers import Dropout, layer_by_layer
 from jrnn._stack import as_stack
 from jrnn._unroll import state_of, states_of, weights_of
-from jrnn.arrays import ArrayLike, InputsAre, at_least_float32, rows, varying_alike
+from jrnn.arrays import (
+    ArrayLike,
+    InputsAre,
+    at_least_float32,
+    rows,
+    varying_alike,
+    wide_floats,
+)
 from jrnn.cells import Arrays, Named
 from jrnn.kernel.masking import Move
 from jrnn.kernel.remat import over_segments
@@ -248,9 +255,7 @@ def _static(loss: Any) -> LossFunction:
 
 
 def _of_wide(outputs: jax.Array, targets: jax.Array, *, loss: LossFunction) -> jax.Array:
-    floats = jnp.issubdtype(targets.dtype, jnp.floating)
-    targets = at_least_float32(targets) if floats else targets
-    return loss(at_least_float32(outputs), targets)
+    return loss(at_least_float32(outputs), wide_floats(targets))
 
 
 @partial(jax.jit, static_argnames=("specs", "loss", "dropout", "residual", "remat"))
@@ -293,7 +298,7 @@ def _rnn_loss(
     steps = calls[0].steps
     targets, m = forth(targets), _counted(steps.valid, weights, forth)
     narrow = networks, [call.constants for call in calls], params.layers, readout_params
-    shared = jax.tree.map(_summed, narrow)  # so that the gradients of segments are summed
+    shared = jax.tree.map(wide_floats, narrow)  # so that the gradients of segments are summed
 
     def segment(start: Any, S: int, states: Any) -> tuple[Any, jax.Array]:
         now = rows(steps, start, S)
@@ -319,11 +324,6 @@ def _rnn_loss(
     else:
         last, total = segment(0, len(targets), first)
     return total, tuple(state_of(spec.cell, s) for spec, s in zip(specs, last, strict=True))
-
-
-def _summed(x: jax.Array) -> jax.Array:
-    """x, or half precision as float32."""
-    return at_least_float32(x) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def _counted(valid: jax.Array | None, weights: jax.Array | None, forth: Move) -> jax.Array | None:

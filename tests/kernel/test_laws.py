@@ -288,7 +288,7 @@ def test_half_precision_sums_of_gradients_do_not_stop_growing():
 
 
 def test_half_precision_sums_over_segments_do_not_stop_growing():
-    """64 segments of 64 steps, each with a cotangent of 1 at every step."""
+    """256 segments of 256 steps, each with a cotangent of 1 at every step."""
     params = jrnn.RNNParams(jnp.zeros((2, 3)), jnp.zeros((3, 3)), jnp.zeros(3))
     readout = jrnn.ReadoutParams(jnp.eye(3), jnp.zeros(3))
     params, readout = jax.tree.map(lambda p: p.astype(jnp.bfloat16), (params, readout))
