@@ -53,6 +53,8 @@ class Checkpoint(NamedTuple):
     manifest: dict[str, Any]
 
 
+NOTHING = {"": np.zeros(1)}  # orbax refuses an empty tree
+
 # A read that fails so says nothing of the checkpoint, which stays.
 OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES}
 
@@ -139,8 +141,9 @@ class Checkpoints:
             repair = "Save arrays in the state, and numbers of NumPy or JAX as float(x)."
             checks.refuse("manifest", "a JSON object", str(error), repair)
         args = orbax_manager.orbax().args
+        stored = {name: x for name, x in arrays.items() if x.size}  # orbax refuses the others
         both = args.Composite(
-            state=args.PyTreeSave(arrays),
+            state=args.PyTreeSave(stored or NOTHING),
             manifest=args.JsonSave(content | {"sha256": _sha256(content, arrays)}),
         )
         metrics = {"score": orbax_manager.score_of(content)}
@@ -246,7 +249,11 @@ class Checkpoints:
         args = orbax_manager.orbax().args
         both = args.Composite(state=args.PyTreeRestore(), manifest=args.JsonRestore())
         found = self._manager.restore(step, args=both)
-        content, arrays = dict(found.manifest), dict(found.state)
+        content, stored = dict(found.manifest), found.state
+        arrays = {
+            name: stored[name] if math.prod(shape) else np.zeros(shape, jnp.dtype(dtype))
+            for name, (shape, dtype) in content["arrays"].items()
+        }
         if content.pop("sha256", None) != _sha256(content, arrays):
             raise ValueError("a SHA-256 that does not match")
         return Checkpoint(path, step, arrays, content["manifest"])
@@ -314,6 +321,10 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
         expected, came = _describe(wanted.get(key)), _describe(found.get(key))
         if expected != came:
             repair = "It is of another model or optimiser: give the options that it was made with."
+            if "64[" in came and came.replace("64[", "32[") == expected:
+                repair = (
+                    'It has 64 bits: jax.config.update("jax_enable_x64", True) before all else.'
+                )
             if key.startswith("carry") and part is None:  # the parameters, before it, are the same
                 repair = 'The parameters fit: restore part="params", and begin a new carry.'
             if part is None and (fitting := _part_like(wanted, found)) is not None:
@@ -327,8 +338,11 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
 
 
 def _data(x: Any) -> Any:
-    """The array itself, or the data of a random key."""
-    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    """The array itself, or the data of a random key; for a type, the type of that."""
+    if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    of_type = isinstance(x, jax.ShapeDtypeStruct)
+    return jax.eval_shape(jax.random.key_data, x) if of_type else jax.random.key_data(x)
 
 
 def _to_host(state: Any) -> dict[str, np.ndarray]:
@@ -349,9 +363,9 @@ def _to_host(state: Any) -> dict[str, np.ndarray]:
 def _device_put(array: np.ndarray, like: Any) -> Any:
     """Put an array on the devices of `like`, with its sharding."""
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(
-            _device_put(array, _data(like)), impl=jax.random.key_impl(like)
-        )
+        impl: list[Any] = []  # it is asked of a tracer, since `like` may be a type
+        jax.eval_shape(lambda key: impl.append(jax.random.key_impl(key)), like)
+        return jax.random.wrap_key_data(_device_put(array, _data(like)), impl=impl[0])
     if isinstance(like, (np.ndarray, np.generic)):
         return array
     if like.sharding is None:  # of a type: on the default device
@@ -364,8 +378,11 @@ def _spec(x: Any) -> list[Any]:
 
 
 def _describe(x: Any) -> str:
-    """Describe an array or None in words."""
-    return "no such array" if x is None else checks.describe(_data(x))
+    """Describe an array or None in words, with all its bits."""
+    if x is None:
+        return "no such array"
+    shape, dtype = _spec(_data(x))
+    return f"{dtype}{shape}"
 
 
 def _part_like(wanted: dict[str, Any], found: dict[str, np.ndarray]) -> str | None:
@@ -407,20 +424,21 @@ def _broadcast(directory: Path, found: Checkpoint | None) -> Checkpoint | None:
     head = None
     if found is not None:
         head = [found.step, found.manifest, {k: _spec(x) for k, x in found.arrays.items()}]
-    text = np.frombuffer(json.dumps(head).encode(), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.array(text.size)))
-    text = text if found is not None or _is_writer() else np.zeros(size, np.uint8)
-    head = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(text)).tobytes())
+    text = json.dumps(head).encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.array(len(text))))
+    head = json.loads(_broadcast_bytes(text, size))
     if head is None:
         return None
     step, manifest, kinds = head
-    mine = found.arrays if found is not None else {}
-    arrays = {
-        name: np.asarray(
-            multihost_utils.broadcast_one_to_all(
-                mine.get(name, np.zeros(shape, jnp.dtype(dtype)))  # process 0 provides the values
-            )
-        )
-        for name, (shape, dtype) in kinds.items()
-    }
+    arrays = {}
+    for name, (shape, dtype) in kinds.items():
+        array = np.zeros(shape, jnp.dtype(dtype)) if found is None else found.arrays[name]
+        data = _broadcast_bytes(array.tobytes(), array.nbytes)
+        arrays[name] = np.frombuffer(data, array.dtype).reshape(shape)
     return Checkpoint(directory / str(step), step, arrays, manifest)
+
+
+def _broadcast_bytes(data: bytes, size: int) -> bytes:
+    """Those of the first process; as an array JAX would narrow 64 bits to 32."""
+    mine = np.frombuffer(data if _is_writer() else bytes(size), np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(mine)).tobytes()

@@ -8,8 +8,8 @@ network trajectories, 1990). Use optax for schedules, clipping and accumulation:
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     optimizer = optax.MultiSteps(optimizer, every_k_schedule=4)
 
-A loss or a gradient that is not finite changes nothing. The step donates the buffers of its state,
-so the decision must be made inside the step: afterwards the old state is gone.
+A loss, a gradient or an update that is not finite changes nothing. The step donates the buffers of
+its state, so the decision must be made inside the step: afterwards the old state is gone.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
         carry: carried from chunk to chunk by the loss: usually the hidden state `[B, H]`.
         step: `[]` int32, the number of steps so far.
         key: a random key; each step folds in its number.
-        nonfinite: `[]` int32, how many losses or gradients were not finite.
+        nonfinite: `[]` int32, how many losses, gradients or updates were not finite.
     """
 
     params: Any
@@ -128,7 +128,8 @@ def make_train_step(
         mesh: from `parallel.batch_mesh`, the same as for `init_train_state`.
         batch_spec: the axis that the mesh splits, by default the second, as in `[T, B]` and
             `[T, B, I]`: one `PartitionSpec` for all arrays of the batch, or one for each.
-        nonfinite: the effect of a loss or a gradient with NaN or inf; the state counts them.
+        nonfinite: the effect of NaN or inf in a loss, a gradient, its norm, or the update that the
+            optimiser makes of it (in float16 Adam may divide by 0); the state counts them.
             "stop": parameters, optimiser state, carry and step stop changing and every later loss
             is NaN, so it suffices to check occasionally; to continue, set `nonfinite` of the state
             to 0. "skip": the batch changes only the step number. (`optax.apply_if_finite` protects
@@ -172,6 +173,8 @@ def make_train_step(
         norms = jax.tree.map(lambda g: optax.tree.norm(at_least_float32(g)), grads)
         metrics = StepMetrics(loss, optax.tree.norm(norms), norms)
         finite = jnp.isfinite(loss) & jnp.isfinite(metrics.grad_norm)
+        for update_of_one in jax.tree.leaves(updates):
+            finite &= jnp.isfinite(update_of_one).all()
         taken, number = finite, state.step + 1
         if nonfinite == "stop":
             stopped = state.nonfinite > 0

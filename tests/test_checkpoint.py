@@ -68,6 +68,39 @@ def test_numpy_arrays_come_back_as_they_were_when_they_were_saved(tmp_path):
         checkpoints.save(2, {"w": 1.0}, {})
 
 
+@pytest.mark.usefixtures("float32")
+def test_64_bits_are_not_narrowed_to_32(tmp_path):
+    state = {"n": np.int64(2**40), "w": np.full(2, 1 + 1e-12)}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        found = checkpoints.latest()
+    assert restore(found, state)["n"] == 2**40
+    assert restore(found, state)["w"].tolist() == state["w"].tolist()
+    expected = r"n: expected int32\[\]; got int64\[\]. It has 64 bits: jax.config.update"
+    for like in (jax.tree.map(jnp.asarray, state), jax.eval_shape(lambda: state)):
+        with pytest.raises(ValueError, match=expected):
+            restore(found, like)
+
+
+@pytest.mark.parametrize("state", [{}, {"none": np.zeros((0, 3), np.int8)}, np.zeros(0)])
+@pytest.mark.parametrize("beside", [[], [np.ones(2)]])
+def test_arrays_of_size_zero_and_states_without_arrays(state, beside, tmp_path):
+    state = [state, *beside]
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        back = restore(checkpoints.latest(), state)
+    jax.tree.map(partial(np.testing.assert_array_equal, strict=True), back, state)
+
+
+def test_the_types_of_a_state_are_enough_for_its_random_key(tmp_path):
+    key = jax.random.key(3, impl="rbg")
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"key": key}, {})
+        back = restore(checkpoints.latest(), jax.eval_shape(lambda: {"key": key}))
+    assert back["key"].dtype == key.dtype
+    assert jax.random.bits(back["key"]) == jax.random.bits(key)
+
+
 def test_who_reads_leaves_what_another_process_is_writing(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(), {})

@@ -1,11 +1,13 @@
 """Several processes on one machine are one run: the same losses, the same refusals."""
 
 import csv
+import os
+import sys
 
 import numpy as np
 import pytest
 from char_model import main as char_lm
-from programs import TEXT, TOY, finish, start, start_two
+from programs import TEXT, TOY, Process, finish, free_port, start, start_two
 
 pytestmark = pytest.mark.slow  # it starts processes
 
@@ -59,3 +61,34 @@ def test_processes_without_a_coordinator(text_file, tmp_path, capsys):
     expected = "processes: expected a coordinator, their number and one's own; got"
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+SAVES = """
+import sys, jax, numpy as np
+from jrnn.checkpoint import Checkpoints
+
+directory, port, process = sys.argv[1:]
+jax.distributed.initialize(f"localhost:{port}", 2, int(process))
+state = {"n": np.int64(2**40), "none": np.zeros((0, 3)), "w": np.array([[1, 1 + 1e-12]])}
+with Checkpoints(directory) as checkpoints:
+    checkpoints.save(1, state, {})
+    found = checkpoints.latest().arrays
+print([(name, str(x.dtype), x.tolist()) for name, x in sorted(found.items())])
+"""
+
+
+def test_each_process_reads_all_bits_of_a_checkpoint(tmp_path):
+    port = str(free_port())
+    environment = os.environ | {"JAX_ENABLE_X64": "0"}
+    runs = [
+        Process([sys.executable, "-c", SAVES, str(tmp_path), port, str(i)], env=environment)
+        for i in range(2)
+    ]
+    n, none, w = (
+        ("n", "int64", 2**40),
+        ("none", "float64", []),
+        ("w", "float64", [[1.0, 1 + 1e-12]]),
+    )
+    for status, said, error in finish(*runs):
+        assert status == 0, error
+        assert str([n, none, w]) in said

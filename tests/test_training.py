@@ -167,6 +167,19 @@ def test_a_gradient_in_float16_whose_squares_overflow_is_finite():
     np.testing.assert_allclose(metrics.grad_norm, 300 * 1000**0.5, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("float32")
+def test_an_update_of_a_finite_gradient_that_is_not_finite_changes_nothing():
+    """In float16 Adam divides 0 by 0: its epsilon and the squares of small gradients are 0."""
+    params = {"w": jnp.ones(3, jnp.float16)}
+    optimizer = optax.adam(1e-3)
+    step = make_train_step(lambda p, c, batch, key: (batch * p["w"].sum(), c), optimizer)
+    state = init_train_state(params, optimizer, None, jax.random.key(0))
+    state, metrics = step(state, jnp.float16(0))
+    assert (metrics.loss, metrics.grad_norm) == (0, 0)
+    assert (state.step, state.nonfinite) == (0, 1)
+    assert state.params["w"].tolist() == [1, 1, 1]
+
+
 def test_another_word_for_nonfinite():
     with pytest.raises(ValueError, match='nonfinite: expected "stop" or "skip"; got None'):
         make_train_step(loss, optax.sgd(0.1), nonfinite=None)

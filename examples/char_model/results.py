@@ -39,7 +39,7 @@ def write_results(
         write_model(folder / BEST, record.best_model, settings, record.best_row)
     report(record.rows, counts, settings["text_sha256"])  # even if the rest fails
     if state.nonfinite:
-        print(f"  {int(state.nonfinite):,} batches were skipped: no finite loss or gradient")
+        print(f"  {int(state.nonfinite):,} batches were skipped: not finite")
     write_csv(folder / METRICS, record.rows)
     write_curve(folder / CURVE, record.rows, counts)
 
