@@ -181,7 +181,7 @@ def _open(file: Path) -> Library | str:
     build.restype, isa.restype, scratch.restype = ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64
     scratch.argtypes = [ctypes.c_int64] * 12
     if (wrong := _wrong_build(build().decode())) is not None:
-        return f"{file} {wrong}. Install jrnn again."
+        return f"{file} {wrong}."
     if isa() not in ISAS:
         return "This processor has neither AVX2 nor AVX-512."
     for name, handler in handlers.items():
@@ -194,15 +194,22 @@ def _open(file: Path) -> Library | str:
 def _wrong_build(build: str) -> str | None:
     """The reason why a library does not fit, by what it says of its build; or None."""
     ffi, package, sources = build.split(" ")  # none is left out by a build of one's own
-    header = Path(jax.ffi.include_dir(), "xla/ffi/api/c_api.h").read_text()
+    again = "Install jrnn again"
+    try:
+        header = Path(jax.ffi.include_dir(), "xla/ffi/api/c_api.h").read_text()
+    except OSError as error:
+        return f"cannot be compared with this jaxlib, which has no headers: {error}"
     own = re.findall(r"#define XLA_FFI_API_M(?:AJ|IN)OR (\d+)", header)
+    if len(own) != 2:
+        return "cannot be compared with this jaxlib, whose headers name no version of XLA's FFI"
     (major, minor), (here_major, here_minor) = (map(int, x) for x in (ffi.split("."), own))
     if major != here_major or minor > here_minor:  # an older minor runs on a newer JAX
-        return f"needs version {ffi} of XLA's FFI, and this jaxlib has {here_major}.{here_minor}"
+        here = f"{here_major}.{here_minor}"
+        return f"needs version {ffi} of XLA's FFI, and this jaxlib has {here}. {again}"
     if package != version("jrnn"):
-        return f"was built for jrnn {package}, and this is {version('jrnn')}"
+        return f"was built for jrnn {package}, and this is {version('jrnn')}. {again}"
     folder = Path(__file__).parents[1] / "native"
     script = folder / "source_hash.py"  # of a clone; an installed package has no sources
     if script.is_file() and sources != runpy.run_path(str(script))["source_hash"](folder):
-        return "was built from other sources than those of this tree"
+        return f"was built from other sources than those of this tree. {again}"
     return None

@@ -8,7 +8,8 @@ def source_hash(folder: Path) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of the names and contents of the sources."""
     digest = hashlib.sha256()
     for part in ("core", "shim"):
-        for path in sorted((folder / part).iterdir()):
+        files = [f for end in (".h", ".cc") for f in (folder / part).glob(f"[!.]*{end}")]
+        for path in sorted(files):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

@@ -6,6 +6,7 @@ runs on it.
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -338,6 +339,27 @@ def test_explain_says_why_bfloat16_is_not_native(monkeypatch, tiles):
     found = [str(e) for e in jrnn.explain(jrnn.rnn, *narrow, compute_dtype=jnp.bfloat16)]
     reason = "this processor has AMX" if tiles else "this processor has no AVX512_BF16"
     assert all(reason in line for line in found)
+
+
+def test_a_jaxlib_whose_headers_say_nothing_runs_no_library(monkeypatch, tmp_path):
+    monkeypatch.setattr(jax.ffi, "include_dir", lambda: str(tmp_path))
+    assert "this jaxlib, which has no headers: " in native._wrong_build("0.3 0.2.0 0")
+    header = tmp_path / "xla/ffi/api/c_api.h"
+    header.parent.mkdir(parents=True)
+    header.write_text("#define XLA_FFI_API_VERSION 3\n")
+    assert "whose headers name no version" in native._wrong_build("0.3 0.2.0 0")
+
+
+def test_files_of_an_editor_do_not_change_the_hash_of_the_sources(tmp_path):
+    folder = shutil.copytree(ROOT / "native", tmp_path / "native")
+    source_hash = runpy.run_path(str(folder / "source_hash.py"))["source_hash"]
+    before = source_hash(folder)
+    (folder / "core/.ipynb_checkpoints").mkdir()
+    for name in (".core.h.swp", "core.h~", "core.h.orig"):
+        (folder / "core" / name).touch()
+    assert source_hash(folder) == before
+    (folder / "core/new.h").touch()
+    assert source_hash(folder) != before
 
 
 def test_a_package_without_a_library(tmp_path):

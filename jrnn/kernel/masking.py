@@ -192,10 +192,13 @@ def step_flags(
         Flags of the shape `lead` or None, twice.
     """
     valid = None if lengths is None else steps_inside(lengths, lead[0])
-    if resets is None or not reverse:
-        return valid, resets
-    first = jnp.zeros_like(resets[:1])  # the reset after x_t acts at the step that is read next
-    return valid, jnp.concatenate([first, reverse_steps(resets, lengths)[:-1]])
+    if resets is None:
+        return valid, None
+    if reverse:  # the reset after x_t acts at the step that is read next
+        first = jnp.zeros_like(resets[:1])
+        resets = jnp.concatenate([first, reverse_steps(resets, lengths)[:-1]])
+    # In the padding a reset would put a state that may hold NaN into what the adjoint reads.
+    return valid, resets if valid is None else resets & valid
 
 
 def reverse_steps(x: jax.Array, lengths: jax.Array | None) -> jax.Array:

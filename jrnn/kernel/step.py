@@ -201,10 +201,14 @@ def kept_states(spec: Spec, residuals: Residuals) -> tuple[Arrays, Arrays]:
     return kept[: spec.cell.states], kept[spec.cell.states :]
 
 
+def first_valid(inputs: Inputs) -> Flags:
+    """v_1: which sequences have a step."""
+    return None if inputs.steps.valid is None else inputs.steps.valid[0]
+
+
 def read_start(spec: Spec, inputs: Inputs) -> Arrays:
     """The states before the first step; 0 of a sequence without one, which may hold NaN."""
-    valid = inputs.steps.valid
-    first = None if valid is None else valid[0]
+    first = first_valid(inputs)
     return tuple(spec.masking.inside(first, s_0) for s_0 in inputs.start)
 
 

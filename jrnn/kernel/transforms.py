@@ -136,10 +136,13 @@ def forward(spec: Spec, weights: Weights, inputs: Inputs) -> States:
     Returns:
         The `States`.
     """
-    number = spec.cell.states
+    number, start = spec.cell.states, inputs.start
     kept = step.number_kept(spec) if spec.remat is None else number
     results = (0,) * number, 0, (0,) * kept
-    return States(*bind(forward_p, _forward, spec, (weights, inputs), results))
+    inputs = inputs._replace(start=step.read_start(spec, inputs))  # what is kept is finite, too
+    found = States(*bind(forward_p, _forward, spec, (weights, inputs), results))
+    first = step.first_valid(inputs)
+    return found._replace(last=spec.masking.hold(first, found.last, start))
 
 
 def backward(spec: Spec, residuals: Residuals, cotangents: Cotangents, sums: Weights) -> Backward:

@@ -12,6 +12,7 @@ from cases import LAW_RTOL, B, H, I, O, T, assert_close, make_case, parameters, 
 from cover import in_tiers, pairwise
 
 import jrnn
+from jrnn import native
 from jrnn._unroll import run_network, spec_of
 from jrnn.cells.elman import elman
 from jrnn.kernel.backends.xla import XLA, Schedule
@@ -165,6 +166,34 @@ def test_nothing_in_the_padding_changes_a_bit(reverse, batch, remat):
     (_, hs), cotangents = jax.tree.map(np.asarray, clean)
     assert not hs[outside].any()
     assert not cotangents["xs"][outside].any()
+
+
+@pytest.mark.parametrize("is_native", [False, True])
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [("rnn", {}), ("lstm", {"remat": True}), ("lstm", {"reverse": True}), ("gru", {})],
+)
+def test_a_state_that_no_step_reads_may_be_nan(network, options, is_native):
+    """That before a sequence without a step, and that of a reset in the padding."""
+    params = getattr(jrnn, f"init_{network}")(jax.random.key(0), I, H, dtype=float)
+    xs, padding = make_case().xs, ~np.asarray(jrnn.sequence_mask(LENGTHS, T))
+    unread = np.zeros((B, H))
+    unread[1] = np.nan  # its length is 0
+
+    def cost(params, start, reset_state):
+        states = (
+            jax.tree.map(lambda zero, h=h: zero + h, jrnn.zero_state(params, B))
+            for h in (start, reset_state)
+        )
+        start, reset_state = states
+        given = xs, start, LENGTHS, padding, reset_state
+        return jnp.square(getattr(jrnn, network)(params, *given, **options)[1]).sum()
+
+    with native.turned(is_native):
+        gradient = jax.jit(jax.grad(cost, (0, 1, 2)))
+        clean = gradient(params, *np.zeros((2, B, H)))
+        spoiled = gradient(params, unread, np.full((B, H), np.nan))
+    jax.tree.map(np.testing.assert_array_equal, spoiled, clean)
 
 
 @pytest.mark.parametrize(("ids", "reverse"), [(False, False), (True, False), (True, True)])
