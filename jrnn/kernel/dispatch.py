@@ -133,7 +133,7 @@ def keeps_gates(spec: Spec, shape: Shape) -> bool:
     """
     if not spec.cell.adjoint_reads_blocks or spec.remat is not None or spec.backend is not None:
         return False  # a backend that the call names need not know of gates
-    if why_not_native(spec, shape) is None and jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" and why_not_native(spec, shape) is None:
         return reads_gates(spec.cell)
     T, B, _, H, _ = shape
     size = T * (OPEN if B is None else B) * H * step.number_of_blocks(spec.cell)

@@ -139,7 +139,7 @@ def forward(spec: Spec, weights: Weights, inputs: Inputs) -> States:
     number, start = spec.cell.states, inputs.start
     kept = step.number_kept(spec) if spec.remat is None else number
     results = (0,) * number, 0, (0,) * kept
-    inputs = inputs._replace(start=step.read_start(spec, inputs))  # what is kept is finite, too
+    inputs = inputs._replace(start=step.read_start(spec, inputs))  # kept states are finite, too
     found = States(*bind(forward_p, _forward, spec, (weights, inputs), results))
     first = step.first_valid(inputs)
     return found._replace(last=spec.masking.hold(first, found.last, start))
