@@ -4,7 +4,7 @@ The equations (18)-(21) between the layers are in `_layers.py`. Every recurrence
 network alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -102,6 +102,30 @@ def init_stack(
         )
         input_size = output_size
     return StackParams(tuple(layers))
+
+
+def options_of_calls(init: Mapping[str, Any], options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of `stack` for parameters of `init_stack`, which run by the cell of theirs.
+
+    Args:
+        init: the options of `init_stack`.
+        options: those of `stack`; a cell among them goes before that of `init`.
+
+    Returns:
+        The options of `stack`.
+
+    Raises:
+        ValueError: leaky layers without a cell, which alone says how they leak.
+    """
+    cell, options = init.get("cell", "rnn"), dict(options or {})
+    if not isinstance(cell, str):
+        return {"cell": cell} | options
+    if cell == "leaky" and options.get("cell") is None:
+        learned = bool(init.get("learned", False))
+        one = f'jrnn.cells.leaky.leaky("tanh", "state", learned={learned})'
+        repair = f'Give options={{"cell": {one}}}, or leak "input".'
+        checks.refuse("options", "the cell of leaky layers", "none", repair)
+    return options
 
 
 def stack(

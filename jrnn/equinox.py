@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from jrnn._stack import init_stack, stack
+from jrnn._stack import init_stack, options_of_calls, stack
 from jrnn.checks import refuse
 from jrnn.extras import install
 from jrnn.types import StackParams
@@ -56,15 +56,16 @@ class Stack(eqx.Module):
             hidden_sizes: as in `jrnn.init_stack`.
             key: a JAX random key.
             dropout: p of (21), as in `jrnn.stack`.
-            options: further options of `jrnn.stack` for every call.
-            init: further options of `jrnn.init_stack`, such as `cell` and `bidirectional`.
+            options: further options of `jrnn.stack` for every call; "leaky" layers need its cell.
+            init: further options of `jrnn.init_stack`, such as `cell` and `bidirectional`. A
+                `jrnn.Cell` also runs the layers.
 
         Raises:
-            ValueError: what `jrnn.init_stack` refuses.
+            ValueError: what `jrnn.init_stack` refuses, or leaky layers without a cell in options.
         """
         self.params = init_stack(key, input_size, hidden_sizes, **init)
         self.dropout, self.inference = dropout, False
-        self.options = dict(options or {})
+        self.options = options_of_calls(init, options)
 
     def __call__(
         self, xs: Any, states: Any = None, *, key: jax.Array | None = None, **given: Any

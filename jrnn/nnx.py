@@ -13,12 +13,13 @@ from typing import Any
 import jax
 
 from jrnn import checks
-from jrnn._stack import init_stack, stack
+from jrnn._stack import init_stack, options_of_calls, stack
 from jrnn.extras import install
 from jrnn.types import StackParams
 
 try:
     from flax import nnx
+    from flax.core import FrozenDict
 except ImportError as error:
     raise ImportError(f"jrnn.nnx needs flax: {install('nnx')}") from error
 
@@ -61,11 +62,13 @@ class Stack(nnx.Module):
             hidden_sizes: as in `jrnn.init_stack`.
             rngs: the keys, of the streams `params` and `dropout`; every call draws its dropout.
             dropout: p of (21), as in `jrnn.stack`.
-            options: further options of `jrnn.stack` for every call.
-            init: further options of `jrnn.init_stack`, such as `cell` and `bidirectional`.
+            options: further options of `jrnn.stack` for every call; "leaky" layers need its cell.
+            init: further options of `jrnn.init_stack`, such as `cell` and `bidirectional`. A
+                `jrnn.Cell` also runs the layers.
 
         Raises:
-            ValueError: no `nnx.Rngs`, or what `jrnn.init_stack` refuses.
+            ValueError: no `nnx.Rngs`, what `jrnn.init_stack` refuses, or leaky layers without a
+                cell in options.
         """
         if not isinstance(rngs, nnx.Rngs):
             came = type(rngs).__name__
@@ -74,7 +77,11 @@ class Stack(nnx.Module):
         self.params = nnx.data(jax.tree.map(nnx.Param, params))
         self.rngs: Any = rngs.dropout.fork() if dropout else None
         self.dropout, self.deterministic = dropout, False
-        self.options = nnx.static(dict(options or {}))
+        every_call = options_of_calls(init, options)
+        # Static attributes must have a hash, for `jax.jit`; a dict and a list have none.
+        self.options = nnx.static(
+            FrozenDict({k: tuple(x) if type(x) is list else x for k, x in every_call.items()})
+        )
 
     def __call__(
         self, xs: Any, states: Any = None, **given: Any
@@ -97,7 +104,17 @@ class Stack(nnx.Module):
             repair = "Give it to the constructor, which takes its random numbers from rngs."
             checks.refuse("dropout", "0, as at the beginning", self.dropout, repair)
         key = self.rngs() if drops else None
-        return stack(self.pure(), xs, states, key=key, dropout=self.dropout, **self.options | given)
+        given = {**self.options, **given}
+        return stack(self.pure(), xs, states, key=key, dropout=self.dropout, **given)
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """Called by `nnx.view`, for its copy of the module.
+
+        Args:
+          deterministic: True is evaluation, without dropout; None changes nothing.
+        """  # nnx.view_info reads this indentation only
+        if deterministic is not None:
+            self.deterministic = deterministic
 
     def pure(self) -> StackParams:
         """The parameters for functions of jrnn.

@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cells_of_users import GATED
 from flax import nnx
 
 import jrnn
 import jrnn.equinox
 import jrnn.nnx
+from jrnn.cells.elman import elman
+from jrnn.cells.leaky import leaky
 
 pytestmark = pytest.mark.usefixtures("float32")
 XS = np.random.default_rng(0).normal(size=(7, 4, 3)).astype(np.float32)
@@ -56,6 +59,61 @@ def test_they_compute_what_stack_does(options):
         )
         again = module(XS, found[0])
         np.testing.assert_array_equal(again[1], jrnn.stack(params, XS, found[0])[1])
+
+
+def made(name, **options):
+    """A module of three inputs and five units; dropout needs a second layer."""
+    sizes = [5, 5] if "dropout" in options else [5]
+    if name == "nnx":
+        return jrnn.nnx.Stack(3, sizes, rngs=nnx.Rngs(0), **options)
+    return jrnn.equinox.Stack(3, sizes, key=jax.random.key(0), **options)
+
+
+def params_of(module):
+    return module.pure() if isinstance(module, nnx.Module) else module.params
+
+
+@pytest.mark.parametrize("name", ["nnx", "equinox"])
+@pytest.mark.parametrize(
+    ("cell", "init"),
+    [(elman("relu"), {}), (GATED, {"tau": 0.5})],
+    ids=["relu", "own parameters"],
+)
+def test_the_cell_that_draws_the_parameters_runs_them(cell, init, name):
+    module = made(name, cell=cell, **init)
+    wanted = jrnn.stack(params_of(module), XS, cell=cell)
+    assert jax.tree.all(jax.tree.map(np.array_equal, module(XS), wanted))
+    wanted = jrnn.stack(params_of(module), XS, cell=cell, remat=True)
+    assert jax.tree.all(jax.tree.map(np.array_equal, module(XS, remat=True), wanted))
+
+
+@pytest.mark.parametrize("name", ["nnx", "equinox"])
+def test_leaky_layers_need_their_cell(name):
+    said = (
+        r"^options: expected the cell of leaky layers; got none\. Give options=\{\"cell\": jrnn\."
+    )
+    with pytest.raises(ValueError, match=said):
+        made(name, cell="leaky", alpha=0.5)
+    cell = leaky("tanh", "input", learned=False)
+    module = made(name, cell="leaky", alpha=0.5, options={"cell": cell})
+    wanted = jrnn.stack(params_of(module), XS, cell=cell)
+    assert jax.tree.all(jax.tree.map(np.array_equal, module(XS), wanted))
+
+
+def test_the_structure_of_an_nnx_module_has_a_hash():
+    """As `jax.jit` needs it of what is static."""
+    structure, state = nnx.split(made("nnx", options={"remat": [True], "residual": False}))
+    run = jax.jit(lambda structure, state: nnx.merge(structure, state)(XS)[1], static_argnums=0)
+    assert run(structure, state).shape == (*XS.shape[:2], 5)
+
+
+@pytest.mark.skipif(not hasattr(nnx, "view"), reason="flax 0.12.0 has no nnx.view")
+def test_a_view_for_evaluation_has_no_dropout():
+    module = made("nnx", dropout=0.5)
+    view = nnx.view(module, deterministic=True)
+    np.testing.assert_array_equal(view(XS)[1], jrnn.stack(module.pure(), XS)[1])
+    assert not np.array_equal(module(XS)[1], view(XS)[1])
+    assert "True is evaluation" in nnx.view_info(module)
 
 
 @pytest.mark.slow

@@ -46,6 +46,8 @@ def public_functions():
                 yield f"{home}.{attribute}", value
             for name, method in vars(value).items() if inspect.isclass(value) else ():
                 method = getattr(method, "__func__", method)
+                if name == "set_view":  # indented as nnx.view_info reads it
+                    continue
                 if inspect.isfunction(method) and method.__module__ == home and name[0] != "_":
                     yield f"{home}.{attribute}.{name}", method
 
