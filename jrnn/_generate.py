@@ -83,7 +83,8 @@ def generate(
     Raises:
         ValueError: an empty prefix; a prefix longer than the known inputs, or known inputs that end
             too early; sizes or dtypes that do not fit together; ids outside [0, O); random tokens
-            without a key; an option outside its range; a layer with a backward network.
+            without a key, or several keys; an option outside its range; a layer with a backward
+            network.
     """
     params, cells, specs = as_stack(rnn_params, activation, cell)
     alone = not isinstance(rnn_params, StackParams)
@@ -98,6 +99,8 @@ def generate(
         options = token_options(readout_params.w_ho.shape[1], temperature, top_k, top_p)
     else:
         checks.no_sampling_options(temperature, top_k, top_p)
+    if key is not None:
+        checks.key(key)
     checks.drawn_inputs(draw, key, readout_params, prefix)
     batch = steps(prefix)[1:]
     found, xs = _generate(
@@ -126,8 +129,9 @@ def _generate(
     draw: Draw | None,
     residual: bool,
 ) -> tuple[Any, jax.Array]:
-    given = (params, readout_params, states, prefix, known)
-    params, readout_params, states, prefix, known = varying_alike(given)  # as the carry of the scan
+    given = (params, readout_params, states, prefix, known, key, options)
+    # As the carry of the scan, which draws with the key and the options.
+    params, readout_params, states, prefix, known, key, options = varying_alike(given)
     P, lead = len(prefix), prefix.shape[1:-1]
     if known is not None:
         known = known.reshape(len(known), *(1,) * (prefix.ndim - known.ndim), *known.shape[1:])

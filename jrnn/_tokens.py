@@ -36,9 +36,10 @@ def sample_token(
         logits are not a distribution: one is NaN or +inf, or all are -inf.
 
     Raises:
-        ValueError: logits without classes, concrete logits that are not a distribution, or a
-            concrete option outside its range.
+        ValueError: no key, or several; logits without classes, concrete logits that are not a
+            distribution, or a concrete option outside its range.
     """
+    checks.key(key)
     checks.logits(logits)
     checks.distribution(logits)
     checks.sampling_options(temperature, top_k, top_p)
@@ -60,13 +61,21 @@ def token_options(O: int, temperature: Any, top_k: Any, top_p: Any) -> Options:
     Returns:
         Arrays `[]`; O and inf stand for None.
     """
-    top_k = O if top_k is None else jnp.minimum(top_k, O)
     top_p = jnp.inf if top_p is None else top_p
     return (
         jnp.asarray(temperature, jnp.float32),
-        jnp.asarray(top_k, jnp.int32),
+        _at_most(O, top_k),
         jnp.asarray(top_p, jnp.float32),
     )
+
+
+def _at_most(O: int, top_k: Any) -> jax.Array:
+    """top_k, or O if it is None or larger. O may not fit into its dtype, nor it into 32 bits."""
+    if not isinstance(top_k, jax.core.Tracer):
+        return jnp.asarray(O if top_k is None else min(np.asarray(top_k).item(), O), jnp.int32)
+    if top_k.dtype.itemsize < 4:
+        top_k = top_k.astype(jnp.int32)
+    return jnp.minimum(top_k, O).astype(jnp.int32)
 
 
 def token_of(

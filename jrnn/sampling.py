@@ -61,9 +61,10 @@ def generate(
         An iterator over `[num_samples, n]` int32 tokens, n <= 32; the n add up to `length`.
 
     Raises:
-        ValueError: an empty prompt, ids outside [0, O), an option outside its range, parameters
-            that are not finite; from the iterator, a state that overflows.
+        ValueError: no key, or several; an empty prompt, ids outside [0, O), an option outside its
+            range, parameters that are not finite; from the iterator, a state that overflows.
     """
+    checks.key(key)
     prompt = np.asarray(prompt)
     params, cells, specs = as_stack(rnn_params, activation, cell)
     checks.sampler_arguments(cells, params, readout_params, prompt, length, num_samples)

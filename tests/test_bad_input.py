@@ -798,6 +798,14 @@ REFUSED = {
         lambda: jrnn.sampling.sample_token(jax.random.key(0), LOGITS, top_k=2.5),
         "top_k: expected an integer >= 1 or None; got 2.5.",
     ),
+    "a seed as the key of a token": (
+        lambda: jrnn.sampling.sample_token(0, LOGITS),
+        "key: expected one random key of JAX; got 0. jax.random.key(0) makes one.",
+    ),
+    "no key of a sample": (
+        lambda: jrnn.sampling.generate(P, NEXT, None, np.array([0]), 3),
+        "key: expected one random key of JAX; got None.",
+    ),
     "a temperature of None": (
         lambda: jrnn.sampling.sample_token(jax.random.key(0), LOGITS, None),
         "temperature: expected a number >= 0; got None.",

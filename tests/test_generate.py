@@ -186,6 +186,23 @@ def test_two_devices_are_one():
     assert_close(jax.jit(split)(params, prefix), free(params, prefix), LAW_RTOL)
 
 
+@pytest.mark.parametrize("own", ["key", "temperature"])
+def test_each_device_may_have_its_own(own):
+    params, readout = parameters(jrnn.init_rnn, 6, H), readout_of(H, 6)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    values = jax.random.split(KEY) if own == "key" else np.array([1.0, 3.0])
+
+    def run(value):  # the rest is the same for all devices
+        options = {"key": KEY, "temperature": 1.0} | {own: value[0]}
+        return jrnn.generate(params, readout, np.array([1]), 20, **options)[1][None]
+
+    axes = PartitionSpec("data")
+    split = jax.shard_map(run, mesh=mesh, in_specs=axes, out_specs=axes)
+    wanted = np.concatenate([run(values[:1]), run(values[1:])])
+    assert not np.array_equal(*wanted)
+    np.testing.assert_array_equal(jax.jit(split)(values), wanted)
+
+
 VECTORS, IDS = parameters(jrnn.init_rnn, D + K, H), parameters(jrnn.init_rnn, 6, H)
 BOTH = parameters(jrnn.init_stack, D, (H,), bidirectional=True)
 OUT, LOGITS = readout_of(H, D), readout_of(H, 6)
@@ -243,6 +260,14 @@ REFUSED = {
     "random tokens without a key": (
         lambda: ids(np.array([1]), 6),
         "key: expected a JAX random key for random tokens; got None. temperature=0 takes the",
+    ),
+    "a seed as the key": (
+        lambda: ids(np.array([1]), 6, key=0),
+        "key: expected one random key of JAX; got 0. jax.random.key(0) makes one.",
+    ),
+    "a batch of keys": (
+        lambda: ids(np.array([1]), 6, key=jax.random.split(KEY, 3)),
+        "key: expected one random key of JAX; got key<fry>[3].",
     ),
     "a temperature of vectors": (
         lambda: free(PREFIX, 6, known=KNOWN, temperature=0.5),

@@ -331,6 +331,22 @@ def test_options_may_be_traced():
     assert draw(1.0, 1, 0.5) == 1
 
 
+@pytest.mark.parametrize("top_k", [np.uint8(2), np.int8(100), np.array(200, np.uint8)], ids=repr)
+def test_more_tokens_than_the_dtype_of_top_k_has_numbers(top_k):
+    logits = jnp.zeros(256)
+    wanted = sampling.sample_token(KEY, logits, top_k=int(top_k))
+    assert sampling.sample_token(KEY, logits, top_k=top_k) == wanted
+    assert draws(KEY[None], logits, 1.0, top_k=top_k)[0] == wanted
+    assert wanted != 0
+
+
+def test_a_large_top_k_keeps_all():
+    wanted = sampling.sample_token(KEY, LOGITS)
+    for top_k in (2**31, 2**70, np.inf, np.uint64(2**40)):
+        assert sampling.sample_token(KEY, LOGITS, top_k=top_k) == wanted
+    assert draws(KEY[None], LOGITS, 1.0, top_k=np.uint64(2**40))[0] == wanted
+
+
 def test_ties_are_cut_to_exactly_k():
     tokens = draws(jax.random.split(KEY, 200), jnp.zeros(5), 1.0, top_k=2)
     assert set(np.asarray(tokens).tolist()) == {0, 1}
