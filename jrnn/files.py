@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -37,15 +38,16 @@ def write_whole(path: str | PathLike[str], content: bytes) -> None:
 
     Raises:
         OSError: it cannot be written; the message names the file. An older file is unchanged, and
-            no temporary file is left.
+            no temporary file is left. (A process that is killed leaves `*.unfinished` next to it.)
     """
     target = Path(os.path.realpath(path))
-    unfinished = target.with_name(f"{target.name}.unfinished")
+    # A name of its own: another process may write the same file. At most 229 of 255 bytes.
+    unfinished = target.with_name(f"{target.name[:50]}.{secrets.token_hex(8)}.unfinished")
     with naming(path, f", writing {len(content):,} bytes"):
         if target.exists() and not (target.is_file() or target.is_dir()):  # such as /dev/null
             raise OSError(errno.EINVAL, "expected a regular file; got a device, a pipe or a socket")
         try:
-            with unfinished.open("wb") as file:
+            with unfinished.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

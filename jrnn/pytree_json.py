@@ -23,6 +23,8 @@ from jrnn.cells import UncheckedCell
 from jrnn.types import KINDS
 
 _CONTAINERS = {"dict": dict, "list": list, "tuple": tuple}
+_KINDS = "As in {'Model': Model}."
+_CELLS = "As in {'mgu': MGU}. A file tells cells by the class of their parameters."
 _LEVELS = 100  # of nesting; JSON readers accept a few hundred
 
 Kinds = Mapping[str, Any]  # NamedTuple classes by their names in JSON
@@ -40,22 +42,25 @@ def known_kinds(kinds: Kinds | None, cells: Cells | None = None) -> dict[str, ty
         All classes by name.
 
     Raises:
-        ValueError: a class is not a NamedTuple, or its name is already used; something that is no
-            cell, or two cells with parameters of one class.
+        ValueError: no mapping; a class is not a NamedTuple, or its name is already used; something
+            that is no cell, or two cells with parameters of one class.
     """
     own = _CONTAINERS | {kind.__name__: kind for kind in KINDS}
+    for argument, x, repair in (("kinds", kinds, _KINDS), ("cells", cells, _CELLS)):
+        if x is not None and not isinstance(x, Mapping):
+            checks.refuse(argument, "a mapping with names as keys", type(x).__name__, repair)
     given = {} if kinds is None else dict(kinds)
     for name, cell in (cells or {}).items():
         kind = getattr(cell, "params", None)
         if kind is None or kind in given.values() or kind in own.values():
             expected = "jrnn.Cells, each with a class of parameters of its own"
-            repair = "As in {'mgu': MGU}. A file tells cells by the class of their parameters."
-            checks.refuse("cells", expected, f"{name!r}: {getattr(cell, 'name', cell)!r}", repair)
+            came = f"{name!r}: {getattr(cell, 'name', cell)!r}"
+            checks.refuse("cells", expected, came, _CELLS)
         given[name] = kind
     for name, kind in given.items():
         if not _is_named_tuple(kind) or own.get(name, kind) is not kind:
             expected = f"NamedTuples, by other names than {', '.join(own)}"
-            checks.refuse("kinds", expected, f"{name!r}: {kind!r}", "As in {'Model': Model}.")
+            checks.refuse("kinds", expected, f"{name!r}: {kind!r}", _KINDS)
     return given | own
 
 

@@ -53,8 +53,8 @@ def read_blocks(paths: Sequence[str | PathLike[str]], size: int = BLOCK) -> Iter
         ValueError: a file is not UTF-8, a file is a pipe (which cannot be read twice), or all files
             are empty. For a file with a mark of UTF-16 or UTF-32 the message says so.
     """
-    if isinstance(paths, str):
-        checks.refuse("paths", "a sequence of paths", "a string", "Put it into a list.")
+    if isinstance(paths, (str, bytes, PathLike)):
+        checks.refuse("paths", "a sequence of paths", "one path", "Put it into a list.")
     checks.sizes(size=size)
     empty = True
     for i, path in enumerate(paths):
@@ -158,8 +158,9 @@ class Alphabet(NamedTuple):
             The text.
 
         Raises:
-            ValueError: an id outside [0, len(characters)).
+            ValueError: an id outside [0, len(characters)), or a block of several samples.
         """
+        checks.shape("ids", ids, (None,), "[N]", "Decode one sample: block[0].")
         checks.ids("ids", ids, len(self.characters), "characters")
         return "".join(self.characters[i] for i in ids)
 
@@ -233,9 +234,12 @@ def contiguous_streams(ids: np.ndarray, batch_size: int, least: int = 2) -> np.n
         `[N // B, B]`, a view; the remaining tokens at the end are dropped.
 
     Raises:
-        ValueError: the sequence is too short; the message gives the required length.
+        ValueError: the sequence is too short; the message gives the required length. Or the ids
+            are no vector.
     """
     checks.sizes(batch_size=batch_size, least=least)
+    ids = np.asarray(ids)
+    checks.shape("ids", ids, (None,), "[N]", "Alphabet.encode makes them of a text.")
     length = len(ids) // batch_size
     if length < least:
         needed = f"{batch_size * least:,} tokens for {batch_size} streams of {least:,}"
@@ -259,6 +263,7 @@ def chunks(streams: np.ndarray, length: int) -> Iterator[tuple[np.ndarray, np.nd
         ValueError: a length below 1.
     """
     checks.sizes(length=length)
+    streams = np.asarray(streams)
     for start in range(0, len(streams) - 1, length):
         window = streams[start : start + length + 1].astype(np.int32, order="C")
         yield window[:-1], window[1:]
@@ -283,6 +288,7 @@ def training_chunks(
         ValueError: a length below 1, or streams that fill no chunk.
     """
     checks.sizes(length=length)
+    streams = np.asarray(streams)
     in_a_pass = (len(streams) - 1) // length
     if in_a_pass < 1:
         repair = "Give more text, fewer streams or shorter chunks."

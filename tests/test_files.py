@@ -25,6 +25,28 @@ def test_the_file_behind_a_link_is_replaced(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"content"
 
 
+def test_two_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):
+    """While one has written, another writes all of its own: the last to end is there, whole."""
+    path = tmp_path / "file"
+    fsync = os.fsync
+
+    def meanwhile(descriptor):
+        monkeypatch.setattr(os, "fsync", fsync)
+        write_whole(path, b"other")
+        assert path.read_bytes() == b"other"
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_whole(path, b"content")
+    assert path.read_bytes() == b"content"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "\N{GRINNING FACE}" * 63], ids=["a", "4 bytes"])
+def test_a_name_may_be_as_long_as_the_file_system_takes(name, tmp_path):
+    write_whole(tmp_path / name, b"content")
+    assert os.listdir(tmp_path) == [name]
+
+
 @pytest.mark.parametrize("place", ["nowhere/file", "a_file/file", "a_directory"])
 def test_an_error_names_the_file(place, tmp_path):
     (tmp_path / "a_file").touch()

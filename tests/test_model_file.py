@@ -478,6 +478,14 @@ def test_a_kind_never_passes_for_another(name, kind, tmp_path):
         load_model(tmp_path / "m", kinds=kinds)
 
 
+@pytest.mark.parametrize("argument", ["kinds", "cells"])
+def test_classes_without_names_are_refused(argument, tmp_path):
+    said = rf"^{argument}: expected a mapping with names as keys; got list\. As in \{{'"
+    with pytest.raises(ValueError, match=said):
+        save_model(tmp_path / "m", RNN, {}, **{argument: [Gate]})
+    assert not os.listdir(tmp_path)
+
+
 def test_a_class_of_the_same_name_never_passes_for_ours(tmp_path):
     class RNNParams(NamedTuple):
         w: Any

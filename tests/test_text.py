@@ -76,6 +76,28 @@ def test_sizes_and_ids_that_are_none():
         Alphabet.of("ab").decode(np.array([-1]))
 
 
+def test_one_sample_is_decoded_at_a_time():
+    said = (
+        r"^ids: expected shape \[N\] = \[any\]; got int64\[2, 1\]\. Decode one sample: block\[0\]\."
+    )
+    with pytest.raises(ValueError, match=said):
+        Alphabet.of("ab").decode(np.array([[1], [2]]))
+
+
+def test_streams_of_lists_and_of_jax_are_those_of_numpy():
+    ids = np.arange(35, dtype=np.int32)
+    streams = contiguous_streams(ids, 4)
+    np.testing.assert_array_equal(contiguous_streams(ids.tolist(), 4), streams)
+    for found in (list(chunks(jnp.array(streams), 3)), list(chunks(streams.tolist(), 3))):
+        assert jax.tree.all(jax.tree.map(np.array_equal, found, list(chunks(streams, 3))))
+    found = next(training_chunks(jnp.array(streams), 3, 1))
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, next(training_chunks(streams, 3, 1))))
+    with pytest.raises(
+        ValueError, match=r"^ids: expected shape \[N\] = \[any\]; got int32\[8, 4\]"
+    ):
+        contiguous_streams(streams, 2)
+
+
 def test_streams_are_views_and_so_are_columns_of_them():
     ids = np.arange(1003)
     streams = contiguous_streams(ids, 4)
@@ -107,7 +129,10 @@ def test_read_blocks(tmp_path):
         read_whole([tmp_path / "missing"])
     with pytest.raises(IsADirectoryError):
         read_whole([tmp_path])
-    with pytest.raises(ValueError, match="paths: expected a sequence of paths; got a string"):
+    for path in ("a.txt", b"a.txt", tmp_path / "a.txt"):
+        with pytest.raises(ValueError, match="paths: expected a sequence of paths; got one path"):
+            next(read_blocks(path))
+    with pytest.raises(ValueError, match="paths: expected a sequence of paths; got one path"):
         read_whole(str(tmp_path / "a"))
     with pytest.raises(ValueError, match="size: expected a positive integer; got 0"):
         read_whole([tmp_path / "a"], 0)
