@@ -30,7 +30,7 @@ _FROM_LINEN = Source(
     f'Give those of {_CELLS} alone: variables["params"]["cell"] of an nn.RNN.',
 )
 _FROM_NNX = Source(
-    "from_nnx", "state", f"Give those of {_CELLS} alone: nnx.state(rnn.cell) of an nnx.RNN."
+    "from_nnx", "state", f"Give those of {_CELLS} alone: nnx.state(rnn.cell, nnx.Param)."
 )
 
 

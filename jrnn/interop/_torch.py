@@ -94,7 +94,9 @@ def from_torch(state_dict: Mapping[str, Any], *, stack: bool = False) -> list[La
 
 
 def _repair(found: Mapping[str, Any]) -> str:
-    """The repair of the entries; if the network is one of a whole model, how to take it out."""
+    """The repair of the entries: of a cell, how to name them; of a model, how to take them out."""
+    if "weight_ih" in found:
+        return 'Of a cell take {f"{n}_l0": x for n, x in state_dict.items()}.'
     first = ".weight_ih_l0"
     networks = [name.removesuffix(first) for name in found if name.endswith(first)]
     if not networks:
@@ -112,25 +114,52 @@ def to_torch(layers: StackParams | Sequence[Layer | LayerParams]) -> dict[str, n
             for one unidirectional layer.
 
     Returns:
-        NumPy arrays by name, as in `from_torch`, for `load_state_dict` (as tensors); without biases
-        if no layer has any. The second bias is 0, except that of a GRU for n, which is `b_hn`.
+        NumPy arrays by name, as in `from_torch`, for `load_state_dict` as tensors: of bfloat16
+        `torch.tensor(x.astype(np.float32)).bfloat16()`. Without biases if no layer has any. The
+        second bias is 0, except that of a GRU for n, which is `b_hn`.
 
     Raises:
         ValueError: not a list of pairs of parameters of one class, or layers that do not form one
-            module of torch: their H, directions or biases differ, or one has a norm.
+            module of torch: their H, directions, dtypes or biases differ, or one has a norm.
     """
     found: Any = layers.layers if isinstance(layers, StackParams) else layers
     if type(found) in (list, tuple):
         found = [pair(layer, f"layers[{n}]") for n, layer in enumerate(found)]
     checks.layers("layers", found, CLASSES)
+    _check_alike(found)
     state_dict: dict[str, np.ndarray] = {}
     for n, networks in enumerate(found):
         for params, suffix in zip(networks, (f"_l{n}", f"_l{n}_reverse"), strict=True):
             if params is not None:
-                checked(params)
                 named = {"weight_ih": params.w_ih.T, "weight_hh": params.w_hh.T}
                 if has_bias(params):
                     named |= zip(("bias_ih", "bias_hh"), two_biases(params), strict=True)
                 state_dict |= {name + suffix: np.array(x) for name, x in named.items()}
-    from_torch(state_dict)  # refuse what torch could not load
     return state_dict
+
+
+def _check_alike(layers: Sequence[Layer]) -> None:
+    """Refuse layers that are no one module of torch."""
+    networks = [[params for params in layer if params is not None] for layer in layers]
+    first, D, of_first = networks[0][0], len(networks[0]), "as in the first network"
+    for n, directions in enumerate(networks):
+        name = f"layers[{n}]"
+        if len(directions) != D:
+            repair = "A module of torch has one direction in all layers, or two."
+            checks.refuse(name, f"D = {D} directions, as in layers[0]", len(directions), repair)
+        for params in directions:
+            checked(params)
+            H = len(first.w_hh)
+            wanted = f"I = {D * H if n else len(first.w_ih)} and H = {H}"
+            came = f"I = {len(params.w_ih)} and H = {len(params.w_hh)}"
+            if came != wanted:
+                repair = "torch has one H; above the first layer, I is the size of outputs, D*H."
+                checks.refuse(name, wanted, came, repair)
+            if params.w_hh.dtype != first.w_hh.dtype:
+                repair = "Cast it by jax.tree.map(lambda x: x.astype(...), params)."
+                checks.refuse(name, f"{first.w_hh.dtype}, {of_first}", params.w_hh.dtype, repair)
+            if has_bias(params) != has_bias(first):
+                expected, came = ("biases", "none") if has_bias(first) else ("no biases", "some")
+                zeros = "params._replace(b_h=jnp.zeros_like(params.w_hh[0]))"
+                repair = f"Where b_h is None, give zeros: {zeros}."
+                checks.refuse(name, f"{expected}, {of_first}", came, repair)

@@ -15,7 +15,7 @@ SAME = "All layers and gates are of the same kind and have the same H."
 READABLE = "Of a torch tensor take x.detach().cpu().float()."
 FLAX = "Give those of a SimpleCell, LSTMCell, OptimizedLSTMCell or GRUCell alone: "
 LINEN = f'{FLAX}variables["params"]["cell"] of an nn.RNN.'
-NNX = f"{FLAX}nnx.state(rnn.cell) of an nnx.RNN."
+NNX = f"{FLAX}nnx.state(rnn.cell, nnx.Param)."
 HAIKU = "Give the parameters that hk.transform made, and the path of the network as module."
 KERAS = (
     "Give layer.get_weights() of a SimpleRNN, LSTM or GRU; convert the two of a Bidirectional "
@@ -224,19 +224,37 @@ TORCH_REFUSED = {
     ),
     "to: a layer in one direction": (
         lambda: interop.to_torch([(params(), params()), (params(2 * H), None)]),
-        "weight_ih_l1_reverse: expected it in state_dict; got only weight_ih_l0, ",
+        "layers[1]: expected D = 2 directions, as in layers[0]; got 1. A module of torch has one "
+        "direction in all layers, or two.",
     ),
     "to: a layer without bias": (
         lambda: interop.to_torch([(params(), None), (params(H, bias=False), None)]),
-        "bias_ih_l1: expected it in state_dict; got only weight_ih_l0, ",
+        "layers[1]: expected biases, as in the first network; got none. Where b_h is None, "
+        "give zeros: params._replace(b_h=jnp.zeros_like(params.w_hh[0])).",
+    ),
+    "to: a direction with a bias": (
+        lambda: interop.to_torch([(params(bias=False), params())]),
+        "layers[0]: expected no biases, as in the first network; got some. Where b_h is None",
     ),
     "to: layers of other sizes": (
         lambda: interop.to_torch([(params(), None), (params(H, 4), None)]),
-        f"weight_hh_l1: expected shape [H, H] = [5, 5]; got float64[4, 4]. {SAME}",
+        "layers[1]: expected I = 5 and H = 5; got I = 5 and H = 4. torch has one H; above",
     ),
     "to: layers that do not fit": (
-        lambda: interop.to_torch([(params(), None), (params(2 * H), None)]),
-        "weight_ih_l1: expected shape [H, I] = [5, 5]; got float64[5, 10].",
+        lambda: interop.to_torch([(params(), params()), (params(), params())]),
+        "layers[1]: expected I = 10 and H = 5; got I = 3 and H = 5. torch has one H; above the "
+        "first layer, I is the size of outputs, D*H.",
+    ),
+    "to: layers of other dtypes": (
+        lambda: interop.to_torch([(params(), None), (jax.tree.map(np.float32, params(H)), None)]),
+        "layers[1]: expected float64, as in the first network; got float32. Cast it by jax.",
+    ),
+    "an nn.LSTMCell": (
+        lambda: interop.from_torch(
+            {name.removesuffix("_l0"): x for name, x in torch_weights(rows=4 * H).items()}
+        ),
+        "weight_ih_l0: expected it in state_dict; got only weight_ih, weight_hh, bias_ih, bias_hh. "
+        'Of a cell take {f"{n}_l0": x for n, x in state_dict.items()}.',
     ),
 }
 
@@ -306,6 +324,11 @@ FLAX_REFUSED = {
         lambda: interop.from_nnx({"cell": interop.to_nnx(params())}),
         "dense_i/kernel: expected it in state; got only cell/dense_i/kernel, "
         f"cell/dense_i/bias, cell/dense_h/kernel. {NNX}",
+    ),
+    "nnx: the state of a cell with its keys": (
+        lambda: interop.from_nnx(interop.to_nnx(params()) | {"rngs": {"count": np.uint32(0)}}),
+        "rngs/count: expected nothing in state but dense_i/kernel, dense_h/kernel, dense_i/bias; "
+        f"got one of shape []. {NNX}",
     ),
     "nnx: the LSTMCell of linen": (
         lambda: interop.from_nnx(linen("lstm")),
