@@ -191,6 +191,32 @@ def test_a_rate_network_of_two_units_that_inhibit_each_other():
     np.testing.assert_allclose(np.abs(found.eigenvalues[:2]), 1 - alpha, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_slow_network_leaves_its_saddle_slowly(dtype):
+    """v = 1.03 tanh(v): around 0 a step of alpha = 0.01 multiplies by 1.0003."""
+    one = lambda x: np.full(1, x, dtype)
+    params = jrnn.LeakyParams(None, one(1.03)[None], one(0), one(0.01), None)
+    starts = np.linspace(-0.5, 0.5, 9, dtype=dtype)[:, None]
+    cell = leaky("tanh", "input", learned=False)
+    found = diagnostics.fixed_points(params, one(0), starts, cell=cell)
+    assert found.unstable.tolist() == [0, 0, 1]
+    np.testing.assert_allclose(found.states[2], 0, atol=1e-3)
+
+
+def test_rounding_of_an_eigenvalue_is_no_instability():
+    """That of 1 moves by sqrt(eps) if two coincide, and by eps times the size if they do not."""
+    eps = np.finfo(np.float32).eps
+    basis = np.linalg.qr(normal(3, 3))[0]
+    normal_ones = [basis @ np.diag([1 + d, 0.5, -0.2]) @ basis.T for d in (eps, 1e-4, 1e-2)]
+    defective = np.array([[1, 1, 0], [eps, 1, 0], [0, 0, 0.5]])  # 1 + sqrt(eps)
+    exactly = np.array([[1 + 1e-4, 1, 0], [0, 1 + 1e-4, 0], [0, 0, 0.5]])
+    jacobians = np.array([*normal_ones, defective * (1 - eps), exactly], np.float32)
+    values = np.linalg.eigvals(jacobians.astype(np.float64)).astype(complex)
+    zeros = np.zeros((5, 3))
+    points = diagnostics.FixedPoints(zeros, zeros, zeros[:, 0], jacobians, values, zeros[:, 0])
+    assert points.unstable.tolist() == [0, 1, 1, 0, 0]
+
+
 def held_lstm():
     """Without w_hh: c = i g / (1 - f), with the eigenvalues f and 0."""
     params = parameters(jrnn.init_lstm, 3, 4)._replace(w_hh=np.zeros((4, 16)))
@@ -260,6 +286,13 @@ def test_float32_and_half_precision():
         assert np.abs(found.states - s).max(1).min() < 1e-4
     half = narrow((NETWORK, np.zeros(2), STARTS[:4]), jnp.bfloat16)
     assert diagnostics.fixed_points(*half).states.dtype == np.float32
+
+
+@pytest.mark.usefixtures("float32")
+def test_more_steps_than_an_int32_counts():
+    network, x, starts = jax.tree.map(np.float32, (NETWORK, np.zeros(2), STARTS[0]))
+    found = diagnostics.fixed_points(network, x, starts, steps=10**10)
+    assert found.starts.sum() > 0
 
 
 def test_no_point_at_all():
@@ -464,6 +497,7 @@ REFUSED = {
         lambda: find(speed=-1e-9),
         "speed: expected a finite number >= 0; got -1e-09. None finds fixed points.",
     ),
+    "a seed for a key": (lambda: find(key=0), "key: expected one random key of JAX; got 0."),
     "a rate for an optimiser": (
         lambda: find(optimizer=0.1),
         "optimizer: expected an optax optimiser; got float. optax.adam(1e-3) is one.",
@@ -506,6 +540,21 @@ REFUSED = {
             diagnostics.principal_components(np.zeros((7, 4))), np.zeros((7, 3))
         ),
         "states: expected as many features as the components have, 4; got 3.",
+    ),
+    "states for components": (
+        lambda: diagnostics.project(STARTS, diagnostics.principal_components(STARTS)),
+        "components: expected a PrincipalComponents; got ndarray. "
+        "Call jrnn.diagnostics.principal_components.",
+    ),
+    "a list of states": (
+        lambda: diagnostics.project(diagnostics.principal_components(STARTS), [0.0, 1.0, 2.0]),
+        "states: expected a JAX or NumPy array; got float.",
+    ),
+    "two states of other steps": (
+        lambda: diagnostics.project(
+            diagnostics.principal_components(STARTS), (np.zeros((7, 1)), np.zeros((6, 2)))
+        ),
+        "states: expected arrays [..., H] with equal leading axes; got float64[7, 1], float",
     ),
 }
 

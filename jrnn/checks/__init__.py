@@ -39,6 +39,7 @@ from jrnn.checks.inside import held_input as held_input
 from jrnn.checks.inside import no_data_of_a_stack as no_data_of_a_stack
 from jrnn.checks.inside import not_negative as not_negative
 from jrnn.checks.inside import residual_of_a_stack as residual_of_a_stack
+from jrnn.checks.inside import result_of as result_of
 from jrnn.checks.inside import start_states as start_states
 from jrnn.checks.inside import states_alike as states_alike
 from jrnn.checks.inside import states_of_components as states_of_components

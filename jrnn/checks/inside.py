@@ -77,8 +77,8 @@ def not_negative(argument: str, value: Any, repair: str) -> None:
         refuse(argument, "a finite number >= 0", shown(value), repair)
 
 
-def states_alike(states: Any, mask: Any = None, argument: str = "states") -> None:
-    """Check a pytree of states [..., H] with equal leading axes, and their mask [...]."""
+def states_alike(states: Any, mask: Any = None, argument: str = "states", least: int = 1) -> None:
+    """Check states [..., H] with equal leading axes, of `least` numbers, and their mask [...]."""
     leaves = jax.tree.leaves(states)
     if not leaves:
         repair = "See jrnn.diagnostics.trajectory."
@@ -86,7 +86,7 @@ def states_alike(states: Any, mask: Any = None, argument: str = "states") -> Non
     for x in leaves:
         array(argument, x)
         floating(argument, x)
-        if not x.ndim or not x.size or x.shape[:-1] != leaves[0].shape[:-1]:
+        if not x.ndim or x.size < least or x.shape[:-1] != leaves[0].shape[:-1]:
             repair = "[T, H] and [T, B, H] are the states of sequences."
             expected = "arrays [..., H] with equal leading axes"
             refuse(argument, expected, ", ".join(map(describe, leaves)), repair)
@@ -101,7 +101,15 @@ def states_alike(states: Any, mask: Any = None, argument: str = "states") -> Non
             refuse("mask", "a step that counts", "False alone", "None is all.")
 
 
+def result_of(argument: str, value: Any, kind: type, source: str) -> None:
+    """Check the class of a result of `jrnn.diagnostics`."""
+    if not isinstance(value, kind):
+        repair = f"Call jrnn.diagnostics.{source}."
+        refuse(argument, f"a {kind.__name__}", type(value).__name__, repair)
+
+
 def states_of_components(states: Any, size: int) -> None:
+    states_alike(states, least=0)
     came = sum(x.shape[-1] for x in jax.tree.leaves(states))
     if came != size:
         repair = "Components belong to the states that they were computed from."

@@ -90,8 +90,10 @@ def project(components: PrincipalComponents, states: Any) -> jax.Array:
         `[..., n]`: (states - mean) @ directions.
 
     Raises:
-        ValueError: states of another number of variables.
+        ValueError: not `PrincipalComponents`; states with different leading axes, or of another
+            number of variables.
     """
+    checks.result_of("components", components, PrincipalComponents, "principal_components")
     checks.states_of_components(states, components.mean.shape[0])
     flat = widened(flat_states(states)).astype(components.mean.dtype)
     mean = components.mean.reshape((1,) * (flat.ndim - 1) + (-1,))

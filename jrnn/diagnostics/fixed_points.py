@@ -83,8 +83,11 @@ class FixedPoints(NamedTuple):
         Returns:
             `[P]` integers: 0 for a stable point; for a saddle between two of them usually 1.
         """
-        rounding = np.finfo(self.jacobians.dtype).eps ** 0.5  # an eigenvalue of 1 is no instability
-        return (np.abs(self.eigenvalues) > 1 + rounding).sum(-1)
+        moduli, most = np.abs(self.eigenvalues), np.finfo(self.jacobians.dtype).eps ** 0.5
+        counts = (moduli > 1 + most).sum(-1)
+        for p in np.flatnonzero(((moduli > 1) & (moduli <= 1 + most)).any(-1)):
+            counts[p] = _count_unstable(self.jacobians[p])
+        return counts
 
 
 def fixed_points(
@@ -159,15 +162,17 @@ def fixed_points(
     checks.not_negative("noise", noise, "It is a standard deviation.")
     checks.not_negative("merge", merge, "It is a distance between states.")
     checks.not_negative("speed", 0 if speed is None else speed, "None finds fixed points.")
+    key = jax.random.key(0) if key is None else key
+    checks.key(key)
     optimizer = _lbfgs() if optimizer is None else optimizer
     checks.optimizer(optimizer)
     held, states = widened(((params, x_t, data), states))
-    key = jax.random.key(0) if key is None else key
     first = _starts(states, int(starts), float(noise), key)
     limit = None if speed is None else jnp.asarray(speed, first.dtype)
     # The optimisers of optax mix dtypes and ranks.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        found = _search(held, first, limit, int(steps), dynamics=dynamics, optimizer=optimizer)
+        most = min(int(steps), np.iinfo(np.int32).max)  # of the counter of the loop
+        found = _search(held, first, limit, most, dynamics=dynamics, optimizer=optimizer)
     ends, speeds, arrived = jax.device_get(found)
     points, counts = _distinct(ends, speeds, arrived, merge)
     return _described(held, points, counts, dynamics, merge if speed is None else None)
@@ -344,6 +349,22 @@ def _described(
     if merge is not None:
         order = order[_are_fixed(points, residuals, jacobians, merge)[order]]
     return jax.tree.map(lambda x: x[order], result)
+
+
+def _count_unstable(jacobian: np.ndarray) -> int:
+    """The eigenvalues of `[N, N]` above 1 in modulus, by more than rounding of its entries.
+
+    A change E of the matrix moves an eigenvalue by at most |E| times its condition number, the
+    product of the norms of its left and right eigenvectors; one that is defective by sqrt(|E|).
+    """
+    eps, J = float(np.finfo(jacobian.dtype).eps), jacobian.astype(np.float64)
+    eigenvalues, right = np.linalg.eig(J)
+    try:
+        sensitive = np.linalg.norm(right, axis=0) * np.linalg.norm(np.linalg.inv(right), axis=1)
+    except np.linalg.LinAlgError:  # exactly defective
+        sensitive = np.full(len(J), np.inf)
+    rounding = np.minimum(eps**0.5, ROUNDING * eps * np.linalg.norm(J) * sensitive)
+    return int((np.abs(eigenvalues) > 1 + rounding).sum())
 
 
 def _are_fixed(
