@@ -89,6 +89,20 @@ def test_what_is_not_there_is_nan():
     assert np.isfinite(counted.percentiles[:, :4]).all()
 
 
+def test_padding_of_nan_has_no_part():
+    """Weights mark the last step of each sequence; what is after it is padding."""
+    (params, readout, xs, labels, h0), _ = problem()
+    lengths = np.array([3, T, 5])
+    padded = np.where((np.arange(T)[:, None] < lengths)[..., None], xs, np.nan)
+    weights = (np.arange(T)[:, None] == lengths - 1).astype(float)
+    measure = functools.partial(diagnostics.gradient_flow, params, readout, weights=weights)
+    found, expected = measure(padded, labels, h0), measure(xs, labels, h0)
+    assert (expected.uses > 0).all()
+    assert_close(tuple(found), tuple(expected), LAW_RTOL)
+    one = functools.partial(diagnostics.influence, params, readout, weights=weights[:, 0])
+    assert_close(one(padded[:, 0], labels[:, 0]), one(xs[:, 0], labels[:, 0]), LAW_RTOL)
+
+
 def test_norms_far_below_one_do_not_vanish_in_float32():
     params, xs = linear(1e-3 * orthogonal(6), 13)
     readout = jrnn.ReadoutParams(np.ones((6, 3)) + np.eye(6, 3), None)

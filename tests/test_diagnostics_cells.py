@@ -279,6 +279,26 @@ def test_gates_of_a_cell_of_ones_own():
     assert ((z > 0) & (z < 1)).all()
 
 
+@pytest.mark.parametrize("kind", [LSTMParams, GRUParams, LeakyParams])
+def test_gates_of_a_cell_of_ones_own_with_parameters_of_the_package(kind):
+    """The class of the parameters does not say what the gates are."""
+    cell = jrnn.Cell(
+        "one gate",
+        lambda gates, before, unit, data: gates,
+        gates=lambda blocks: (jax.nn.sigmoid(blocks[0]),),
+        unit=("alpha",) if kind is LeakyParams else ("b_hn",) if kind is GRUParams else (),
+        params=kind,
+    )
+    rng = np.random.default_rng(0)
+    rest = [np.full(H, 0.5)] * (len(kind._fields) - 3)
+    params = kind(rng.normal(size=(I, H)), rng.normal(size=(H, H)), None, *rest)
+    params = params._replace(log_tau=None) if kind is LeakyParams else params
+    xs = rng.normal(size=(T, I))
+    found = diagnostics.gates(params, xs, cell=cell)
+    assert type(found) is tuple
+    assert_close(found[0], jrnn.unroll(cell, params, xs)[1])
+
+
 def test_gates_of_a_cell_whose_adjoint_reads_none():
     def adjoint(d_after, gates, before, unit, data, after):
         return StepCotangents(((1 - after[0] ** 2) * d_after[0],))
@@ -333,6 +353,7 @@ def test_laws():
 LSTM, _ = example("lstm")
 ELMAN, _ = example("elman")
 OWN, _ = example("zoneout")
+STACK = jrnn.StackParams((jrnn.LayerParams(LSTM[0], None, None),))
 REFUSED = {
     "a cell that is not given": (
         lambda: diagnostics.gradient_flow(*OWN),
@@ -362,6 +383,15 @@ REFUSED = {
     "gates of a leaky network": (
         lambda: diagnostics.gates(example("leaky")[0][0], ELMAN[2], cell=LEAK),
         "got LeakyParams. An Elman or leaky network has no gates.",
+    ),
+    "gates of a stack": (
+        lambda: diagnostics.gates(STACK, LSTM[2]),
+        "rnn_params: expected the parameters of one network; got StackParams. ",
+    ),
+    "the flow of a stack": (
+        lambda: diagnostics.gradient_flow(STACK, *LSTM[1:4]),
+        "rnn_params: expected the parameters of one network; got StackParams. "
+        "Of a stack: trajectory, fixed_points, lyapunov_exponents.",
     ),
     "gates, rank of xs": (
         lambda: diagnostics.gates(LSTM[0], np.zeros(T)),

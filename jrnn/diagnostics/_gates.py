@@ -9,13 +9,14 @@ from jrnn import checks, kernel
 from jrnn._unroll import spec_of, weights_of
 from jrnn.arrays import ArrayLike, InputsAre
 from jrnn.cells import Arrays, Named, UncheckedCell
-from jrnn.cells.kinds import cell_of
+from jrnn.cells.gru import GRU
+from jrnn.cells.lstm import LSTM
 from jrnn.derivation.gru import GRUGates
 from jrnn.derivation.lstm import LSTMGates
-from jrnn.diagnostics.run import run_forward, widened
+from jrnn.diagnostics.run import cell_of_one, run_forward, widened
 from jrnn.kernel.step import gates_of, recomputed_blocks
 from jrnn.kernel.types import Constants, Steps
-from jrnn.types import GRUParams, LeakyParams, LSTMParams
+from jrnn.types import LeakyParams
 
 
 def gates(
@@ -46,19 +47,20 @@ def gates(
         of your own the tuple that its `gates` returns.
 
     Raises:
-        ValueError: as `jrnn.unroll`; a network without gates.
+        ValueError: a stack; as `jrnn.unroll`; a network without gates.
     """
-    cell = cell_of(rnn_params, None, cell)
-    if cell.gates is None or cell.params is LeakyParams:
+    cell = cell_of_one(rnn_params, None, cell)
+    of_package = cell.name == "leaky" and cell.params is LeakyParams  # its phi(a) is no gate
+    if cell.gates is None or of_package:
         expected = "LSTMParams, GRUParams, or those of a cell with gates"
         repair = "An Elman or leaky network has no gates."
         checks.refuse("rnn_params", expected, type(rnn_params).__name__, repair)
     none = (None,) * 5
     xs = checks.network_arguments(cell, rnn_params, xs, h0, *none, data, reading=inputs)
     found = _gates(rnn_params, xs, h0, data, spec=spec_of(cell, rnn_params))
-    if cell.params is LSTMParams:
+    if cell is LSTM:
         return LSTMGates(*found)
-    return GRUGates(*found[:3]) if cell.params is GRUParams else found
+    return GRUGates(*found[:3]) if cell is GRU else found
 
 
 @partial(jax.jit, static_argnames="spec")

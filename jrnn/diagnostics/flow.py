@@ -30,9 +30,16 @@ from jrnn._unroll import spec_of
 from jrnn.arrays import ArrayLike, InputsAre
 from jrnn.cells import Arrays, Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
-from jrnn.cells.kinds import cell_of
 from jrnn.derivation.forward import errors
-from jrnn.diagnostics.run import Run, integer_within, norm, run_forward, short, widened
+from jrnn.diagnostics.run import (
+    Run,
+    cell_of_one,
+    integer_within,
+    norm,
+    run_forward,
+    short,
+    widened,
+)
 from jrnn.types import ReadoutParams
 
 
@@ -100,9 +107,9 @@ def gradient_flow(
         percentile is NaN if no loss has that lag, or if a norm is NaN.
 
     Raises:
-        ValueError: as `jrnn.rnn_cross_entropy`; a `max_lag` that is not an integer >= 0.
+        ValueError: a stack; as `jrnn.rnn_cross_entropy`; a `max_lag` that is not an integer >= 0.
     """
-    cell = cell_of(rnn_params, activation, cell)
+    cell = cell_of_one(rnn_params, activation, cell)
     xs = _loss_arguments(cell, rnn_params, readout_params, xs, labels, h0, data, weights, inputs)
     integer_within("max_lag", max_lag, 0, np.inf, "Lag 0 is dJ_t/ds_t itself.")
     lags = min(int(max_lag), xs.shape[0] - 1) + 1
@@ -164,7 +171,7 @@ def influence(
     Raises:
         ValueError: as `gradient_flow`; a batch.
     """
-    cell = cell_of(rnn_params, activation, cell)
+    cell = cell_of_one(rnn_params, activation, cell)
     checks.one_sequence(xs)
     _loss_arguments(cell, rnn_params, readout_params, xs, labels, h0, data, weights)
     spec = spec_of(cell, rnn_params)
@@ -195,8 +202,22 @@ def _losses(spec: kernel.Spec, *arguments: Any) -> tuple[Run, Arrays, jax.Array]
     run = run_forward(spec, params, xs, h0, data)
     hs, vjp = jax.vjp(partial(kernel.output, spec.cell), run.after)
     losses, _, dhs = errors(readout, hs, labels, weights)
-    counted = jnp.asarray(True) if weights is None else weights.astype(bool)
-    return run, vjp(dhs)[0], jnp.broadcast_to(counted, losses.shape)
+    e = vjp(dhs)[0]
+    if weights is None:
+        return run, e, jnp.ones(losses.shape, bool)
+    counted = jnp.broadcast_to(weights.astype(bool), losses.shape)
+    at, before, e = _without_padding((run.at, run.before, e), counted)
+    return Run(run.step, run.w_hh, at, before, run.after), e, counted
+
+
+def _without_padding(tree: Any, counted: jax.Array) -> Any:
+    """Zeros after the last loss of each sequence: what padding holds, also NaN, has no part."""
+    used = lax.cummax(counted.astype(jnp.int32), reverse=True) > 0
+
+    def cut(x: jax.Array) -> jax.Array:
+        return jnp.where(used[..., None], x, 0) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(cut, tree)
 
 
 def _one_step_back(run: Run, lead: tuple[int, ...]) -> Callable[[Arrays], Arrays]:

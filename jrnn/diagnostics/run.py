@@ -11,7 +11,9 @@ from jax import lax
 from jrnn import checks, kernel
 from jrnn._unroll import states_of, weights_of
 from jrnn.arrays import steps
-from jrnn.cells import Arrays
+from jrnn.cells import Arrays, UncheckedCell
+from jrnn.cells.kinds import cell_of
+from jrnn.types import StackParams
 
 
 class Run(NamedTuple):
@@ -87,6 +89,26 @@ def widened(tree: Any) -> Any:
     """
     halves = (jnp.bfloat16, jnp.float16)
     return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype in halves else x, tree)
+
+
+def cell_of_one(params: Any, activation: Any, cell: Any) -> UncheckedCell:
+    """The cell of one network.
+
+    Args:
+        params: its parameters.
+        activation: of an Elman network, or None.
+        cell: of the user, or None.
+
+    Returns:
+        The cell.
+
+    Raises:
+        ValueError: a stack, or as `cell_of`.
+    """
+    if isinstance(params, StackParams):
+        repair = "Of a stack: trajectory, fixed_points, lyapunov_exponents."
+        checks.refuse("rnn_params", "the parameters of one network", "StackParams", repair)
+    return cell_of(params, activation, cell)
 
 
 def short(x: Any) -> str:
