@@ -144,7 +144,7 @@ def test_influence():
     axes = plot.plot_influence(norms)
     title, x, y, legend = words(axes)
     assert title == (
-        "Influence of step k on the loss of step t\nvanishing: 0.012 of lag 0 is left at lag 19"
+        "Influence of step k on the loss of step t\nvanishing: 0.0098 of lag 0 is left at lag 20"
     )
     assert (x, y) == ("step k of the state", "step t of the loss")
     assert legend == ["the first k with 1% of the norm at k = t"]
@@ -160,6 +160,37 @@ def test_influence():
     (bar,) = (a for a in axes.figure.axes if a is not axes)
     assert "nats" in bar.get_ylabel()
     assert drawn(axes)
+
+
+@pytest.mark.parametrize("lossless", [(), range(10), range(39)])
+def test_the_titles_of_an_influence_table_and_of_its_flow_agree(lossless):
+    """Both end at the last lag that half of the losses reach."""
+    norms = table(lossless=lossless)
+    lags = np.arange(40)
+    by_lag = [np.diagonal(norms, -l)[norms.diagonal()[l:] > 0] for l in lags]
+    counts = [len(norms) for norms in by_lag]
+    median = [np.median(norms) for norms in by_lag if len(norms)]
+    median += [np.nan] * (40 - len(median))
+    title = plot.plot_gradient_flow(flow(median, counts=counts))[0].get_title()
+    assert plot.plot_influence(norms).get_title().split("\n")[1] == title.split("\n")[1]
+
+
+def test_points_without_neighbours_are_seen():
+    """Those of the losses at the ends of sequences, or of one step alone."""
+    gaps = [1.0, np.nan, 2.0, 3.0, 0.0, 4.0]
+    over_lags, over_steps = plot.plot_gradient_flow(flow([0.5], gaps))
+    influence = plot.plot_influence(table(6, lossless=[0, 1, 3]))
+    over_time = plot.plot_forget_gate(gate(T=1))[0]
+    for panel, expected in (
+        (over_lags, [True]),
+        (over_steps, [True, False, False, False, False, True]),
+        (influence, [False] * 3),
+        (over_time, [True]),
+    ):
+        line = panel.lines[0]
+        seen = line.get_markevery() if line.get_marker() == "." else [False] * len(expected)
+        assert list(seen) == expected
+        assert drawn(panel)
 
 
 def test_the_colours_of_an_influence_table_span_its_norms():
@@ -257,8 +288,18 @@ def test_a_mask_leaves_out_padding():
     _, plane = plot.plot_principal_components(COMPONENTS, states, mask=first_steps_out)
     np.testing.assert_array_equal(plane.lines[-1].get_xdata()[:2], states[[0, 3], [0, 1], 0])
     assert plane.get_title() == "States\n4 sequences of 47 to 50 steps"
+    assert words(plane)[3] == ["first step drawn"]
     _, plane = plot.plot_principal_components(COMPONENTS, states[:, 0], mask=mask[:, 0])
     assert plane.get_title() == "States\n1 sequence of 40 steps"
+
+
+def test_units_of_nan_alone_are_left_out():
+    f = gate()
+    f[..., 1] = np.nan
+    _, by_unit, constants = plot.plot_forget_gate(f)
+    assert words(by_unit)[3] == ["3 units", "median"]
+    assert by_unit.get_title().endswith("from 0.37 to 0.99")
+    assert constants.get_title().endswith("time constant 4 steps (median), 100 at most")
 
 
 def test_forget_gate_that_is_closed_or_open():
@@ -368,7 +409,7 @@ def test_principal_components():
 
 
 def test_colours_by_condition():
-    """In a batch that is sorted by condition, every condition is drawn, in its own colour."""
+    """Of a batch sorted by condition each is drawn, in its own colour."""
     coherence = np.repeat([-0.4, 0.1, 0.4], 100)
     states = np.broadcast_to(coherence[:, None], (4, 300, 3))
     sides = np.array(["left", "right"])[(coherence > 0).astype(int)]
@@ -378,11 +419,22 @@ def test_colours_by_condition():
             plot.plot_fixed_points(THREE, COMPONENTS, states, condition=condition)[0],
         ):
             assert words(plane)[3][: len(names)] == names
-            paths = plane.lines[: plot.states.PATHS]
+            paths = plane.lines[:99]  # 33 of each
             looks = {(line.get_xdata()[0], tuple(line.get_color())) for line in paths}
             assert sorted(x for x, _ in looks) == [-0.4, 0.1, 0.4]
             assert len({color for _, color in looks}) == len(names)
             assert drawn(plane)
+
+
+@pytest.mark.parametrize("rare", [1, 99])
+def test_each_condition_has_its_share_of_the_paths(rare):
+    """In whatever order the conditions come; one that is rare is drawn as well."""
+    for condition in (np.arange(198) % 2, np.arange(198) < rare):
+        states = np.broadcast_to(condition[:, None].astype(float), (4, 198, 3))
+        lines = plot.plot_principal_components(COMPONENTS, states, condition=condition)[1].lines
+        x = [line.get_xdata()[0] for line in lines[:-1]]
+        assert x.count(1.0) == max(1, round(condition.sum() * 100 / 198))
+        assert x.count(0.0) == round((198 - condition.sum()) * 100 / 198)
 
 
 def test_labels_of_eigenvalues_do_not_touch():
@@ -446,6 +498,16 @@ REFUSED = {
             THREE, COMPONENTS, np.ones((5, 20, 3)), condition=np.arange(20)
         ),
         "condition: expected at most 12 different values; got 20. Group them",
+    ),
+    "conditions of NaN": (
+        lambda: plot.plot_principal_components(
+            COMPONENTS, np.ones((5, 2, 3)), condition=np.array([1, np.nan])
+        ),
+        "condition: expected numbers or labels; got NaN. Leave its sequences out",
+    ),
+    "no sequences": (
+        lambda: plot.plot_principal_components(COMPONENTS, np.ones((5, 0, 3))),
+        "states: expected arrays [..., H] with equal leading axes; got float64[5, 0, 3].",
     ),
     "conditions of nothing": (
         lambda: plot.plot_fixed_points(THREE, COMPONENTS, condition=np.arange(3)),

@@ -35,6 +35,25 @@ def axes_of(axes: Any, count: int, size: tuple[float, float]) -> np.ndarray:
     return found
 
 
+def draw_curve(axes: Any, x: Any, y: np.ndarray, **look: Any) -> Any:
+    """Draw a curve, with a dot where a point has no neighbour: a line alone does not show it.
+
+    Args:
+        axes: to draw on.
+        x: `[n]`.
+        y: `[n]`, NaN where nothing is drawn.
+        **look: options of `Axes.plot`.
+
+    Returns:
+        The line.
+    """
+    there = np.pad(np.isfinite(y), 1)
+    alone = there[1:-1] & ~there[:-2] & ~there[2:]
+    dots = {"marker": ".", "markevery": alone} if alone.any() else {}
+    (line,) = axes.plot(x, y, **dots, **look)
+    return line
+
+
 def count_in_whole_numbers(*axes: Any) -> None:
     """Put ticks at integers alone, as for steps, lags and units.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from jrnn import checks
 from jrnn.plot import _colors
-from jrnn.plot._axes import axes_of, count_in_whole_numbers
+from jrnn.plot._axes import axes_of, count_in_whole_numbers, draw_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ def plot_forget_gate(f: Any, axes: Any = None, *, mask: Any = None) -> np.ndarra
 
     Args:
         f: `[T, H]` or `[T, B, H]` in [0, 1], such as `jrnn.diagnostics.gates(...).f` of an LSTM, or
-            `.z` of a GRU. NaN values are left out.
+            `.z` of a GRU. NaN values are left out, and units of them alone.
         axes: three `matplotlib.axes.Axes`, for steps, units and time constants; None for a new
             figure.
         mask: `[T]` or `[T, B]` bool, the steps that count, as in
@@ -41,7 +41,7 @@ def plot_forget_gate(f: Any, axes: Any = None, *, mask: Any = None) -> np.ndarra
         taus = 1 / np.abs(np.nanmean(np.log(f), (0, 1)))
     low, median, high = np.nanpercentile(f.reshape(len(f), -1), (10, 50, 90), axis=1)
     over_steps.fill_between(steps, low, high, alpha=0.3, label="10th to 90th percentile")
-    over_steps.plot(steps, median, label="median over units and batch")
+    draw_curve(over_steps, steps, median, label="median over units and batch")
     over_steps.set(
         xlabel="step t",
         ylabel="forget gate f (1: nothing is forgotten)",
@@ -90,7 +90,7 @@ def _describe_memory(taus: np.ndarray) -> str:
 
 
 def _gate(f: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
-    """f in float64 as `[T, B, H]`, without the steps of NaN alone, and the numbers of the steps."""
+    """f in float64 as `[T, B, H]` without steps or units of NaN alone, the numbers of the steps."""
     expected, repair = "an array [T, H] or [T, B, H]", "Call jrnn.diagnostics.gates(...).f, or .z."
     if isinstance(f, tuple):  # all gates of one sequence have the shape of one gate of a batch
         checks.refuse("f", expected, type(f).__name__, repair)
@@ -107,4 +107,5 @@ def _gate(f: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
     counted = ~np.isnan(f).all((1, 2))
     if not counted.any():
         checks.refuse("f", "numbers from 0 to 1", "NaN alone", repair)
+    f = f[..., ~np.isnan(f).all((0, 1))]
     return f[counted], np.flatnonzero(counted) + 1

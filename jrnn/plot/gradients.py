@@ -13,7 +13,7 @@ import numpy as np
 from jrnn import checks
 from jrnn.diagnostics import GradientFlow
 from jrnn.plot import _colors
-from jrnn.plot._axes import axes_of, count_in_whole_numbers
+from jrnn.plot._axes import axes_of, count_in_whole_numbers, draw_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,22 +36,21 @@ def plot_gradient_flow(flow: GradientFlow, axes: Any = None) -> Any:
         ValueError: not a `GradientFlow`, or not two axes.
         ImportError: matplotlib is missing.
     """
-    if not isinstance(flow, GradientFlow):
-        repair = "Call jrnn.diagnostics.gradient_flow."
-        checks.refuse("flow", "a GradientFlow", type(flow).__name__, repair)
+    checks.result_of("flow", flow, GradientFlow, "gradient_flow")
     over_lags, over_steps = panels = axes_of(axes, 2, (12, 4.5))
     lags, band = np.asarray(flow.lags), _positive_or_nan(flow.percentiles)
     low, median, high = band
     far = np.asarray(flow.counts) >= flow.counts[0] / 2
     over_lags.fill_between(lags, low, high, alpha=0.3, label="10th to 90th percentile")
-    over_lags.plot(lags, median, label="median over steps and batch")
+    draw_curve(over_lags, lags, median, label="median over steps and batch")
     over_lags.set(
         xlabel="lag l (steps)",
         ylabel=r"$\|dJ_t / ds_{t-l}\|$ (nats per unit of state)",
         title=f"Loss of one step, by lag\n{_describe_trend(np.asarray(flow.percentiles[1])[far])}",
     )
     uses = _positive_or_nan(flow.uses)
-    over_steps.plot(np.arange(1, len(uses) + 1), uses, label=r"$\|\sum_b h_{k-1}^T \delta_k\|$")
+    label = r"$\|\sum_b h_{k-1}^T \delta_k\|$"
+    draw_curve(over_steps, np.arange(1, len(uses) + 1), uses, label=label)
     over_steps.set(
         xlabel="step k",
         ylabel="norm (nats per unit of weight)",
@@ -131,10 +130,10 @@ def plot_influence(table: Any, axes: "Axes | None" = None) -> "Axes":
     ratios = table[t] / own[t, None]
     first = np.argmax(ratios >= REACH, axis=1)
     label = f"the first k with {REACH:.0%} of the norm at k = t"
-    (line,) = axes.plot(first + 1, t + 1, color=_colors.BLACK, linewidth=1, label=label)
+    line = draw_curve(axes, first + 1, t + 1, color=_colors.BLACK, linewidth=1, label=label)
     line.set_path_effects([withStroke(linewidth=3, foreground="white")])  # seen on every colour
-    lags = range((T + 1) // 2)
-    medians = [np.median(ratios[t >= l, t[t >= l] - l]) for l in lags if (t >= l).any()]
+    lags = [l for l in range(T) if 2 * (t >= l).sum() >= len(t) > 0]
+    medians = [np.median(ratios[t >= l, t[t >= l] - l]) for l in lags]
     axes.set(
         xlabel="step k of the state",
         ylabel="step t of the loss",

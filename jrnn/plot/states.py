@@ -13,7 +13,7 @@ from jrnn.plot._axes import axes_of, count_in_whole_numbers
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PATHS = 100  # sequences that are drawn, at most
+PATHS = 100  # sequences that are drawn, about
 CONDITIONS = 12  # colours that are told apart, at most
 KINDS = (  # by the number of unstable directions
     ("stable", _colors.SKY, "o"),
@@ -35,8 +35,8 @@ def plot_principal_components(
 
     Args:
         components: the result of `jrnn.diagnostics.principal_components`, of two at least.
-        states: `[T, H]` or `[T, B, H]`, or a tuple of such arrays; of more than 100 sequences 100
-            are drawn, spread over the batch.
+        states: `[T, H]` or `[T, B, H]`, or a tuple of such arrays; of more than 100 sequences about
+            100 are drawn, chosen at random, of each condition its share and one at least.
         axes: two `matplotlib.axes.Axes`, for the variances and the states; None for a new figure.
         condition: `[B]` numbers or labels, at most 12 different ones: each has its own colour.
         mask: `[T]` or `[T, B]` bool, the steps that are drawn, as in
@@ -47,7 +47,7 @@ def plot_principal_components(
 
     Raises:
         ValueError: not `PrincipalComponents`, one component alone, other states, a mask of another
-            shape, not two axes, or conditions that are not one for each sequence, or too many.
+            shape, not two axes, or conditions that are NaN, not one for each sequence, or too many.
         ImportError: matplotlib is missing.
     """
     paths, kinds = _paths(components, states, condition, mask)
@@ -65,9 +65,9 @@ def plot_principal_components(
     begins = np.isfinite(paths).all(0).argmax(0)
     starts = np.take_along_axis(paths, begins[None, None], 1)[:, 0]
     (first,) = plane.plot(*starts, linestyle="none", marker="o", markersize=4)
-    first.set_label("after the first step")
+    first.set_label("first step drawn" if begins.any() else "after the first step")
     shape = jax.tree.leaves(states)[0].shape[:-1]
-    _label(plane, components, f"States\n{_describe_paths(shape, mask)}")
+    _label(plane, components, f"States\n{_describe_paths(shape, mask, paths.shape[-1])}")
     _add_legend(plane)
     return panels
 
@@ -89,7 +89,7 @@ def plot_fixed_points(
         components: of `jrnn.diagnostics.principal_components`, of the same state variables; two
             at least. If you replace its directions, set the labels of the first `Axes`, too.
         states: None, or `[T, H]` or `[T, B, H]`, or a tuple of such arrays, whose paths are drawn
-            as well; of more than 100 sequences 100 are drawn, spread over the batch.
+            as well, chosen as in `plot_principal_components`.
         slow: None, or slow points, the result of `fixed_points` with a `speed`.
         axes: two `matplotlib.axes.Axes`, for the states and the eigenvalues; None for a new figure.
         condition: of the `states`, as in `plot_principal_components`.
@@ -103,8 +103,8 @@ def plot_fixed_points(
             not two axes, or a condition or a mask as `plot_principal_components`.
         ImportError: matplotlib is missing.
     """
-    _of_class("points", points, FixedPoints, "fixed_points")
-    _of_class("slow", points if slow is None else slow, FixedPoints, "fixed_points")
+    checks.result_of("points", points, FixedPoints, "fixed_points")
+    checks.result_of("slow", points if slow is None else slow, FixedPoints, "fixed_points")
     places = _along_two(components, points.states)
     if states is None and condition is not None:
         checks.refuse("condition", "None without states", "one", "It gives paths their colours.")
@@ -186,11 +186,11 @@ def _dimensions(share: np.ndarray) -> str:
     return f"{n} explain{'s' * (n == 1)} {share[n - 1]:.0f} %"
 
 
-def _describe_paths(shape: tuple[int, ...], mask: Any) -> str:
+def _describe_paths(shape: tuple[int, ...], mask: Any, count: int) -> str:
     T, B = shape[0], int(np.prod(shape[1:]))
     counts = T if mask is None else np.asarray(mask).sum(0)
     steps = " to ".join(map(str, sorted({int(np.min(counts)), int(np.max(counts))})))
-    drawn = f"{PATHS} of {B}" if B > PATHS else f"{B}"
+    drawn = f"{count} of {B}" if count < B else f"{B}"
     return f"{drawn} sequence{'s' * (B != 1)} of {steps} steps"
 
 
@@ -214,15 +214,9 @@ def _shares(components: PrincipalComponents) -> np.ndarray:
     return 100 * np.asarray(components.variances, np.float64) / total
 
 
-def _of_class(argument: str, value: Any, kind: type, source: str) -> None:
-    if not isinstance(value, kind):
-        repair = f"Call jrnn.diagnostics.{source}."
-        checks.refuse(argument, f"a {kind.__name__}", type(value).__name__, repair)
-
-
 def _along_two(components: PrincipalComponents, states: Any) -> np.ndarray:
     """`[2, ...]`."""
-    _of_class("components", components, PrincipalComponents, "principal_components")
+    checks.result_of("components", components, PrincipalComponents, "principal_components")
     n = components.directions.shape[1]
     if n < 2:
         checks.refuse("components", "two or more", n, "They span the plane of the picture.")
@@ -232,24 +226,36 @@ def _along_two(components: PrincipalComponents, states: Any) -> np.ndarray:
 def _paths(
     components: PrincipalComponents, states: Any, condition: Any, mask: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`[2, T, B]`, NaN at steps that do not count, and the conditions `[B]`; B at most `PATHS`."""
+    """`[2, T, B]`, NaN at steps that do not count, and the conditions `[B]`; B about `PATHS`."""
     paths = _along_two(components, states)
     if paths.ndim not in (2, 3):
         came = f"shape {list(paths.shape[1:])} before the features"
         checks.refuse("states", "arrays [T, H] or [T, B, H]", came, "Time is the first axis.")
+    checks.states_alike(states, mask)
     if mask is not None:
-        checks.states_alike(states, mask)
         paths = np.where(np.asarray(mask), paths, np.nan)
     paths = paths.reshape(*paths.shape[:2], -1)
     B = paths.shape[-1]
-    chosen = np.linspace(0, B - 1, min(B, PATHS)).astype(int)
     if condition is None:
-        return paths[..., chosen], None
+        return paths[..., _chosen(np.zeros(B))], None
     kinds = np.asarray(condition)
     if kinds.shape != (B,):
         repair = "It is the condition of each sequence."
         checks.refuse("condition", f"shape [B] = [{B}]", f"shape {list(kinds.shape)}", repair)
+    if kinds.dtype.kind == "f" and np.isnan(kinds).any():
+        repair = "Leave its sequences out, or give them a number of their own."
+        checks.refuse("condition", "numbers or labels", "NaN", repair)
     if (count := len(np.unique(kinds))) > CONDITIONS:
         repair = "Group them, for example by jnp.sign or jnp.round."
         checks.refuse("condition", f"at most {CONDITIONS} different values", count, repair)
+    chosen = _chosen(kinds)
     return paths[..., chosen], kinds[chosen]
+
+
+def _chosen(kinds: np.ndarray) -> np.ndarray:
+    """The sequences that are drawn, of kinds `[B]`: every n-th may all be of one condition."""
+    share, rng = min(1, PATHS / len(kinds)), np.random.default_rng(0)
+    groups = [np.flatnonzero(kinds == value) for value in np.unique(kinds)]
+    counts = [max(1, round(share * len(group))) for group in groups]
+    picks = [rng.choice(g, n, replace=False) for g, n in zip(groups, counts, strict=True)]
+    return np.sort(np.concatenate(picks))
