@@ -103,7 +103,7 @@ def hidden_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = None) ->
 
 
 def chrono(longest: float, cell: Literal["lstm", "gru"] = "lstm") -> Initializer:
-    """Biases of gates with which the units remember for 1 to `longest` steps.
+    """Biases of gates with which the units remember for 2 to `longest` steps.
 
     Tallec and Ollivier, Can recurrent neural networks warp time?, 2018 (arXiv 1804.11188). A gate
     that keeps a share f of the memory in each step forgets in 1 / (1 - f) steps. With f =

@@ -113,6 +113,15 @@ def test_finite_differences(activation, ids):
     assert_close(found, expected(*args, None, activation), rtol=1e-6)
 
 
+def test_finite_differences_of_large_parameters_and_of_few_bits():
+    """The step grows with the parameter; it is divided by what is left of it by rounding."""
+    for at in np.array([[1e6], [-3e3], [2], [0]], np.float32):
+        found = derivation.finite_differences(lambda x: (jnp.square(x) + x).sum(), at)
+        np.testing.assert_allclose(found, 2 * at + 1, rtol=2e-3)
+    small = derivation.finite_differences(lambda x: 3 * x.sum(), jnp.ones(2, jnp.bfloat16))
+    np.testing.assert_allclose(small.astype(np.float32), 3, rtol=0.05)
+
+
 @pytest.mark.parametrize("ids", [False, True], ids=["vectors", "ids"])
 def test_relu_stays_off_its_kink(ids):
     rnn, _, xs, _, h0 = example(ids=ids)
@@ -406,6 +415,14 @@ def test_truncated_gradients(n):
         assert max(differences(window, chunk).values()) > 0.01  # different gradients
 
 
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("name", ["window", "chunk"])
+def test_a_window_or_chunk_that_is_no_int32(name):
+    args = jax.tree.map(jnp.asarray, example())
+    found, whole = (derivation.gradients_truncated(*args, **{name: n}) for n in (10**10, T))
+    assert_close(found, whole, rtol=0)
+
+
 def test_window_one_is_the_immediate_derivative():
     """Brown's (15): every state as if it depended on the weights through its own step alone."""
     args = example()
@@ -632,6 +649,14 @@ REFUSED = {
     "chunk of a float": (
         lambda: derivation.gradients_truncated(*ARGS, chunk=2.0),
         "chunk: expected an integer >= 1; got 2.0.",
+    ),
+    "a step of 0": (
+        lambda: derivation.gradients_finite_difference(*ARGS, epsilon=0),
+        "epsilon: expected a finite number above 0; got 0.",
+    ),
+    "integers to differentiate": (
+        lambda: derivation.finite_differences(jnp.sum, np.arange(3)),
+        "at: expected a floating dtype; got int64[3]. Cast it by .astype(jnp.float32).",
     ),
     "window and chunk": (
         lambda: derivation.gradients_truncated(*ARGS, window=1, chunk=2),

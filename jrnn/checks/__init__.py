@@ -12,6 +12,7 @@ from jrnn.checks.basics import array as array
 from jrnn.checks.basics import concrete as concrete
 from jrnn.checks.basics import describe as describe
 from jrnn.checks.basics import flag as flag
+from jrnn.checks.basics import floating as floating
 from jrnn.checks.basics import floating_dtype as floating_dtype
 from jrnn.checks.basics import ids as ids
 from jrnn.checks.basics import key as key

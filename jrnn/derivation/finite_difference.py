@@ -1,6 +1,6 @@
 """Central differences of the cost: the gradient without any derivation.
 
-dJ/dtheta_i = (J(theta + eps e_i) - J(theta - eps e_i)) / (2 eps)   + O(eps^2)
+dJ/dtheta_i = (J(theta + h e_i) - J(theta - h e_i)) / (2 h)   + O(h^2),   h = eps max(1, |theta_i|)
 """
 
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
@@ -40,14 +39,15 @@ def gradients_finite_difference(
         h0: None (zeros) or `[H]`.
         weights: m, `[T]`, `[]` or None, as in `trajectory`.
         activation: as in `jrnn.rnn`; relu is inaccurate where a step crosses its kink.
-        epsilon: the step; None for the cube root of the machine epsilon, which balances
-            truncation and rounding: 6e-6 in float64 (for about ten digits), 5e-3 in float32 (four).
+        epsilon: the step above, relative for parameters above 1; None for the cube root of the
+            machine epsilon, which balances truncation and rounding: 6e-6 in float64 (for about ten
+            digits), 5e-3 in float32 (four).
 
     Returns:
         The `Gradients` of J = sum_t m_t J_t.
 
     Raises:
-        ValueError: a batch, or an error of `trajectory`.
+        ValueError: a batch, an epsilon that is not above 0, or an error of `trajectory`.
     """
     checks.one_sequence(xs)
     H, dtype = rnn_params.w_hh.shape[0], jnp.result_type(rnn_params.w_hh)
@@ -74,12 +74,19 @@ def finite_differences(
 
     Returns:
         A pytree like `at`.
+
+    Raises:
+        ValueError: leaves that are not floating, or an epsilon that is not above 0.
     """
     theta, unravel = ravel_pytree(at)
-    step = float(np.finfo(theta.dtype).eps) ** (1 / 3) if epsilon is None else epsilon
+    checks.floating("at", theta)
+    step = float(jnp.finfo(theta.dtype).eps) ** (1 / 3) if epsilon is None else epsilon
+    checks.number("epsilon", step, above=0)
 
     def difference(i: jax.Array) -> jax.Array:
-        shift = jnp.zeros_like(theta).at[i].set(step)
-        return (cost(unravel(theta + shift)) - cost(unravel(theta - shift))) / (2 * step)
+        h = step * jnp.maximum(1, jnp.abs(theta[i]))
+        after, before = theta.at[i].add(h), theta.at[i].add(-h)
+        # Their real distance: theta_i + h is rounded.
+        return (cost(unravel(after)) - cost(unravel(before))) / (after[i] - before[i])
 
     return unravel(lax.map(difference, jnp.arange(len(theta))))

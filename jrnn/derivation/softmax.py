@@ -50,6 +50,7 @@ def logits_derivative(p: jax.Array, y: jax.Array) -> jax.Array:
         y: `[O]` labels.
 
     Returns:
-        `[O]`: dJ/dp dp/do.
+        `[O]`: dJ/dp dp/do; NaN where the probability of a true class underflows to 0, unlike
+            p sum(y) - y.
     """
     return cross_entropy_derivative(p, y) @ softmax_jacobian(p)

@@ -62,11 +62,11 @@ def gradients_truncated(
     f = trajectory(
         rnn_params, readout_params, xs, labels, h0, weights=weights, activation=activation
     )
-    w_hh = jnp.asarray(rnn_params.w_hh)
+    w_hh, T = jnp.asarray(rnn_params.w_hh), len(f.hs)
     if window is not None:
-        deltas = _by_window(f, w_hh, window)
+        deltas = _by_window(f, w_hh, min(window, T))  # any larger is the same
     elif chunk is not None:
-        deltas = _by_chunk(f, w_hh, chunk)
+        deltas = _by_chunk(f, w_hh, min(chunk, T))
     return assemble(rnn_params, readout_params, f, deltas, deltas[0] @ w_hh.T)
 
 
