@@ -17,6 +17,7 @@ import errno
 import hashlib
 import json
 import math
+import operator
 import os
 import shutil
 import warnings
@@ -64,8 +65,9 @@ class Checkpoints:
 
     Those of earlier processes count, too: after each save as many remain as were asked for.
 
-    This is a context manager; on exit it waits until the last checkpoint is written. Every process
-    of a run must create one and call the same methods in the same order.
+    This is a context manager; on exit it waits until the last checkpoint is written. Otherwise call
+    `wait` before the program ends. Every process of a run must create one and call the same methods
+    in the same order.
     """
 
     def __init__(self, directory: str | PathLike[str], *, keep: int = 3) -> None:
@@ -105,18 +107,19 @@ class Checkpoints:
         """Copy the state to the host, and write it in the background.
 
         Args:
-            step: the number of the checkpoint, above all others.
+            step: the number of the checkpoint, an integer above all others.
             state: any pytree of arrays, of NumPy too, and random keys, on any devices or processes.
             manifest: a JSON object.
             score: lower is better; None for no score.
             exist_ok: if the latest checkpoint has this number, leave it as it is.
 
         Raises:
-            ValueError: `step` is not above all others, a leaf is no array, the score no number,
-                or the manifest no JSON; nothing is written.
+            ValueError: `step` is no integer above all others, a leaf is no array, the score no
+                number, or the manifest no JSON; nothing is written.
             OSError: this checkpoint, as far as known yet, or the previous one could not be written;
                 `wait` reports later failures. Incomplete files are removed.
         """
+        step = _step_number(step)
         arrays = _to_host(state)  # by every process, since each may have a part
         if not _is_writer():
             return
@@ -165,6 +168,9 @@ class Checkpoints:
             self._manager = orbax_manager.make_again(self._manager, self.directory, self._keep)
             message = f"a checkpoint was not written to {self.directory}: {_reason(error)}"
             raise OSError(message) from error
+        except BaseException:  # Ctrl-C: the next save would collide with what it has interrupted
+            self._manager = orbax_manager.make_again(self._manager, self.directory, self._keep)
+            raise
 
     def latest(self, say: Callable[[str], Any] = warnings.warn) -> Checkpoint | None:
         """Read the latest complete checkpoint.
@@ -302,13 +308,19 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
 
     Raises:
         ValueError: no `Checkpoint`, or one of other arrays (the message names the first) or
-            without such a part.
+            without such a part; a leaf of `like` that is no array.
     """
     if not isinstance(checkpoint, Checkpoint):
         repair = "Checkpoints(directory).latest() reads one."
+        if checkpoint is None:  # as `latest` and `best` return
+            repair = "None was saved yet."
         checks.refuse("checkpoint", "a Checkpoint", repr(checkpoint)[:80], repair)
     name = f"checkpoint {checkpoint.path}"
     wanted, found = dict(named_leaves(like)), checkpoint.arrays
+    for key, leaf in wanted.items():
+        if not hasattr(leaf, "dtype"):
+            repair = "Convert it by jnp.asarray."
+            checks.refuse(f"like, {key}", "an array", type(leaf).__name__, repair)
     if part is not None:
         wanted = {f"{part}.{key}" if key else part: leaf for key, leaf in wanted.items()}
         found = {k: x for k, x in found.items() if k == part or k.startswith(f"{part}.")}
@@ -332,6 +344,17 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
             checks.refuse(f"{name}, {key}", expected, came, repair)
     put = [_device_put(found[key], leaf) for key, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), put)
+
+
+def _step_number(step: Any) -> int:
+    try:
+        number = -1 if isinstance(step, bool) else operator.index(step)
+    except TypeError:
+        number = -1
+    if number < 0:
+        repair = "Count training steps: int(step)."
+        checks.refuse("step", "an integer >= 0", checks.shown(step), repair)
+    return number
 
 
 # --- arrays --------------------------------------------------------------------------------------
@@ -368,8 +391,8 @@ def _device_put(array: np.ndarray, like: Any) -> Any:
         return jax.random.wrap_key_data(_device_put(array, _data(like)), impl=impl[0])
     if isinstance(like, (np.ndarray, np.generic)):
         return array
-    if like.sharding is None:  # of a type: on the default device
-        return jnp.asarray(array)
+    if like.sharding is None or not getattr(like, "committed", True):
+        return jnp.asarray(array)  # uncommitted too: a mesh would refuse one on a single device
     return jax.make_array_from_callback(array.shape, like.sharding, lambda part: array[part])
 
 

@@ -168,7 +168,8 @@ def remove_unfinished(directory: Path) -> None:
     """
     for thread in threading.enumerate():  # after a failure, other parts are still being written
         if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread)  # orbax's own join raises the thread's error
+            with contextlib.suppress(RuntimeError):  # after Ctrl-C: one that was never started
+                threading.Thread.join(thread)  # orbax's own join raises the thread's error
     for _ in range(1000):
         # TensorStore's threads report a failed write before they close its file, and an open file
         # takes space even after its removal. One second is far more than they need.

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import jrnn
 from jrnn import checkpoint, orbax_manager
@@ -99,6 +100,20 @@ def test_the_types_of_a_state_are_enough_for_its_random_key(tmp_path):
         back = restore(checkpoints.latest(), jax.eval_shape(lambda: {"key": key}))
     assert back["key"].dtype == key.dtype
     assert jax.random.bits(back["key"]) == jax.random.bits(key)
+
+
+def test_restored_parameters_run_on_a_mesh(tmp_path):
+    """They are committed to a device only where the state that they replace is."""
+    mesh, w = batch_mesh(2), jnp.ones((4, 2))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"w": w}, {})
+        found = checkpoints.latest()
+    split = jax.device_put(w, NamedSharding(mesh, PartitionSpec("batch")))
+    back = restore(found, {"w": w})["w"]
+    np.testing.assert_array_equal(back + split, 2 * w)
+    jax.jit(lambda x: 0 * x, donate_argnums=0)(back).block_until_ready()
+    np.testing.assert_array_equal(restore(found, {"w": w})["w"], w)
+    assert restore(found, {"w": jax.device_put(w, jax.devices()[1])})["w"].committed
 
 
 def test_who_reads_leaves_what_another_process_is_writing(tmp_path):
@@ -295,6 +310,24 @@ def test_a_number_that_is_not_above_all_others_is_refused(tmp_path):
     assert steps_in(tmp_path) == [80]
 
 
+@pytest.mark.parametrize("step", [1500.0, np.float32(2), -1, True, "5", np.arange(2), None])
+def test_a_number_that_is_no_count_is_refused(step, tmp_path):
+    """orbax would write it, and not find it again."""
+    said = r"step: expected an integer >= 0; got .* int\(step\)"
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match=said):
+        checkpoints.save(step, {"w": jnp.zeros(2)}, {})
+    assert steps_in(tmp_path) == []
+
+
+def test_integers_of_numpy_and_jax_count(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (0, np.int64(1), jnp.int32(2)):
+            checkpoints.save(step, {"w": jnp.zeros(2)}, {})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest().step == 2
+    assert steps_in(tmp_path) == [0, 1, 2]
+
+
 def test_a_score_that_is_no_number_is_refused(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(ValueError, match=r"score: expected a number or None; got 'low'\."):
@@ -392,6 +425,16 @@ def test_a_directory_is_no_checkpoint_and_an_array_no_json(tmp_path):
         assert checkpoints.latest() is None
     with pytest.raises(ValueError, match="checkpoint: expected a Checkpoint; got 'run'"):
         restore("run", {"w": np.ones(2)})
+    with pytest.raises(ValueError, match=r"expected a Checkpoint; got None\. None was saved yet"):
+        restore(None, {"w": np.ones(2)})
+
+
+def test_a_number_of_python_in_the_state_to_restore_is_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"n": jnp.ones(())}, {})
+        said = r"like, n: expected an array; got float. Convert it by jnp.asarray\."
+        with pytest.raises(ValueError, match=said):
+            restore(checkpoints.latest(), {"n": 1.0})
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
@@ -557,6 +600,30 @@ def test_an_error_without_a_message_is_named(error, tmp_path, monkeypatch):
         monkeypatch.setattr(checkpoints._manager, "save", fail)
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(1, make_state(), {})
+
+
+def test_the_save_after_an_interrupted_one_is_whole(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        handler = type(checkpoints._manager._checkpointer._handler)
+        save = handler.async_save
+
+        async def interrupted(*args, **kwargs):
+            await save(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(handler, "async_save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save(1, {"w": jnp.zeros(2)}, {})
+        monkeypatch.undo()
+        assert not list(tmp_path.iterdir())
+        checkpoints.save(1, {"w": jnp.ones(2)}, {})
+        assert checkpoints.latest(pytest.fail).arrays["w"].sum() == 2
+
+
+def test_a_thread_that_was_interrupted_before_its_start_is_not_waited_for(tmp_path, monkeypatch):
+    thread = type("Thread", (threading.Thread,), {"__module__": "orbax.checkpoint"})()
+    monkeypatch.setattr(threading, "enumerate", lambda: [thread])
+    orbax_manager.remove_unfinished(tmp_path)
 
 
 @pytest.mark.usefixtures("unchecked")
