@@ -250,7 +250,7 @@ def gradient(name: str, shape: Shape) -> Program:
         losses = hs * hs
         if O:
             losses = jrnn.softmax_cross_entropy(jrnn.readout(params[1], hs), batch[1])
-        return parallel.mean(losses.sum(), losses.size), h_last
+        return parallel.mean(losses, losses.size), h_last
 
     mesh, along = parallel.batch_mesh(), P(None, parallel.BATCH)
     split = parallel.split_value_and_grad(jax.value_and_grad(cost, has_aux=True), mesh, along)

@@ -45,6 +45,7 @@ def use_cpu_cores(n: int | None = None) -> None:
     cores = cpu_cores()
     n = cores if n is None else n
     checks.sizes(n=n)
+    n = int(n)  # JAX refuses integers of NumPy
     if n > cores:
         repair = "More devices than cores would take turns; None is all cores."
         checks.refuse("n", f"at most {cores}, the cores of this process", n, repair)
@@ -82,25 +83,26 @@ def batch_mesh(devices: int | None = None) -> Mesh:
 
 
 def mean(total: Any, count: Any) -> jax.Array:
-    """total / count of the whole batch, from this device's part: (6) with m_t = 1/N.
+    """The mean of (6) with m_t = 1/N over the whole batch, from this device's part.
 
     Under a mesh, both are summed over the devices first; elsewhere this is a plain division. So
     one loss function works in both cases:
 
         losses = jrnn.softmax_cross_entropy(logits, labels, mask)
-        return jrnn.parallel.mean(losses.sum(), mask.sum()), h_last
+        return jrnn.parallel.mean(losses, mask), h_last
 
-    Add a term that depends only on the parameters to `total`, multiplied by `count`.
+    Add a term that depends only on the parameters to the sum of the losses, multiplied by `count`.
 
     Args:
-        total: `[]`, the sum of the losses of this part.
-        count: `[]`, N of this part: `labels.size`, or the sum of a mask or of weights.
+        total: the losses of this part, which are summed in at least float32 (a sum in float16 ends
+            at 65,504); or `[]`, their sum.
+        count: `[]`, N of this part, such as `labels.size`; or a mask or weights, which are summed.
 
     Returns:
         `[]`, the same on every device, in at least float32; NaN where N is 0.
     """
-    total = at_least_float32(total)  # float16 has no count of 70,000
-    count = jnp.asarray(count).astype(total.dtype)
+    total = at_least_float32(total).sum()  # float16 has no count of 70,000
+    count = jnp.asarray(count).astype(total.dtype).sum()
     axes = mesh_axes(total) | mesh_axes(count)
     return _sum_over(axes, total) / _sum_over(axes, count)
 
@@ -209,17 +211,18 @@ def together(do: Callable[[], Any]) -> None:
         do: a function of the process, such as one that writes a file in process 0.
 
     Raises:
-        OSError, ValueError: the error of this process.
+        Exception: the error of this process.
         ValueError: with the text of another process's error.
     """
     error: Exception | None = None
     try:
         do()
-    except (OSError, ValueError) as caught:
+    except Exception as caught:
         error = caught
     if jax.process_count() > 1:
-        text = str(error or "").encode(errors="backslashreplace")[:MOST_SAID]
-        padded = np.frombuffer(text.ljust(MOST_SAID, b"\0"), np.uint8)
+        text = "" if error is None else str(error) or type(error).__name__
+        own = text.encode(errors="backslashreplace")[:MOST_SAID]
+        padded = np.frombuffer(own.ljust(MOST_SAID, b"\0"), np.uint8)
         everyones = multihost_utils.process_allgather(padded)
         said = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in everyones]
         if any(said) and error is None:

@@ -103,7 +103,9 @@ def init_train_state(
     checks.divided("carry", carry, PartitionSpec(BATCH), mesh)
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(BATCH))
     shardings: Any = TrainState(*[whole] * 6)._replace(carry=split)  # type: ignore[arg-type]
-    return jax.jit(lambda state: state, out_shardings=shardings)(state)  # works across processes
+    if jax.process_count() > 1:
+        return jax.jit(lambda state: state, out_shardings=shardings)(state)
+    return jax.device_put(state, shardings)  # from any devices; jit takes none of another mesh
 
 
 def make_train_step(
@@ -124,7 +126,8 @@ def make_train_step(
     Args:
         loss_fn: `(params, carry, batch, key) -> (loss [], carry)`, a pure function. It gets the
             carry that it returned for the previous batch, and a new key in every step.
-        optimizer: an optax optimiser; not one that evaluates the loss again (a line search).
+        optimizer: an optax optimiser; not one that evaluates the loss again (a line search, as in
+            `optax.lbfgs`), nor `optax.lookahead`, whose parameters are pairs.
         mesh: from `parallel.batch_mesh`, the same as for `init_train_state`.
         batch_spec: the axis that the mesh splits, by default the second, as in `[T, B]` and
             `[T, B, I]`: one `PartitionSpec` for all arrays of the batch, or one for each.
@@ -142,8 +145,8 @@ def make_train_step(
     Raises:
         ValueError: a loss of other arguments, no optimiser, a mesh that is not from `batch_mesh`,
             or an unknown value of `nonfinite`; from the step, a loss that does not return
-            `(loss [], carry)`, a batch or a carry that the mesh does not divide, a loss that
-            differs between devices, or a state that was donated before.
+            `(loss [], carry)`, a line search, a batch or a carry that the mesh does not divide, a
+            loss that differs between devices, or a state that was donated before.
     """
     checks.nonfinite(nonfinite)
     checks.loss_function(loss_fn)
@@ -151,7 +154,9 @@ def make_train_step(
 
     import optax  # here, to keep `import jrnn` fast
 
-    update = optax.with_extra_args_support(optimizer).update  # some optimisers read the loss
+    update = optimizer.update  # some optimisers read the loss
+    if not isinstance(optimizer, optax.MultiSteps):  # which hands it over itself
+        update = optax.with_extra_args_support(optimizer).update
 
     def loss_and_carry(*arguments: Any) -> tuple[jax.Array, Any]:
         found = loss_fn(*arguments)
@@ -166,7 +171,9 @@ def make_train_step(
         key = jax.random.fold_in(state.key, state.step)
         (loss, carry), grads = value_and_grad(state.params, state.carry, batch, key)
         checks.same_carry(carry, state.carry)
-        updates, opt_state = update(grads, state.opt_state, state.params, value=loss, grad=grads)
+        with checks.no_line_search():
+            of_loss = {"value": loss, "grad": grads}
+            updates, opt_state = update(grads, state.opt_state, state.params, **of_loss)
         params = optax.apply_updates(state.params, updates)
 
         # Squares of float16 would overflow where the gradient is finite.

@@ -12,6 +12,7 @@ from cases import RTOL, assert_close, parameters
 from compilations import compilations
 from cover import in_tiers
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec as P
 from programs import in_a_new_process
 
@@ -63,11 +64,11 @@ def with_decay(losses, mask, model):
 
 COSTS = {  # on two devices, on one
     "masked mean": (
-        lambda losses, mask, _: parallel.mean(losses.sum(), mask.sum()),
+        lambda losses, mask, _: parallel.mean(losses, mask),
         lambda losses, mask, _: losses.sum() / mask.sum(dtype=losses.dtype),
     ),
     "mean": (
-        lambda losses, mask, _: parallel.mean(losses.sum(), losses.size),
+        lambda losses, mask, _: parallel.mean(losses, losses.size),
         lambda losses, mask, _: losses.mean(),
     ),
     "total": (
@@ -176,6 +177,24 @@ def test_the_step_compiles_once_and_takes_the_buffers():
     assert not params[0].w_hh.is_deleted()
 
 
+@pytest.mark.parametrize("of", ["a device", "another mesh", "the same mesh"])
+def test_a_state_begins_with_arrays_of_any_devices(of):
+    """As a restored or a pretrained model has them; they stay the caller's."""
+    mesh = parallel.batch_mesh(2)
+    device = {
+        "a device": jax.devices()[1],
+        "another mesh": jax.sharding.NamedSharding(parallel.batch_mesh(1), P()),
+        "the same mesh": jax.sharding.NamedSharding(mesh, P()),
+    }[of]
+    params, h0 = jax.device_put((make_model(), np.zeros((B, H))), device)
+    state = init_train_state(params, OPTIMIZER, h0, jax.random.key(1), mesh=mesh)
+    loss = make_loss(COSTS["mean"][0])
+    state, _ = make_train_step(loss, OPTIMIZER, mesh=mesh, batch_spec=SPEC)(state, next(batches(1)))
+    assert state.carry.sharding.shard_shape((B, H)) == (3, H)
+    assert np.isfinite(params[0].w_hh).all()
+    assert (np.asarray(h0) == 0).all()
+
+
 # --- nobody waits in a loop ----------------------------------------------------------------------
 
 
@@ -246,13 +265,13 @@ def test_that_test_sees_devices_meet_in_a_loop():
 
 def test_every_core_becomes_a_device():
     code = """
-import os, jax
+import os, jax, numpy as np
 environment = dict(os.environ)
 from jrnn.parallel import batch_mesh, use_cpu_cores
 cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 use_cpu_cores(1)
 use_cpu_cores()
-use_cpu_cores(cores)
+use_cpu_cores(np.int64(cores))
 assert environment == dict(os.environ)
 print(len(jax.devices("cpu")) == cores, batch_mesh().size == len(jax.devices()))
 use_cpu_cores()  # nothing to do
@@ -320,7 +339,8 @@ REFUSED = {
     ),
     "a carry without a batch": (
         lambda: train(h0=jnp.zeros(())),
-        "carry: expected the batch on axis 0 of every array; got float64[].",
+        "carry: expected the batch on axis 0 of every array; got float64[]. Every array of the "
+        "carry is split along axis 0: give it one value for each sequence, jnp.zeros(B).",
     ),
     "a batch that does not divide": (
         lambda: train(batch=jax.tree.map(lambda x: x[..., :5], next(batches(1, ids=True)))),
@@ -334,7 +354,7 @@ REFUSED = {
     "a loss of one part": (
         lambda: train(loss=make_loss(lambda losses, mask, model: losses.mean())),
         "loss_fn: expected the loss of the whole batch; got one that differs from device to "
-        "device. Return jrnn.parallel.mean(total, count) of this device's part.",
+        "device. Return jrnn.parallel.mean(losses, count) of this device's part.",
     ),
 }
 
@@ -364,7 +384,7 @@ def test_the_batch_of_one_process_is_the_whole_one():
     parallel.check_agreement({"one": 1, "process": "agrees"})
 
 
-@pytest.mark.parametrize("error", [OSError("no space"), ValueError("no prompt")])
+@pytest.mark.parametrize("error", [OSError("no space"), ValueError("no prompt"), KeyError()])
 def test_what_fails_together_fails_with_its_own_error(error):
     """Of two processes: test_another_run_of_two_processes_is_refused_in_both."""
     done = []
@@ -374,9 +394,29 @@ def test_what_fails_together_fails_with_its_own_error(error):
     def fail():
         raise error
 
-    with pytest.raises(type(error), match=str(error)) as caught:
+    with pytest.raises(type(error)) as caught:
         parallel.together(fail)
     assert caught.value is error
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), RuntimeError("no device")])
+def test_any_error_reaches_the_other_processes(error, monkeypatch):
+    """Each of the two is run in turn; the second gets the message of the first."""
+    rows = []
+
+    def gather(row):
+        rows.append(row)
+        return np.stack(rows)
+
+    def fail():
+        raise error
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    with pytest.raises(type(error)):
+        parallel.together(fail)
+    with pytest.raises(ValueError, match=str(error) or "TimeoutError"):
+        parallel.together(list)
 
 
 @pytest.mark.usefixtures("float32")
@@ -385,3 +425,5 @@ def test_a_mean_counts_beyond_half_precision():
     found = parallel.mean(jnp.float16(7000), 70_000)
     np.testing.assert_allclose(found, 0.1, rtol=1e-3)
     np.testing.assert_allclose(parallel.mean(jnp.bfloat16(1), 1999), 1 / 1999, rtol=1e-6)
+    threes, twos = (jnp.full((300, 300), n, jnp.float16) for n in (3, 2))
+    np.testing.assert_allclose(parallel.mean(threes, twos), 1.5, rtol=1e-6)

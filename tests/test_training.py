@@ -74,6 +74,9 @@ OPTIMIZERS = {
     ),
     "accumulation": optax.MultiSteps(optax.adam(1e-3), every_k_schedule=2),
     "adafactor": optax.adafactor(1e-3),
+    "accumulation of one that reads the loss": optax.MultiSteps(
+        optax.chain(optax.adam(1e-3), optax.contrib.reduce_on_plateau(patience=1)), 2
+    ),
     "one that keeps the parameters": optax.contrib.prodigy(1.0),
     "one that reads the loss": optax.chain(
         optax.adam(1e-3), optax.contrib.reduce_on_plateau(patience=1)
@@ -328,6 +331,19 @@ def test_an_optimizer_that_is_none(no_optimizer):
         start(no_optimizer)
     with pytest.raises(ValueError, match=said):
         make_train_step(loss, no_optimizer)
+
+
+@pytest.mark.usefixtures("float32")
+def test_a_line_search_is_refused():
+    def square(params, carry, batch, key):
+        return params**2, carry
+
+    begin = lambda optimizer: init_train_state(jnp.ones(()), optimizer, None, jax.random.key(0))
+    said = "optimizer: expected an optimiser that does not evaluate the loss again; got a line"
+    with pytest.raises(ValueError, match=said):
+        make_train_step(square, optax.lbfgs())(begin(optax.lbfgs()), None)
+    without = optax.lbfgs(1e-2, linesearch=None)
+    assert make_train_step(square, without)(begin(without), None)[0].step == 1
 
 
 def test_a_step_is_a_jitted_function():

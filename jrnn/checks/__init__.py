@@ -70,6 +70,7 @@ from jrnn.checks.options import activation_derivative as activation_derivative
 from jrnn.checks.options import compute_dtype as compute_dtype
 from jrnn.checks.options import loss_and_carry as loss_and_carry
 from jrnn.checks.options import loss_function as loss_function
+from jrnn.checks.options import no_line_search as no_line_search
 from jrnn.checks.options import no_sampling_options as no_sampling_options
 from jrnn.checks.options import nonfinite as nonfinite
 from jrnn.checks.options import optimizer as optimizer

@@ -24,6 +24,9 @@ def divided(argument: str, arrays: Any, specs: Any, mesh: Any) -> None:
         for axis in (i for i, name in enumerate(spec) if name is not None):
             if np.ndim(x) <= axis:
                 repair = "batch_spec gives the batch axis of each array."
+                if argument == "carry":
+                    repair = "Every array of the carry is split along axis 0: give it one value "
+                    repair += "for each sequence, jnp.zeros(B)."
                 refuse(argument, f"the batch on axis {axis} of every array", describe(x), repair)
             if np.shape(x)[axis] % n:
                 expected = f"a batch, axis {axis}, that {n} devices divide"
@@ -33,6 +36,6 @@ def divided(argument: str, arrays: Any, specs: Any, mesh: Any) -> None:
 
 def loss_of_the_whole_batch(loss: Any, axes: Collection[str]) -> None:
     if axes:
-        repair = "Return jrnn.parallel.mean(total, count) of this device's part."
+        repair = "Return jrnn.parallel.mean(losses, count) of this device's part."
         came = "one that differs from device to device"
         refuse("loss_fn", "the loss of the whole batch", came, repair)

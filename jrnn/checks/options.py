@@ -1,7 +1,8 @@
 """Checks of options: activation, compute dtype, sampling."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -74,6 +75,19 @@ def optimizer(optimizer: Any) -> None:
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         came = type(optimizer).__name__
         refuse("optimizer", "an optax optimiser", came, "optax.adam(1e-3) is one.")
+
+
+@contextmanager
+def no_line_search() -> Iterator[None]:
+    """Refuse an update that asks for the loss as a function, in a trace."""
+    try:
+        yield
+    except TypeError as error:
+        if "value_fn" not in str(error):
+            raise
+        expected = "an optimiser that does not evaluate the loss again"
+        repair = "Take a learning rate: optax.lbfgs(1e-2, linesearch=None), for example."
+        refuse("optimizer", expected, "a line search", repair)
 
 
 def loss_and_carry(found: Any) -> None:
