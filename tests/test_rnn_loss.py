@@ -1,5 +1,6 @@
 """The fused objective of any loss, for networks and stacks, against its parts one by one."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -183,14 +184,45 @@ def test_blocks_of_positions(monkeypatch, name, weights):
     assert_close(*together(second(by_blocks), second(whole))(given))
 
 
-def test_outputs_never_exist_whole(monkeypatch):
+@pytest.mark.parametrize("own", [False, True], ids=["as it is", "with a parameter of its own"])
+def test_outputs_never_exist_whole(monkeypatch, own):
     monkeypatch.setattr(blockwise, "POSITIONS", 4)
     monkeypatch.setattr(blockwise, "LOGITS", 1)
+    monkeypatch.delattr(blockwise, "_sum_by_positions" if own else "_sum_by_checkpoints")
     params, hs = jrnn.ReadoutParams(normal(H, 20), None), normal(20, 10, H)
     y = normal(20, 10, 1)  # of quantiles, so that the targets are smaller
     loss = partial(jrnn.quantile_loss, quantile=0.5)
-    f = jax.grad(lambda params, hs: blockwise.cost(None, loss, params, hs, y, None), (0, 1))
-    assert max(n for e in equations(jax.make_jaxpr(f)(params, hs)) for n in sizes(e)) < 200 * 20
+
+    def cost(params, hs, scale):
+        scaled = (lambda o, y: scale * loss(o, y)) if own else loss
+        return blockwise.cost(None, scaled, params, hs, y, None)
+
+    program = jax.make_jaxpr(jax.grad(cost, (0, 1)))(params, hs, 2.0)
+    assert max(n for e in equations(program) for n in sizes(e)) < 200 * 20
+
+
+@in_tiers(remat=[False, True], weights=["none", "mask", "elements"])
+def test_a_loss_with_a_parameter_of_its_own(monkeypatch, remat, weights):
+    """In blocks of any size, where no custom rule may close over it; by gradients in it, too."""
+    at = case("rnn", D, None) | {"log_scale": np.float64(0.3)}
+    m = WEIGHTS[weights]
+    for_each = m[..., None] if weights == "mask" else m
+
+    def scaled(run, m):
+        def of(at):
+            def loss(o, y, *m):
+                return jrnn.squared_error(o, y, *m) * jnp.exp(-2 * at["log_scale"])
+
+            return run("rnn", loss, weights=m)(at)
+
+        return of
+
+    expected = jax.jit(gradient(scaled(apart, for_each)))(at)
+    for block in (4, 10**6):
+        monkeypatch.setattr(blockwise, "POSITIONS", block)
+        monkeypatch.setattr(blockwise, "LOGITS", block)
+        recurrent._rnn_loss.clear_cache()
+        assert_close(jax.jit(gradient(scaled(partial(fused, remat=remat), m)))(at), expected)
 
 
 def test_a_stack_of_classes_is_rnn_cross_entropy():
@@ -335,6 +367,14 @@ def test_memory_grows_as_the_square_root_of_the_length(network):
     assert used[16384] < 0.3 * 4 * 16384 * 2 * H
 
 
+@dataclass
+class Unhashable:
+    scale: float
+
+    def __call__(self, o, y):
+        return self.scale * (o - y) ** 2
+
+
 PARAMS, READOUT = NETWORKS["rnn"][0], readout_of("rnn", D)
 BOTH = parameters(jrnn.init_stack, I, (H, H), bidirectional=True)
 objective = partial(jrnn.rnn_loss, PARAMS, READOUT, XS)
@@ -378,6 +418,10 @@ REFUSED = {
     "no loss": (
         lambda: objective(TARGETS, loss="squared"),
         "loss: expected a function of outputs and targets; got str. See jrnn.squared_error.",
+    ),
+    "a loss that is not hashable": (
+        lambda: objective(TARGETS, loss=Unhashable(1.0)),
+        "loss: expected a hashable function; got Unhashable. Wrap it once: own = lambda o, y: ",
     ),
     "a quantile outside": (
         lambda: objective(TARGETS, loss=partial(jrnn.quantile_loss, quantile=9)),

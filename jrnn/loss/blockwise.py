@@ -21,7 +21,9 @@ logits, and the backward rule multiplies them by dJ:
 
     dw_ho = dJ sum_blocks sum_{t in block} h_t^T dJ/do_t,       dhs_t = dJ (dJ/do_t w_ho^T)
 
-This takes three matmuls per logit, as many as without blocks.
+This takes three matmuls per logit, as many as without blocks. A custom rule may not close over a
+traced value. So a loss that reads one, such as a parameter of its own, has a plain loop of blocks
+(`_sum_by_checkpoints`), whose backward pass computes the logits again: four matmuls.
 
 *Blocks of classes* (`_losses_by_classes`). A block b holds K logits of every position. A softmax is
 the product of a softmax over blocks and a softmax within a block:
@@ -100,9 +102,9 @@ def readout_cross_entropy(
     Args:
         params: `w_ho [H, O]`, `b_o [O]` or None.
         hs: `[..., H]` states, in the dtype of the parameters. A batch of sequences is `[T, B, H]`.
-            `vmap` over `[T, H]` or `[H]` with shared parameters takes a little more time than a
-            batch, but does not compute a gradient of the parameters per sequence. `vmap` over
-            batches `[T, B, H]` would compute one per batch: make them one batch.
+            `vmap` over `[T, H]` with T < 8 H, or over `[H]`, with shared parameters takes a little
+            more time than a batch, but does not compute a gradient of the parameters per sequence.
+            `vmap` over others would compute one for each: make them one batch.
         labels: `[...]` integers, the true classes; or `[..., O]` floats in the dtype of the
             states: a probability or weight per class, with any sum.
         weights: m, `[...]` or `[]`: None (ones), a bool mask, or floats in the dtype of the states.
@@ -174,6 +176,9 @@ def cost(
         # Wide, as the sums of their gradients: a mean divides these by N before they are rounded.
         sums = jax.tree.map(at_least_float32, tuple(params))
         arguments = varying_alike((*sums, hs, labels, m))
+        outputs = jax.ShapeDtypeStruct((len(hs), O), wide(hs.dtype))
+        if not classes and _reads_traced(loss, outputs, labels):
+            return _sum_by_checkpoints(precision, loss, *arguments)
         return _sum_by_positions(precision, loss, *arguments)
     if classes and not by_positions and O > CLASSES:
         return _weighted_sum(_losses_by_classes(precision, params, hs, labels), m)
@@ -306,6 +311,33 @@ def _sum_by_positions_bwd(
 
 
 _sum_by_positions.defvjp(_sum_by_positions_fwd, _sum_by_positions_bwd, symbolic_zeros=True)
+
+
+def _reads_traced(loss: LossFunction, outputs: Any, labels: jax.Array) -> bool:
+    """Whether a loss reads a traced value that is not an argument."""
+    read = jax.make_jaxpr(loss)(outputs, labels).consts
+    return any(isinstance(x, jax.core.Tracer) for x in read)
+
+
+def _sum_by_checkpoints(
+    precision: str | None,
+    loss: LossFunction,
+    w_ho: jax.Array,
+    b_o: jax.Array | None,
+    *data: Any,
+) -> jax.Array:
+    """J as a function of the arguments of `_sum_by_positions`; JAX derives the backward pass."""
+
+    @jax.checkpoint
+    def block(w_ho: jax.Array, b_o: Any, h: jax.Array, y: jax.Array, m_t: Any) -> jax.Array:
+        logits = _wide_matmul(precision, h, w_ho.astype(h.dtype))
+        return _sum_of(loss, logits if b_o is None else logits + b_o[None], y, m_t)
+
+    size, count, rest = _split(len(data[0]), max(POSITIONS, LOGITS // w_ho.shape[1]))
+    n = size * count
+    blocks = jax.tree.map(lambda x: x[:n].reshape(count, size, *x.shape[1:]), data)
+    total = lax.map(lambda part: block(w_ho, b_o, *part), blocks).sum()
+    return total + block(w_ho, b_o, *jax.tree.map(lambda x: x[n:], data)) if rest else total
 
 
 # --- blocks of classes ---------------------------------------------------------------------------

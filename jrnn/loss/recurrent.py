@@ -97,7 +97,8 @@ def rnn_loss(
             another loss of this package, `functools.partial(jrnn.quantile_loss, quantile=0.9)`, or
             a function of your own of outputs `[T, B, O]` and targets, which it gets in at least
             float32, to losses `[T, B, ...]`. It sees some of the steps at a time, and maybe all in
-            one axis: `[N, O]`.
+            one axis: `[N, O]`. Any other value that it reads, such as a parameter of its own, is
+            fixed when this function is first used: define the function where that value is.
         weights: m, None (ones), `[]`, or `[T]` or `[T, B]`, or in the shape of the losses: a bool
             mask or floats. Where a weight is 0, the loss and its gradients are 0, even if the
             target is NaN; the state is computed all the same.
@@ -118,7 +119,8 @@ def rnn_loss(
 
     Raises:
         ValueError: what `rnn`, `stack` and the loss refuse; a readout of another size or dtype than
-            the states; a layer with a backward network; dropout of one layer with a key.
+            the states; a layer with a backward network; dropout of one layer with a key; a loss
+            that is not hashable.
     """
     loss = _static(loss)
     options = {"activation": activation, "cell": cell, "clip_delta": clip_delta}
@@ -249,6 +251,11 @@ def _static(loss: Any) -> LossFunction:
     if not callable(loss):
         expected = "a function of outputs and targets"
         checks.refuse("loss", expected, type(loss).__name__, "See jrnn.squared_error.")
+    try:
+        hash(loss)
+    except TypeError:
+        repair = "Wrap it once: own = lambda o, y: module(o, y)."
+        checks.refuse("loss", "a hashable function", type(loss).__name__, repair)
     if loss is softmax_cross_entropy:
         return cross_entropy
     return Loss(_of_wide, (("loss", loss),))
