@@ -96,7 +96,8 @@ def mean(total: Any, count: Any) -> jax.Array:
     Args:
         total: the losses of this part, which are summed in at least float32 (a sum in float16 ends
             at 65,504); or `[]`, their sum.
-        count: `[]`, N of this part, such as `labels.size`; or a mask or weights, which are summed.
+        count: `[]`, N of this part, such as `labels.size`; or a mask or weights in the shape of the
+            losses, which are summed.
 
     Returns:
         `[]`, the same on every device, in at least float32; NaN where N is 0.

@@ -1,6 +1,7 @@
 """The adding problem: its data, its table, and a toy run."""
 
 import json
+from dataclasses import replace
 
 import adding_networks
 import adding_problem
@@ -184,6 +185,19 @@ def test_rows_are_added_or_replaced(tmp_path, capsys, monkeypatch):
         "| 9 | tanh-uniform | 5 | 4 | 0.001 | 1 | no | 10 | 0.2000 | 2 | 5e-01 | - |"
         in (tmp_path / "adding_problem.md").read_text()
     )
+
+
+def test_rows_that_another_process_adds_meanwhile_stay(tmp_path, capsys, monkeypatch):
+    def with_another(settings, T, start):
+        if T == 6:
+            adding_problem.run_all(replace(settings, lengths=(9,)))
+        return a_run(settings, T, start)
+
+    monkeypatch.setattr(adding_problem, "run", with_another)
+    monkeypatch.setattr(adding_problem, "draw", lambda rows, path: None)
+    options = ["--lengths", 6, "--starts", "tanh-uniform"]
+    assert run(capsys, "--out", tmp_path, *TOY, *options)[0] == 0
+    assert [row["length"] for row in rows_of(tmp_path)] == [6, 9]
 
 
 def test_ctrl_c_keeps_the_rows_that_are_there(tmp_path, capsys, monkeypatch):

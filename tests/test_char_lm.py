@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint
 import programs
 import pytest
@@ -25,7 +26,7 @@ from char_model import signals as char_signals
 from char_model.devices import choose_devices
 from char_model.model import CELLS
 from char_model.ngram import witten_bell
-from char_model.settings import parse
+from char_model.settings import Settings, parse
 from native_built import built
 from programs import ROOT, TEXT, unboxed
 
@@ -470,6 +471,20 @@ def test_other_machines_and_options_are_said(interrupted, capsys):
         assert line in text
 
 
+@pytest.mark.parametrize(
+    ("dropout", "devices", "same"),
+    [(0.1, 2, "another run, since each"), (0.1, 1, "the same run to"), (0.0, 2, "the same run to")],
+)
+def test_other_devices_draw_another_dropout(dropout, devices, same, tmp_path, capsys):
+    settings = Settings(layers=2, dropout=dropout)
+    manifest = {"options": vars(settings) | {"out": None}, "text_sha256": "", "kernel": "XLA"}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"w": np.ones(2)}, manifest | {"machine": {"devices": "1 cpu"}})
+    here = {"devices": f"{devices} tpu"}
+    char_run.find_checkpoint(settings, manifest | {"machine": here}, tmp_path)
+    assert f"another machine: {same}" in capsys.readouterr().out
+
+
 def test_a_run_that_cannot_be_resumed_is_refused(interrupted, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(char_run, "run_steps", lambda *args: pytest.fail("training began"))
     other = tmp_path / "other"
@@ -552,7 +567,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(bad_batches,
     (out / "model.safetensors").write_text("an older model")
     status, _, error = run(capsys, *options, out)
     assert status == 1
-    assert "training, step 5: expected a finite loss and gradient; got the loss nan" in error
+    assert (
+        "training, step 5: expected a finite loss, gradient and update; got the loss nan" in error
+    )
     assert re.search(r"norms rnn.w_ih \S+, rnn.w_hh \S+, rnn.b_h \S+, readout.w_ho \S+,", error)
     assert (
         "--resume goes on from before it, with a lower --learning-rate or --clip; --nonf" in error
@@ -569,6 +586,24 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_changes_nothing(bad_batches,
     for a, b in zip(rows_of(out), rows_of(tmp_path / "not ended"), strict=True):
         for bits in ("train_bits", "validation_bits"):
             assert float(a[bits]) == pytest.approx(float(b[bits]), rel=1e-5)
+
+
+@pytest.mark.usefixtures("float32")
+def test_an_update_that_is_not_finite_ends_the_run_at_its_step(
+    text_file, monkeypatch, tmp_path, capsys
+):
+    make_optimizer = char_loop.make_optimizer
+
+    def bad_once(settings):
+        bad = optax.scale_by_schedule(lambda n: jnp.where(n == 4, jnp.inf, 1.0))
+        return optax.chain(make_optimizer(settings), bad)
+
+    monkeypatch.setattr(char_loop, "make_optimizer", bad_once)
+    status, _, error = run(capsys, "--text", text_file, "--out", tmp_path, *ALONE)
+    assert status == 1
+    said = r"step 5: expected .* and update; got an update that is not, from the loss \d\S* and"
+    assert re.search(said, error)
+    assert [c.name for c in (tmp_path / "unfinished" / "checkpoints").iterdir()] == ["4"]
 
 
 @pytest.mark.usefixtures("float32", "bad_batches")

@@ -71,7 +71,7 @@ def run_steps(
 
     def read(step: int, *, evaluate: bool = False) -> float | None:
         try:
-            record.read(step)
+            record.read(step, state)
             return record.evaluate(step, state.params) if evaluate else None
         except ValueError:
             save(int(state.step), state, None, True)

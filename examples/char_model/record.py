@@ -12,7 +12,7 @@ import numpy as np
 from jrnn.arrays import named_leaves
 from jrnn.checks import refuse
 from jrnn.metrics import early_stopping
-from jrnn.training import StepMetrics
+from jrnn.training import StepMetrics, TrainState
 
 from .model import Model
 from .settings import Settings
@@ -67,12 +67,15 @@ class Record:
             metrics.loss.block_until_ready()
             self._started = time.perf_counter()
 
-    def read(self, step: int) -> None:
-        """Read the kept metrics up to a step; refuse those with NaN or inf, as configured."""
-        stops = self._settings.nonfinite == "stop"
+    def read(self, step: int, state: TrainState) -> None:
+        """Read the kept metrics up to a step, that of the state; refuse NaN or inf, as configured.
+
+        A state that has stopped counts no more steps, so the next step is the one that stopped it.
+        """
+        stopped = self._settings.nonfinite == "stop" and int(state.nonfinite) > 0
         metrics, self._metrics = jax.device_get(self._metrics), []
         for number, m in enumerate(metrics, step - len(metrics) + 1):
-            if stops and not np.isfinite([m.loss, m.grad_norm]).all():
+            if stopped and number > int(state.step):
                 _refuse_nonfinite(number, m)
             self._losses.append(float(m.loss))
             self.bits = self._losses[-1] / np.log(2)
@@ -146,6 +149,8 @@ def _refuse_nonfinite(step: int, metrics: StepMetrics) -> None:
     """Raise an error with the step and the norms of the gradients."""
     norms = ", ".join(f"{name} {norm:.3g}" for name, norm in named_leaves(metrics.grad_norms))
     came = f"the loss {metrics.loss:.3g} and gradients of the norms {norms}"
+    if np.isfinite([metrics.loss, metrics.grad_norm]).all():
+        came = f"an update that is not, from {came}"
     repair = "Nothing was changed by it: --resume goes on from before it, with a lower "
     repair += "--learning-rate or --clip; --nonfinite skip leaves such batches out."
-    refuse(f"training, step {step:,}", "a finite loss and gradient", came, repair)
+    refuse(f"training, step {step:,}", "a finite loss, gradient and update", came, repair)

@@ -154,7 +154,11 @@ def find_checkpoint(settings: Settings, new: dict[str, Any], directory: Path) ->
             if value != new[what].get(key):
                 print(f"            {key}: was {value}, is {new[what].get(key)}")
     if old["machine"] != new["machine"]:
-        print("            another machine: the same run to rounding, not bit for bit")
+        same = "the same run to rounding, not bit for bit"
+        devices = {m["machine"]["devices"].split()[0] for m in (old, new)}
+        if settings.dropout and len(devices) > 1:
+            same = "another run, since each device draws its own dropout"
+        print(f"            another machine: {same}")
     if (kernel := old.get("kernel", KERNEL_BEFORE)) != new["kernel"]:
         print(f"            kernel: was {kernel}, is {new['kernel']}: ", end="")
         print("the results agree only up to rounding")
