@@ -44,7 +44,7 @@ class Library(NamedTuple):
     Attributes:
         path: the file.
         isa: a key of ISAS.
-        has_bfloat16: whether this processor multiplies vectors of it.
+        has_bfloat16: whether this processor multiplies it.
         scratch_bytes: a function of C, see native/shim.
     """
 
@@ -92,19 +92,6 @@ def turned(on: bool) -> contextlib.AbstractContextManager[Any]:
         A context manager, for around the call that compiles, not for inside a jitted function.
     """
     return cast(contextlib.AbstractContextManager[Any], _enabled(on))
-
-
-@functools.cache  # `dispatch` asks at every call that is traced with bfloat16
-def has_tiles(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Say whether this processor multiplies tiles of bfloat16 (AMX), which Linux lists.
-
-    Args:
-        cpuinfo: the list.
-
-    Returns:
-        True or False.
-    """
-    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text().split()
 
 
 def cpu_cores() -> int:
@@ -172,14 +159,13 @@ def _open(file: Path) -> Library | str:
     """A library, or the reason why it does not fit. Nothing is registered before all checks."""
     try:
         loaded = ctypes.CDLL(str(file))
-        build, isa, scratch = (
-            getattr(loaded, f"jrnn_native_{name}") for name in ("build", "isa", "scratch_bytes")
-        )
+        names = "build", "isa", "has_bfloat16", "scratch_bytes"
+        build, isa, has_bfloat16, scratch = (getattr(loaded, f"jrnn_native_{n}") for n in names)
         handlers = {name: getattr(loaded, f"Jrnn{name}Handler") for name in ("Forward", "Backward")}
     except (OSError, AttributeError) as error:
         return f"{file} cannot be loaded: {error}."
     build.restype, isa.restype, scratch.restype = ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64
-    scratch.argtypes = [ctypes.c_int64] * 12
+    has_bfloat16.argtypes, scratch.argtypes = [ctypes.c_int64], [ctypes.c_int64] * 12
     if (wrong := _wrong_build(build().decode())) is not None:
         return f"{file} {wrong}."
     if isa() not in ISAS:
@@ -187,8 +173,7 @@ def _open(file: Path) -> Library | str:
     for name, handler in handlers.items():
         target = jax.ffi.pycapsule(handler)
         jax.ffi.register_ffi_target(f"jrnn_native_{name.lower()}", target, platform="cpu")
-    has_bfloat16 = scratch(isa(), 16, *(0, 1, 1, 1, 1, 1, 0, 0, 0, 0)) > 0
-    return Library(file, isa(), has_bfloat16, scratch)
+    return Library(file, isa(), bool(has_bfloat16(isa())), scratch)
 
 
 def _wrong_build(build: str) -> str | None:

@@ -4,6 +4,7 @@ set(core_flags -O3 -ffp-contract=fast -fno-exceptions -fno-rtti -fvisibility=hid
 set(march_avx512 -march=x86-64-v4)
 set(march_avx2 -march=x86-64-v3)
 set(march_avx512bf16 -march=x86-64-v4 -mavx512bf16 -DJRNN_BF16)
+set(march_avx512amx ${march_avx512bf16} -DJRNN_AMX) # its instructions are assembly
 set(march_avx2bf16 -march=x86-64-v3 -DJRNN_BF16) # for tests: without the instructions
 
 function(add_object name source isa)

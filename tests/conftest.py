@@ -66,12 +66,6 @@ def without_native():
         yield
 
 
-@pytest.fixture
-def no_tiles(monkeypatch):
-    """On a processor with AMX bfloat16 is left to XLA; here the native kernel computes it."""
-    monkeypatch.setattr(native, "has_tiles", lambda: False)
-
-
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory):
     """The text of toy runs, which nobody writes to."""

@@ -123,5 +123,4 @@ def main(shapes, draws):
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    native.has_tiles = lambda: False  # bfloat16 too, where it is left to XLA's tiles
     main(*map(int, sys.argv[1:]))

@@ -48,7 +48,7 @@ def test_both_backends_are_compared_and_timed_in_one_process(monkeypatch):
 
 
 @built
-@pytest.mark.usefixtures("float32", "no_tiles")
+@pytest.mark.usefixtures("float32")
 def test_a_program_is_measured_with_the_backends_that_compute_it():
     def found(cell, dtype, names):
         group = cases.Group(1, cases.TOY_CASES[1], "vmap", dtype, cell=cell)

@@ -274,6 +274,12 @@ def of_size(T, B, I, H, dtype=np.float32, **options):
     return jrnn.explain(partial(jrnn.rnn, **options), params, xs, platform=platform)[0].reason
 
 
+def of_time_steps(T, B, I, H):
+    params = jrnn.init_leaky(jax.random.key(0), I, H, alpha=0.5, dtype=np.float32)
+    xs, dt = np.ones((T, B, I), np.float32), np.ones((T, B), np.float32)
+    return jrnn.explain(partial(jrnn.leaky, dt=dt), params, xs, platform="cpu")[0].reason
+
+
 own = jrnn.Activation(lambda a: a / (1 + abs(a)), lambda h: (1 - abs(h)) ** 2)
 REASONS = {
     "the native kernel is for CPUs": (of_size, {"platform": "cuda"}),
@@ -281,6 +287,7 @@ REASONS = {
     "fewer than 4 sequences of H >= 448": (of_size, {"B": 2, "H": 512}),
     "not of bfloat16": (of_size, {"dtype": jnp.bfloat16}),
     "no cell and no activation of a user's own": (of_size, {"activation": own}),
+    "no leaky network with dt": (of_time_steps, {}),
     "no compute_dtype float16": (of_size, {"compute_dtype": jnp.float16}),
     "the batch is empty": (of_size, {"B": 0}),
 }

@@ -140,7 +140,7 @@ def test_what_it_does_not_serve_runs_elsewhere(route):
 
 
 @bfloat16
-@pytest.mark.usefixtures("float32", "no_tiles")
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize(
     "kind", ["rnn", "lstm", *(pytest.param(x, marks=pytest.mark.slow) for x in ("leaky", "gru"))]
 )
@@ -164,6 +164,18 @@ def test_bfloat16_is_that_of_the_scans(kind):
             found.append(f(params, xs))
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
         assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b)
+
+
+@bfloat16
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("network", ["rnn", "lstm", "gru"])
+def test_an_infinite_input_in_bfloat16_saturates_the_units_of_its_step(network):
+    """Units of an odd number are in pairs, of which the last has one unit that there is not."""
+    params = getattr(jrnn, f"init_{network}")(jax.random.key(0), 7, 9)
+    xs = jax.random.normal(jax.random.key(1), (6, 3, 7)).at[2, 1, 3].set(jnp.inf)
+    run = lambda xs: getattr(jrnn, network)(params, xs, compute_dtype=jnp.bfloat16)[1]
+    assert calls(jax.jit(run).lower(xs)) == 1
+    assert jnp.isfinite(run(xs)).all()
 
 
 @built
@@ -320,25 +332,14 @@ def test_a_library_that_names_no_version_is_refused(tmp_path):
     assert "was built for jrnn , and" in answer(package(tmp_path, content.replace(build, nameless)))
 
 
-def test_tiles_of_this_processor(tmp_path):
-    for flags, tiles in (("avx512_bf16 amx_bf16", True), ("avx512_bf16", False)):
-        cpuinfo = tmp_path / f"cpuinfo {tiles}"  # each is read once
-        cpuinfo.write_text(f"flags : fpu {flags} amx_tile\n")
-        assert native.has_tiles(cpuinfo) == tiles
-    assert not native.has_tiles(tmp_path / "none")
-
-
 @built
-@pytest.mark.parametrize("tiles", [True, False])
-def test_explain_says_why_bfloat16_is_not_native(monkeypatch, tiles):
-    library = native.library()._replace(has_bfloat16=tiles)
+def test_explain_says_why_bfloat16_is_not_native(monkeypatch):
+    library = native.library()._replace(has_bfloat16=False)
     monkeypatch.setattr(native, "library", lambda: library)
-    monkeypatch.setattr(native, "has_tiles", lambda: tiles)
     case = make_case()
     narrow = jax.tree.map(np.float32, (case.params, case.xs))
     found = [str(e) for e in jrnn.explain(jrnn.rnn, *narrow, compute_dtype=jnp.bfloat16)]
-    reason = "this processor has AMX" if tiles else "this processor has no AVX512_BF16"
-    assert all(reason in line for line in found)
+    assert all("this processor has no AVX512_BF16" in line for line in found)
 
 
 def test_a_jaxlib_whose_headers_say_nothing_runs_no_library(monkeypatch, tmp_path):
@@ -387,7 +388,6 @@ def test_a_clone_finds_the_library_that_is_installed(tmp_path, own):
 
 
 @built
-@pytest.mark.usefixtures("no_tiles")
 def test_random_networks_marks_and_options_agree_with_xla():
     """The first ones of `native_shapes.py`; `.ci/native` compares 300 shapes."""
     compare_with_xla(3, 3)

@@ -26,10 +26,19 @@ size_t backward_bytes(const JrnnSizes* s) {
   return bytes_of<BackwardScratch<Stored>>(*s);
 }
 
+// A task, which may change the shapes of tiles.
+template <class Args, void (*run)(const Args*, int32_t, int32_t)>
+void run_task(const Args* args, int32_t phase, int32_t task) {
+#if defined(JRNN_AMX)
+  const KeptTiles kept;
+#endif
+  run(args, phase, task);
+}
+
 template <class Stored>
 constexpr JrnnReal real() {
-  return {{forward_bytes<Stored>, forward_tasks, forward_run<Stored>},
-          {backward_bytes<Stored>, backward_tasks, backward_run<Stored>},
+  return {{forward_bytes<Stored>, forward_tasks, run_task<JrnnForward, forward_run<Stored>>},
+          {backward_bytes<Stored>, backward_tasks, run_task<JrnnBackward, backward_run<Stored>>},
           phi_run<RealOf<Stored>>};
 }
 

@@ -141,16 +141,18 @@ typedef struct {
 
 typedef struct {
   int32_t version; /* JRNN_CORE_VERSION */
-  const char *isa; /* "avx512", "avx2", "avx512bf16" */
+  const char *isa; /* "avx512", "avx2", "avx512bf16", "avx512amx" */
   JrnnReal f32, f64, bf16;
 } JrnnCore;
 
 /* One object file each. The caller chooses by what the processor has: avx512 needs x86-64-v4
-   (AVX-512 F, BW, CD, DQ, VL), avx2 needs x86-64-v3 (AVX2, FMA). avx512bf16 has bf16 alone, the others
-   have f32 and f64; it needs AVX512_BF16 as well. */
+   (AVX-512 F, BW, CD, DQ, VL), avx2 needs x86-64-v3 (AVX2, FMA). They have f32 and f64. The others have bf16
+   alone and need AVX512_BF16 as well; avx512amx also needs AMX_BF16, with the system's leave. Their scratch is
+   the same. */
 extern const JrnnCore jrnn_core_avx512;
 extern const JrnnCore jrnn_core_avx2;
 extern const JrnnCore jrnn_core_avx512bf16;
+extern const JrnnCore jrnn_core_avx512amx;
 
 #ifdef __cplusplus
 }

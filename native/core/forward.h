@@ -196,6 +196,8 @@ struct ForwardGroup {
           if (last) store<Real>(last.row(b) + j, after.state, n);
           if (Cell::STATES > 1 && last_h) store<Real>(last_h.row(b) + j, h, n);
         }
+        // A pair of terms may read a unit that there is not, where infinite inputs times 0 are NaN.
+        if (is_rounded<Stored> && n < W<Real>) h = load<Real>(hs + row + j, n);
         if (in.mask) {
           const Vector<Real> m = load<Real>(in.mask.row(b) + j, n);
           h = rounded<Stored>(h) * RIGHT_OR_FAULT(rounded<Stored>(m), 37, m);

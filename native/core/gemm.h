@@ -15,7 +15,7 @@
 // of blocks has twice the columns, and a matrix K / 2 terms.
 #pragma once
 
-#include "vector.h"
+#include "amx.h"
 
 namespace {
 
@@ -37,18 +37,22 @@ constexpr int WIDEST_OF_4[MAX_ROWS + 1] = {0, 2, 1, 1, 0};
 #endif
 constexpr int widest_of(int rows, int blocks) { return blocks == 1 ? WIDEST[rows] : WIDEST_OF_4[rows]; }
 
-// The most rows of a tile that is nv panels wide.
-constexpr int rows_of(int nv, int blocks) {
+// The most rows of a tile that is nv panels wide. With tiles of AMX it is 4 of them.
+constexpr int rows_in_registers(int nv, int blocks) {
   int rows = MAX_ROWS;
   while (widest_of(rows, blocks) < nv) --rows;
   return rows;
 }
+constexpr int rows_of(int nv, int blocks) { return HAS_TILES ? TILE_ROWS : rows_in_registers(nv, blocks); }
+constexpr int MOST_SUMS = HAS_TILES ? TILE_ROWS * TILE_SUMS : larger(MAX_ROWS * 4, 16);  // vectors
+
 // The rows of the largest of the tiles that some rows are cut into, and how many panels it is wide.
 constexpr int64_t largest(int64_t rows, int64_t most) {
   const int64_t tiles = (rows + most - 1) / most;
   return (rows + tiles - 1) / tiles;
 }
 constexpr int widest_for(int64_t rows, int blocks = 1) {
+  if (HAS_TILES) return TILE_SUMS / blocks;
   return widest_of(largest(larger<int64_t>(rows, 1), rows_of(1, blocks)), blocks);
 }
 
@@ -152,15 +156,16 @@ struct Ahead {
   const char* weights = nullptr;  // of a later range, for the second cache: see for_tiles_in_ranges
 };
 constexpr int SEVERAL = 4;  // tiles that use a range together: each prefetches its part of the next one
-template <class Real, int MR, int PANELS, int NV>
+template <class Real, int PANELS, int NV>
 struct Prefetch {
   static constexpr int LINES = (PANELS * VECTOR_BYTES + LINE_BYTES - 1) / LINE_BYTES;  // of a row
   static constexpr int OF_WEIGHTS = W<Real> * NV * VECTOR_BYTES / LINE_BYTES / SEVERAL;
   const Ahead& ahead;
   int per_block, next;
   const char* weights;
-  INLINE Prefetch(const Ahead& rows, int64_t terms) : ahead(rows), per_block(0), next(0), weights(rows.weights) {
-    if (rows.count) per_block = int((MR * LINES * W<Real> + terms - 1) / larger<int64_t>(terms, 1));
+  INLINE Prefetch(const Ahead& those, int rows, int64_t terms)
+      : ahead(those), per_block(0), next(0), weights(those.weights) {
+    if (those.count) per_block = int((rows * LINES * W<Real> + terms - 1) / larger<int64_t>(terms, 1));
   }
   INLINE void operator()() {
     if (weights) {
@@ -189,7 +194,7 @@ template <class Stored, int MR, int PANELS, class Of, int FIRST>
 INLINE void multiply(Sums<Stored, MR, PANELS * Of::all>& sums, const Stored* a, int64_t stride, const Stored* b,
                      int64_t K, bool back, const Ahead& ahead) {
   constexpr int lanes = W<RealOf<Stored>>, w = W<Stored>, NV = PANELS * Of::each;
-  Prefetch<RealOf<Stored>, MR, PANELS, NV> prefetch(ahead, K);
+  Prefetch<RealOf<Stored>, PANELS, NV> prefetch(ahead, MR, K);
   const Stored *a_rest = a + K / lanes * stride, *b_rest = b + K / lanes * lanes * NV * w;
   int64_t a_step = stride, b_step = lanes * NV * w;
   if (back) a = a_rest - stride, b = b_rest - b_step, a_step = -a_step, b_step = -b_step;
@@ -204,18 +209,6 @@ INLINE void multiply(Sums<Stored, MR, PANELS * Of::all>& sums, const Stored* a, 
     for (int k = 0; k < lanes; ++k) term(a + k * NUMBERS<Stored>, b + k * NV * w);
   }
   for (int k = 0; k < int(K % lanes); ++k) term(a_rest + k * NUMBERS<Stored>, b_rest + k * NV * w);
-}
-
-// sums += the transpose of MR columns of a panel x NV panels, over N terms: rows, or pairs of them.
-template <class Stored, int MR, int NV>
-INLINE void multiply_transposed(Sums<Stored, MR, NV>& sums, const Stored* a, const Stored* b, int64_t stride,
-                                int64_t N) {
-  constexpr int w = W<Stored>;
-#pragma GCC unroll 4
-  for (int64_t n = 0; n < N; ++n)
-    add_products<Stored, MR, NV, NV>(
-        sums, [&](int r) { return a + n * w + r * NUMBERS<Stored>; }, [&](int v) { return b + v * stride + n * w; },
-        [](int v) { return v; });
 }
 
 // --- tiles ----------------------------------------------------------------------------------------
@@ -306,7 +299,7 @@ Tile<Stored> tile_of(int panels) {
 }
 template <class Stored, class Of>
 Tile<Stored> tile_of(int rows, int panels) {
-  constexpr int most = rows_of(1, Of::all);
+  constexpr int most = rows_in_registers(1, Of::all);
   switch (rows) {
     case 1: return tile_of<Stored, 1, Of>(panels);
     case 2: return tile_of<Stored, 2, Of>(panels);
@@ -318,6 +311,81 @@ Tile<Stored> tile_of(int rows, int panels) {
     case 8: return tile_of<Stored, smaller(8, most), Of>(panels);
   }
   return nullptr;
+}
+
+// The range of a product from term k on, for the rows from r and nv panels from p on.
+template <class Stored, class Of>
+INLINE Term<Stored> range_of(const Term<Stored>& t, int64_t k, int64_t size, int64_t r, int64_t p, int nv) {
+  Term<Stored> range = t;
+  range.rows = t.rows.from(r).from_panel(k / W<RealOf<Stored>>);
+  range.weights.at = t.weights.panel(p) + k * nv * Of::each * W<Stored>;
+  range.weights.K = smaller(t.weights.K - k * NUMBERS<Stored>, (size - RIGHT_OR_FAULT(0, 38, 1)) * NUMBERS<Stored>);
+  return range;
+}
+
+// --- tiles of AMX ---------------------------------------------------------------------------------
+
+// The sum that vector v of the weights feeds, as in `multiply`.
+template <int FIRST, class Of>
+struct ToSum {
+  static constexpr int of(int v) { return v / Of::each * Of::all + FIRST + v % Of::each; }
+};
+// Sums in tiles += rows of blocks x packed weights, of whole blocks of 16 terms.
+template <int PANELS, class Of, int FIRST>
+INLINE void multiply_tiles(const Bfloat16* a, int64_t stride, const Bfloat16* b, int64_t K, int rows, bool back,
+                           const Ahead& ahead) {
+  constexpr int NV = PANELS * Of::each, line = VECTOR_BYTES;
+  Prefetch<float, PANELS, NV> prefetch(ahead, rows, K);
+  int64_t a_step = stride, b_step = TILE_TERMS * NV * W<Bfloat16>;
+  const int64_t n = K / TILE_TERMS;
+  if (back) a += (n - 1) * a_step, b += (n - 1) * b_step, a_step = -a_step, b_step = -b_step;
+  for (int64_t i = 0; i < n; ++i, a += a_step, b += b_step) {
+    prefetch();
+    load_tile<LEFT>(a, line);
+    add_products_of_tiles<NV, ToSum<FIRST, Of>>(b, NV * line, line);
+  }
+}
+// As `tile`. The last K % 16 terms are added by vectors.
+template <class Stored, int PANELS, class Of>
+void tile_of_tiles(int rows, const Start<float>& start, const Term<Stored>* products, int n, bool back,
+                   const Ahead& ahead, int64_t r0, int64_t p0, float* out) {
+  constexpr int NV = PANELS * Of::all, most = rows_in_registers(PANELS, Of::all), line = VECTOR_BYTES;
+  shape_tiles(rows);
+  load_sums<NV>(start.at + r0 * start.row + p0 * Of::all * start.panel, start.row * sizeof(float),
+                start.panel * sizeof(float));
+  for (int i = 0; i < n; ++i) {
+    const Term<Stored>& t = products[back ? n - 1 - i : i];
+    const Ahead then = i + 1 < n ? Ahead{} : ahead;
+    const Stored *a = t.rows.row(r0), *b = t.weights.panel(p0);
+    const int64_t K = terms_of<Stored>(t.weights.K);
+    if (Of::differ && t.to_last)
+      multiply_tiles<PANELS, Of, Of::all - Of::each>(a, t.rows.stride, b, K, rows, back, then);
+    else multiply_tiles<PANELS, Of, 0>(a, t.rows.stride, b, K, rows, back, then);
+  }
+  store_sums<NV>(out, NV * line, line);
+  for (int i = 0; i < n; ++i) {
+    const int64_t K = terms_of<Stored>(products[i].weights.K), done = K / TILE_TERMS * TILE_TERMS;
+    for (int r = 0; r < rows && done < RIGHT_OR_FAULT(K, 40, K - 1); r += most) {
+      const Term<Stored> rest = range_of<Stored, Of>(products[i], done, TILE_TERMS, r0 + r, p0, PANELS);
+      float* sums = out + r * NV * W<float>;
+      tile_of<Stored, Of>(smaller(most, rows - r), PANELS)({sums, NV * W<float>, W<float>}, &rest, 1, false, Ahead{}, 0,
+                                                           0, sums);
+    }
+  }
+}
+
+// --- all of a product -----------------------------------------------------------------------------
+
+// The tile of some rows and panels: see `tile`.
+template <class Stored, class Of, class... Rest>
+INLINE void run_tile(int rows, int panels, Rest&&... rest) {
+  if constexpr (HAS_TILES && is_rounded<Stored>) {
+    if constexpr (Of::all == 1) {
+      if (panels == 4) return tile_of_tiles<Stored, 4, Of>(rows, rest...);
+      if (panels == 2) return tile_of_tiles<Stored, 2, Of>(rows, rest...);
+    }
+    tile_of_tiles<Stored, 1, Of>(rows, rest...);
+  } else tile_of<Stored, Of>(rows, panels)(rest...);
 }
 
 // The rows [r0, r0 + rows) and panels [p0, p0 + panels) of a product, and where its sums are.
@@ -358,16 +426,6 @@ INLINE int64_t size_of_range(const Term<Stored>* products, int n, int vectors) {
   return bytes <= FIT ? 0 : ((terms + ranges - 1) / ranges + lanes - 1) / lanes * lanes;
 }
 
-// The range of a product from term k on, for the rows from r and nv panels from p on.
-template <class Stored, class Of>
-INLINE Term<Stored> range_of(const Term<Stored>& t, int64_t k, int64_t size, int64_t r, int64_t p, int nv) {
-  Term<Stored> range = t;
-  range.rows = t.rows.from(r).from_panel(k / W<RealOf<Stored>>);
-  range.weights.at = t.weights.panel(p) + k * nv * Of::each * W<Stored>;
-  range.weights.K = smaller(t.weights.K - k * NUMBERS<Stored>, (size - RIGHT_OR_FAULT(0, 38, 1)) * NUMBERS<Stored>);
-  return range;
-}
-
 // Whether the weights of a step are larger than a second cache, and are read from the third.
 template <class Stored, class Of>
 INLINE bool are_far(const Term<Stored>* products, int n) {
@@ -388,7 +446,7 @@ template <class Stored, class Of, class AheadOf, class Finish>
 INLINE void for_tiles_in_ranges(int64_t rows, int64_t tiles, int64_t size, const Start<RealOf<Stored>>& start,
                                 const Term<Stored>* products, int n, bool back, AheadOf ahead, Finish finish) {
   using Real = RealOf<Stored>;
-  constexpr int64_t SIZE = larger(MAX_ROWS * 4, 16) * W<Real>;
+  constexpr int64_t SIZE = MOST_SUMS * W<Real>;
   alignas(64) Real sums[SEVERAL * SIZE];
   Part<Real> parts[SEVERAL];
   const bool far = are_far<Stored, Of>(products, n);
@@ -407,7 +465,7 @@ INLINE void for_tiles_in_ranges(int64_t rows, int64_t tiles, int64_t size, const
             Ahead then = begins ? ahead(part.r0, p) : Ahead{};
             const int64_t bytes = terms_of<Stored>(range.weights.K) * nv * Of::each * VECTOR_BYTES;
             if (far && !first) then.weights = (const char*)range.weights.at + bytes + i * bytes / SEVERAL;
-            tile_of<Stored, Of>(part.rows, nv)(from, &range, 1, false, then, 0, 0, part.sums);
+            run_tile<Stored, Of>(part.rows, nv, from, &range, 1, false, then, 0, 0, part.sums);
           }
       for (int i = 0; i < together; ++i) finish(parts[i]);
     }
@@ -425,7 +483,7 @@ template <class Stored, class Of = Alone, class AheadOf, class Finish>
 INLINE void for_tiles(int64_t rows, const Start<RealOf<Stored>>& start, const Term<Stored>* products, int n,
                       int64_t turn, AheadOf ahead, Finish finish) {
   using Real = RealOf<Stored>;
-  alignas(64) Real sums[larger(MAX_ROWS * 4, 16) * W<Real>];
+  alignas(64) Real sums[MOST_SUMS * W<Real>];
   const int widest = products[0].weights.widest, most = rows_of(widest, Of::all);
   const int64_t tiles = (rows + most - 1) / most, size = size_of_range(products, n, widest * Of::each);
   if (tiles > 1 && size)
@@ -434,98 +492,10 @@ INLINE void for_tiles(int64_t rows, const Start<RealOf<Stored>>& start, const Te
     for (int64_t i = 0; i < tiles; ++i) {
       const Part<Real> part = part_of<Of::all>(rows, i, tiles, p, nv, sums);
       const bool back = (turn * tiles + i) & 1;
-      tile_of<Stored, Of>(part.rows, nv)(start, products, n, back, ahead(part.r0, p), part.r0, p, sums);
+      run_tile<Stored, Of>(part.rows, nv, start, products, n, back, ahead(part.r0, p), part.r0, p, sums);
       finish(part);
     }
   });
-}
-
-// --- products of transposed matrices: weight gradients --------------------------------------------
-
-// The terms of these products are rows; of bfloat16 pairs of rows, with both numbers of a column beside
-// each other: pair n of column c of a block is at [c / W * stride + n * 2 * W + c % W * 2], where W is
-// that of the sums. Rows of other numbers are read where they are. Of each block the vectors [p0, p1).
-template <class Stored>
-INLINE Blocks<Stored> in_terms_of_rows(Blocks<Stored> from, int64_t N, int blocks, int64_t columns, int64_t p0,
-                                       int64_t p1, Blocks<Stored> to) {
-  if constexpr (is_rounded<Stored>) {
-    for (int g = 0; g < blocks; ++g)
-      for (int64_t p = p0; p < p1; ++p) {
-        const Blocks<Stored> block = from.from_panel(g * panels<Stored>(columns));
-        const Blocks<Stored> pairs = to.from_panel(g * panels<RealOf<Stored>>(columns) + p);
-        for (int64_t n = 0; n < N; n += 2)
-          store_pairs(pairs.row(n / 2), load_half_bits(block.vector(n, p)),
-                      n + RIGHT_OR_FAULT(1, 32, 0) < N ? load_half_bits(block.vector(n + 1, p)) : HalfBits{});
-      }
-    return to;
-  } else return from;
-}
-
-// c [panels][M][W] += the transpose of a [N, M] x b [N, columns]: MR rows and NV panels of c. The N
-// terms are summed before they are added: c is a sum over thousands of rows, and sums of sums round
-// less (1.7e-6 of the norm against 6e-7, T = 512, B = 32).
-template <class Stored, int MR, int NV>
-void transposed_tile(const Stored* a, const Stored* b, int64_t stride, int64_t N, RealOf<Stored>* c,
-                     int64_t c_stride) {
-  using Real = RealOf<Stored>;
-  Sums<Stored, MR, NV> sums;
-#pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) {
-      sums[r][v] = Vector<Real>{};
-      __builtin_prefetch(c + v * c_stride + r * W<Real>, 1);
-    }
-  multiply_transposed<Stored, MR, NV>(sums, a, b, stride, N);
-#pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r)
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) {
-      Real* to = c + v * c_stride + r * W<Real>;
-      store<Real>(to, load<Real>(to) + sums[r][v]);
-    }
-}
-
-// The rows [i0, i1) of c, a multiple of MR, in tiles of MR. The panels of b stay in the first cache.
-template <class Stored, int MR, int NV>
-void transposed_rows(Blocks<Stored> a, Blocks<Stored> b, int64_t N, int64_t i0, int64_t i1, RealOf<Stored>* c,
-                     int64_t c_stride) {
-  constexpr int w = W<RealOf<Stored>>;
-  for (int64_t i = i0; i < i1; i += MR)
-    transposed_tile<Stored, MR, NV>(a.at + i / w * a.stride + i % w * NUMBERS<Stored>, b.at, b.stride, N, c + i * w,
-                                    c_stride);
-}
-
-template <class Stored, int MR, int WIDE>
-int64_t add_transposed_rows(Blocks<Stored> a, Blocks<Stored> b, int64_t N, int64_t i0, int64_t M, int64_t p0,
-                            int64_t p1, RealOf<Stored>* c) {
-  using Real = RealOf<Stored>;
-  const int64_t i1 = i0 + (M - i0) / MR * MR, c_stride = M * W<Real>;
-  if (i1 == i0) return i0;
-  int nv = 0;
-  for (int64_t p = p0; p < p1; p += nv) {
-    nv = next_width(p1 - p, WIDE);
-    const Blocks<Stored> b_p = {b.panel(0, p), b.stride};
-    Real* c_p = c + p * c_stride;
-    if (nv == WIDE) transposed_rows<Stored, MR, WIDE>(a, b_p, N, i0, i1, c_p, c_stride);
-    else if (nv == 4) transposed_rows<Stored, MR, WIDE == 8 ? 4 : 1>(a, b_p, N, i0, i1, c_p, c_stride);
-    else if (nv == 2) transposed_rows<Stored, MR, 2>(a, b_p, N, i0, i1, c_p, c_stride);
-    else transposed_rows<Stored, MR, 1>(a, b_p, N, i0, i1, c_p, c_stride);
-  }
-  return i1;
-}
-
-// The panels [p0, p1) of c, all its M rows. Rows left over by the large tiles take wider ones.
-template <class Stored>
-void add_transposed(Blocks<Stored> a, int64_t M, Blocks<Stored> b, int64_t N, int64_t p0, int64_t p1,
-                    RealOf<Stored>* c) {
-  int64_t i = 0;
-#if defined(__AVX512F__)
-  i = add_transposed_rows<Stored, 8, 3>(a, b, N, i, M, p0, p1, c);
-#endif
-  if (W<RealOf<Stored>> >= 4) i = add_transposed_rows<Stored, 4, 3>(a, b, N, i, M, p0, p1, c);
-  i = add_transposed_rows<Stored, 2, 4>(a, b, N, i, M, p0, p1, c);
-  add_transposed_rows<Stored, 1, 8>(a, b, N, i, M, p0, p1, c);
 }
 
 }  // namespace

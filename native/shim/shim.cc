@@ -9,6 +9,7 @@
 
 #include "../core/core.h"
 #include "pool.h"
+#include "tiles.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -27,12 +28,18 @@ bool supports(int64_t isa) {
   return isa == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
+bool has_bfloat16(int64_t isa) {
+  return isa == 512 && supports(isa) && __builtin_cpu_supports("avx512bf16");
+}
+
 const JrnnCore* core_of(int64_t isa, int64_t bits) {
   if (!supports(isa)) return nullptr;
   if (bits != kBf16) return isa == 512 ? &jrnn_core_avx512 : &jrnn_core_avx2;
-  return isa == 512 && __builtin_cpu_supports("avx512bf16") ? &jrnn_core_avx512bf16 : nullptr;
+  if (!has_bfloat16(isa)) return nullptr;
+  return may_use_tiles() ? &jrnn_core_avx512amx : &jrnn_core_avx512bf16;
 }
 #else
+bool has_bfloat16(int64_t) { return false; }
 const JrnnCore* core_of(int64_t, int64_t) { return nullptr; }
 #endif
 
@@ -292,7 +299,10 @@ JRNN_PUBLIC int64_t jrnn_native_isa() {
   return 0;
 }
 
-/* Bytes of scratch of a pass; -1 for a processor without the instructions: those of bits = 16 too. */
+/* Whether the processor multiplies bfloat16. */
+JRNN_PUBLIC int64_t jrnn_native_has_bfloat16(int64_t isa) { return jrnn::has_bfloat16(isa); }
+
+/* Bytes of scratch of a pass; -1 for a processor without the instructions. */
 JRNN_PUBLIC int64_t jrnn_native_scratch_bytes(
     int64_t isa, int64_t bits, int64_t backward, int64_t T, int64_t B, int64_t I, int64_t H,
     int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t wanted) {

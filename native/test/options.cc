@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../shim/tiles.h"
 #include "programs.h"
 
 namespace test {
@@ -14,9 +15,10 @@ bool core_named(const char* isa, const JrnnCore** found) {
                   __builtin_cpu_supports("avx512cd");
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool bf16 = v4 && __builtin_cpu_supports("avx512bf16");
-  const JrnnCore* const cores[] = {&jrnn_core_avx512, &jrnn_core_avx2, &jrnn_core_avx512bf16, &jrnn_core_avx2bf16};
-  const bool has[] = {v4, v3, bf16, v3};
-  for (int i = 0; i < 4; ++i)
+  const JrnnCore* const cores[] = {&jrnn_core_avx512, &jrnn_core_avx2, &jrnn_core_avx512bf16, &jrnn_core_avx512amx,
+                                   &jrnn_core_avx2bf16};
+  const bool has[] = {v4, v3, bf16, bf16 && may_use_tiles(), v3};
+  for (int i = 0; i < 5; ++i)
     if (isa ? !strcmp(isa, cores[i]->isa) : has[i]) {
       *found = cores[i];
       return has[i];

@@ -1,10 +1,10 @@
 """The backend in C++: one call for the whole loop over time (`native/` in the repository).
 
 It computes what `reference.py` defines, for the cells in `CODES`, in float32 or float64; with
-`compute_dtype` bfloat16 on a processor that multiplies vectors of it (AVX512_BF16) and not tiles
-(AMX), which XLA uses. The batch is cut into slices, one for each core; a slice goes through all
-steps without waiting for another. The number of slices is fixed here, so that a result does not
-depend on the threads that run it.
+`compute_dtype` bfloat16 on a processor that multiplies it, by vectors (AVX512_BF16) or by tiles
+(AMX). The batch is cut into slices, one for each core; a slice goes through all steps without
+waiting for another. The number of slices is fixed here, so that a result does not depend on the
+threads that run it.
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from jrnn.kernel.types import (
     States,
     Weights,
 )
+from jrnn.types import LeakyParams
 
 VECTORS, IDS, ADDED = range(3)  # as in native/core/core.h, like all numbers here
 WANT_DX, WANT_DALPHA = 1, 2
@@ -62,6 +63,8 @@ for _name, _phi in PHI.items():
 def why_not(spec: Spec, dtype: Any) -> str | None:
     """The reason why the library does not compute a cell in a dtype; None if it does."""
     code, dtype, wanted = CODES.get(spec.cell), jnp.dtype(dtype), spec.compute_dtype
+    if code is None and spec.cell.params is LeakyParams and "dt" in spec.cell.data:
+        return "the native kernel has no leaky network with dt"
     if code is None:
         return "the native kernel has no cell and no activation of a user's own"
     if dtype not in (jnp.float32, jnp.float64):
@@ -72,11 +75,6 @@ def why_not(spec: Spec, dtype: Any) -> str | None:
         return "the native kernel does not read the gates that this program keeps"
     if wanted is not None and (wanted, dtype) != (jnp.bfloat16, jnp.float32):
         return f"the native kernel has no compute_dtype {wanted} for parameters of {dtype}"
-    if wanted is not None and native.has_tiles():
-        # Vectors take longer than XLA's tiles: the gradient of an Elman network took 1.3 to 2 times
-        # the time of float32, and at T, B, I, H = 128, 64, 256, 512 1.8 times that of the tiles
-        # (Intel Xeon, family 6, model 207, November 2026).
-        return "this processor has AMX, whose tiles of bfloat16 XLA uses"
     if wanted is not None and not native.library().has_bfloat16:
         return "this processor has no AVX512_BF16"
     return None
