@@ -273,7 +273,10 @@ def step_back(
     d_after = _add_output_cotangent(cell, c_t, after, dhs.astype(dtype))
     d_after = tuple(spec.masking.inside(at.valid, d) for d in d_after)
     data = _data_inside(spec, constants, at)
-    found = _pull_back(cell, d_after, gates, before, constants.unit, data, after)
+    read = d_after, gates, before, constants.unit, data, after
+    if cell.of_a_user:  # for a gradient of this gradient, as in `step_forward`
+        read = jax.tree.map(partial(spec.masking.differentiated, at.valid), read)
+    found = _pull_back(cell, *read)
     _assert_cotangents(cell, found, before[0])
     if cell.of_a_user:  # of zeros the others make 0; the choice takes 1.1 to 1.5 times the time
         found = jax.tree.map(partial(spec.masking.inside, at.valid), found)
@@ -451,8 +454,8 @@ def _rows_of(deltas: jax.Array, blocks: tuple[int, ...], H: int) -> jax.Array:
 def of_parameters(weights: Weights, xs: jax.Array, sums: Weights) -> Weights:
     """The sums over all steps, in the layout and the dtype of the parameters."""
     # Without the barrier XLA transposes the factors: 1.25 of the time at T = 1024, B = 1, H = 128
-    # (AMD EPYC, jaxlib 0.10.2).
-    w_ih, w_hh, b = lax.optimization_barrier(sums)
+    # (AMD EPYC, jaxlib 0.10.2). With it, XLA:CPU of that version aborts in a map of H <= 3.
+    w_ih, w_hh, b = lax.optimization_barrier(sums) if weights.w_hh.size >= 2**10 else sums
     w_ih = w_ih if w_ih is None or are_ids(xs) else w_ih.T
     return jax.tree.map(lambda d, p: d.astype(p.dtype), Weights(w_ih, w_hh.T, b), weights)
 

@@ -75,6 +75,24 @@ def test_the_gradient_is_that_of_the_steps_that_count(network):
     assert_close(found, expected, LAW_RTOL)
 
 
+def test_the_gradient_of_a_gradient_is_that_of_the_steps_that_count():
+    tau = np.where(np.arange(T)[:, None, None] < LENGTHS[:, None], TAU, 0)
+
+    def squares(params, xs, tau, **padding):
+        def output(xs, tau):
+            return own_cell(params, xs, tau, **padding).sum()
+
+        return sum(jnp.square(d).sum() for d in jax.grad(output, (0, 1))(xs, tau))
+
+    def each_alone(params, xs, tau):
+        counted = (np.s_[:n, b] for b, n in enumerate(LENGTHS) if n)
+        return sum(squares(params, xs[at], tau[at]) for at in counted)
+
+    padded = partial(squares, lengths=LENGTHS)
+    found, expected = (jax.grad(f, (0, 1, 2))(parameters(), XS, tau) for f in (padded, each_alone))
+    assert_close(found, expected, LAW_RTOL)
+
+
 @pytest.mark.parametrize("network", [jrnn.rnn, partial(jrnn.rnn, activation=ROOT)])
 @pytest.mark.parametrize("remat", [False, True])
 def test_the_state_of_a_sequence_without_a_step_is_not_read(network, remat):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cases import LAW_RTOL, B, T, assert_close, make_case, together
 from jaxprs import equations, sizes
+from programs import in_a_new_process
 
 import jrnn
 
@@ -260,3 +261,18 @@ def test_a_map_of_one_and_of_none():
     h_last, hs = mapped(case.params, case.xs[:, :0], case.h0[:0])
     assert h_last.shape == (0, 4)
     assert hs.shape == (T, 0, 4)
+
+
+SMALL = """
+import jax, jrnn
+key = jax.random.key(0)
+params = jrnn.init_rnn(key, 2, 3)
+gradient = jax.grad(lambda params, xs: (jrnn.rnn(params, xs)[1] ** 2).sum())
+mapped = jax.vmap(gradient, (None, 0))(params, jax.random.normal(key, (3, 6, 2)))
+print(*mapped.w_hh.shape)
+"""
+
+
+def test_a_map_of_small_networks_ends_no_process():
+    """As it did in XLA:CPU of jaxlib 0.10.2."""
+    assert in_a_new_process(SMALL) == ["3", "3", "3"]
