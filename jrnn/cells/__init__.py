@@ -116,7 +116,8 @@ class Cell(UncheckedCell):
         h_blocks: the blocks that h_{t-1} w_hh is added to, in the order of the columns of w_hh.
         states: the number of states.
         unit: the names of the parameters for each unit that the step reads, fields of `params`.
-        data: the names of the arrays for each step or sequence that the step reads.
+        data: the names of the arrays for each step or sequence that the step reads; floats in
+            (0, 1) when the cell is checked, so cast flags by `.astype(bool)`.
         output: `states -> h_t`, elementwise; None: the first state.
         adjoint_reads_blocks: False: the adjoint reads `after`, and neither gates nor `before`.
             Nothing is recomputed for it then, and `gates` is empty.
@@ -133,9 +134,9 @@ class Cell(UncheckedCell):
             each, such as (("b_h", 3), ("b_hn", 1)); None: (("b_h", G),).
 
     Raises:
-        ValueError: a part that is not hashable; a function that is not elementwise or changes a
-            shape or a dtype; an adjoint that is not the one of the step; blocks that are fed by
-            nothing; a class without the fields.
+        ValueError: a part that is not hashable; a function that is not elementwise, changes a
+            shape or a dtype, or reads a traced value; an adjoint that is not the one of the step;
+            blocks that are fed by nothing; a class without the fields.
     """
 
     of_a_user = True

@@ -48,7 +48,7 @@ class Activation(UncheckedActivation):
     Raises:
         ValueError: `derivative_from_output(fn(a))` is not the derivative that automatic
             differentiation finds, to 1e-6 somewhere on -3 <= a <= 3; or one of the two is not
-            hashable, not elementwise, or changes the dtype.
+            hashable, not elementwise, changes the dtype, or reads a traced value.
     """
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 SHAPE = (2, 3)
 RANDOM = re.compile("random_bits|threefry2x32|rng_bit_generator|rng_uniform")  # of a jaxpr
+COTANGENTS = "the cotangents of blocks, before, unit and data that jax.vjp of step finds"
 WRITE = "Write it with jnp; it gets and returns arrays [B, H]."
 TUPLES = {"x_blocks": (0,), "h_blocks": (0,), "unit": ("tau",), "data": ("z",)}  # an example each
 
@@ -41,10 +43,11 @@ def cell(cell: "UncheckedCell") -> None:
     _blocks(cell)
     _classes(cell)
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        for dtype in (jnp.float32, jnp.float64):
+        for dtype in (jnp.float32, jnp.bfloat16, jnp.float64):
             blocks, *rest = _arguments(cell, dtype)
             arguments = (_gates(cell, blocks, dtype), *rest)
             after = _keeps_shapes(cell, arguments, dtype)
+            found = _cotangents(cell, arguments, after, dtype)
         if cell.gates is not None:
             _is_elementwise("gates", cell.gates, (blocks,))
         _is_elementwise("step", cell.step, arguments)
@@ -53,7 +56,7 @@ def cell(cell: "UncheckedCell") -> None:
         if (output := cell.output) is not None:
             _is_elementwise("output", lambda before: (output(before),), (after,))
         if cell.adjoint is not None:
-            _has_its_adjoint(cell, cell.adjoint, (blocks, *rest), arguments, after)
+            _has_its_adjoint(cell, found, (blocks, *rest), after)
     with jax.enable_x64(True):  # traced: at compile time random numbers would be constants
         if cell.gates is not None:
             _draws_nothing("gates", cell.gates, (blocks,))
@@ -147,7 +150,11 @@ def _call(argument: str, function: Callable[..., Any], arguments: Any, expected:
         return function(*arguments)
     except Exception as error:  # whatever a function of the user's makes of its arguments
         came = f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
-        refuse(argument, expected, came, _declared(argument, error))
+        repair = _declared(argument, error)
+        if isinstance(error, TypeError) and argument == "step" and arguments[-1]:
+            name = f"data[{next(iter(arguments[-1]))!r}]".replace("'", '"')
+            repair = f"{WRITE} Data are floats here: cast them, {name}.astype(bool)."
+        refuse(argument, expected, came, repair)
 
 
 def _declared(argument: str, error: Exception) -> str:
@@ -166,6 +173,7 @@ def _declared(argument: str, error: Exception) -> str:
 
 
 def _like(argument: str, found: Any, number: int, dtype: Any, expected: str) -> None:
+    reads_arguments_alone(argument, found)
     is_tuple = isinstance(found, tuple) and len(found) == number
     shapes = [getattr(x, "shape", None) for x in found] if is_tuple else []
     dtypes = [getattr(x, "dtype", None) for x in found] if is_tuple else []
@@ -185,16 +193,36 @@ def _number(found: Any) -> str:
     return f"tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
 
 
+def reads_arguments_alone(argument: str, found: Any) -> None:
+    """Refuse results of known arguments that are not known."""
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(found)):
+        expected, came = "a function of its arguments alone", "one that reads a traced value"
+        refuse(argument, expected, came, "A jrnn.Cell declares it: unit=(...), or data=(...).")
+
+
 def _is_elementwise(argument: str, function: Callable[..., Any], arguments: Any) -> None:
-    """Another first element of every argument changes no other element of a result."""
-    changed = jax.tree.map(lambda x: x.at[0, 0].multiply(0.5), arguments)
-    pairs = zip(function(*arguments), function(*changed), strict=True)
-    others = np.ones(SHAPE, bool)
-    others[0, 0] = False
-    if any(bool((np.asarray(a != b) & others).any()) for a, b in pairs):
-        expected = "a function of one element of each argument for each element of its results"
-        repair = "The matmuls are the kernel's; normalise outside of the recurrence."
-        refuse(argument, expected, "one that mixes elements", repair)
+    """Another element at one place of every argument changes a result only there."""
+    found = function(*arguments)
+    for at in np.ndindex(SHAPE):
+        others = np.ones(SHAPE, bool)
+        others[at] = False
+        for value in (-9.0, 9.0):  # below and above all others
+            changed = jax.tree.map(partial(_with_others, others, value), arguments)
+            if not _are_equal(found, function(*changed), others):
+                expected = "a function of one element of each argument for each element of its "
+                repair = "The matmuls are the kernel's; normalise outside of the recurrence."
+                refuse(argument, f"{expected}results", "one that mixes elements", repair)
+
+
+def _with_others(others: np.ndarray, value: float, x: jax.Array) -> jax.Array:
+    return jnp.where(others, x, value)
+
+
+def _are_equal(found: Any, again: Any, at: Any = ...) -> bool:
+    pairs = zip(found, again, strict=True)
+    return all(
+        np.array_equal(np.asarray(a)[at], np.asarray(b)[at], equal_nan=True) for a, b in pairs
+    )
 
 
 def _draws_nothing(argument: str, function: Callable[..., Any], arguments: Any) -> None:
@@ -204,23 +232,35 @@ def _draws_nothing(argument: str, function: Callable[..., Any], arguments: Any) 
         refuse(argument, "a function without random numbers", "one that draws them", repair)
 
 
+def _cotangents(cell: "UncheckedCell", arguments: Any, after: Any, dtype: Any) -> Any:
+    """What the adjoint returns, of the dtype of its arguments."""
+    if cell.adjoint is None:
+        return None
+    given = arguments if cell.adjoint_reads_blocks else _unread(arguments)
+    given = given if cell.reads_first_state else _without_first_state(given)
+    found = _call("adjoint", cell.adjoint, (_d_after(after), *given, after), COTANGENTS)
+    reads_arguments_alone("adjoint", found)
+    wrong = {str(jnp.result_type(x)) for x in jax.tree.leaves(found)} - {str(jnp.dtype(dtype))}
+    if wrong:
+        expected = f"cotangents of the dtype of its arguments, {jnp.dtype(dtype)}"
+        refuse("adjoint", expected, ", ".join(sorted(wrong)), WRITE)
+    return found
+
+
+def _d_after(after: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.cos(3 * x), after)
+
+
 def _has_its_adjoint(
-    cell: "UncheckedCell",
-    adjoint: Callable[..., Any],
-    from_blocks: tuple[Any, ...],
-    from_gates: tuple[Any, ...],
-    after: Any,
+    cell: "UncheckedCell", found: Any, from_blocks: tuple[Any, ...], after: Any
 ) -> None:
+    """Compare with the derivative of the step, where that is a number."""
+
     def step(blocks: Any, *rest: Any) -> Any:
         return cell.step(blocks if cell.gates is None else cell.gates(blocks), *rest)
 
     names = ("blocks", "before", "unit", "data")
-    d_after = jax.tree.map(lambda x: jnp.cos(3 * x), after)
-    right = dict(zip(names, jax.vjp(step, *from_blocks)[1](d_after), strict=True))
-    given = from_gates if cell.adjoint_reads_blocks else _unread(from_gates)
-    given = given if cell.reads_first_state else _without_first_state(given)
-    expected = "the cotangents of blocks, before, unit and data that jax.vjp of step finds"
-    found = _call("adjoint", adjoint, (d_after, *given, after), expected)
+    right = dict(zip(names, jax.vjp(step, *from_blocks)[1](_d_after(after)), strict=True))
     for name in names:
         of = getattr(found, name, None)
         came_by: dict[Any, Any] = dict(enumerate(of)) if isinstance(of, tuple) else of or {}
@@ -229,15 +269,16 @@ def _has_its_adjoint(
             value = came_by.get(key)
             value = jnp.zeros_like(true) if value is None else value
             same = getattr(value, "shape", None) == true.shape
-            worst = float(jnp.abs(value - true).max()) if same else np.inf
-            if not worst <= 1e-6 * (1 + float(jnp.abs(true).max())):
+            size = jnp.where(jnp.isfinite(true), jnp.abs(true), 0)
+            difference = jnp.where(jnp.isfinite(true), jnp.abs(value - true), 0) if same else np.inf
+            worst = float(jnp.max(difference))
+            if not worst <= 1e-6 * (1 + float(size.max())):
                 came = f"another {name}[{key!r}], by up to {worst:.3g}"
-                refuse("adjoint", expected, came, "adjoint=None takes that of jax.vjp.")
+                refuse("adjoint", COTANGENTS, came, "adjoint=None takes that of jax.vjp.")
 
 
 def _reads_no_first_state(cell: "UncheckedCell", arguments: tuple[Any, ...]) -> None:
-    found = cell.step(*_without_first_state(arguments))
-    if any(bool(jnp.isnan(x).any()) for x in found):
+    if not _are_equal(cell.step(*arguments), cell.step(*_without_first_state(arguments))):
         expected = "a step that does not read before[0]"
         refuse("reads_first_state", expected, "one that does", "Leave it True.")
 

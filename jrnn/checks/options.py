@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jrnn.checks.basics import is_number, kind_of, refuse, shown
+from jrnn.checks.cells import reads_arguments_alone
 
 
 def activation(value: Any, activation_class: type, names: Collection[str]) -> None:
@@ -127,6 +128,7 @@ def activation_derivative(
     )
     import chex
 
+    h = given = None
     try:
         hash((fn, derivative_from_output))
         with jax.ensure_compile_time_eval(), jax.enable_x64(True):
@@ -138,6 +140,7 @@ def activation_derivative(
             true = jax.vmap(jax.grad(fn))(a)
             at, found, expected = (np.asarray(x) for x in (a, given, true))
     except Exception as error:
+        reads_arguments_alone("fn, derivative_from_output", (h, given))
         refuse(
             "fn, derivative_from_output",
             "two hashable functions of an array to one of its shape and dtype, elementwise",

@@ -58,6 +58,9 @@ def test_cells_that_are_right():
         lambda a, s, unit, data: (jnp.where(data["keep"] > 0.5, s[0], a[0]),),
         data=("keep",),
     )
+    Cell("no number", lambda a, s, unit, data: (jnp.sqrt(s[0]) + jnp.tanh(a[0]),))
+    from_blocks = lambda d, blocks, *_: StepCotangents((d[0] / (2 * jnp.sqrt(blocks[0])),))
+    Cell("no number", lambda a, s, unit, data: (jnp.sqrt(a[0]),), from_blocks)
 
 
 def test_two_cells_of_the_same_functions_are_one():
@@ -79,6 +82,19 @@ def test_the_class_of_the_parameters_has_no_default():
         own.Cell("tanh", tanh)
 
 
+MIXES = {
+    "by the largest": lambda a, s, unit, data: (a[0] - a[0].max(),),
+    "by the largest of each": lambda a, s, unit, data: (a[0] / abs(a[0]).max(-1, keepdims=True),),
+    "by a threshold": lambda a, s, unit, data: (
+        jax.nn.relu(a[0] - 0.5 * a[0].max(-1, keepdims=True)),
+    ),
+    "by the place of the largest": lambda a, s, unit, data: (
+        jax.nn.one_hot(a[0].argmax(-1), a[0].shape[-1], dtype=a[0].dtype),
+    ),
+    "from the right": lambda a, s, unit, data: (jnp.cumsum(a[0][:, ::-1], -1)[:, ::-1],),
+    "with its neighbour": lambda a, s, unit, data: (jnp.roll(s[0], -1, -1).at[:, -1].set(0),),
+    "sequences": lambda a, s, unit, data: (jnp.roll(s[0], -1, 0).at[-1].set(0),),
+}
 WRONG = {
     "another shape": (
         {"step": lambda a, s, unit, data: (a[0].sum(0),)},
@@ -86,7 +102,7 @@ WRONG = {
     ),
     "another dtype": (
         {"step": lambda a, s, unit, data: (jnp.tanh(a[0]).astype(jnp.float32),)},
-        "step: expected 1 states [B, H] of the dtype of its arguments, float64; got float32[2, 3]",
+        "step: expected 1 states [B, H] of the dtype of its arguments, bfloat16; got float32[2, 3]",
     ),
     "an array for a tuple": (
         {"step": lambda a, s, unit, data: a[0]},
@@ -108,6 +124,14 @@ WRONG = {
         {"step": lambda a, s, unit, data: (a[0] + s[0].sum(0, keepdims=True),)},
         "step: expected a function of one element of each argument",
     ),
+    **{
+        f"mixes {what}": (
+            {"step": step},
+            "step: expected a function of one element of each argument for each element of its "
+            "results; got one that mixes elements.",
+        )
+        for what, step in MIXES.items()
+    },
     "an output that mixes": (
         {"step": tanh, "output": lambda s: s[0][:, ::-1]},
         "output: expected a function of one element of each argument",
@@ -119,6 +143,19 @@ WRONG = {
     "an output that is a tuple": (
         {"step": tanh, "output": lambda s: s},
         "output: expected one array [B, H] of the dtype of its arguments, float32; got tuple, ",
+    ),
+    "data that are floats": (
+        {"step": lambda a, s, unit, data: (jnp.where(~data["z"], a[0], s[0]),), "data": ("z",)},
+        'returns arrays [B, H]. Data are floats here: cast them, data["z"].astype(bool).',
+    ),
+    "an adjoint of another dtype": (
+        {
+            "step": tanh,
+            "adjoint": lambda d, a, *_: StepCotangents(
+                ((d[0] * (1 - jnp.tanh(a[0]) ** 2)).astype(jnp.float32),)
+            ),
+        },
+        "adjoint: expected cotangents of the dtype of its arguments, bfloat16; got ",
     ),
     "a name that is not declared": (
         {"step": leak},
@@ -216,3 +253,26 @@ def test_refused(name):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         Cell("wrong", **arguments)
     assert message in str(error.value)
+
+
+def scaled(c):
+    return Cell("scaled", lambda blocks, *_: (c.astype(blocks[0].dtype) * blocks[0],))
+
+
+def scaled_adjoint(c):
+    adjoint = lambda d, blocks, before, unit, data, after: StepCotangents(
+        (c.astype(d[0].dtype) * d[0] * (1 - after[0] ** 2),)
+    )
+    return Cell("scaled", tanh, adjoint)
+
+
+def scaled_activation(c):
+    return own.elman.Activation(lambda a: c.astype(a.dtype) * a, jnp.ones_like)
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.grad])
+@pytest.mark.parametrize("made", [scaled, scaled_adjoint, scaled_activation])
+def test_no_function_reads_a_traced_value(made, transform):
+    message = "expected a function of its arguments alone; got one that reads a traced value. "
+    with pytest.raises(ValueError, match=message):
+        transform(made)(jnp.ones(3 if transform is jax.vmap else ()))
