@@ -19,7 +19,7 @@ Whole sequences (`stack`), segments of them (`rnn_loss`) and single steps (`stac
 the functions that run the networks, and share `layer_by_layer`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -203,9 +203,13 @@ def dropout_mask(
         `shape` of 0, with probability p, and 1/(1-p).
 
     Raises:
-        ValueError: a concrete rate outside [0, 1), or a dtype that is not floating.
+        ValueError: no key, a concrete rate outside [0, 1), a shape that is no sequence, or a dtype
+            that is not floating.
     """
+    checks.key(key)
     checks.dropout_rate("rate", rate)
+    if not isinstance(shape, Iterable):
+        checks.refuse("shape", "a sequence of sizes", checks.shown(shape), f"({shape},) is one.")
     return _dropout_mask(key, rate, tuple(shape), checks.floating_dtype(dtype))
 
 

@@ -63,8 +63,8 @@ def init_leaky(
     weights = draw_weights(cell, key, input_size, hidden_size, w_ih_init, w_hh_init, dtype)
     b_h = jnp.zeros(hidden_size, dtype) if bias else None
     if learned:
-        return LeakyParams(*weights, b_h, None, jnp.asarray(-np.log(rate), dtype))
-    return LeakyParams(*weights, b_h, jnp.asarray(share, dtype), None)
+        return LeakyParams(*weights, b_h, None, jnp.array(-np.log(rate), dtype))
+    return LeakyParams(*weights, b_h, jnp.array(share, dtype), None)
 
 
 def leaky_cell(
@@ -97,7 +97,13 @@ def leaky_cell(
         ValueError: as `leaky`.
     """
     cell = _cell(params, activation, leak, dt)
-    data = None if dt is None else _data(params, dt, np.shape(dt))
+    data = None
+    if dt is not None:
+        alone = _cell(params, activation, leak, None)  # x_t is refused before dt
+        x_t = checks.cell_arguments(alone, params, state, x_t, None, inputs, "state")
+        dt = np.asarray(dt, float) if isinstance(dt, (int, float)) else dt
+        checks.time_steps(dt, (), steps(x_t))
+        data = _data(params, dt, steps(x_t))
     return step_checked(cell, params, state, x_t, data, inputs=inputs)
 
 
@@ -165,15 +171,16 @@ def leaky(
             `alpha` and `log_tau`; a concrete alpha outside (0, 1]; an unknown `leak`.
     """
     cell = _cell(params, activation, leak, dt)
+    arrays = (state, lengths, resets, reset_state, recurrent_mask, mask)
     data = None
     if dt is not None:
-        checks.array("xs", xs)
-        lead = xs.shape[:-1] if inputs == "features" else steps(xs)
-        checks.time_steps(dt, lead)
+        alone = _cell(params, activation, leak, None)  # xs are refused before dt
+        xs = checks.network_arguments(alone, params, xs, *arrays, reading=inputs, named="state")
+        lead = steps(xs)
+        checks.time_steps(dt, lead[:1], lead[1:])
         data = _data(params, dt, lead)
-    arrays = (state, lengths, resets, reset_state, recurrent_mask, mask, data)
     options = {"clip_delta": clip_delta, "compute_dtype": compute_dtype, "remat": remat}
-    return run_checked(cell, params, xs, *arrays, reverse=reverse, inputs=inputs, **options)
+    return run_checked(cell, params, xs, *arrays, data, reverse=reverse, inputs=inputs, **options)
 
 
 def _cell(params: LeakyParams, activation: Any, leak: Leak, dt: Any) -> UncheckedCell:
@@ -184,6 +191,6 @@ def _cell(params: LeakyParams, activation: Any, leak: Leak, dt: Any) -> Unchecke
 
 def _data(params: LeakyParams, dt: Any, lead: tuple[int, ...]) -> Named:
     """dt of every step, sequence and unit."""
-    dt = jnp.asarray(dt, params.w_hh.dtype)
+    dt = jnp.asarray(dt, jnp.result_type(params.w_hh))
     dt = dt.reshape(dt.shape + (1,) * (len(lead) + 1 - dt.ndim))
     return {"dt": broadcast(dt, (*lead, params.w_hh.shape[0]))}

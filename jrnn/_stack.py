@@ -210,7 +210,6 @@ def stack(
     arrays = (h0, lengths, resets, reset_state)
     xs = checks.stack_arguments(cells, params, xs, *arrays, mask, recurrent_mask, reading=inputs)
     checks.known_steps(xs)
-    checks.dropout_rate("dropout", dropout)
     checks.dropout_between(dropout, key, params)
     checks.residual(residual, cells, params, xs)
     checks.one_direction(reverse, params)

@@ -92,9 +92,13 @@ def zero_state(
     def zeros(cell: UncheckedCell, layer: LayerParams) -> Any:
         w_hh, D = layer.forward.w_hh, 1 if layer.backward is None else 2
         if not is_pair(cell):
-            return jnp.zeros((*batch, D * len(w_hh)), w_hh.dtype)
-        state = state_of(cell, (jnp.zeros((*batch, len(w_hh)), w_hh.dtype),) * cell.states)
-        return state if D == 1 else (state, state)
+            return jnp.zeros((*batch, D * len(w_hh)), jnp.result_type(w_hh))
+        shape, dtype = (*batch, len(w_hh)), jnp.result_type(w_hh)
+        states = [  # an array for each: a buffer can be donated only once
+            state_of(cell, tuple(jnp.zeros(shape, dtype) for _ in range(cell.states)))
+            for _ in range(D)
+        ]
+        return states[0] if D == 1 else tuple(states)
 
     states = tuple(map(zeros, cells, layers.layers))
     return states if isinstance(params, StackParams) else states[0]
@@ -120,9 +124,9 @@ def filled_states(
 
     def filled(spec: kernel.Spec, layer: LayerParams, state: Any) -> Any:
         w_hh = layer.forward.w_hh
-        shape = (*batch, w_hh.shape[0])
+        shape, dtype = (*batch, w_hh.shape[0]), jnp.result_type(w_hh)
         given = states_of(spec.cell, state)
-        arrays = (jnp.zeros(shape, w_hh.dtype) if s is None else jnp.asarray(s) for s in given)
+        arrays = (jnp.zeros(shape, dtype) if s is None else jnp.asarray(s) for s in given)
         return state_of(spec.cell, tuple(broadcast(s, shape) for s in arrays))
 
     states = states or (None,) * len(specs)

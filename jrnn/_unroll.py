@@ -46,8 +46,8 @@ def init_cell(
         and `[H]` for each name in `cell.unit`; None for any other field.
 
     Raises:
-        ValueError: no cell, no key, a size below 1, a dtype that is not floating, or other names
-            than `cell.unit`.
+        ValueError: no cell, no key, a size below 1, a dtype that is not floating, other names
+            than `cell.unit`, or what is no number and no `[H]`.
     """
     checks.a_cell(cell)
     checks.key(key)
@@ -63,7 +63,7 @@ def init_cell(
     found |= dict(zip(("w_ih", "w_hh"), weights, strict=True))
     if bias:
         found |= {name: jnp.zeros(n * H, dtype) for name, n in checks.bias_parts(cell)}
-    found |= {name: jnp.broadcast_to(jnp.asarray(x, dtype), (H,)) for name, x in unit.items()}
+    found |= {name: checks.for_each_unit(name, x, H, dtype) for name, x in unit.items()}
     return kind(**found)
 
 

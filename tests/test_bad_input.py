@@ -609,6 +609,26 @@ REFUSED = {
         ),
         "dropout: expected 0 for one layer, since it is between layers; got 0.3.",
     ),
+    "a traced dropout": (
+        lambda: jax.jit(lambda p: jrnn.stack(STACK, CASE.xs, key=jax.random.key(0), dropout=p))(
+            0.1
+        ),
+        "dropout: expected a constant number; got a traced one. Bind it by functools.partial; or",
+    ),
+    "a traced dropout in a loss": (
+        lambda: jax.jit(lambda p: jrnn.rnn_cross_entropy(P, READOUT, CASE.xs, LABELS, dropout=p))(
+            0.1
+        ),
+        "dropout: expected a constant number; got a traced one.",
+    ),
+    "a mask without a key": (
+        lambda: jrnn.dropout_mask(0, 0.1, (3,)),
+        "key: expected one random key of JAX; got 0. jax.random.key(0) makes one.",
+    ),
+    "a mask of a size": (
+        lambda: jrnn.dropout_mask(jax.random.key(0), 0.1, 3),
+        "shape: expected a sequence of sizes; got 3. (3,) is one.",
+    ),
     "a mask of everything": (
         lambda: jrnn.dropout_mask(jax.random.key(0), 1, (3,)),
         "rate: expected a number in [0, 1); got 1.",

@@ -451,6 +451,18 @@ REFUSED = {
         lambda: jrnn.leaky(FIXED, XS, *[None] * 6, np.ones(T + 1)),
         "dt: expected shape [T] = [7] or [T, B] = [7, 3]; got float64[8].",
     ),
+    "integer features that are not said to be such, with time steps": (
+        lambda: jrnn.leaky(FIXED, np.ones((T, B, I), int), dt=np.ones((T, B))),
+        "xs: expected integer token ids [T] or [T, B]; got int64[7, 3, 5].",
+    ),
+    "a time step of another batch": (
+        lambda: jrnn.leaky_cell(FIXED, normal(H), XS[0], np.ones(2)),
+        "dt: expected shape [] or [B] = [3]; got float64[2]. The length of each step.",
+    ),
+    "a negative time step of a cell": (
+        lambda: jrnn.leaky_cell(FIXED, normal(H), XS[0], -1.0),
+        "dt: expected numbers of at least 0; got -1.0.",
+    ),
     "a forget bias that is no number": (
         lambda: jrnn.init_lstm(KEY, I, H, forget_bias=np.nan),
         "forget_bias: expected a finite number; got nan.",
@@ -471,6 +483,13 @@ REFUSED = {
         lambda: jrnn.unroll(GATED, PARAMS["gated"], XS, data={"z": normal(H)}),
         "data: expected None; got z. They are what the cell gated reads.",
     ),
+    **{
+        f"{tau} for each unit": (
+            partial(jrnn.init_cell, GATED, KEY, I, H, tau=tau),
+            f"tau: expected a number or an array [H] = [4]; got {came}. One for each unit.",
+        )
+        for tau, came in ((None, "None"), ("a", "'a'"), (np.ones(3), "an array [3]"))
+    },
     "unit parameters that the cell lacks": (
         lambda: jrnn.init_cell(GATED, KEY, I, H, alpha=0.5),
         "unit: expected the parameters tau; got alpha.",

@@ -167,5 +167,25 @@ def test_zero_state_is_what_none_stands_for():
         jrnn.zero_state(alone, 0)
 
 
+def test_new_states_and_parameters_can_be_donated():
+    lstm = parameters(jrnn.init_stack, I, (H, H), cell="lstm", bidirectional=True)
+    given = jnp.full(H, 0.5)
+    drawn = jrnn.init_cell(GATED, jax.random.key(0), I, H, tau=given)
+    for new in (jrnn.zero_state(lstm, B), drawn):
+        jax.jit(lambda x: jax.tree.map(jnp.sin, x), donate_argnums=0)(new)
+    assert not given.is_deleted()
+
+
+def test_parameters_of_numpy_without_64_bits(float32):
+    params = jrnn.StackParams((layer(ELMAN), layer(parameters(jrnn.init_lstm, H, H))))
+    leaking = jrnn.LeakyParams(*ELMAN, np.full(H, 0.3), None)
+    found = (
+        jrnn.zero_state(params, B),
+        jrnn.stack_step(params, None, normal(B, H)),
+        jrnn.leaky(leaking, normal(T, H), dt=np.ones(T)),
+    )
+    assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+
+
 def assert_types_equal(a, b):
     assert jax.tree.map(jax.typeof, a) == jax.tree.map(jax.typeof, b)

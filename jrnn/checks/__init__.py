@@ -14,6 +14,7 @@ from jrnn.checks.basics import describe as describe
 from jrnn.checks.basics import flag as flag
 from jrnn.checks.basics import floating as floating
 from jrnn.checks.basics import floating_dtype as floating_dtype
+from jrnn.checks.basics import for_each_unit as for_each_unit
 from jrnn.checks.basics import ids as ids
 from jrnn.checks.basics import key as key
 from jrnn.checks.basics import number as number

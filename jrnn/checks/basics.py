@@ -110,6 +110,14 @@ def shape(argument: str, x: Any, shape: tuple[int | None, ...], axes: str, repai
         refuse(argument, f"shape {axes} = [{sizes}]", describe(x), repair)
 
 
+def for_each_unit(argument: str, x: Any, H: int, dtype: Any) -> jax.Array:
+    """Return a copy, which may be donated while x is kept: a number or `[H]` as `[H]`."""
+    try:
+        return jnp.broadcast_to(jnp.array(x, dtype), (H,))
+    except (TypeError, ValueError):
+        refuse(argument, f"a number or an array [H] = [{H}]", shown(x), "One for each unit.")
+
+
 def is_float(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 

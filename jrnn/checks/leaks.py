@@ -45,10 +45,12 @@ def leaky_params(params: Any) -> None:
         refuse("alpha, log_tau", "one of the two", came, repair)
 
 
-def time_steps(dt: Any, lead: tuple[int, ...]) -> None:
+def time_steps(dt: Any, time: tuple[int, ...], batch: tuple[int, ...]) -> None:
+    """Check the lengths of all steps, or of one, for which `time` is ()."""
     array("dt", dt)
-    if dt.shape not in (lead, lead[:1]):
-        wanted = f"[T] = {list(lead[:1])}" + (f" or [T, B] = {list(lead)}" if lead[1:] else "")
+    if dt.shape not in (time, (*time, *batch)):
+        wanted, axes = (f"[T] = {list(time)}", "[T, B]") if time else ("[]", "[B]")
+        wanted += f" or {axes} = {[*time, *batch]}" if batch else ""
         refuse("dt", f"shape {wanted}", describe(dt), "The length of each step.")
     if not is_float(dt):
         refuse("dt", "a floating dtype", describe(dt), "Cast it by .astype.")

@@ -277,8 +277,15 @@ def dropout_rate(argument: str, rate: Any) -> None:
         refuse(argument, "a number in [0, 1)", shown(rate), "It is the share that becomes 0.")
 
 
-def dropout_between(dropout: float, key: Any, params: "StackParams") -> None:
-    """Check the key of a dropout; refuse one that drops nothing, since it is between layers."""
+def dropout_between(dropout: Any, key: Any, params: "StackParams") -> None:
+    """Check a dropout and its key; refuse one that drops nothing, since it is between layers."""
+    if isinstance(dropout, jax.core.Tracer):
+        repair = (
+            "Bind it by functools.partial; or run each layer as a stack of its own, and multiply "
+            "its inputs by a jrnn.dropout_mask."
+        )
+        refuse("dropout", "a constant number", "a traced one", repair)
+    dropout_rate("dropout", dropout)
     if dropout == 0 or key is None:
         return
     random_key(key)

@@ -52,7 +52,7 @@ def run_forward(spec: kernel.Spec, params: Any, xs: Any, h0: Any, data: Any) -> 
         return after, after
 
     def fill(x: Any, axes: tuple[int, ...]) -> jax.Array:
-        x = jnp.zeros(H, weights.w_hh.dtype) if x is None else jnp.asarray(x)
+        x = jnp.zeros(H, jnp.result_type(weights.w_hh)) if x is None else jnp.asarray(x)
         x = x.reshape((1,) * (len(axes) - x.ndim) + x.shape)
         return jnp.broadcast_to(x, axes)
 

@@ -141,7 +141,6 @@ def rnn_loss(
         checks.no_data_of_a_stack(data)
     checks.known_steps(xs)
     checks.flag("remat", remat)
-    checks.dropout_rate("dropout", dropout)
     checks.dropout_between(dropout, key, params)
     checks.residual(residual, cells, params, xs)
     top = params.layers[-1].forward
