@@ -183,7 +183,7 @@ def stack(
             it too, or every sequence gets the same dropout.
         mask: `[T, B]` or `[T]` bool, the steps that count, as in `rnn`, in every layer.
         recurrent_mask: None, or for each layer None, `[D*H]` or `[B, D*H]`, as in `rnn`.
-        activation: as in `rnn`, of Elman and leaky layers; None: "tanh".
+        activation: as in `rnn`, of Elman layers; None: "tanh". A leaky layer has that of its cell.
         cell: the `jrnn.Cell` of layers with `LeakyParams` or parameters of your own, static;
             None: that of the package.
         dropout: p of (21), the share of the outputs of every layer but the last that the layer

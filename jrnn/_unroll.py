@@ -47,7 +47,7 @@ def init_cell(
 
     Raises:
         ValueError: no cell, no key, a size below 1, a dtype that is not floating, other names
-            than `cell.unit`, or what is no number and no `[H]`.
+            than `cell.unit`, or a value for each unit that is neither a number nor `[H]`.
     """
     checks.a_cell(cell)
     checks.key(key)

@@ -233,7 +233,7 @@ def _draws_nothing(argument: str, function: Callable[..., Any], arguments: Any) 
 
 
 def _cotangents(cell: "UncheckedCell", arguments: Any, after: Any, dtype: Any) -> Any:
-    """What the adjoint returns, of the dtype of its arguments."""
+    """The results of the adjoint, which have the dtype of its arguments."""
     if cell.adjoint is None:
         return None
     given = arguments if cell.adjoint_reads_blocks else _unread(arguments)

@@ -256,7 +256,8 @@ def _jvp(primals: Any, tangents: Any, call: Call[Spec]) -> Any:
     wants_dx = not isinstance(inputs.steps.xs, ad.Zero)
     call = call._replace(spec=call.spec._replace(wants_dx=wants_dx))
     moves = [t for t in tangents if not isinstance(t, ad.Zero)]
-    bound = iter(reverse_mode_p.bind(*moves, cell=call.spec.cell.name))
+    cell = call.spec.cell
+    bound = iter(reverse_mode_p.bind(*moves, cell=cell.name, reads_data=bool(cell.data)))
     tangents = [t if isinstance(t, ad.Zero) else next(bound) for t in tangents]
     return jvp_of_program(primals, tangents, call)
 
@@ -325,18 +326,20 @@ WITH_BOTH = {
 }
 
 
-def _forward_mode(*_: Any, cell: str, **__: Any) -> NoReturn:
+def _forward_mode(*_: Any, cell: str, reads_data: bool, **__: Any) -> NoReturn:
     expected = "reverse mode (jax.grad, jax.vjp, jax.jacrev), or forward mode over it (jax.hessian)"
     came = "forward mode (jax.jvp, jax.jacfwd, jax.linearize)"
     of_stack = "a jax.lax.scan over jrnn.stack_step"
     repair = f"{of_stack[0].upper()}{of_stack[1:]} is the same network with both."
+    if reads_data:  # which stack_step refuses
+        repair = "A jax.lax.scan over the cell's step has both; of the gradient both work."
     if cell in WITH_BOTH:
         repair = f"{WITH_BOTH[cell]} is the same network with both; of a stack, {of_stack}."
     checks.refuse("rnn" if cell == "elman" else cell, expected, came, repair)
 
 
 reverse_mode_p.def_impl(_forward_mode)
-reverse_mode_p.def_abstract_eval(lambda *tangents, cell: tangents)
+reverse_mode_p.def_abstract_eval(lambda *tangents, **_: tangents)
 mlir.register_lowering(reverse_mode_p, _forward_mode)
-ad.deflinear2(reverse_mode_p, lambda cotangents, *_, cell: cotangents)
+ad.deflinear2(reverse_mode_p, lambda cotangents, *_, **__: cotangents)
 batching.primitive_batchers[reverse_mode_p] = _forward_mode

@@ -92,7 +92,8 @@ def rnn_loss(
         recurrent_mask: `[H]`, `[B, H]` or None, as in `rnn`; of a stack as in `stack`.
         data: the arrays that `cell` names, as in `unroll`; None for a stack.
         key: a JAX random key for the dropout of a stack, as in `stack`; the draws are the same
-            unless there is a `mask`.
+            unless there is a `mask`, or `remat` and a key of rbg, whose draws depend on the number
+            of steps at a time.
         loss: the loss of each step, static: `jrnn.squared_error`, `jrnn.softmax_cross_entropy`,
             another loss of this package, `functools.partial(jrnn.quantile_loss, quantile=0.9)`, or
             a function of your own of outputs `[T, B, O]` and targets, which it gets in at least

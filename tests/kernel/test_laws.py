@@ -211,6 +211,17 @@ def test_the_way_out_of_forward_mode_is_that_of_the_cell(cell):
     assert float(jnp.abs(moved).max()) > 0
 
 
+def test_the_way_out_of_forward_mode_of_a_cell_that_reads_data():
+    step = lambda blocks, before, unit, data: (data["z"] * jnp.tanh(blocks[0]),)
+    cell = jrnn.Cell("timed", step, data=("z",), params=jrnn.RNNParams)
+    case, z = make_case(), np.ones((cases.B, cases.H))
+    total = lambda p: jrnn.unroll(cell, p, case.xs, data={"z": z})[1].sum()
+    params = (case.params,)
+    with pytest.raises(ValueError, match=r"scan over the cell's step has both; of the gradient"):
+        jax.jvp(total, params, params)
+    assert float(jnp.abs(jax.jvp(jax.grad(total), params, params)[1].w_hh).max()) > 0
+
+
 def test_forward_mode_is_served_by_the_plain_scan():
     case = make_case()
     f = lambda p: cost(jrnn.derivation.rnn_scan, case)(p, case.xs, case.h0)
