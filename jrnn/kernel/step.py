@@ -453,11 +453,18 @@ def _rows_of(deltas: jax.Array, blocks: tuple[int, ...], H: int) -> jax.Array:
 
 def of_parameters(weights: Weights, xs: jax.Array, sums: Weights) -> Weights:
     """The sums over all steps, in the layout and the dtype of the parameters."""
+    w_ih, w_hh, b = sums
+    w_ih = w_ih if w_ih is None or are_ids(xs) else _transposed(w_ih)
+    return jax.tree.map(
+        lambda d, p: d.astype(p.dtype), Weights(w_ih, _transposed(w_hh), b), weights
+    )
+
+
+def _transposed(w: jax.Array) -> jax.Array:
     # Without the barrier XLA transposes the factors: 1.25 of the time at T = 1024, B = 1, H = 128
-    # (AMD EPYC, jaxlib 0.10.2). With it, XLA:CPU of that version aborts in a map of H <= 3.
-    w_ih, w_hh, b = lax.optimization_barrier(sums) if weights.w_hh.size >= 2**10 else sums
-    w_ih = w_ih if w_ih is None or are_ids(xs) else w_ih.T
-    return jax.tree.map(lambda d, p: d.astype(p.dtype), Weights(w_ih, w_hh.T, b), weights)
+    # (AMD EPYC, jaxlib 0.10.2). Flat, w keeps its layout: in a map of few steps that version stores
+    # the products transposed otherwise, and aborts.
+    return lax.optimization_barrier(w.ravel()).reshape(w.shape).T
 
 
 def gradients(weights: Weights, inputs: Inputs, found: Backward) -> tuple[Weights, Inputs]:
