@@ -12,7 +12,6 @@ Commands whose numbers are no times run two at once.
 import argparse
 import re
 import shlex
-import subprocess
 import sys
 import time
 import tomllib
@@ -21,13 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from benchmarks import commands
 from benchmarks.machine import processor
 from benchmarks.report import say, table
 from jrnn.native import cpu_cores as cores
 
-ROOT = Path(__file__).parents[1]
 OWN_OUTPUT = "-m docs.scaling"  # a program without --out
 
 
@@ -43,18 +42,11 @@ class Figure(NamedTuple):
         """Its part of the time of all: of the others two run at once."""
         return self.minutes / (1 if self.timed else 2)
 
-    def run(self, folder: Path) -> tuple[int, str, float]:
-        """The exit status, what the command printed, and the minutes that it took."""
-        argv = [sys.executable if w == "python" else w for w in shlex.split(self.command)]
-        argv += [] if OWN_OUTPUT in self.command else ["--out", str(folder)]
-        start = time.monotonic()
-        # `env` reads the variables before the command.
-        done = subprocess.run(["env", *argv], cwd=ROOT, capture_output=True, text=True)
-        said = done.stdout + (done.stderr[-2000:] if done.returncode else "")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "errors.txt").write_text(done.stderr)
-        (folder / "output.txt").write_text(said)
-        return done.returncode, said.strip(), (time.monotonic() - start) / 60
+    def run(self, folder: Path) -> tuple[Any, str]:
+        """How the command ended, a `commands.End`, and its output."""
+        out = "" if OWN_OUTPUT in self.command else f" --out {shlex.quote(str(folder))}"
+        *_, end = commands.run(self.command + out, folder)
+        return end, (folder / "output.txt").read_text().strip()
 
 
 def figures() -> list[Figure]:
@@ -63,10 +55,10 @@ def figures() -> list[Figure]:
     return [Figure(**each) for each in listed["figure"]]
 
 
-def run_all(found: list[Figure], out: Path) -> Iterator[tuple[int, str, float]]:
+def run_all(found: list[Figure], out: Path) -> Iterator[tuple[Any, str]]:
     """The results of all commands, in their order; those without times run two at once."""
 
-    def run(numbered: tuple[int, Figure]) -> tuple[int, str, float]:
+    def run(numbered: tuple[int, Figure]) -> tuple[Any, str]:
         n, figure = numbered
         say(f"{n} of {len(found)} begins: {figure.command}")
         return figure.run(out / f"{n:02}")
@@ -78,24 +70,17 @@ def run_all(found: list[Figure], out: Path) -> Iterator[tuple[int, str, float]]:
 
 def reprint(found: list[Figure], out: Path) -> int:
     """Run the commands; return how many failed."""
-    from tqdm import tqdm  # the bar has the time left, in minutes of the list
-
     versions = ", ".join(f"{name} {version(name)}" for name in ("jrnn", "jax"))
     head = f"{time.strftime('%Y-%m-%d')}. {processor()}, {cores()} cores; {versions}."
-    texts, failed = [f"# Figures\n\n{head}"], []
-    layout = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} of about {remaining} more"
-    with tqdm(total=sum(f.minutes_of_all() for f in found), bar_format=layout, disable=None) as bar:
-        for n, (figure, result) in enumerate(zip(found, run_all(found, out), strict=True), 1):
-            status, said, minutes = result
-            failed += [figure.command] if status else []
-            state = f"FAILED with exit status {status}" if status else "done"
-            about = f"{', '.join(figure.pages)}; {state} in {minutes:.1f} minutes."
-            texts.append(f"## `{figure.command}`\n\n{about}\n\n{said}")
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "figures.md").write_text("\n\n".join(texts) + "\n")
-            say(f"\n{figure.command}\n\n{said}\n\n{about}\n")
-            bar.set_description(f"{n} of {len(found)} done")
-            bar.update(figure.minutes_of_all())
+    texts, failed, start, done = [f"# Figures\n\n{head}"], [], time.monotonic(), 0.0
+    for figure, (end, said) in zip(found, run_all(found, out), strict=True):
+        failed += [figure.command] if end.state != "done" else []
+        about = f"{', '.join(figure.pages)}; {end}; {end.seconds / 60:.1f} minutes."
+        texts.append(f"## `{figure.command}`\n\n{about}\n\n{said}")
+        (out / "figures.md").write_text("\n\n".join(texts) + "\n")
+        done += figure.minutes_of_all() / sum(f.minutes_of_all() for f in found)
+        left = (time.monotonic() - start) * (1 / done - 1) / 60
+        say(f"\n{figure.command}\n\n{said}\n\n{about} About {left:.0f} minutes more.\n")
     for command in failed:
         print(f"FAILED: {command}")
     print(f"{len(found) - len(failed)} of {len(found)} commands ran: {out / 'figures.md'}")

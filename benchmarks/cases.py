@@ -63,6 +63,12 @@ class Group(NamedTuple):
         """Whether the libraries are measured with it."""
         return (self.route, self.dtype) == ("batch", "float32")
 
+    def key(self) -> dict[str, Any]:
+        """The part of a record that describes it."""
+        found = self._asdict() | {"case": [*self.case], "place": str(self.case)}
+        table = f"{self.cell}: {self.route}, {self.dtype}"
+        return found | {"table": table, "axis": ", ".join(self.case._fields)}
+
     def flops(self) -> int:
         """FLOP of the matmuls of (1), and for the gradient also of (9), (11), (12)."""
         T, B, I, H = self.case

@@ -22,6 +22,7 @@ one is slower by more, or needs more memory.
 """
 
 import argparse
+import contextlib
 import itertools
 import sys
 from collections.abc import Callable, Container, Iterator
@@ -42,6 +43,7 @@ from benchmarks.measuring import (
     time_beside_matmul,
     tolerance,
 )
+from benchmarks.report import Record, Results, Tasks
 from benchmarks.rivals import Recurrence, autodiff, jrnn_itself, load
 from benchmarks.rivals.old import loaded, worse
 from jrnn.checks import refuse
@@ -62,6 +64,15 @@ DTYPES = ["float32", "bfloat16"]
 MEMBERS = np.array([1, 0.9, 0.8, 0.7], np.float32)  # the networks of vmap-weights: times this
 MIXED_TOLERANCE = 0.02  # of jrnn, which is 0.004 to 0.007 from float32
 REPEATS = 3  # of a group that is worse than the older version
+DEVICE = [  # the groups of `benchmarks.device`, in the order of their worth
+    *(Group(row, CASES[row]) for row in (2, 1, 4, 3, 5, 6)),  # nearly a matmul last
+    *(Group(row, CASES[row], cell=cell) for row in (2, 1) for cell in ("lstm", "gru")),
+    *(Group(row, CASES[row], dtype="bfloat16") for row in (2, 1)),
+    *(Group(row, CASES[row], gradient=False) for row in (2, 1)),
+    *(Group(2, CASES[2], dtype="bfloat16", cell=cell) for cell in ("lstm", "gru")),
+    Group(2, CASES[2], "vmap"),
+]
+TOY_DEVICE = [Group(1, TOY_CASES[1], cell=cell) for cell in ("rnn", "lstm")]
 
 
 # --- the compared programs -----------------------------------------------------------------------
@@ -90,14 +101,13 @@ def recurrences(group: Group, rivals: list[str], old: Any = None) -> list[Recurr
     return [over_weights(one) for one in found] if group.route == "vmap-weights" else found
 
 
-def with_swapped_axes(recurrence: Recurrence) -> Recurrence:
+def with_swapped_axes(one: Recurrence) -> Recurrence:
     """Run a batch on the same batch-first arrays as under `vmap`."""
 
     def states(params: Any, xs: Any) -> Any:
-        return recurrence.states(params, xs.swapaxes(0, 1)).swapaxes(0, 1)
+        return one.states(params, xs.swapaxes(0, 1)).swapaxes(0, 1)
 
-    name = f"{recurrence.name} batch"
-    return recurrence._replace(name=name, states=states, batch_first=True)
+    return one._replace(name=f"{one.name} batch", states=states, batch_first=True)
 
 
 def over_weights(one: Recurrence) -> Recurrence:
@@ -127,8 +137,7 @@ def on_mesh(group: Group, function: Callable[..., Any], args: Any) -> tuple[Any,
         result = function(jax.lax.pcast(params, BATCH, to="varying"), *arrays)
         return jax.lax.psum(result, BATCH) if group.gradient else result
 
-    mesh = batch_mesh(group.devices)
-    whole, split = PartitionSpec(), PartitionSpec(None, BATCH)
+    mesh, whole, split = batch_mesh(group.devices), PartitionSpec(), PartitionSpec(None, BATCH)
     specs = whole, *(split for _ in args[1:])
     out_specs = whole if group.gradient else split
     on_all = jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=out_specs)
@@ -138,50 +147,49 @@ def on_mesh(group: Group, function: Callable[..., Any], args: Any) -> tuple[Any,
 # --- compilation ---------------------------------------------------------------------------------
 
 
-def program(group: Group, recurrence: Recurrence) -> Program:
+def program(group: Group, one: Recurrence) -> Program:
     """Compile the states or the gradient, of each sequence or split over several devices."""
-    params, xs, y = arguments(group, recurrence)
-    function: Callable[..., Any] = recurrence.states
-    args: tuple[Any, ...] = recurrence.own(params), xs
+    params, xs, y = arguments(group, one)
+    function: Callable[..., Any] = one.states
+    args: tuple[Any, ...] = one.own(params), xs
     if group.gradient:
-        function, args = cost_and_gradient(recurrence), (*args, y)
+        function, args = cost_and_gradient(one), (*args, y)
     if group.route == "vmap-grad":
         function = jax.vmap(function, in_axes=(None, 0, 0))
     if group.devices > 1:
         function, args = on_mesh(group, function, args)
-    with jrnn_itself.using(recurrence.backend):
-        in_common = partial(common, recurrence, params)
-        return compile_program(recurrence.label, function, args, in_common)
+    with jrnn_itself.using(one.backend):
+        return compile_program(one.label, function, args, partial(common, one, params))
 
 
-def arguments(group: Group, recurrence: Recurrence) -> tuple[Any, jax.Array, jax.Array]:
+def arguments(group: Group, one: Recurrence) -> tuple[Any, jax.Array, jax.Array]:
     """The parameters in the common form, xs and y, in the dtypes of a recurrence."""
     params, *arrays = data(group.case, group.cell)
-    if recurrence.batch_first:
+    if one.batch_first:
         arrays = [x.swapaxes(0, 1) for x in arrays]
     if group.route == "remat":
         arrays[1] = arrays[1][-1:]
-    xs, y = map(jnp.asarray, arrays, (recurrence.input_dtype, recurrence.state_dtype))
-    return jax.tree.map(lambda p: jnp.asarray(p, recurrence.input_dtype), params), xs, y
+    xs, y = map(jnp.asarray, arrays, (one.input_dtype, one.state_dtype))
+    return jax.tree.map(lambda p: jnp.asarray(p, one.input_dtype), params), xs, y
 
 
-def cost_and_gradient(recurrence: Recurrence) -> Callable[..., Any]:
+def cost_and_gradient(one: Recurrence) -> Callable[..., Any]:
     """A function of (own parameters, xs, y): sum(hs * y) and its gradient in the parameters."""
 
     def cost(own: Any, xs: Any, y: Any) -> Any:
-        return jnp.sum(recurrence.states(own, xs) * y, dtype=jnp.float32)
+        return jnp.sum(one.states(own, xs) * y, dtype=jnp.float32)
 
     return jax.value_and_grad(cost)
 
 
-def common(recurrence: Recurrence, params: Any, result: Any) -> dict[str, Any]:
+def common(one: Recurrence, params: Any, result: Any) -> dict[str, Any]:
     """States, or the gradient by the chain rule; those of each sequence are summed."""
     if not isinstance(result, tuple):
-        return {"hs": result.swapaxes(0, 1) if recurrence.batch_first else result}
+        return {"hs": result.swapaxes(0, 1) if one.batch_first else result}
     cost, gradient = result
     if cost.ndim:
         gradient = jax.tree.map(lambda g: g.sum(0), gradient)
-    (found,) = jax.vjp(recurrence.own, params)[1](gradient)
+    (found,) = jax.vjp(one.own, params)[1](gradient)
     return {name: array for name, array in found._asdict().items() if array is not None}
 
 
@@ -204,6 +212,9 @@ def expected(case: Case, cell: str, kind: str, gradient: bool) -> dict[str, np.n
 
 def groups(args: argparse.Namespace) -> Iterator[Group]:
     """The groups; a batch that cannot be split as a route asks is printed."""
+    if args.device:
+        yield from TOY_DEVICE if args.toy else DEVICE
+        return
     rows = args.rows or (TOY_CASES if args.toy else CASES)
     for row, route in itertools.product(rows, args.routes):
         if args.old and not args.rows and row not in ROUTES[route]:
@@ -212,7 +223,7 @@ def groups(args: argparse.Namespace) -> Iterator[Group]:
         devices = jax.device_count() if route == "mesh" else 1
         parts = {"mesh": devices, "vmap-weights": len(MEMBERS)}.get(route, 1)
         if case.B % parts or (route, devices) == ("mesh", 1):
-            print(f"row {row}: no {route}, {parts} parts do not split a batch of {case.B}")
+            report.say(f"row {row}: no {route}, {parts} parts do not split a batch of {case.B}")
             continue
         for gradient, dtype in itertools.product((False, True), args.dtypes):
             left_out = dtype == "bfloat16" and route in ("ends", "remat") and not args.old
@@ -223,25 +234,24 @@ def groups(args: argparse.Namespace) -> Iterator[Group]:
 def measure_group(
     args: argparse.Namespace,
     group: Group,
+    rivals: list[str],
     old: Any = None,
     without: Container[str] = (),
-    say: Callable[[str], None] = report.say,
-) -> report.Records:
+) -> Results:
     """Compare the programs of a group, then time them in turn; not those named in `without`.
 
-    A rival whose result is wrong is left out, and said.
+    A rival whose result is wrong is left out, with a line.
     """
     found: list[Recurrence] = []
-    for one in recurrences(group, args.rivals, old):
+    for one in recurrences(group, rivals, old):
         params, xs, _ = arguments(group, one)
         names = jrnn_itself.computing(one.states, (one.own(params), xs), args.backends)
         found += [one._replace(backend=name) for name in names if one.name not in without]
-    own = [one.label for one in found if one.name == "jrnn"]
-    if not own:
-        report.say(f"{group}: left out, since {', '.join(args.backends)} does not compute it")
-        return []
+    if not any(one.name == "jrnn" for one in found):
+        yield f"{group}: left out, since {', '.join(args.backends)} does not compute it"
+        return
     programs = [program(group, one) for one in found]
-    if "torch" in args.rivals and group.has_libraries:
+    if "torch" in rivals and group.has_libraries:
         programs.append(load("torch").program(group))
         found.append(Recurrence("torch", lambda params, xs: None))
     right, errors = [], {}
@@ -251,64 +261,62 @@ def measure_group(
         expects = expected(group.case, group.cell, one.kind, group.gradient)
         try:
             errors[p.name] = max(compare(p, expects, bound).values())
+            right.append((p, one))
         except ValueError as error:
             if one.name.startswith(("jrnn", "old")):
                 raise
-            say(f"{group}: {error}")
-        else:
-            right.append((p, one))
-    programs = [p for p, _ in right]
-    measured, flop_per_ms = time_beside_matmul(programs, args.rounds, args.toy)
-    said = ", ".join(f"{name} {measured[name]['minimum_ms']:.2f} ms" for name in own)
-    fastest = min(programs, key=lambda p: measured[p.name]["minimum_ms"])
-    report.say(f"{group}: {said}, fastest {fastest.name}")
-    of_group = group._asdict() | {"case": [*group.case], "place": str(group.case)}
-    title = f"{group.cell}: {group.route}, {group.dtype}"
-    of_group |= {"table": title, "axis": ", ".join(group.case._fields)}
-    records = []
+            yield f"{group}: {error}"
+    measured, flop_per_ms = time_beside_matmul([p for p, _ in right], args.rounds, args.toy)
     for p, one in right:
-        values = measured[p.name] | {"error": errors[p.name]}
-        values |= {"program": one.name, "label": one.label, "backend": one.backend}
-        values["over"] = "jrnn relu" if one.kind == "relu" else "jrnn"
-        records.append(of_group | values)
+        values = measured[p.name] | {"error": errors[p.name], "backend": one.backend}
+        over = "jrnn relu" if one.kind == "relu" else "jrnn"
+        yield group.key() | values | {"program": one.name, "label": one.label, "over": over}
     floor = {"minimum_ms": group.flops() / flop_per_ms, "matmul_gflops": flop_per_ms / 1e6}
-    return [*records, of_group | {"program": "matmul floor"} | floor]
+    yield group.key() | {"program": "matmul floor"} | floor
 
 
-def measure(args: argparse.Namespace) -> report.Records:
-    """One record per row, route, dtype, pass and program."""
+def measure_again(args: argparse.Namespace, group: Group, old: Any, rivals: list[str]) -> Results:
+    """Measure a group, and again if it is worse: noise is seldom the same three times."""
+    for _ in range(REPEATS):
+        found = list(measure_group(args, group, rivals, old))
+        if not worse([r for r in found if isinstance(r, dict)]):
+            break
+    yield from found
+
+
+def tasks(stack: contextlib.ExitStack, args: argparse.Namespace) -> Tasks:
+    """A task for each group."""
     use_cpu_cores(args.devices)
     args.backends = ["xla"] if args.old else jrnn_itself.wanted(args.backends)
-    for name in args.rivals:
-        load(name)
-    records = []
-    with jrnn_itself.using("xla" if args.old else None), loaded(args.old) as old:
-        for group in report.progress(list(groups(args)), str):
-            for _ in range(REPEATS):  # compiled anew: noise is seldom the same three times
-                found = measure_group(args, group, old)
-                if not worse(found):
-                    break
-            records += found
-    if not records:
+    stack.enter_context(jrnn_itself.using("xla" if args.old else None))
+    old = stack.enter_context(loaded(args.old))
+    found = {str(group): partial(measure_again, args, group, old) for group in groups(args)}
+    if not found:
         refuse("the options", "a row that can be measured", "none", "The lines above say why.")
-    return records
+    return found
+
+
+def faults(records: list[Record]) -> list[str]:
+    """Where jrnn is worse than an older version."""
+    return worse(records) if records else ["no row was measured: lines of the page say why"]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = report.parser("kernel", __doc__)
-    report.add_options(parser, list(CASES), RIVALS, rounds=9)
+    parser = report.parser("kernel", __doc__, list(CASES), RIVALS, rounds=9)
+    add = parser.add_argument
     parser.set_defaults(rivals=None)
-    parser.add_argument("--cell", choices=CELLS, default="rnn")
+    add("--cell", choices=CELLS, default="rnn")
     what = "(None: batch, vmap, ends, and mesh with several devices; with --old: all)"
-    parser.add_argument("--routes", nargs="+", choices=ROUTES, help=what)
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
+    add("--routes", nargs="+", choices=ROUTES, help=what)
+    add("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     what = "of jrnn; ratios are over the first (None: native, if it can run here, and xla)"
-    parser.add_argument("--backends", nargs="+", choices=jrnn_itself.BACKENDS, help=what)
-    what = "a git revision, or a directory that holds jrnn/"
-    parser.add_argument("--old", metavar="REV", help=what)
+    add("--backends", nargs="+", choices=jrnn_itself.BACKENDS, help=what)
+    add("--old", metavar="REV", help="a git revision, or a directory that holds jrnn/")
+    add("--device", action="store_true", help="the groups of benchmarks.device")
     args = report.parse(parser, argv)
-    args.rivals = args.rivals or ([] if args.old else RIVALS)
+    if args.rivals is None:
+        args.rivals = [] if args.old else RIVALS
     # One of n devices has its share of the cores.
     args.devices = args.devices or (min(2, cores()) if args.old else 1)
     usual = ROUTES if args.old else ["batch", "vmap", "mesh", "ends"]
@@ -318,7 +326,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, or 1 after bad input or if this version is worse than --old."""
-    return report.run("kernel", parse(argv), measure, report.KERNEL, worse)
+    args = parse(argv)
+    with contextlib.ExitStack() as stack:
+        return report.run("kernel", args, partial(tasks, stack), faults)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import os
 import platform
 import re
+import shutil
+import subprocess
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,10 @@ VECTOR_UNITS = {  # by their flags in Linux
     "sve": "SVE",
     "asimd": "NEON",
 }
+NVIDIA = [  # fields of `nvidia-smi --help-query-gpu`
+    *("name", "driver_version", "memory.total", "memory.used", "clocks.sm", "clocks.max.sm"),
+    *("clocks.mem", "power.draw", "power.limit", "temperature.gpu", "utilization.gpu"),
+]
 
 
 def description() -> dict[str, Any]:
@@ -33,6 +39,8 @@ def description() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
+        "memory": {k: int(v) for k, v in (jax.devices()[0].memory_stats() or {}).items() if v},
+        "gpus": gpus(),
         "processor": processor(),
         "cores": cores(),
         "native": native_kernel(),
@@ -50,8 +58,23 @@ def sentence(machine: dict[str, Any]) -> str:
         machine["native"] if machine["backend"] == "cpu" else "",
         f"Allocator: {machine['GLIBC_TUNABLES'] or 'default (GLIBC_TUNABLES not set)'}.",
         f"XLA_FLAGS: {machine['XLA_FLAGS']}." if machine["XLA_FLAGS"] else "",
+        *(f"{name} {n / 1e9:,.1f} GB." for name, n in machine["memory"].items() if "bytes" in name),
+        *machine["gpus"],
     ]
     return " ".join(filter(None, said))
+
+
+def gpus() -> list[str]:
+    """Clocks, power and temperature of each GPU, from nvidia-smi, or why there are none."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    query = ["nvidia-smi", f"--query-gpu={','.join(NVIDIA)}", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except subprocess.SubprocessError as error:
+        return [f"No clocks, no power: {error}."]
+    lines = [zip(NVIDIA, line.split(", "), strict=False) for line in said.stdout.splitlines()]
+    return [", ".join(f"{name} {value}" for name, value in line) + "." for line in lines]
 
 
 def native_kernel() -> str:

@@ -15,7 +15,8 @@ run at the next size.
 
 import argparse
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -27,12 +28,14 @@ from benchmarks import report
 from benchmarks.cases import Case, Group
 from benchmarks.kernel import measure_group
 from benchmarks.measuring import compare, compile_program, time_in_turn, tolerance
+from benchmarks.report import Record, Results, Tasks
 from benchmarks.rivals import jrnn_itself
 from jrnn.parallel import use_cpu_cores
 
 ROWS = ["T", "B", "H", "devices", "remat", "O"]
 SLOW_MS = 500
 LEFT_OUT = {"jrnn without", *(f"{scan} mixed" for scan in report.SCANS)}  # of the other dtype
+SLOWER_SCANS = {"naive", "hoisted"}  # on a GPU, than the one that is unrolled
 
 
 class Sweep(NamedTuple):
@@ -42,6 +45,14 @@ class Sweep(NamedTuple):
     line: str  # the fixed sizes
     points: dict[int, Case]
     dtype: str = "float32"
+
+
+START = Case(64, 64, 256, 512)
+DEVICE = [  # the sweeps of `benchmarks.device`
+    Sweep("T", "B = 64, I = 256, H = 512", {T: START._replace(T=T) for T in (64, 256, 1024, 4096)}),
+    Sweep("B", "T = 64, I = 256, H = 512", {B: START._replace(B=B) for B in (16, 64, 256, 1024)}),
+]
+TOY_DEVICE = [Sweep("T", "B = 4, I = 3, H = 5", {T: Case(T, 4, 3, 5) for T in (5, 10)})]
 
 
 def sweeps(toy: bool) -> Iterator[Sweep]:
@@ -71,7 +82,7 @@ def sweeps(toy: bool) -> Iterator[Sweep]:
     yield Sweep("O", line, dict.fromkeys(outputs, positions))
 
 
-def readout_records(args: argparse.Namespace, case: Case, O: int) -> report.Records:
+def readout_records(args: argparse.Namespace, case: Case, O: int) -> Iterator[Record]:
     """Two programs from states to cost and gradient, compared with each other and timed."""
     random = np.random.default_rng(0)
     params = jrnn.init_readout(jax.random.key(0), case.H, O)
@@ -94,66 +105,72 @@ def readout_records(args: argparse.Namespace, case: Case, O: int) -> report.Reco
     ]
     expected = jax.tree.map(np.asarray, arrays(programs[1].call()))
     compare(programs[0], expected, tolerance("float32"))
-    measured = time_in_turn(programs, args.rounds)
-    return [{"program": name, "case": case} | values for name, values in measured.items()]
+    for name, values in time_in_turn(programs, args.rounds).items():
+        yield {"program": name, "case": case, "gradient": True} | values
 
 
-def measure_point(
-    args: argparse.Namespace,
-    sweep: Sweep,
-    at: int,
-    without: Container[str],
-    say: Callable[[str], None] = report.say,
-) -> report.Records:
-    """One record per program at one size; `say` as in `measure_group`."""
-    axis, line, case, dtype = sweep.axis, sweep.line, sweep.points[at], sweep.dtype
-    if axis == "O":
-        found, outputs = readout_records(args, case, at), at
-    else:
-        route = {"remat": "remat", "devices": "mesh"}.get(axis, "batch")
+class Growth:
+    """Measures the points of sweeps; a scan that is slow is not run at the next size."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.first: dict[str, float] = {}  # milliseconds at the first size
+        self.slow: set[str] = set()
+
+    def __call__(self, sweep: Sweep, at: int, rivals: list[str]) -> Results:
+        """Yield a record per program, with its time over that at the first size."""
+        axis, case = sweep.axis, sweep.points[at]
+        if at == min(sweep.points):
+            always = SLOWER_SCANS if self.args.device else LEFT_OUT
+            self.first, self.slow = {}, set() if axis == "remat" else set(always)
         devices = at if axis == "devices" else 1
-        group = Group(f"{axis} = {at:,}", case, route, dtype, devices=devices)
-        found, outputs = measure_group(args, group, without=without, say=say), case.H
-    kept = 4 * case.T * case.B * outputs  # the states, or the logits
-    key = {"table": f"{axis}: {line}, {dtype}", "axis": axis, "place": f"{at:,}", "at": at}
-    for r in found:
-        r |= key
-        if (size := r.get("temporary_bytes")) is not None:
-            r |= {"kept_bytes": kept, "bytes_over_kept": size / kept}
-    return found
+        route = {"remat": "remat", "devices": "mesh"}.get(axis, "batch")
+        group = Group(f"{axis} = {at:,}", case, route, sweep.dtype, devices=devices)
+        table = f"{axis}: {sweep.line}, {sweep.dtype}"
+        key = {"table": table, "axis": axis, "place": f"{at:,}", "at": at}
+        kept = 4 * case.T * case.B * (at if axis == "O" else case.H)  # the logits, or the states
+        found = (
+            readout_records(self.args, case, at)
+            if axis == "O"
+            else measure_group(self.args, group, rivals, without=self.slow)
+        )
+        for r in found:
+            if isinstance(r, str):
+                yield r
+                continue
+            name, ms = r["program"], r["minimum_ms"]
+            growth = ms / self.first.setdefault(r.get("label") or name, ms)
+            if (size := r.get("temporary_bytes")) is not None:
+                r |= {"kept_bytes": kept, "bytes_over_kept": size / kept}
+            yield r | key | {"growth": growth}
+            if ms > SLOW_MS and not name.startswith(("jrnn", "matmul")):
+                self.slow.add(name)
+                yield f"{axis}, {sweep.line}: {name} is slow at {at}: no further"
 
 
-def measure(args: argparse.Namespace) -> report.Records:
-    """One record per point and program, with its time over that at the first size."""
+def tasks(args: argparse.Namespace) -> Tasks:
+    """A task for each point."""
     use_cpu_cores(args.devices)
     args.backends = jrnn_itself.wanted(None)
-    chosen = [sweep for sweep in sweeps(args.toy) if sweep.axis in (args.rows or ROWS)]
-    points = [(sweep, at) for sweep in chosen for at in sweep.points]
-    records, slow = [], LEFT_OUT
-    first: dict[str, float] = {}
-    for sweep, at in report.progress(points, lambda point: f"{point[0].axis} = {point[1]:,}"):
-        if at == min(sweep.points):
-            first, slow = {}, set() if sweep.axis == "remat" else LEFT_OUT
-        for r in measure_point(args, sweep, at, slow):
-            name, ms = r["program"], r["minimum_ms"]
-            growth = ms / first.setdefault(r.get("label") or name, ms)
-            records.append(r | {"growth": growth})
-            if ms > SLOW_MS and not name.startswith(("jrnn", "matmul")):
-                slow = slow | {name}
-                report.say(f"{sweep.axis}, {sweep.line}: {name} is slow at {at}: no further")
-    return records
+    chosen = (TOY_DEVICE if args.toy else DEVICE) if args.device else [*sweeps(args.toy)]
+    measure, rows = Growth(args), args.rows or ROWS
+    points = [(sweep, at) for sweep in chosen if sweep.axis in rows for at in sweep.points]
+    return {
+        f"{sweep.axis} = {at:,} ({sweep.line}, {sweep.dtype})": partial(measure, sweep, at)
+        for sweep, at in points
+    }
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = report.parser("scaling", __doc__)
-    report.add_options(parser, ROWS, ["autodiff"], rounds=5)
+    parser = report.parser("scaling", __doc__, ROWS, ["autodiff"], rounds=5)
+    parser.add_argument("--device", action="store_true", help="the sizes of benchmarks.device")
     return report.parse(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, or 1 after bad input."""
-    return report.run("scaling", parse(argv), measure, report.SCALING)
+    return report.run("scaling", parse(argv), tasks)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import argparse
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,9 +25,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from tqdm import tqdm
 
 import jrnn
 from benchmarks import measuring, report
+from benchmarks.report import Record, Tasks
 from benchmarks.rivals import CharacterModel, character_models, load
 from jrnn.checks import refuse
 
@@ -59,7 +61,7 @@ class Trainer:
 
     def __init__(
         self,
-        train_step: Callable[..., Any],  # (state, batch) -> (state, loss)
+        train_step: Callable[..., Any],  # (state, batch) -> (state, loss or metrics)
         state: Any,
         batch_first: bool = False,
         common: Callable[[Any], Any] = lambda params: params,
@@ -73,64 +75,53 @@ class Trainer:
         if first:
             zeros = jax.tree.map(jnp.zeros_like, self.state.carry)
             self.state = self.state._replace(carry=zeros)
-        self.state, loss = self.train_step(self.state, batch)
+        self.state, found = self.train_step(self.state, batch)
         jax.block_until_ready(self.state)
-        return float(loss)
+        return float(getattr(found, "loss", found))
 
     def model(self) -> Any:
         """The learned (parameters of the network, ReadoutParams)."""
         return self.common(self.state.params)
 
 
-def of_jrnn(
-    params: Any, args: Settings, devices: int = 1, network: CharacterModel | None = None
-) -> Trainer:
-    """The training step of `examples/char_lm.py`; on a mesh also that of a plain scan."""
+def of_jrnn(params: Any, args: Settings, devices: int = 1, loss: Any = None) -> Trainer:
+    """The training step of `examples/char_lm.py`; on a mesh also with the loss of a plain scan."""
     optimizer = char_model.make_optimizer(args)
     mesh = batch_mesh(devices) if devices > 1 else None
     zeros = jrnn.zero_state(params[0], args.batch_size)
     state = init_train_state(params, optimizer, zeros, jax.random.key(0), mesh=mesh)
-
-    def loss_of_scan(own: Any, h0: Any, batch: Any, key: Any) -> Any:
-        losses, h = _losses(network, own, h0, batch)
-        return mean(losses.sum(), losses.size), h
-
-    step = make_train_step(
-        loss_of_scan if network else char_model.make_loss(args), optimizer, mesh=mesh
-    )
-
-    def train_step(state: Any, batch: Any) -> Any:
-        state, metrics = step(state, batch)
-        return state, metrics.loss
-
-    return Trainer(train_step, state)
+    loss = loss or char_model.make_loss(args)
+    return Trainer(make_train_step(loss, optimizer, mesh=mesh), state)
 
 
 def of_rival(network: CharacterModel, args: Settings) -> Trainer:
     """A model of a JAX library, trained as its users would."""
     optimizer = char_model.make_optimizer(args)
-    h0 = jnp.zeros((args.batch_size, args.hidden_size))
-
-    def cost(own: Any, h0: Any, batch: Any) -> Any:
-        losses, h = _losses(network, own, h0, batch)
-        return losses.mean(), h
+    value_and_grad = jax.value_and_grad(loss_of(network), has_aux=True)
 
     @partial(jax.jit, donate_argnums=0)
     def train_step(state: TrainState, batch: Any) -> Any:
         own = state.params
-        (loss, h), grads = jax.value_and_grad(cost, has_aux=True)(own, state.carry, batch)
+        (loss, h), grads = value_and_grad(own, state.carry, batch)
         updates, kept = optimizer.update(grads, state.opt_state, own)
         learned = optax.apply_updates(own, updates)
         return state._replace(params=learned, opt_state=kept, carry=h), loss
 
+    h0 = jnp.zeros((args.batch_size, args.hidden_size))
     state = init_train_state(network.own, optimizer, h0, jax.random.key(0))
     return Trainer(train_step, state, network.batch_first, network.common)
 
 
-def _losses(network: Any, own: Any, h0: Any, batch: Any) -> tuple[Any, Any]:
-    ids, labels = batch
-    logits, h = network.logits(own, ids, h0)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels), h
+def loss_of(network: CharacterModel) -> Any:
+    """The mean cross-entropy of a rival on a chunk, and the state for the next chunk."""
+
+    def loss(own: Any, h0: Any, batch: Any, key: Any = None) -> Any:
+        ids, labels = batch
+        logits, h = network.logits(own, ids, h0)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return mean(losses.sum(), losses.size), h
+
+    return loss
 
 
 def programs(model: Any, args: Settings, rivals: list[str], devices: int = 1) -> dict[str, Any]:
@@ -144,20 +135,15 @@ def programs(model: Any, args: Settings, rivals: list[str], devices: int = 1) ->
         for name, network in character_models(rival, model).items():
             found[name] = of_rival(network, args)
             if split and rival == "autodiff":
-                split[f"{name}, {devices} devices"] = of_jrnn(network.own, args, devices, network)
+                own = network.own, args, devices, loss_of(network)
+                split[f"{name}, {devices} devices"] = of_jrnn(*own)
     return found | split
 
 
 # --- the measurement -----------------------------------------------------------------------------
 
 
-def measure(options: argparse.Namespace) -> report.Records:
-    """One record per row and program."""
-    use_cpu_cores(options.devices)
-    return [record for row in options.rows for record in measure_row(options, row)]
-
-
-def measure_row(options: argparse.Namespace, row: int) -> report.Records:
+def measure_row(options: argparse.Namespace, row: int, rivals: list[str]) -> Iterator[Record]:
     """One record per program; its first steps, which compile and are compared, do not count."""
     sizes = {"length": LENGTHS[row], "hidden_size": options.hidden_size}
     sizes |= TOY if options.toy else {}
@@ -167,14 +153,16 @@ def measure_row(options: argparse.Namespace, row: int) -> report.Records:
     if args.cell == "gru":  # torch's second bias stays 0, as it does not exist in other networks
         model = model._replace(rnn=model.rnn._replace(b_hn=None))
     devices = 1 if args.batch_size % jax.device_count() else jax.device_count()
-    running = programs(model, args, options.rivals, devices)
+    running = programs(model, args, rivals, devices)
     seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
     evaluate = char_model.make_evaluate(args, data.validation_streams, batch_mesh(1))
-    place = f"{args.length}, {args.batch_size}, {args.hidden_size}"
-    key = {"table": "training step", "axis": "T, B, H", "place": place, "row": row}
-    key |= {"cell": args.cell, "hidden_size": args.hidden_size}
-    key |= {"length": args.length, "batch_size": args.batch_size}
-    records = []
+    sizes = {name: getattr(args, name) for name in ("length", "batch_size", "hidden_size")}
+    key = {
+        "table": "training step",
+        "axis": "T, B, H",
+        "place": ", ".join(map(str, sizes.values())),
+    }
+    key |= sizes | {"row": row, "cell": args.cell}
     for name, program in running.items():
         timed = seconds[name][len(TOLERANCES) :]
         times = {"minimum_ms": 1e3 * min(timed), "median_ms": 1e3 * median(timed)}
@@ -183,14 +171,13 @@ def measure_row(options: argparse.Namespace, row: int) -> report.Records:
         if options.rounds >= LEARNED:
             learned = char_model.Model(*jax.device_get(tuple(program.model())))
             times["validation_bits"] = evaluate(learned)
-        records.append(key | {"program": name} | times)
-    return records
+        yield key | {"program": name} | times
 
 
 def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[float]]:
     """Train all programs, a step of each in turn; return the seconds of every step of each."""
     seconds: dict[str, list[float]] = defaultdict(list)
-    for n in report.progress(range(rounds), lambda n: "training step"):
+    for n in tqdm(range(rounds), "training steps", leave=False, disable=None):
         batch, first = next(source)
         steps = {name: partial(program.step, batch, first) for name, program in running.items()}
         losses = measuring.one_round(steps, n, seconds)
@@ -208,10 +195,15 @@ def check_losses(losses: dict[str, float], n: int, exact: bool = True) -> None:
             refuse(f"loss {n + 1} of {name}", expected, f"{loss:.6f}", "Not timed.")
 
 
+def tasks(options: argparse.Namespace) -> Tasks:
+    """A task for each row."""
+    use_cpu_cores(options.devices)
+    return {f"row {row}": partial(measure_row, options, row) for row in options.rows}
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = report.parser("train_step", __doc__)
-    report.add_options(parser, list(LENGTHS), RIVALS, rounds=60)
+    parser = report.parser("train_step", __doc__, list(LENGTHS), RIVALS, rounds=60)
     parser.add_argument("--cell", choices=list(char_model.CELLS), default="rnn")
     parser.add_argument("--hidden-size", type=report.positive, default=256)
     options = report.parse(parser, argv)
@@ -227,7 +219,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; return 0, or 1 after bad input."""
-    return report.run("train_step", parse(argv), measure, report.TRAIN_STEP)
+    return report.run("train_step", parse(argv), tasks)
 
 
 if __name__ == "__main__":

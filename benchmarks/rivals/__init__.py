@@ -4,10 +4,9 @@ All start from the same parameters, in the form of the library, with axes in the
 library. They use only techniques from their documentation. The plain scans use those of JAX's
 documentation: the projection before the loop, and `unroll`.
 
-A rival is one file, and its package is named in `PACKAGES`. `recurrences(group)` gives its programs
-for the shape and the cell of a group, none for a cell that it lacks: a function of parameters in
-the form of the library, and the map to this form. `readout(H, O)` gives the same of its linear
-layer.
+A rival is one file, named in `NAMES`. `recurrences(group)` gives its programs for the shape and the
+cell of a group, none for a cell that it lacks: a function of parameters in the form of the library,
+and the map to this form. The linear layer of a character model is the same for all.
 """
 
 import importlib
@@ -23,15 +22,7 @@ from jrnn.checks import refuse
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # keras reads it at import
 
-# The choices of `--rivals`, and the package that each one needs.
-PACKAGES = {
-    "autodiff": "jax",
-    "flax": "flax",
-    "haiku": "haiku",
-    "keras": "keras",
-    "equinox": "equinox",
-    "torch": "torch",
-}
+NAMES = ["autodiff", "flax", "haiku", "keras", "equinox", "torch"]  # the choices of `--rivals`
 
 
 class Recurrence(NamedTuple):
@@ -67,22 +58,22 @@ class CharacterModel(NamedTuple):
 
 
 def character_models(name: str, model: Any) -> dict[str, CharacterModel]:
-    """The tanh networks of a rival, each with its linear layer, by name.
+    """The tanh networks of a rival, each with a linear layer, by name.
 
     Ids are looked up in w_ih by a rival that says `OF_IDS`, else they are one-hot vectors.
     """
     library = load(name)
     V, H = model.rnn.w_ih.shape
-    own_readout, apply = library.readout(H, V)
 
     def of(one: Recurrence) -> CharacterModel:
         def own(model: Any) -> Any:
-            return one.own(model[0]), own_readout(model[1])
+            return one.own(model[0]), model[1]
 
         def logits(own: Any, ids: Any, h0: Any) -> Any:
             xs = ids if getattr(library, "OF_IDS", False) else jax.nn.one_hot(ids, V)
             hs = one.states(own[0], xs, h0)
-            return apply(own[1], hs), hs[:, -1] if one.batch_first else hs[-1]
+            logits = hs @ own[1].w_ho + own[1].b_o
+            return logits, hs[:, -1] if one.batch_first else hs[-1]
 
         # `own` only reorders the parameters, so its transpose is its inverse.
         given, back = jax.vjp(own, tuple(jax.tree.map(jnp.asarray, tuple(model))))
@@ -93,29 +84,24 @@ def character_models(name: str, model: Any) -> dict[str, CharacterModel]:
 
 
 def load(name: str) -> Any:
-    """Import the module of a rival; its library must be installed."""
+    """Import the file of a rival, and with it the library, which must be installed."""
     try:
-        importlib.import_module(PACKAGES[name])
+        return importlib.import_module(f"benchmarks.rivals.{name}")
     except ImportError as error:
         repair = (
             "Install the rivals: pip install -r benchmarks/requirements.txt; or name those that "
             "are wanted: --rivals autodiff, for example."
         )
         refuse("--rivals", f"{name} to be installed", f"{type(error).__name__}: {error}", repair)
-    return importlib.import_module(f"benchmarks.rivals.{name}")
 
 
 def available(names: list[str]) -> tuple[list[str], list[str]]:
-    """The rivals that can run on JAX's device here, and a line for each other rival."""
+    """The rivals that can run here, and a line for each other rival."""
     found, lines = [], []
     for name in names:
         try:
-            library = load(name)
+            load(name)
+            found.append(name)
         except Exception as error:  # importing a library may fail in any way
             lines.append(f"{name} is left out: {error}")
-            continue
-        if name == "torch" and library.device_like_jax() is None:
-            lines.append("torch is left out: the one that is installed cannot use this device.")
-            continue
-        found.append(name)
     return found, lines

@@ -147,8 +147,3 @@ def recurrences(group: Group) -> list[Recurrence]:
         Recurrence(f"{name} mixed", partial(scan, mixed=True), state_dtype=jnp.bfloat16)
         for name, scan in plain.items()
     ]
-
-
-def readout(H: int, O: int) -> tuple[Any, Any]:
-    """A matmul."""
-    return lambda params: params, lambda params, hs: hs @ params.w_ho + params.b_o

@@ -44,13 +44,3 @@ def recurrences(group: Group) -> list[Recurrence]:
         return jax.vmap(eqx.combine(own, static), in_axes=(1, 0), out_axes=1)(ids, h0)
 
     return [Recurrence("equinox", states, own)]
-
-
-def readout(H: int, O: int) -> tuple[Any, Any]:
-    """A `Linear`."""
-    linear = eqx.nn.Linear(H, O, key=jax.random.key(0))
-    empty, static = eqx.partition(linear, eqx.is_array)
-    return (
-        lambda params: in_form(empty, (params.w_ho.T, params.b_o)),
-        lambda own, hs: jax.vmap(jax.vmap(eqx.combine(own, static)))(hs),
-    )

@@ -40,12 +40,3 @@ def _recurrence(group: Group, name: str, make: Any) -> Recurrence:
         return in_form(empty, to_nnx(params, optimized=optimized))
 
     return Recurrence(name, states, own)
-
-
-def readout(H: int, O: int) -> tuple[Any, Any]:
-    """An `nnx.Linear`."""
-    graph, empty = nnx.split(nnx.Linear(H, O, rngs=nnx.Rngs(0)))
-    return (
-        lambda params: in_form(empty, {"kernel": params.w_ho, "bias": params.b_o}),
-        lambda state, hs: nnx.merge(graph, state)(hs),
-    )

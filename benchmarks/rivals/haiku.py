@@ -56,9 +56,3 @@ def _recurrence(case: Case, name: str, core: Any, arrays: Any, activation: str) 
     init, apply = hk.without_apply_rng(hk.transform(unroll))
     empty = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 1, case.I)))
     return Recurrence(name, apply, lambda params: in_form(empty, arrays(params)), activation)
-
-
-def readout(H: int, O: int) -> tuple[Any, Any]:
-    """An `hk.Linear`."""
-    apply = hk.without_apply_rng(hk.transform(lambda hs: hk.Linear(O)(hs))).apply
-    return lambda params: {"linear": {"w": params.w_ho, "b": params.b_o}}, apply

@@ -13,27 +13,22 @@ import torch
 import jrnn
 from benchmarks.cases import Group, data
 from benchmarks.measuring import Program
+from jrnn.checks import refuse
+from jrnn.interop import to_torch
 from jrnn.native import cpu_cores as cores
 
 torch.set_num_threads(cores())
 MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+DEVICE = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend(), "none")
+if DEVICE == "none" or (DEVICE == "cuda" and not torch.cuda.is_available()):
+    refuse("--rivals", "torch that can use JAX's device", torch.__version__, "Leave torch out.")
 
 
-def device_like_jax() -> str | None:
-    """Torch's name of JAX's device; None if this torch cannot use it."""
-    if jax.default_backend() == "gpu":
-        return "cuda" if torch.cuda.is_available() else None
-    return "cpu" if jax.default_backend() == "cpu" else None
-
-
-def _network(params: Any, cell: str, device: str) -> torch.nn.RNNBase:
+def _network(params: Any, cell: str) -> torch.nn.RNNBase:
     rnn = MODULES[cell](len(params.w_ih), len(params.w_hh))
-    with torch.no_grad():
-        for own, given in zip(_learned(rnn), (params.w_ih, params.w_hh, params.b_h), strict=True):
-            own.copy_(torch.tensor(np.asarray(given).T))
-        rnn.bias_hh_l0.zero_()
-    rnn.bias_hh_l0.requires_grad_(False)  # a second bias would learn twice as fast
-    return rnn.to(device)
+    rnn.load_state_dict({name: torch.tensor(x) for name, x in to_torch([(params, None)]).items()})
+    rnn.bias_hh_l0.requires_grad_(False)  # a second bias, of 0, would learn twice as fast
+    return rnn.to(DEVICE)
 
 
 def _learned(rnn: torch.nn.RNNBase) -> list[torch.Tensor]:
@@ -47,51 +42,47 @@ def _common(tensors: Any, names: Any = ("w_ih", "w_hh", "b_h")) -> dict[str, Any
 
 def program(group: Group) -> Program:
     """The states, or the cost sum(hs * y) and its gradient, in float32, without compilation."""
-    device, given = device_like_jax() or "cpu", data(group.case, group.cell)
-    rnn = _network(given.params, group.cell, device)
+    given = data(group.case, group.cell)
+    rnn = _network(given.params, group.cell)
     rnn.flatten_parameters()  # the layout for cuDNN; no effect on a CPU
-    xs, y = (torch.from_numpy(a).to(device) for a in (given.xs, given.y))
-
-    def states() -> Any:
-        with torch.inference_mode():
-            return rnn(xs)[0]
-
-    def gradient() -> Any:
-        return torch.autograd.grad((rnn(xs)[0] * y).sum(), _learned(rnn))
+    xs, y = (torch.from_numpy(a).to(DEVICE) for a in (given.xs, given.y))
 
     def call() -> Any:
-        result = gradient() if group.gradient else states()
-        if device == "cuda":
+        if group.gradient:
+            result = torch.autograd.grad((rnn(xs)[0] * y).sum(), _learned(rnn))
+        else:
+            with torch.inference_mode():
+                result = rnn(xs)[0]
+        if DEVICE == "cuda":
             torch.cuda.synchronize()
         return result
 
-    if not group.gradient:
-        return Program("torch", call, lambda hs: {"hs": hs.cpu().numpy()})
-    return Program("torch", call, _common)
+    return Program(
+        "torch", call, _common if group.gradient else lambda hs: {"hs": hs.cpu().numpy()}
+    )
 
 
 class Trainer:
     """A training step of a network with a `Linear`; ids are one-hot vectors."""
 
     def __init__(self, model: Any, args: Any) -> None:
+        self.given, self.clip = model.rnn, args.clip
         self.vocabulary, hidden = len(model.rnn.w_ih), len(model.rnn.w_hh)
-        self.device = device = device_like_jax() or "cpu"
-        self.given = model.rnn
-        self.rnn = _network(model.rnn, args.cell, device)
+        self.rnn = _network(model.rnn, args.cell)
         self.readout = torch.nn.Linear(hidden, self.vocabulary)
-        with torch.no_grad():
-            self.readout.weight.copy_(torch.tensor(np.asarray(model.readout.w_ho)).T)
-            self.readout.bias.copy_(torch.tensor(np.asarray(model.readout.b_o)))
-        self.readout.to(device)
+        weight, bias = (
+            torch.tensor(np.array(x)) for x in (model.readout.w_ho.T, model.readout.b_o)
+        )
+        self.readout.load_state_dict({"weight": weight, "bias": bias})
+        self.readout.to(DEVICE)
         self.trained = [*_learned(self.rnn), *self.readout.parameters()]
         self.optimizer = torch.optim.Adam(self.trained, args.learning_rate)
-        self.clip = args.clip
-        h = torch.zeros(1, args.batch_size, hidden, device=device)
+        h = torch.zeros(1, args.batch_size, hidden, device=DEVICE)
         self.zeros = self.state = (h, h) if args.cell == "lstm" else h
 
     def step(self, batch: Any, first: bool) -> float:
         arrays = (torch.from_numpy(np.ascontiguousarray(a)) for a in batch)
-        ids, labels = (a.to(self.device).long() for a in arrays)
+        ids, labels = (a.to(DEVICE).long() for a in arrays)
         vectors = torch.nn.functional.one_hot(ids, self.vocabulary).float()
         hs, state = self.rnn(vectors, self.zeros if first else self.state)
         self.state = jax.tree.map(torch.Tensor.detach, state)

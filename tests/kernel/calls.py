@@ -53,6 +53,8 @@ def make_call(
     seed=0,
     T=T,
     B=B,
+    I=I,
+    H=H,
 ):
     """Random arguments of order 1; NaN wherever a step does not count.
 
@@ -74,6 +76,8 @@ def make_call(
         seed: of the arguments.
         T: steps.
         B: sequences.
+        I: numbers of an input, or ids.
+        H: hidden units.
 
     Returns:
         The `Call`.
@@ -105,7 +109,7 @@ def make_call(
         given["xs"] = rng.integers(0, I, lead)
     dhs, counted = normal(*lead, H), np.ones(lead, bool)
     if ends == "lengths":
-        given["lengths"] = np.array([T, 0, max(T - 3, 1)])[:B] if batch else max(T - 2, 1)
+        given["lengths"] = np.resize([T, 0, max(T - 3, 1)], B) if batch else max(T - 2, 1)
         counted = np.arange(T).reshape(-1, *(1 for _ in each)) < given["lengths"]
     elif ends == "mask":
         counted = rng.random(lead) < 0.6

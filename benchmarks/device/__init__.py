@@ -1,1 +1,0 @@
-"""Measure one device, such as a GPU, with one command: `python -m benchmarks.device`."""
