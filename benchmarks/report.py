@@ -350,7 +350,7 @@ def sentence(found: Record | str) -> str:
         return machine.sentence(found["machine"])
     if "place" not in found:
         return ", ".join(number(x) for x in found.values() if not isinstance(x, dict))
-    if found["program"] != "jrnn":
+    if found["program"] != "jrnn" or MS not in found:
         return ""
     what = "" if found.get("gradient", True) else ", forward"
     ms = f"{found.get('label', 'jrnn')} {found[MS]:.3g} ms"

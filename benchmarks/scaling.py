@@ -7,6 +7,7 @@ T        1,000 to 64,000 steps, for three sizes of (B, H), in float32 and bfloat
 B, H     at T = 128
 devices  the batch of two shapes split over 1, 2, ... devices; one device uses every core
 remat    `remat=True` and the default, at B = 1, with a cost of h_last
+losses   the temporary bytes of long losses with `remat=True` and without, compiled and not run
 O        `readout_cross_entropy`, and readout with `softmax_cross_entropy`
 
 Each program computes the cost and its gradient. A scan that takes more than half a second is not
@@ -32,7 +33,7 @@ from benchmarks.report import Record, Results, Tasks
 from benchmarks.rivals import jrnn_itself
 from jrnn.parallel import use_cpu_cores
 
-ROWS = ["T", "B", "H", "devices", "remat", "O"]
+ROWS = ["T", "B", "H", "devices", "remat", "losses", "O"]
 SLOW_MS = 500
 LEFT_OUT = {"jrnn without", *(f"{scan} mixed" for scan in report.SCANS)}  # of the other dtype
 SLOWER_SCANS = {"naive", "hoisted"}  # on a GPU, than the one that is unrolled
@@ -109,6 +110,34 @@ def readout_records(args: argparse.Namespace, case: Case, O: int) -> Iterator[Re
         yield {"program": name, "case": case, "gradient": True} | values
 
 
+def losses(toy: bool) -> Iterator[Record]:
+    """The gradient of a character model over T steps, and of a forecast by two layers."""
+    key, long, T = jax.random.key(0), 16 if toy else 1_000_000, 16 if toy else 16_384
+    network, stack = (
+        jrnn.init_rnn(key, 100, 64),
+        jrnn.init_stack(key, 16, (64, 64), cell="gru", layer_norm=True),
+    )
+    ids, xs = jax.ShapeDtypeStruct((long, 1), jnp.int32), jax.ShapeDtypeStruct((T, 8, 16), float)
+    of_ids = partial(jrnn.rnn_cross_entropy, inputs="ids")
+    of_numbers = partial(jrnn.rnn_loss, loss=jrnn.gaussian_nll)
+    for place, loss, params, O, data in (
+        (f"rnn_cross_entropy, T = {long:,}, B = 1, H = 64", of_ids, network, 100, (ids, ids)),
+        (f"rnn_loss, T = {T:,}, B = 8, H = 64", of_numbers, stack, 32, (xs, xs)),
+    ):
+        model = params, jrnn.init_readout(key, 64, O)
+        for name, remat in (("jrnn", False), ("jrnn remat", True)):
+
+            def cost(model: Any, *data: Any, loss: Any = loss, remat: bool = remat) -> Any:
+                return loss(*model, *data, remat=remat)[0]
+
+            compiled = compile_program(name, jax.grad(cost), (model, *data), lambda g: {})
+            yield {"table": "losses", "axis": "loss", "place": place, "program": name} | {
+                "gradient": True,
+                "temporary_bytes": compiled.temporary_bytes,
+                "compile_seconds": compiled.compile_seconds,
+            }
+
+
 class Growth:
     """Measures the points of sweeps; a scan that is slow is not run at the next size."""
 
@@ -155,10 +184,12 @@ def tasks(args: argparse.Namespace) -> Tasks:
     chosen = (TOY_DEVICE if args.toy else DEVICE) if args.device else [*sweeps(args.toy)]
     measure, rows = Growth(args), args.rows or ROWS
     points = [(sweep, at) for sweep in chosen if sweep.axis in rows for at in sweep.points]
-    return {
+    found: Tasks = {
         f"{sweep.axis} = {at:,} ({sweep.line}, {sweep.dtype})": partial(measure, sweep, at)
         for sweep, at in points
     }
+    of_losses: Tasks = {"losses": lambda rivals: losses(args.toy)}
+    return {**found, **(of_losses if "losses" in rows and not args.device else {})}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

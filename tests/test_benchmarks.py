@@ -182,16 +182,18 @@ def test_the_final_losses_of_several_devices(tmp_path, monkeypatch):
 def test_scaling(tmp_path):
     result, text = run("scaling", tmp_path, "--rounds", "1")
     records = result["records"]
-    assert {r["axis"] for r in records} == {"T", "B", "H", "devices", "remat", "O"}
+    axes = {"T", "B", "H", "devices", "remat", "loss", "O"}
+    assert {r["axis"] for r in records} == axes
     assert {r["at"] for r in records if r["axis"] == "devices"} == {1, 2}
     assert any(r["table"].endswith("bfloat16") for r in records)
     assert "| T | program | gradient ms | over jrnn | gradient MB | over jrnn |" in text
     assert "| ms over the first size | MB over those kept |" in text
     for r in records:
-        if r["program"] == "matmul floor":
+        if r["program"] == "matmul floor" or r["axis"] == "loss":
             continue
         assert r["bytes_over_kept"] == r["temporary_bytes"] / r["kept_bytes"]
-    first = [r["growth"] for r in records if (r["axis"], r["at"]) == ("T", 5)]
+    first = [r["growth"] for r in records if (r["axis"], r.get("at")) == ("T", 5)]
+    assert [r["program"] for r in records if r["axis"] == "loss"] == ["jrnn", "jrnn remat"] * 2
     assert set(first) == {1}
 
 
