@@ -293,6 +293,43 @@ def test_a_loss_of_users_that_divides_by_the_target(monkeypatch, blocks):
         assert_close(found, jax.value_and_grad(plain, (0, 1))(params, readout), LAW_RTOL)
 
 
+POSITIONS = {  # losses of which one reads what the others of its position read, by their targets
+    "softmax": (D, lambda o, y: (jax.nn.softmax(o) - y) ** 2),
+    "scale": (D, lambda o, y: (y[..., 1:] * (o - y[..., :1])) ** 2),
+    "relative": (D, lambda o, y: ((o - y) / y) ** 2),
+    "one target": (1, lambda o, y: (o - y.squeeze(-1)[..., None]) ** 2),
+    "three targets": (3, lambda o, y: (o - y[..., :2]) ** 2 * jnp.exp(y[..., 2:])),
+}
+
+
+@in_tiers(name=POSITIONS, remat=[False, True], blocks=[False, True])
+def test_weights_of_elements_that_share_outputs_and_targets(monkeypatch, name, remat, blocks):
+    """Targets that no loss reads are NaN or, where the loss divides by them, 0."""
+    if blocks:
+        monkeypatch.setattr(blockwise, "POSITIONS", 4)
+        monkeypatch.setattr(blockwise, "LOGITS", 1)
+    size, loss = POSITIONS[name]
+    params, readout, m = NETWORKS["rnn"][0], readout_of("rnn", D), WEIGHTS["elements"].copy()
+    m[2:4] = 0.0
+    unread = ~m.any(-1, keepdims=True) if name == "scale" or size != D else m == 0
+    y = np.where(unread, 0.0 if name == "relative" else np.nan, normal(T, B, size))
+
+    def plain(params, readout, y, m):
+        y = jnp.where(unread, 1.0, y)
+        losses = loss(jrnn.readout(readout, jrnn.rnn(params, XS)[1]), y)
+        return jnp.where(m != 0, m * losses, 0.0).sum()
+
+    def fused(params, readout, y, m):
+        options = {"weights": m, "loss": loss, "remat": remat}
+        return jrnn.rnn_loss(params, readout, XS, y, **options)[0]
+
+    first = lambda f: jax.value_and_grad(f, (0, 1, 2, 3))
+    found, expected = together(first(fused), first(plain))(params, readout, y, m)
+    assert_close(found, expected)
+    second = lambda f: jax.grad(lambda r: (jax.grad(f, 1)(params, r, y, m).w_ho ** 2).sum())
+    assert_close(*together(second(fused), second(plain))(readout))
+
+
 @pytest.mark.usefixtures("float32")
 def test_half_precision_reaches_the_loss_as_float32():
     narrow = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), tree)

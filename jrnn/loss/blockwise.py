@@ -189,16 +189,33 @@ def cost(
 def _sum_of(
     loss: LossFunction, logits: jax.Array, labels: jax.Array, m: jax.Array | None
 ) -> jax.Array:
-    """J (6). Where m is 0, the gradient of the logits is 0, even if that of the loss is not finite.
+    """J (6). Where m is 0, a gradient that is not finite is 0, of the logits and of the labels.
 
     A loss of a user's own may divide by the 0 that `replace_uncounted` has put into the labels.
     """
     if m is not None and loss is not cross_entropy:
-        counted = m != 0
-        if counted.shape != logits.shape:  # the losses of a position may depend on all its outputs
-            counted = counted.any(tuple(range(1, counted.ndim)))[:, None]
-        logits = jnp.where(counted, logits, lax.stop_gradient(logits))
+        logits, labels = _finite_gradient(logits, m != 0), _finite_gradient(labels, m != 0)
     return _weighted_sum(loss(logits, labels), m)
+
+
+@jax.custom_vjp
+def _finite_gradient(x: jax.Array, counted: jax.Array) -> jax.Array:
+    """x [N, ...]. A finite gradient stays: every loss of a position may read all of x there."""
+    return x
+
+
+def _finite_gradient_fwd(x: jax.Array, counted: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _finite_gradient(x, counted), counted  # by the rule, which second derivatives need too
+
+
+def _finite_gradient_bwd(counted: jax.Array, dx: jax.Array) -> tuple[jax.Array, None]:
+    if counted.shape != dx.shape:
+        counted = counted.any(tuple(range(1, counted.ndim)))
+        counted = counted.reshape(counted.shape + (1,) * (dx.ndim - 1))
+    return jnp.where(counted | jnp.isfinite(dx), dx, 0), None
+
+
+_finite_gradient.defvjp(_finite_gradient_fwd, _finite_gradient_bwd)
 
 
 def _weighted_sum(losses: jax.Array, m: jax.Array | None) -> jax.Array:

@@ -102,7 +102,10 @@ def rnn_loss(
             fixed when this function is first used: define the function where that value is.
         weights: m, None (ones), `[]`, or `[T]` or `[T, B]`, or in the shape of the losses: a bool
             mask or floats. Where a weight is 0, the loss and its gradients are 0, even if the
-            target is NaN; the state is computed all the same.
+            target is NaN; the state is computed all the same. `loss` gets 0 for the targets of a
+            position where no loss counts and, if targets and weights have one shape, for each
+            target of weight 0 that is not finite; it gets all others as they are, since another
+            loss of the position may read them.
         activation: as in `rnn`, of an Elman network; None: "tanh". As in `stack`.
         cell: the `jrnn.Cell` of parameters of your own, static; None: that of the package. As in
             `stack`.

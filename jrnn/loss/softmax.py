@@ -159,14 +159,17 @@ def replace_uncounted(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mask of weights other than 0; x [..., n] and labels, set to 0 elsewhere (0 * NaN is NaN).
 
-    The weights may have further axes, as the losses of a position do: x is set to 0 if none counts.
+    The weights may have further axes, as the losses of a position do, each of which may read all of
+    x and labels there: these are replaced if none counts. Labels in the shape of the weights that
+    are not finite are those of one loss.
     """
     counted, lead = weights.astype(bool), x.ndim - 1
     somewhere = counted if counted.ndim == lead else counted.any(tuple(range(lead, counted.ndim)))
     x = jnp.where(somewhere[..., None], x, 0)
-    own = counted if labels.ndim >= counted.ndim else somewhere
-    own = own.reshape(own.shape + (1,) * (labels.ndim - own.ndim))
-    return counted, x, jnp.where(own, labels, 0)
+    labels = jnp.where(somewhere.reshape(somewhere.shape + (1,) * (labels.ndim - lead)), labels, 0)
+    if counted.ndim > lead and counted.shape == labels.shape:
+        labels = jnp.where(counted | jnp.isfinite(labels), labels, 0)
+    return counted, x, labels
 
 
 class CrossEntropyResiduals(NamedTuple):
