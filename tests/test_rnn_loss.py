@@ -264,6 +264,30 @@ def test_losses_of_users():
         assert_close(J, loss(outputs, targets).sum(), LAW_RTOL)
 
 
+def halved(x):
+    """Each number until it is at most 1, by a loop that has no derivative in reverse mode."""
+    above = lambda x: jnp.abs(x) > 1
+    return jax.lax.while_loop(lambda x: above(x).any(), lambda x: jnp.where(above(x), x / 2, x), x)
+
+
+def test_a_loss_is_differentiated_only_in_what_is_asked(monkeypatch):
+    """Its cost needs no derivative, and a gradient by parameters none in the targets."""
+    params, readout = NETWORKS["rnn"][0], readout_of("rnn", D)
+    of_target = lambda o, y: (o - halved(y)) ** 2
+    run = lambda loss, m: (
+        lambda params: jrnn.rnn_loss(params, readout, XS, 3 * TARGETS, loss=loss, weights=m)
+    )
+    calls = [
+        *(jax.grad(run(of_target, m), has_aux=True) for m in (None, WEIGHTS["elements"])),
+        *(run(loss, WEIGHTS["elements"]) for loss in (of_target, lambda o, y: halved(o) * y)),
+    ]
+    whole = [call(params) for call in calls]
+    monkeypatch.setattr(blockwise, "POSITIONS", 4)
+    monkeypatch.setattr(blockwise, "LOGITS", 1)
+    recurrent._rnn_loss.clear_cache()
+    assert_close([call(params) for call in calls], whole)
+
+
 @pytest.mark.parametrize("blocks", [False, True])
 def test_a_loss_of_users_that_divides_by_the_target(monkeypatch, blocks):
     """Where nothing counts the target is 0, and the derivative of the loss there is not finite."""

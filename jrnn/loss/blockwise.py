@@ -238,8 +238,8 @@ def _starts(size: int, count: int) -> jax.Array:
 # --- blocks of positions -------------------------------------------------------------------------
 
 
-class Gradients(NamedTuple):
-    """Gradients of the sum for a cotangent of 1; None for those that are not requested."""
+class OfArguments(NamedTuple):
+    """For each argument its value, whether its gradient is wanted, or its gradient, else None."""
 
     w_ho: Any  # [H, O] in at least float32, as b_o and m
     b_o: Any  # [O]
@@ -249,13 +249,14 @@ class Gradients(NamedTuple):
 
 
 def _positions(
-    precision: str | None, loss: LossFunction, wanted: Gradients, arguments: Gradients
-) -> tuple[jax.Array, Gradients]:
+    precision: str | None, loss: LossFunction, wanted: OfArguments, arguments: OfArguments
+) -> tuple[jax.Array, OfArguments]:
     """J and its `wanted` gradients, in at least float32."""
     w_ho, b_o, hs, labels, m = arguments
     w_ho = w_ho.astype(hs.dtype)
+    sum_of = _sum_for_vjp(loss, wanted)
 
-    def add(size: int, start: Any, so_far: tuple[jax.Array, Gradients]) -> Any:
+    def add(size: int, start: Any, so_far: tuple[jax.Array, OfArguments]) -> Any:
         def part(x: Any) -> Any:
             return None if x is None else lax.dynamic_slice_in_dim(x, start, size)
 
@@ -266,7 +267,7 @@ def _positions(
         h, y, m_t = part(hs), part(labels), part(m)
         logits = _wide_matmul(precision, h, w_ho)  # (3)
         logits = logits if b_o is None else logits + b_o[None]
-        J, vjp = jax.vjp(partial(_sum_of, loss), logits, y, m_t)
+        J, vjp = jax.vjp(sum_of, logits, y, m_t)
         dlogits, dlabels, dm = vjp(jnp.ones_like(J))  # (7), (14)
         total += J
         if wanted.b_o:
@@ -291,10 +292,21 @@ def _positions(
         jnp.zeros_like(x, dtype=wide(x.dtype)) if asked else None
         for asked, x in zip(wanted, arguments, strict=True)
     )
-    so_far = (at_least_float32(jnp.zeros_like(hs[0, 0])), Gradients(*zeros))
+    so_far = (at_least_float32(jnp.zeros_like(hs[0, 0])), OfArguments(*zeros))
     starts = _starts(size, count)
     so_far, _ = lax.scan(lambda so_far, start: (add(size, start, so_far), None), so_far, starts)
     return add(rest, size * count, so_far) if rest else so_far
+
+
+def _sum_for_vjp(loss: LossFunction, wanted: OfArguments) -> Callable[..., jax.Array]:
+    """`_sum_of` without the gradients that are not `wanted`: a loss may have no such derivative."""
+    asked = any(wanted[:3]), wanted.labels, wanted.m  # w_ho, b_o and hs need that of the logits
+
+    def sum_of(*parts: Any) -> jax.Array:
+        held = (x if a else lax.stop_gradient(x) for a, x in zip(asked, parts, strict=True))
+        return _sum_of(loss, *held)
+
+    return sum_of
 
 
 def _wide_matmul(precision: str | None, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -303,24 +315,24 @@ def _wide_matmul(precision: str | None, a: jax.Array, b: jax.Array) -> jax.Array
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _sum_by_positions(precision: str | None, loss: LossFunction, *arguments: Any) -> jax.Array:
-    """J as a function of five arguments, in the order of the fields of `Gradients`."""
-    none_wanted = Gradients(*[False] * 5)
-    return _positions(precision, loss, none_wanted, Gradients(*arguments))[0]
+    """J as a function of five arguments, in the order of the fields of `OfArguments`."""
+    none_wanted = OfArguments(*[False] * 5)
+    return _positions(precision, loss, none_wanted, OfArguments(*arguments))[0]
 
 
 def _sum_by_positions_fwd(
     precision: str | None, loss: LossFunction, *arguments: Any
-) -> tuple[jax.Array, Gradients]:
-    wanted = Gradients(*(x is not None and x.perturbed for x in arguments))
-    values = Gradients(*(None if x is None else x.value for x in arguments))
-    with jax.named_scope("readout_cross_entropy"):
+) -> tuple[jax.Array, OfArguments]:
+    wanted = OfArguments(*(x is not None and x.perturbed for x in arguments))
+    values = OfArguments(*(None if x is None else x.value for x in arguments))
+    with jax.named_scope("readout_and_loss"):
         total, grads = _positions(precision, loss, wanted, values)
     cast = (None if g is None else g.astype(x.dtype) for g, x in zip(grads, values, strict=True))
-    return total, Gradients(*cast)
+    return total, OfArguments(*cast)
 
 
 def _sum_by_positions_bwd(
-    precision: str | None, loss: LossFunction, grads: Gradients, dtotal: jax.Array
+    precision: str | None, loss: LossFunction, grads: OfArguments, dtotal: jax.Array
 ) -> Any:
     return tuple(
         None if g is None else (dtotal * at_least_float32(g)).astype(g.dtype) for g in grads
