@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import RTOL, H, I, O, T, assert_close, differences, make_case, together
+from cases import RTOL, H, I, O, T, assert_close, differences, make_case, parameters, together
+from compilations import assert_second_calls_compile_nothing
 from cover import in_tiers
 
 import jrnn
@@ -104,6 +105,13 @@ def test_every_form_is_the_gradient(activation, bias, ids, h0):
         for name, found in zip(FORMS, every_form(*args, weights), strict=True):
             wrong = {k: d for k, d in differences(found, want).items() if not d <= RTOL}
             assert not wrong, (name, cost, wrong)
+
+
+def test_a_second_call_compiles_nothing():
+    args = example(T=5, I=3, H=9)  # sizes of no other test
+    forms = {k: f for k, f in FORMS.items() if k != "untruncated chunk"}  # one program with per use
+    forms["chunk"] = partial(derivation.gradients_truncated, chunk=2)
+    assert_second_calls_compile_nothing({k: partial(f, *args) for k, f in forms.items()})
 
 
 @in_tiers(activation=list(oracle.ACTIVATIONS), ids=[False, True])
@@ -681,6 +689,14 @@ REFUSED = {
         "sensitivities: expected at most 4 GB; got 8.6 GB.",
     ),
 }
+
+
+@pytest.mark.parametrize("form", [f for f in FORMS if f != "kernel"] + ["finite differences"])
+def test_every_form_refuses_other_parameters(form):
+    stack = parameters(jrnn.init_stack, I, (H,))
+    forms = FORMS | {"finite differences": derivation.gradients_finite_difference}
+    with pytest.raises(ValueError, match=r"^(rnn_)?params: .* got StackParams"):
+        forms[form](stack, *ARGS[1:])
 
 
 @pytest.mark.parametrize("form", [f for f in FORMS if f not in ("kernel", "autodiff")])

@@ -10,6 +10,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import LAW_RTOL, RTOL, H, I, O, T, assert_close, differences, together
+from compilations import assert_second_calls_compile_nothing
 from gated import gru_step, lstm_step
 
 import jrnn
@@ -137,6 +138,15 @@ def test_a_batch_by_vmap(cell):
     for b, one in enumerate(rest):
         want = expected(cell, params, readout, *one, COSTS["total"])
         assert_close(jax.tree.map(lambda g: g[b], found), want)
+
+
+@pytest.mark.parametrize("cell", FORMS)
+def test_a_second_call_compiles_nothing(cell):
+    params, readout, xs, labels, state = example(cell)
+    xs, labels = xs[:5], labels[:5]  # a length of no other test
+    calls = {f.__name__: lambda f=f: f(params, readout, xs, labels, state) for f in FORMS[cell]}
+    calls["scan"] = lambda: getattr(derivation, f"{cell}_scan")(params, xs, state)
+    assert_second_calls_compile_nothing(calls)
 
 
 # --- the networks of the package -----------------------------------------------------------------

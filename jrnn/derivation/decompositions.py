@@ -10,6 +10,8 @@ Wolf (2016) quotes a post that writes both as dJ^{t=2}/dw, and calls the second 
 loss, step t needs only its own label: dJ_3/dw_ih does not depend on labels 1 and 2.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -34,14 +36,44 @@ def deltas_by_loss(f: Trajectory, w_hh: jax.Array) -> jax.Array:
     """
     T, H = f.hs.shape
     _checks.affordable("deltas by loss", T * T * H * f.hs.dtype.itemsize)
+    return _deltas_by_loss(f, w_hh)
 
+
+@jax.jit
+def _deltas_by_loss(f: Trajectory, w_hh: jax.Array) -> jax.Array:
     def step_back(e: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
         e = e.at[k].add(f.dhs[k])  # [T, H]: dJ_t/dh_k for every t >= k, (8)
         deltas = e * f.dphis[k][None]
         return deltas @ w_hh.T, deltas
 
     zeros = jnp.zeros_like(f.hs)
-    return lax.scan(step_back, zeros, jnp.arange(T), reverse=True)[1].swapaxes(0, 1)
+    steps = jnp.arange(len(f.hs))
+    return lax.scan(step_back, zeros, steps, reverse=True)[1].swapaxes(0, 1)
+
+
+@partial(jax.jit, static_argnames="chunk")
+def deltas_by_use(f: Trajectory, w_hh: jax.Array, chunk: int) -> jax.Array:
+    """Compute delta_k of all losses, by (9), which is cut after every `chunk` steps.
+
+    Args:
+        f: the `Trajectory` of one sequence.
+        w_hh: `[H, H]`.
+        chunk: steps between two cuts; T for none.
+
+    Returns:
+        `[T, H]`.
+    """
+
+    def step_back(
+        c: jax.Array, row: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        dhs_k, dphi_k, cut_after = row
+        delta_k = dphi_k * (dhs_k + jnp.where(cut_after, 0, c))  # (9), except at a cut
+        return delta_k @ w_hh.T, delta_k
+
+    cut_after = (jnp.arange(len(f.hs)) + 1) % chunk == 0
+    rows = (f.dhs, f.dphis, cut_after)
+    return lax.scan(step_back, jnp.zeros_like(f.hs[0]), rows, reverse=True)[1]
 
 
 def gradients_per_step(
@@ -123,13 +155,7 @@ def gradients_per_use(
     T, H = f.hs.shape
     _checks.affordable("gradients per use", T * H * (H + f.xs.shape[1]) * f.hs.dtype.itemsize)
     w_hh = jnp.asarray(rnn_params.w_hh)
-
-    def step_back(c: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        dhs_k, dphi_k = row
-        delta_k = dphi_k * (dhs_k + c)  # (9)
-        return delta_k @ w_hh.T, delta_k
-
-    dh_0, deltas = lax.scan(step_back, jnp.zeros_like(f.hs[0]), (f.dhs, f.dphis), reverse=True)
+    deltas = deltas_by_use(f, w_hh, T)
     return _pack(
         rnn_params,
         readout_params,
@@ -137,7 +163,7 @@ def gradients_per_use(
         dw_hh=jnp.einsum("ki,kj->kij", f.h_tm1s, deltas),
         db_h=deltas,
         f=f,
-        dh_0=jnp.zeros_like(f.hs).at[0].set(dh_0),
+        dh_0=jnp.zeros_like(f.hs).at[0].set(deltas[0] @ w_hh.T),
     )
 
 

@@ -8,14 +8,13 @@ last factor is the *immediate* derivative, with h_{k-1} held fixed: x_k for w_ih
 which is right only if dh_t/dh_k is 0 there.
 """
 
-import jax
 import jax.numpy as jnp
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cells.elman import Activation, ActivationName
 from jrnn.derivation.forward import Gradients, trajectory
-from jrnn.derivation.jacobians import state_jacobian_product
+from jrnn.derivation.jacobians import product, state_jacobian
 from jrnn.types import ReadoutParams, RNNParams
 
 
@@ -54,18 +53,15 @@ def gradients_double_sum(
     dw_ih, dw_hh = jnp.zeros((f.xs.shape[1], H), f.hs.dtype), jnp.zeros((H, H), f.hs.dtype)
     db_h, dh_0 = jnp.zeros(H, f.hs.dtype), jnp.zeros(H, f.hs.dtype)
     dw_ho, db_o = jnp.zeros_like(readout_params.w_ho), jnp.zeros_like(f.dlogits[0])
-
-    def dh_t_dh(t: int, k: int) -> jax.Array:
-        return state_jacobian_product(rnn_params, f.hs, t, k, activation=activation)
-
+    J = [state_jacobian(rnn_params, f.hs, t, activation=activation) for t in range(1, T + 1)]
     for t in range(1, T + 1):
         dh_t = f.dhs[t - 1]  # dJ_t/dh_t, (8)
         for k in range(1, t + 1):
-            da_k = (dh_t @ dh_t_dh(t, k)) * f.dphis[k - 1]  # dJ_t/dh_t dh_t/dh_k dh_k/da_k
+            da_k = (dh_t @ product(J, t, k)) * f.dphis[k - 1]  # dJ_t/dh_t dh_t/dh_k dh_k/da_k
             dw_ih += jnp.outer(f.xs[k - 1], da_k)
             dw_hh += jnp.outer(f.h_tm1s[k - 1], da_k)
             db_h += da_k
-        dh_0 += dh_t @ dh_t_dh(t, 0)
+        dh_0 += dh_t @ product(J, t, 0)
         dw_ho += jnp.outer(f.hs[t - 1], f.dlogits[t - 1])  # only o_t uses w_ho at t, (10)
         db_o += f.dlogits[t - 1]
     return Gradients(

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
-from jrnn.cells.elman import Activation, ActivationName
+from jrnn.cells.elman import Activation, ActivationName, elman
 from jrnn.derivation.forward import Gradients, trajectory
 from jrnn.types import ReadoutParams, RNNParams
 
@@ -29,7 +29,7 @@ def gradients_finite_difference(
     activation: ActivationName | Activation = "tanh",
     epsilon: float | None = None,
 ) -> Gradients:
-    """Compute the gradient with two evaluations of the cost per parameter.
+    """Compute the gradient with two evaluations of the cost per parameter; each call compiles.
 
     Args:
         rnn_params: `w_ih [I, H]`, `w_hh [H, H]`, `b_h [H]` or None.
@@ -50,6 +50,7 @@ def gradients_finite_difference(
         ValueError: a batch, an epsilon that is not above 0, or an error of `trajectory`.
     """
     checks.one_sequence(xs)
+    checks.network_of_inputs(elman(activation), rnn_params)
     H, dtype = rnn_params.w_hh.shape[0], jnp.result_type(rnn_params.w_hh)
     start = jnp.zeros(H, dtype) if h0 is None else jnp.asarray(h0)
 
@@ -65,7 +66,7 @@ def gradients_finite_difference(
 def finite_differences(
     cost: Callable[[Any], jax.Array], at: Any, *, epsilon: float | None = None
 ) -> Any:
-    """Compute the gradient of any cost with two evaluations per parameter.
+    """Compute the gradient of any cost with two evaluations per parameter; each call compiles.
 
     Args:
         cost: a function of a pytree of arrays to a scalar, such as the loss of an LSTM.

@@ -152,8 +152,13 @@ def _scan(
 ) -> Any:
     xs = checks.network_arguments(cell, params, xs, *data, reading=inputs, named=named)
     checks.flag("reverse", reverse)
-    spec = spec_of(cell, params)
-    return run_network(spec, params, xs, *data, reverse=bool(reverse), run=unroll_by_scan)
+    return _run(params, xs, *data, spec=spec_of(cell, params), reverse=bool(reverse))
+
+
+_run = jax.jit(
+    lambda *arrays, spec, reverse: run_network(spec, *arrays, reverse=reverse, run=unroll_by_scan),
+    static_argnames=("spec", "reverse"),
+)
 
 
 class Gradients(NamedTuple):

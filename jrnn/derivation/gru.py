@@ -115,20 +115,24 @@ def gru_trajectory(
     _checks.loss_of_one_sequence(GRU, params, readout_params, xs, labels, state, weights)
     xs, w_hh = one_hot_inputs(params, xs), jnp.asarray(params.w_hh)
     h_0 = jnp.zeros_like(w_hh[:, 0]) if state is None else jnp.asarray(state)
+    hs, r, z, n, us = _steps(params, xs, h_0)
+    h_tm1s = jnp.concatenate([h_0[None], hs[:-1]])
+    return GRUTrajectory(
+        xs, h_tm1s, GRUGates(r, z, n), us, hs, *errors(readout_params, hs, labels, weights)
+    )
 
+
+@jax.jit
+def _steps(params: GRUParams, xs: jax.Array, h_0: jax.Array) -> tuple[jax.Array, ...]:
     def step(h_tm1: jax.Array, x_t: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         x_r, x_z, x_n = jnp.split(add_bias(x_t @ params.w_ih, params.b_h), 3)
-        h_r, h_z, h_n = jnp.split(h_tm1 @ w_hh, 3)
+        h_r, h_z, h_n = jnp.split(h_tm1 @ params.w_hh, 3)
         r, z, u = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z), add_bias(h_n, params.b_hn)
         n = jnp.tanh(x_n + r * u)
         h_t = n + z * (h_tm1 - n)  # (26)
         return h_t, (h_t, r, z, n, u)
 
-    _, (hs, r, z, n, us) = lax.scan(step, h_0, xs)
-    h_tm1s = jnp.concatenate([h_0[None], hs[:-1]])
-    return GRUTrajectory(
-        xs, h_tm1s, GRUGates(r, z, n), us, hs, *errors(readout_params, hs, labels, weights)
-    )
+    return lax.scan(step, h_0, xs)[1]
 
 
 def gru_jacobians(params: GRUParams, run: GRUTrajectory, t: int) -> tuple[jax.Array, jax.Array]:

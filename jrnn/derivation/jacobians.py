@@ -75,10 +75,10 @@ def state_jacobian_product(
     _checks.states("hs", hs, rnn_params)
     _checks.step_within("t", t, 0, len(hs), "T")
     _checks.step_within("k", k, 0, t, "t")
-    product = jnp.eye(rnn_params.w_hh.shape[0], dtype=hs.dtype)
+    result = jnp.eye(rnn_params.w_hh.shape[0], dtype=hs.dtype)
     for r in range(k + 1, t + 1):
-        product = state_jacobian(rnn_params, hs, r, activation=activation) @ product
-    return product
+        result = state_jacobian(rnn_params, hs, r, activation=activation) @ result
+    return result
 
 
 def product(jacobians: Sequence[jax.Array], t: int, k: int) -> jax.Array:

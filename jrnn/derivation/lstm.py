@@ -122,20 +122,25 @@ def lstm_trajectory(
     xs, w_hh = one_hot_inputs(params, xs), jnp.asarray(params.w_hh)
     given = (None, None) if state is None else state
     h_0, c_0 = (jnp.zeros_like(w_hh[:, 0]) if s is None else jnp.asarray(s) for s in given)
+    (hs, cs), gates = _steps(params, xs, (h_0, c_0))
+    h_tm1s, c_tm1s = (jnp.concatenate([s_0[None], s[:-1]]) for s_0, s in ((h_0, hs), (c_0, cs)))
+    return LSTMTrajectory(
+        xs, h_tm1s, c_tm1s, gates, hs, cs, *errors(readout_params, hs, labels, weights)
+    )
 
+
+@jax.jit
+def _steps(params: LSTMParams, xs: jax.Array, first: Pair) -> tuple[Pair, LSTMGates]:
     def step(before: Pair, x_t: jax.Array) -> tuple[Pair, tuple[Pair, LSTMGates]]:
         h_tm1, c_tm1 = before
-        i, f, g, o = jnp.split(add_bias(x_t @ params.w_ih, params.b_h) + h_tm1 @ w_hh, 4)
+        a_t = add_bias(x_t @ params.w_ih, params.b_h) + h_tm1 @ params.w_hh  # (23)
+        i, f, g, o = jnp.split(a_t, 4)
         i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
         c_t = f * c_tm1 + i * g
         after = o * jnp.tanh(c_t), c_t  # (24)
         return after, (after, LSTMGates(i, f, g, o))
 
-    _, ((hs, cs), gates) = lax.scan(step, (h_0, c_0), xs)
-    h_tm1s, c_tm1s = (jnp.concatenate([s_0[None], s[:-1]]) for s_0, s in ((h_0, hs), (c_0, cs)))
-    return LSTMTrajectory(
-        xs, h_tm1s, c_tm1s, gates, hs, cs, *errors(readout_params, hs, labels, weights)
-    )
+    return lax.scan(step, first, xs)[1]
 
 
 def lstm_jacobians(params: LSTMParams, run: LSTMTrajectory, t: int) -> tuple[jax.Array, jax.Array]:

@@ -174,19 +174,31 @@ def gradients_sensitivity(
             `jrnn.softmax_cross_entropy`.
     """
     checks.one_sequence(xs)
-    checks.network_of_inputs(elman("tanh"), rnn_params)
-    checks.network_arguments(elman("tanh"), rnn_params, xs, h0)
+    checks.network_of_inputs(elman(activation), rnn_params)
+    checks.network_arguments(elman(activation), rnn_params, xs, h0)
     checks.objective_arguments(rnn_params, readout_params, xs, labels, weights)
     xs, labels = jnp.asarray(xs), jnp.asarray(labels)
     if weights is None:
         weights = jnp.ones((), jnp.result_type(rnn_params.w_hh))
     weights = jnp.broadcast_to(weights, xs.shape[:1])
+    first = sensitivity_init(rnn_params, readout_params, h0)
+    rows = xs, labels, weights
+    return _all_steps(rnn_params, readout_params, first, rows, activation=activation).total
 
+
+@partial(jax.jit, static_argnames="activation")
+def _all_steps(
+    rnn_params: RNNParams,
+    readout_params: ReadoutParams,
+    first: SensitivityCarry,
+    rows: tuple[jax.Array, jax.Array, jax.Array],
+    *,
+    activation: ActivationName | Activation,
+) -> SensitivityCarry:
     def step(
         carry: SensitivityCarry, row: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[SensitivityCarry, None]:
         carry, _ = sensitivity_step(rnn_params, readout_params, carry, *row, activation=activation)
         return carry, None
 
-    first = sensitivity_init(rnn_params, readout_params, h0)
-    return lax.scan(step, first, (xs, labels, weights))[0].total
+    return lax.scan(step, first, rows)[0]

@@ -13,13 +13,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike, at_least_float32
 from jrnn.cells.elman import Activation, ActivationName
 from jrnn.derivation import _checks
-from jrnn.derivation.decompositions import deltas_by_loss
+from jrnn.derivation.decompositions import deltas_by_loss, deltas_by_use
 from jrnn.derivation.forward import Gradients, Trajectory, trajectory
 from jrnn.derivation.recursion import assemble
 from jrnn.types import ReadoutParams, RNNParams
@@ -66,7 +65,7 @@ def gradients_truncated(
     if window is not None:
         deltas = _by_window(f, w_hh, min(window, T))  # any larger is the same
     elif chunk is not None:
-        deltas = _by_chunk(f, w_hh, min(chunk, T))
+        deltas = deltas_by_use(f, w_hh, min(chunk, T))
     return assemble(rnn_params, readout_params, f, deltas, deltas[0] @ w_hh.T)
 
 
@@ -74,19 +73,6 @@ def _by_window(f: Trajectory, w_hh: jax.Array, window: int) -> jax.Array:
     steps = jnp.arange(len(f.hs))
     back = steps[:, None] - steps[None]  # t - k
     return jnp.where((back < window)[..., None], deltas_by_loss(f, w_hh), 0).sum(0)
-
-
-def _by_chunk(f: Trajectory, w_hh: jax.Array, chunk: int) -> jax.Array:
-    def step_back(
-        c: jax.Array, row: tuple[jax.Array, jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        dhs_t, dphi_t, cut_after = row
-        delta_t = dphi_t * (dhs_t + jnp.where(cut_after, 0, c))  # (9), except at a cut
-        return delta_t @ w_hh.T, delta_t
-
-    cut_after = (jnp.arange(len(f.hs)) + 1) % chunk == 0
-    rows = (f.dhs, f.dphis, cut_after)
-    return lax.scan(step_back, jnp.zeros_like(f.hs[0]), rows, reverse=True)[1]
 
 
 class GradientDistance(NamedTuple):

@@ -51,7 +51,8 @@ def states(spec: Spec, weights: Weights, inputs: Inputs) -> States:
 
 def unroll_by_scan(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Array]:
     """The last states and the outputs, which JAX differentiates in any mode."""
-    return states(spec, weights, inputs)[:2]
+    last, hs, _ = states(spec, weights, inputs._replace(start=step.read_start(spec, inputs)))
+    return spec.masking.hold(step.first_valid(inputs), last, inputs.start), hs
 
 
 @dataclass(frozen=True)

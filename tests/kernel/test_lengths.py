@@ -171,11 +171,20 @@ def test_nothing_in_the_padding_changes_a_bit(reverse, batch, remat):
 @pytest.mark.parametrize("is_native", [False, True])
 @pytest.mark.parametrize(
     ("network", "options"),
-    [("rnn", {}), ("lstm", {"remat": True}), ("lstm", {"reverse": True}), ("gru", {})],
+    [
+        ("rnn", {}),
+        ("lstm", {"remat": True}),
+        ("lstm", {"reverse": True}),
+        ("gru", {}),
+        ("lstm_scan", {}),
+        ("rnn_scan", {"reverse": True}),
+    ],
 )
 def test_a_state_that_no_step_reads_may_be_nan(network, options, is_native):
     """That before a sequence without a step, and that of a reset in the padding."""
-    params = getattr(jrnn, f"init_{network}")(jax.random.key(0), I, H, dtype=float)
+    init = getattr(jrnn, f"init_{network.removesuffix('_scan')}")
+    params = init(jax.random.key(0), I, H, dtype=float)
+    run = getattr(jrnn.derivation if network.endswith("_scan") else jrnn, network)
     xs, padding = make_case().xs, ~np.asarray(jrnn.sequence_mask(LENGTHS, T))
     unread = np.zeros((B, H))
     unread[1] = np.nan  # its length is 0
@@ -187,7 +196,7 @@ def test_a_state_that_no_step_reads_may_be_nan(network, options, is_native):
         )
         start, reset_state = states
         given = xs, start, LENGTHS, padding, reset_state
-        return jnp.square(getattr(jrnn, network)(params, *given, **options)[1]).sum()
+        return jnp.square(run(params, *given, **options)[1]).sum()
 
     with native.turned(is_native):
         gradient = jax.jit(jax.grad(cost, (0, 1, 2)))
