@@ -13,7 +13,8 @@ from jrnn.cells.gru import GRU
 from jrnn.cells.lstm import LSTM
 from jrnn.derivation.gru import GRUGates
 from jrnn.derivation.lstm import LSTMGates
-from jrnn.diagnostics.run import cell_of_one, run_forward, widened
+from jrnn.diagnostics.basics import cell_of_one, widened
+from jrnn.diagnostics.dynamics import run_forward
 from jrnn.kernel.step import gates_of, recomputed_blocks
 from jrnn.kernel.types import Constants, Steps
 from jrnn.types import LeakyParams

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jrnn import checks
 from jrnn.arrays import ArrayLike
-from jrnn.diagnostics.run import integer_within, short, widened
+from jrnn.diagnostics.basics import integer_within, short, widened
 
 
 class PrincipalComponents(NamedTuple):

@@ -5,6 +5,7 @@ array, of an LSTM an `LSTMState`, of a stack a tuple of these with one for each 
 any leading axes.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,12 +16,12 @@ from jax import lax
 from jrnn import checks, kernel
 from jrnn._stack import specs_of
 from jrnn._stack_step import filled_states, step_layers
-from jrnn._unroll import output_of, spec_of, step_network
+from jrnn._unroll import output_of, spec_of, states_of, step_network, weights_of
 from jrnn.arrays import ArrayLike, InputsAre, steps
-from jrnn.cells import Named, UncheckedCell
+from jrnn.cells import Arrays, Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
 from jrnn.cells.kinds import cell_of
-from jrnn.diagnostics.run import widened
+from jrnn.diagnostics.basics import widened
 from jrnn.types import LayerParams, StackParams
 
 
@@ -160,6 +161,48 @@ def of_every_step(params: Any, xs: jax.Array, data: Named | None) -> tuple[jax.A
     lead = steps(xs)
     full = {k: jnp.broadcast_to(x, (*lead, params.w_hh.shape[0])) for k, x in (data or {}).items()}
     return jnp.asarray(xs), full
+
+
+class Run(NamedTuple):
+    """A forward pass. The arrays of every step have the axes [T] or [T, B] in front."""
+
+    step: Callable[..., Arrays]  # (w_hh, states before, at) -> states after
+    w_hh: jax.Array
+    at: Any  # x_t and the data of step t
+    before: Arrays  # s_{t-1}
+    after: Arrays  # s_t
+
+
+def run_forward(spec: kernel.Spec, params: Any, xs: Any, h0: Any, data: Any) -> Run:
+    """The states of a network, by a scan.
+
+    Args:
+        spec: the static part of the call.
+        params: of the class of the cell.
+        xs: `[T, I]`, `[T, B, I]`, or ids `[T]`, `[T, B]`.
+        h0: the first state, as the network takes it.
+        data: the arrays that the cell names, or None.
+
+    Returns:
+        The `Run`.
+    """
+    weights, unit = weights_of(spec.cell, params)
+
+    def step(w_hh: jax.Array, before: Arrays, at: Any) -> Arrays:
+        x_t, data_t = at
+        changed = weights._replace(w_hh=w_hh)
+        return kernel.one_step(spec, changed, x_t, before, unit, data_t)
+
+    def advance_and_keep(before: Arrays, at: Any) -> tuple[Arrays, Arrays]:
+        after = step(weights.w_hh, before, at)
+        return after, after
+
+    alone = Dynamics((spec,), False, False)
+    start = states_of(spec.cell, first_states(alone, params, h0, steps(xs)[1:]))
+    at = of_every_step(params, xs, data)
+    _, after = lax.scan(advance_and_keep, start, at)
+    before = jax.tree.map(lambda s_0, s: jnp.concatenate([s_0[None], s[:-1]]), start, after)
+    return Run(step, weights.w_hh, at, before, after)
 
 
 def trajectory(

@@ -26,6 +26,7 @@ from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cells import Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
+from jrnn.diagnostics.basics import integer_within, norm, widened
 from jrnn.diagnostics.dynamics import (
     Dynamics,
     advance,
@@ -35,7 +36,6 @@ from jrnn.diagnostics.dynamics import (
     of_every_step,
     size_of_states,
 )
-from jrnn.diagnostics.run import integer_within, norm, widened
 
 
 def lyapunov_exponents(

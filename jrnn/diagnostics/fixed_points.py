@@ -33,6 +33,7 @@ from jrnn import checks
 from jrnn.arrays import ArrayLike
 from jrnn.cells import Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
+from jrnn.diagnostics.basics import integer_within, short, widened
 from jrnn.diagnostics.components import flat_states
 from jrnn.diagnostics.dynamics import (
     Dynamics,
@@ -41,7 +42,6 @@ from jrnn.diagnostics.dynamics import (
     dynamics_of,
     first_states,
 )
-from jrnn.diagnostics.run import integer_within, short, widened
 
 if TYPE_CHECKING:
     import optax

@@ -31,15 +31,8 @@ from jrnn.arrays import ArrayLike, InputsAre
 from jrnn.cells import Arrays, Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
 from jrnn.derivation.forward import errors
-from jrnn.diagnostics.run import (
-    Run,
-    cell_of_one,
-    integer_within,
-    norm,
-    run_forward,
-    short,
-    widened,
-)
+from jrnn.diagnostics.basics import cell_of_one, integer_within, norm, short, widened
+from jrnn.diagnostics.dynamics import Run, run_forward
 from jrnn.types import ReadoutParams
 
 

@@ -1,66 +1,15 @@
-"""A forward pass of any cell, and one step of it as a function that JAX can differentiate."""
+"""Arguments and results of the diagnostics: norms, half precision, one line of text, checks."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from jrnn import checks, kernel
-from jrnn._unroll import states_of, weights_of
-from jrnn.arrays import steps
-from jrnn.cells import Arrays, UncheckedCell
+from jrnn import checks
+from jrnn.cells import UncheckedCell
 from jrnn.cells.kinds import cell_of
 from jrnn.types import StackParams
-
-
-class Run(NamedTuple):
-    """A forward pass. The arrays of every step have the axes [T] or [T, B] in front."""
-
-    step: Callable[..., Arrays]  # (w_hh, states before, at) -> states after
-    w_hh: jax.Array
-    at: Any  # x_t and the data of step t
-    before: Arrays  # s_{t-1}
-    after: Arrays  # s_t
-
-
-def run_forward(spec: kernel.Spec, params: Any, xs: Any, h0: Any, data: Any) -> Run:
-    """The states of a network, by a scan.
-
-    Args:
-        spec: the static part of the call.
-        params: of the class of the cell.
-        xs: `[T, I]`, `[T, B, I]`, or ids `[T]`, `[T, B]`.
-        h0: the first state, as the network takes it.
-        data: the arrays that the cell names, or None.
-
-    Returns:
-        The `Run`.
-    """
-    weights, unit = weights_of(spec.cell, params)
-    lead, H = steps(xs), weights.w_hh.shape[0]
-
-    def step(w_hh: jax.Array, before: Arrays, at: Any) -> Arrays:
-        x_t, data_t = at
-        changed = weights._replace(w_hh=w_hh)
-        return kernel.one_step(spec, changed, x_t, before, unit, data_t)
-
-    def advance(before: Arrays, at: Any) -> tuple[Arrays, Arrays]:
-        after = step(weights.w_hh, before, at)
-        return after, after
-
-    def fill(x: Any, axes: tuple[int, ...]) -> jax.Array:
-        x = jnp.zeros(H, jnp.result_type(weights.w_hh)) if x is None else jnp.asarray(x)
-        x = x.reshape((1,) * (len(axes) - x.ndim) + x.shape)
-        return jnp.broadcast_to(x, axes)
-
-    start = tuple(fill(s, (*lead[1:], H)) for s in states_of(spec.cell, h0))
-    at = jnp.asarray(xs), {k: fill(x, (*lead, H)) for k, x in (data or {}).items()}
-    _, after = lax.scan(advance, start, at)
-    before = jax.tree.map(lambda s_0, s: jnp.concatenate([s_0[None], s[:-1]]), start, after)
-    return Run(step, weights.w_hh, at, before, after)
 
 
 def norm(x: jax.Array, axis: int | None = None) -> jax.Array:
