@@ -201,17 +201,6 @@ def kept_states(spec: Spec, residuals: Residuals) -> tuple[Arrays, Arrays]:
     return kept[: spec.cell.states], kept[spec.cell.states :]
 
 
-def first_valid(inputs: Inputs) -> Flags:
-    """v_1: which sequences have a step."""
-    return None if inputs.steps.valid is None else inputs.steps.valid[0]
-
-
-def read_start(spec: Spec, inputs: Inputs) -> Arrays:
-    """The states before the first step; 0 of a sequence without one, which may hold NaN."""
-    first = first_valid(inputs)
-    return tuple(spec.masking.inside(first, s_0) for s_0 in inputs.start)
-
-
 def states_entering(spec: Spec, inputs: Inputs, kept: Arrays, start: Any, K: int) -> Arrays:
     """e_{t-1} of K steps from `start` on, [K, B, H]; right for the steps that are no padding."""
 
@@ -220,7 +209,7 @@ def states_entering(spec: Spec, inputs: Inputs, kept: Arrays, start: Any, K: int
         first = jnp.where(start == 0, s_0.astype(s.dtype)[None], before)
         return first if K == 1 else jnp.concatenate([first, rows(s, start, K - 1)])
 
-    states = tuple(shifted(s_0, s) for s_0, s in zip(read_start(spec, inputs), kept, strict=True))
+    states = tuple(shifted(s_0, s) for s_0, s in zip(inputs.start, kept, strict=True))
     reset, reset_state = inputs.steps.reset, inputs.constants.reset_state
     if reset is None:
         return states

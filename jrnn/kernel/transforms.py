@@ -56,10 +56,13 @@ def unroll(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Ar
     spec = spec._replace(devices=devices_of_this_process())
     # Under `shard_map` a replicated weight becomes a copy per device here, so that JAX, not the
     # rule, sums its gradient over the mesh.
-    arguments = varying_alike((weights, inputs))
-    results = (0,) * spec.cell.states, 0
-    last, hs = bind(rnn_p, _rule, spec, arguments, results)
-    return last, hs
+    weights, inputs = varying_alike((weights, inputs))
+    start, valid = inputs.start, inputs.steps.valid
+    # A sequence without a step keeps its start, which may hold NaN; the passes read 0 instead.
+    first = None if valid is None else valid[0]
+    inputs = inputs._replace(start=tuple(spec.masking.inside(first, s_0) for s_0 in start))
+    last, hs = bind(rnn_p, _rule, spec, (weights, inputs), ((0,) * spec.cell.states, 0))
+    return spec.masking.hold(first, last, start), hs
 
 
 def _assert_fit(spec: Spec, weights: Weights, inputs: Inputs) -> None:
@@ -136,13 +139,10 @@ def forward(spec: Spec, weights: Weights, inputs: Inputs) -> States:
     Returns:
         The `States`.
     """
-    number, start = spec.cell.states, inputs.start
+    number = spec.cell.states
     kept = step.number_kept(spec) if spec.remat is None else number
     results = (0,) * number, 0, (0,) * kept
-    inputs = inputs._replace(start=step.read_start(spec, inputs))  # kept states are finite, too
-    found = States(*bind(forward_p, _forward, spec, (weights, inputs), results))
-    first = step.first_valid(inputs)
-    return found._replace(last=spec.masking.hold(first, found.last, start))
+    return States(*bind(forward_p, _forward, spec, (weights, inputs), results))
 
 
 def backward(spec: Spec, residuals: Residuals, cotangents: Cotangents, sums: Weights) -> Backward:

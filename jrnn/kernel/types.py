@@ -185,7 +185,7 @@ class Backend(Protocol):
         Args:
             spec: the static part of the call.
             weights: the parameters.
-            inputs: the arrays of a batch.
+            inputs: the arrays of a batch; finite before a sequence without a step.
 
         Returns:
             The `States`.

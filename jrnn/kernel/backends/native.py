@@ -130,7 +130,6 @@ class Native:
     ) -> Backward:
         """As `types.Backend`."""
         weights, inputs, hs, _ = residuals
-        inputs = inputs._replace(start=step.read_start(spec, inputs))
         constants, number = inputs.constants, spec.cell.states
         learned = "log_tau" in constants.unit
         ids = are_ids(inputs.steps.xs)

@@ -75,8 +75,6 @@ class Pass:
         (c, once), (deltas, ddata) = lax.scan(self.step, (c, zeros(once)), order)
         deltas, ddata = jax.tree.map(lambda x: jnp.zeros_like(x).at[order].set(x), (deltas, ddata))
         c = self.pick("dh_0 zero", zeros(c), c)
-        no_step = tuple(jnp.where(self.valid[0], d, 0) for d in c)
-        c = self.pick("dh_0 of no step is zero", no_step, c)
         dw, dxs = self.weight_gradients(sums, deltas)
         return Backward(BackwardCarry(c, once), dw, dxs, ddata)
 

@@ -48,7 +48,6 @@ SEQUENCES = (
     "the state before a reset in dw_hh",
     "zero for the reset state in dw_hh",
     "a reset one step late in dw_hh",
-    "dh_0 of no step is zero",
 )
 # Of one block, whose delta is phi' dh.
 ELMAN = ("phi' missing", "phi' of the step before")
