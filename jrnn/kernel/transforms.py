@@ -34,7 +34,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jrnn import checks
 from jrnn.arrays import devices_of_this_process, steps, varying_alike
-from jrnn.cells import Arrays
+from jrnn.cells import Arrays, Cell, UncheckedCell
 from jrnn.kernel import reference, step
 from jrnn.kernel.dispatch import choose, keeps_gates, shape_of
 from jrnn.kernel.types import Backward, Cotangents, Inputs, Passes, Residuals, Spec, States, Weights
@@ -256,8 +256,7 @@ def _jvp(primals: Any, tangents: Any, call: Call[Spec]) -> Any:
     wants_dx = not isinstance(inputs.steps.xs, ad.Zero)
     call = call._replace(spec=call.spec._replace(wants_dx=wants_dx))
     moves = [t for t in tangents if not isinstance(t, ad.Zero)]
-    cell = call.spec.cell
-    bound = iter(reverse_mode_p.bind(*moves, cell=cell.name, reads_data=bool(cell.data)))
+    bound = iter(reverse_mode_p.bind(*moves, cell=call.spec.cell))
     tangents = [t if isinstance(t, ad.Zero) else next(bound) for t in tangents]
     return jvp_of_program(primals, tangents, call)
 
@@ -326,16 +325,18 @@ WITH_BOTH = {
 }
 
 
-def _forward_mode(*_: Any, cell: str, reads_data: bool, **__: Any) -> NoReturn:
+def _forward_mode(*_: Any, cell: UncheckedCell, **__: Any) -> NoReturn:
     expected = "reverse mode (jax.grad, jax.vjp, jax.jacrev), or forward mode over it (jax.hessian)"
     came = "forward mode (jax.jvp, jax.jacfwd, jax.linearize)"
     of_stack = "a jax.lax.scan over jrnn.stack_step"
     repair = f"{of_stack[0].upper()}{of_stack[1:]} is the same network with both."
-    if reads_data:  # which stack_step refuses
+    if cell.data:  # which stack_step refuses
         repair = "A jax.lax.scan over the cell's step has both; of the gradient both work."
-    if cell in WITH_BOTH:
-        repair = f"{WITH_BOTH[cell]} is the same network with both; of a stack, {of_stack}."
-    checks.refuse("rnn" if cell == "elman" else cell, expected, came, repair)
+    named = cell.name
+    if named in WITH_BOTH and not isinstance(cell, Cell):  # a user may choose the same name
+        repair = f"{WITH_BOTH[named]} is the same network with both; of a stack, {of_stack}."
+        named = "rnn" if named == "elman" else named
+    checks.refuse(named, expected, came, repair)
 
 
 reverse_mode_p.def_impl(_forward_mode)

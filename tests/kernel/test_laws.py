@@ -1,5 +1,6 @@
 """What every pure function under JAX's transformations must satisfy, and this one does."""
 
+import dataclasses
 from functools import partial
 
 import cases
@@ -209,6 +210,14 @@ def test_the_way_out_of_forward_mode_is_that_of_the_cell(cell):
     hs, moved = (one[1] if isinstance(one, tuple) else one for one in found)
     assert_close(hs, run(params, xs)[1])
     assert float(jnp.abs(moved).max()) > 0
+
+
+def test_a_name_of_the_package_does_not_make_it_a_cell_of_the_package():
+    cell, xs = dataclasses.replace(GATED, name="lstm"), make_case().xs
+    params = (init_gated(jax.random.key(1), cases.I, cases.H),)
+    with pytest.raises(ValueError, match=r"^lstm: .*scan over jrnn\.stack_step") as caught:
+        jax.jvp(lambda p: jrnn.unroll(cell, p, xs)[1], params, params)
+    assert "lstm_scan" not in str(caught.value)
 
 
 def test_the_way_out_of_forward_mode_of_a_cell_that_reads_data():
