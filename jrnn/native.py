@@ -26,16 +26,13 @@ FILE = "libjrnn.so.1"
 ISAS = {512: "AVX-512", 2: "AVX2"}
 
 
-_NAME = "jrnn_native"
-if _NAME not in config.config_states:  # a second copy of jrnn shares the option
-    config.bool_state(
-        _NAME,
-        True,
-        "Whether jrnn's native kernel may run.",
-        include_in_jit_key=True,
-        include_in_trace_context=True,
-    )
-_enabled: Any = config.config_states[_NAME]
+_enabled: Any = config.bool_state(
+    "jrnn_native",
+    True,
+    "Whether jrnn's native kernel may run.",
+    include_in_jit_key=True,
+    include_in_trace_context=True,
+)
 
 
 class Library(NamedTuple):

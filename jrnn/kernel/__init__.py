@@ -23,7 +23,7 @@ nothing of the forward pass but the states; (11)-(13) are matmuls over many step
 | dw_hh, dw_ih, db, dx of many steps, and why dw is transposed (11)-(13) | `step.py` |
 | the residuals (`Residuals`), and the blocks that are recomputed | `types.py`, `step.py` |
 | lengths, resets, h_0, reverse, `mask` (15)-(17) | `masking.py` |
-| both passes as plain scans: the definition; runs the gradient of one sequence | `reference.py` |
+| both passes as plain scans: the definition; some gradients of one sequence | `reference.py` |
 | both passes as XLA computes them fast: chunks, schedule, buffers | `backends/xla.py` |
 | both passes by a library in C++, on a CPU: its arguments and results | `backends/native.py` |
 | which backend computes a call | `dispatch.py` |

@@ -1,9 +1,9 @@
 """Which backend computes a call: chosen by its shape and by the platform it is lowered for.
 
-On a CPU `Native` runs what it serves, if it is enabled. Elsewhere, and for all else, `XLA` runs,
-with a schedule for the platform, except the backward pass of one sequence by a cell of one block:
-that is `Reference`, also in `vmap(grad)`. Second derivatives are those of the plain scans
-(`transforms`). A new backend is one file in `backends/` and one line here.
+On a CPU `Native` runs what it serves, if it is enabled; of the rest, the backward pass of one
+sequence by a cell of one block is `Reference`, also in `vmap(grad)`. Everything else, and all on
+other platforms, is `XLA`, with a schedule for the platform. Second derivatives are those of the
+plain scans (`transforms`). A new backend is one file in `backends/` and one line here.
 """
 
 from typing import Any, Literal, NamedTuple

@@ -2,7 +2,8 @@
 
 Forward: (23) and (15) step by step. Backward: (9) and (16) step by step, then (11)-(13) for all
 steps at once, which needs all delta_t as well as the states. JAX maps and differentiates these
-loops well. So they serve gradients of one sequence, gradients of gradients, and forward mode.
+loops well. So they serve gradients of gradients and forward mode; and, on a CPU, the gradient of
+one sequence by a cell of one block (`dispatch`).
 
     unroll_by_scan  JAX differentiates the scan: the baseline, and forward mode
     unroll          the same with a custom rule: its gradient is `backward`

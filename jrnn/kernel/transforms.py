@@ -1,7 +1,7 @@
 """How JAX transforms the kernel: the gradient, `vmap`, second derivatives, platforms.
 
 Three primitives carry a call; `jrnn/primitives.py` makes them. JAX's internals are used in these
-two files only, and in `jrnn/native.py` for an option.
+two files only; in `jrnn/native.py` for an option, and in `passes.py` to read programs.
 
     rnn                     the whole recurrence, with its gradient
       rnn_forward           the forward pass of a backend

@@ -71,10 +71,11 @@ class Cotangents(NamedTuple):
 class Residuals(NamedTuple):
     """The arrays of the forward pass that the backward pass needs.
 
-    Weights and inputs; hs; the states that hs does not replace: further states, and all of them if
-    the cell has an `output` or hs is rounded (see `step.stored`). The gates are kept where that is
-    faster (see `dispatch.keeps_gates`), and computed again elsewhere. Under `remat` hs is not kept,
-    and `kept` is every state at the starts of the segments (see `remat.py`).
+    Weights and inputs; hs; the states that hs does not replace: further states, and the first one
+    if the cell has an `output`, or if hs is rounded and the adjoint needs it unrounded (see
+    `step.hs_is_first_state`). The gates are kept where that is faster (see `dispatch.keeps_gates`),
+    and computed again elsewhere. Under `remat` hs is not kept, and `kept` is every state at the
+    starts of the segments (see `remat.py`).
     """
 
     weights: Weights
