@@ -1,5 +1,6 @@
 """Leaky and rate networks as their users see them: parameters, one step, a sequence."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -189,6 +190,7 @@ def _cell(params: LeakyParams, activation: Any, leak: Leak, dt: Any) -> Unchecke
     return cells.leaky(activation, leak, learned=learned, unequal=dt is not None)
 
 
+@partial(jax.jit, static_argnums=2)  # else an eager call takes twice the time
 def _data(params: LeakyParams, dt: Any, lead: tuple[int, ...]) -> Named:
     """dt of every step, sequence and unit."""
     dt = jnp.asarray(dt, jnp.result_type(params.w_hh))
