@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks, kernel
+from jrnn._network import run_network
 from jrnn._stack import as_stack, run_layers
 from jrnn._stack_step import filled_states, step_layers
 from jrnn._tokens import token_of, token_options
-from jrnn._unroll import run_network
 from jrnn.arrays import ArrayLike, are_ids, in_32_bits, steps, varying_alike
 from jrnn.loss.softmax import readout
 from jrnn.types import ReadoutParams, StackParams

@@ -9,7 +9,8 @@ import numpy as np
 from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import checks
-from jrnn._unroll import draw_weights, run_checked, sizes_and_dtype, step_checked
+from jrnn._network import run_checked, step_checked
+from jrnn._unroll import draw_weights, sizes_and_dtype
 from jrnn.arrays import ArrayLike, Initializer, InputsAre, broadcast, steps
 from jrnn.cells import Named, UncheckedCell
 from jrnn.cells import leaky as cells

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import checks
-from jrnn._unroll import init_cell, run_checked, step_checked
+from jrnn._network import run_checked, step_checked
+from jrnn._unroll import init_cell
 from jrnn.arrays import ArrayLike, Initializer, InputsAre
 from jrnn.cells.lstm import LSTM
 from jrnn.types import LSTMParams, LSTMState

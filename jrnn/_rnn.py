@@ -5,7 +5,8 @@ from typing import Any
 import jax
 from jax.nn.initializers import lecun_normal, orthogonal
 
-from jrnn._unroll import init_cell, run_checked, step_checked
+from jrnn._network import run_checked, step_checked
+from jrnn._unroll import init_cell
 from jrnn.arrays import ArrayLike, Initializer, InputsAre
 from jrnn.cells.elman import Activation, ActivationName, elman
 from jrnn.types import RNNParams

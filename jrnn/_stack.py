@@ -17,8 +17,9 @@ from jrnn._gru import init_gru
 from jrnn._layers import Dropout, Run, layer_by_layer, read_both_ways
 from jrnn._leaky import init_leaky
 from jrnn._lstm import init_lstm
+from jrnn._network import run_network, spec_of
 from jrnn._rnn import init_rnn
-from jrnn._unroll import init_cell, run_network, spec_of
+from jrnn._unroll import init_cell
 from jrnn.arrays import ArrayLike, Initializer, InputsAre, steps
 from jrnn.cells import UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName
@@ -326,7 +327,7 @@ def run_layers(
     """The `(h_last, hs)` of `stack` around functions that run one network.
 
     Args:
-        runs: for each layer `_unroll.run_network` or an equal function, without its spec.
+        runs: for each layer `_network.run_network` or an equal function, without its spec.
         specs: of each layer.
         params: as in `stack`, and so the rest, which has passed the checks.
         xs: the inputs.

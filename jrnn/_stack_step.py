@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from jrnn import checks, kernel
 from jrnn._layers import is_pair, layer_by_layer
+from jrnn._network import output_of, state_of, states_of, step_network
 from jrnn._stack import LayerStates, OneActivation, as_stack, specs_of
-from jrnn._unroll import output_of, state_of, states_of, step_network
 from jrnn.arrays import ArrayLike, InputsAre, broadcast, steps
 from jrnn.cells import UncheckedCell
 from jrnn.types import LayerParams, StackParams

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from jrnn import checks
+from jrnn._network import run_network, spec_of
 from jrnn._stack import run_layers, specs_of, stack
-from jrnn._unroll import run_network, spec_of, unroll
+from jrnn._unroll import unroll
 from jrnn.arrays import ArrayLike, InputsAre, are_ids, named_leaves, reading
 from jrnn.cells import Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName

@@ -33,6 +33,7 @@ def public_functions():
         "jrnn.kernel",
         "jrnn.cells",
         "jrnn.primitives",
+        "jrnn._network",
         "jrnn.derivation._checks",
     )  # internal
     for name in MODULES:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jrnn import checks
-from jrnn._unroll import run_network, spec_of
+from jrnn._network import run_network, spec_of
 from jrnn.arrays import ArrayLike, InputsAre, are_ids, reading
 from jrnn.cells import UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName, derivative, elman

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jrnn import checks, kernel
-from jrnn._unroll import spec_of, weights_of
+from jrnn._network import spec_of, weights_of
 from jrnn.arrays import ArrayLike, InputsAre
 from jrnn.cells import Arrays, Named, UncheckedCell
 from jrnn.cells.gru import GRU

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jrnn import checks, kernel
+from jrnn._network import output_of, spec_of, states_of, step_network, weights_of
 from jrnn._stack import specs_of
 from jrnn._stack_step import filled_states, step_layers
-from jrnn._unroll import output_of, spec_of, states_of, step_network, weights_of
 from jrnn.arrays import ArrayLike, InputsAre, steps
 from jrnn.cells import Arrays, Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName

@@ -26,7 +26,7 @@ import numpy as np
 from jax import lax
 
 from jrnn import checks, kernel
-from jrnn._unroll import spec_of
+from jrnn._network import spec_of
 from jrnn.arrays import ArrayLike, InputsAre
 from jrnn.cells import Arrays, Named, UncheckedCell
 from jrnn.cells.elman import Activation, ActivationName

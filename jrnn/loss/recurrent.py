@@ -19,8 +19,8 @@ import jax.numpy as jnp
 
 from jrnn import checks, kernel
 from jrnn._layers import Dropout, layer_by_layer
+from jrnn._network import state_of, states_of, weights_of
 from jrnn._stack import as_stack
-from jrnn._unroll import state_of, states_of, weights_of
 from jrnn.arrays import (
     ArrayLike,
     InputsAre,

@@ -13,7 +13,7 @@ from cover import in_tiers, pairwise
 
 import jrnn
 from jrnn import native
-from jrnn._unroll import run_network, spec_of
+from jrnn._network import run_network, spec_of
 from jrnn.cells.elman import elman
 from jrnn.kernel.backends.xla import XLA, Schedule
 
