@@ -9,7 +9,7 @@ import numpy as np
 from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import checks
-from jrnn._network import run_checked, step_checked
+from jrnn._network import run, spec_of, step
 from jrnn._unroll import draw_weights, sizes_and_dtype
 from jrnn.arrays import ArrayLike, Initializer, InputsAre, broadcast, steps
 from jrnn.cells import Named, UncheckedCell
@@ -98,15 +98,16 @@ def leaky_cell(
     Raises:
         ValueError: as `leaky`.
     """
-    cell = _cell(params, activation, leak, dt)
-    data = None
+    cell, data = _cell(params, activation, leak), None
+    batch = dt is not None and np.ndim(dt) > 0
+    x_t = checks.cell_arguments(
+        cell, params, state, x_t, reading=inputs, of_a_batch=batch, named="state"
+    )
     if dt is not None:
-        alone = _cell(params, activation, leak, None)  # x_t is refused before dt
-        x_t = checks.cell_arguments(alone, params, state, x_t, None, inputs, "state")
         dt = np.asarray(dt, float) if isinstance(dt, (int, float)) else dt
         checks.time_steps(dt, (), steps(x_t))
-        data = _data(params, dt, steps(x_t))
-    return step_checked(cell, params, state, x_t, data, inputs=inputs)
+        cell, data = _cell(params, activation, leak, unequal=True), _data(params, dt, steps(x_t))
+    return step(params, state, x_t, data, spec=spec_of(cell, params))
 
 
 def leaky(
@@ -172,23 +173,23 @@ def leaky(
         ValueError: what `rnn` refuses; parameters of another network, or with both or neither of
             `alpha` and `log_tau`; a concrete alpha outside (0, 1]; an unknown `leak`.
     """
-    cell = _cell(params, activation, leak, dt)
+    cell, data = _cell(params, activation, leak), None
     arrays = (state, lengths, resets, reset_state, recurrent_mask, mask)
-    data = None
+    batch = dt is not None and np.ndim(dt) > 1
+    xs = checks.network_arguments(
+        cell, params, xs, *arrays, reading=inputs, of_a_batch=batch, named="state"
+    )
     if dt is not None:
-        alone = _cell(params, activation, leak, None)  # xs are refused before dt
-        xs = checks.network_arguments(alone, params, xs, *arrays, reading=inputs, named="state")
         lead = steps(xs)
         checks.time_steps(dt, lead[:1], lead[1:])
-        data = _data(params, dt, lead)
+        cell, data = _cell(params, activation, leak, unequal=True), _data(params, dt, lead)
     options = {"clip_delta": clip_delta, "compute_dtype": compute_dtype, "remat": remat}
-    return run_checked(cell, params, xs, *arrays, data, reverse=reverse, inputs=inputs, **options)
+    return run(cell, params, xs, *arrays, data, reverse=reverse, **options)
 
 
-def _cell(params: LeakyParams, activation: Any, leak: Leak, dt: Any) -> UncheckedCell:
+def _cell(params: LeakyParams, activation: Any, leak: Leak, unequal: bool = False) -> UncheckedCell:
     checks.leaky_params(params)
-    learned = params.log_tau is not None
-    return cells.leaky(activation, leak, learned=learned, unequal=dt is not None)
+    return cells.leaky(activation, leak, learned=params.log_tau is not None, unequal=unequal)
 
 
 @partial(jax.jit, static_argnums=2)  # else an eager call takes twice the time

@@ -50,14 +50,13 @@ def step_checked(
     params: Any,
     state: Any,
     x_t: ArrayLike,
-    data: Named | None = None,
     *,
     named: str = "state",
     inputs: InputsAre | None = None,
 ) -> Any:
     """One step, differentiated by JAX in forward and reverse mode; `named` as in `run_checked`."""
-    x_t = checks.cell_arguments(cell, params, state, x_t, data, inputs, named)
-    return step(params, state, x_t, data, spec=spec_of(cell, params))
+    x_t = checks.cell_arguments(cell, params, state, x_t, reading=inputs, named=named)
+    return step(params, state, x_t, spec=spec_of(cell, params))
 
 
 def spec_of(

@@ -24,6 +24,8 @@ STACK = parameters(jrnn.init_stack, I, (H, H), bidirectional=True)
 objective = partial(jrnn.rnn_cross_entropy, P, READOUT)
 flow = partial(diagnostics.gradient_flow, P, READOUT)
 trajectory = partial(derivation.trajectory, P, READOUT)
+LEAKY = parameters(jrnn.init_leaky, I, H, alpha=0.5)
+WITH_DT = jrnn.cells.leaky.leaky("tanh", "state", learned=False, unequal=True)
 
 # Calls in which nothing but xs has an axis of a batch, or might have one.
 OPEN = {
@@ -55,7 +57,10 @@ OF_A_BATCH = {
     "rnn_scan": partial(derivation.rnn_scan, P, h0=np.zeros((B, H))),
     "trajectory": partial(trajectory, labels=LABELS),
     "gradient_flow": partial(flow, labels=LABELS),
+    "dt": partial(jrnn.leaky, LEAKY, dt=np.ones((T, B))),
+    "data": partial(jrnn.unroll, WITH_DT, LEAKY, data={"dt": np.ones((T, B, H))}),
     "one step": lambda xs: jrnn.rnn_cell(P, np.zeros((B, H)), xs[0]),
+    "dt of one step": lambda xs: jrnn.leaky_cell(LEAKY, np.zeros(H), xs[0], np.ones(B)),
 }
 # Calls that one sequence alone fits.
 OF_ONE = {

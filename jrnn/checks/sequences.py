@@ -163,13 +163,25 @@ def named_states(argument: str, given: Any, cell: "UncheckedCell") -> dict[str, 
 
 
 def cell_arguments(
-    cell: "UncheckedCell", params: Any, before: Any, x_t: Any, data: Any, reading: Any, named: str
+    cell: "UncheckedCell",
+    params: Any,
+    before: Any,
+    x_t: Any,
+    data: Any = None,
+    *,
+    reading: Any = None,
+    of_a_batch: bool = False,
+    named: str = "states",
 ) -> Any:
-    """Check the arguments of one step; return x_t as ids or features."""
+    """Check the arguments of one step; return x_t as ids or features.
+
+    `of_a_batch` and `named` as in `network_arguments`.
+    """
     network(cell, params)
     states = named_states(named, before, cell)
-    I, batch = input_size(cell, params), any(np.ndim(h) > 1 for h in states.values())
-    x_t = as_read("x_t", x_t, params, I, "", reading, batch)
+    I = input_size(cell, params)
+    of_a_batch |= any(np.ndim(h) > 1 for h in states.values())
+    x_t = as_read("x_t", x_t, params, I, "", reading, of_a_batch)
     inputs("x_t", x_t, params, I, ("", "B"))
     ids_of("x_t", x_t, I)
     for argument, h in states.items():
@@ -207,6 +219,8 @@ def network_arguments(
     of_a_batch |= np.ndim(lengths_) > 0 or any(
         np.ndim(x) > 1 for x in (resets, mask, *states.values())
     )
+    if isinstance(data, dict):  # of two axes they may be [T, H]
+        of_a_batch |= any(np.ndim(x) > 2 for x in data.values())
     I = input_size(cell, params)
     xs = as_read("xs", xs, params, I, "T", reading, of_a_batch)
     inputs("xs", xs, params, I, ("T", "T, B"))

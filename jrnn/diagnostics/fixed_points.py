@@ -181,12 +181,12 @@ def fixed_points(
 def _check_arrays(dynamics: Dynamics, params: Any, x_t: Any, states: Any, data: Any) -> None:
     cells = [spec.cell for spec in dynamics.specs]
     if not dynamics.stacked:
-        checks.cell_arguments(cells[0], params, None, x_t, data, None, "states")
+        checks.cell_arguments(cells[0], params, None, x_t, data)
         checks.start_states("states", states, cells[0], params)
         return
     checks.no_data_of_a_stack(data)
     networks = [layer.forward for layer in params.layers]
-    checks.cell_arguments(cells[0], networks[0], None, x_t, None, None, "states")
+    checks.cell_arguments(cells[0], networks[0], None, x_t)
     checked_sequence(dynamics, params, jnp.asarray(x_t)[None], None, None)
     checks.states_of_layers(states, cells, networks)
 
