@@ -149,8 +149,8 @@ def map_each(primitive: Primitive, leaves: Any, axes: Any, call: Call[Any]) -> A
     return found, [0] * len(found)
 
 
-def jvp_of_program(primals: Any, tangents: Any, call: Call[Any]) -> Any:
-    """The rule for derivatives by which JAX differentiates the program for the platform "any".
+def jvp_of_program(primals: Any, tangents: Any, call: Call[Any], platform: str = "any") -> Any:
+    """The rule for derivatives by which JAX differentiates a program without native code.
 
     That program gives the results, too: no native code runs in a call that is differentiated.
 
@@ -158,6 +158,8 @@ def jvp_of_program(primals: Any, tangents: Any, call: Call[Any]) -> Any:
         primals: the arrays.
         tangents: their tangents, `ad.Zero` for an array that does not move, as of integers.
         call: the static part.
+        platform: what `call.function` is asked for; a function may have a program of its own for
+            JAX to differentiate, by a name that is no platform.
 
     Returns:
         The results and their tangents.
@@ -168,7 +170,7 @@ def jvp_of_program(primals: Any, tangents: Any, call: Call[Any]) -> Any:
         leaves = list(primals)
         for n, x in zip(moving, xs, strict=True):
             leaves[n] = x
-        return call.of("any", *leaves)
+        return call.of(platform, *leaves)
 
     return jax.jvp(of_moving, [primals[n] for n in moving], [tangents[n] for n in moving])
 

@@ -93,7 +93,7 @@ def unroll(
         data: further arrays that the cell reads, by name: for each step `[T, H]` or `[T, B, H]`,
             as `xs` has a batch or not; for each sequence `[H]` or `[B, H]`.
         reverse: as in `jrnn.rnn`.
-        run: `transforms.unroll`; or one of `reference`, by plain scans.
+        run: `transforms.unroll`; or `reference.unroll_by_scan`.
 
     Returns:
         The last states, `[H]` or `[B, H]` each, and the outputs `[T, H]` or `[T, B, H]`.

@@ -5,13 +5,11 @@ steps at once, which needs all delta_t as well as the states. JAX maps and diffe
 loops well. So they serve gradients of gradients and forward mode; and, on a CPU, the gradient of
 one sequence by a cell of one block (`dispatch`).
 
-    unroll_by_scan  JAX differentiates the scan: the baseline, and forward mode
-    unroll          the same with a custom rule: its gradient is `backward`
+`unroll_by_scan` is the forward pass for JAX to differentiate: the baseline.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -117,24 +115,3 @@ def scan_in_bits(
 
     carry, ys = lax.scan(body_in_bits, init, xs, reverse=reverse)
     return carry, jax.tree.map(floats, ys)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def unroll(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Array]:
-    """The last states and the outputs, with the gradient derived by hand."""
-    return unroll_by_scan(spec, weights, inputs)
-
-
-def _unroll_fwd(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Any, Residuals]:
-    last, hs, kept = states(spec, weights, inputs)
-    return (last, hs), Residuals(weights, inputs, hs, kept)
-
-
-def _unroll_bwd(spec: Spec, residuals: Residuals, cotangents: Any) -> tuple[Weights, Inputs]:
-    weights, inputs = residuals.weights, residuals.inputs
-    sums = step.no_sums(weights, inputs.steps.xs)
-    found = backward(spec, residuals, Cotangents(*cotangents), sums)
-    return step.gradients(weights, inputs, found)
-
-
-unroll.defvjp(_unroll_fwd, _unroll_bwd)

@@ -178,29 +178,28 @@ def _rule(platform: str, spec: Spec, weights: Weights, inputs: Inputs) -> States
 
 
 def _forward(platform: str, spec: Spec, weights: Weights, inputs: Inputs) -> States:
-    return _run_forward(_chosen(platform), spec, weights, inputs)
-
-
-def _backward(platform: str, spec: Spec, *arguments: Any) -> Backward:
-    return _run_backward(_chosen(platform), spec, *arguments)
-
-
-def _run_forward(passes: Passes, spec: Spec, weights: Weights, inputs: Inputs) -> States:
+    passes = _passes(platform)
     if spec.remat is None:
         return passes.forward(spec, weights, inputs)
     return spec.remat.forward(passes, spec._replace(remat=None), weights, inputs)
 
 
-def _run_backward(
-    passes: Passes, spec: Spec, residuals: Residuals, cotangents: Cotangents, sums: Weights
+def _backward(
+    platform: str, spec: Spec, residuals: Residuals, cotangents: Cotangents, sums: Weights
 ) -> Backward:
+    passes = _passes(platform)
     if spec.remat is None:
         return passes.backward(spec, residuals, cotangents, sums)
     return spec.remat.backward(passes, spec._replace(remat=None), residuals, cotangents, sums)
 
 
-def _chosen(platform: str) -> Passes:
-    """The passes of the backends that `dispatch` chooses."""
+PLAIN_SCANS = "plain scans"  # instead of a platform: the passes that JAX differentiates
+
+
+def _passes(platform: str) -> Passes:
+    """Those of the backends that `dispatch` chooses, or the plain scans."""
+    if platform == PLAIN_SCANS:
+        return Passes(reference.states, reference.backward, lax.scan)
     import chex  # here, to keep `import jrnn` fast
 
     def forward(spec: Spec, weights: Weights, inputs: Inputs) -> States:
@@ -228,29 +227,14 @@ def _chosen(platform: str) -> Passes:
     return Passes(forward, backward, reference.scan_in_bits)
 
 
-REFERENCE = Passes(reference.states, reference.backward, lax.scan)
-
-
-def _reference_forward(platform: str, spec: Spec, *arguments: Any) -> States:
-    return _run_forward(REFERENCE, spec, *arguments)
-
-
-def _reference_backward(platform: str, spec: Spec, *arguments: Any) -> Backward:
-    return _run_backward(REFERENCE, spec, *arguments)
-
-
-DERIVED_BY = {_forward: _reference_forward, _backward: _reference_backward}
-
-
 # --- primitives -----------------------------------------------------------------------------------
 
 
 def _jvp(primals: Any, tangents: Any, call: Call[Spec]) -> Any:
     if call.function is not _rule:
         scans = _name_of_scans(call, [jax.typeof(x) for x in primals])
-        call = call._replace(function=DERIVED_BY[call.function])
         with jax.named_scope(scans):
-            return jvp_of_program(primals, tangents, call)
+            return jvp_of_program(primals, tangents, call, PLAIN_SCANS)
     # The rule cannot find it out by `perturbed`: JAX keeps one structure for its residuals.
     _, inputs = jax.tree.unflatten(call.tree, tangents)
     wants_dx = not isinstance(inputs.steps.xs, ad.Zero)

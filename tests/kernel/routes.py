@@ -7,8 +7,9 @@ import numpy as np
 from calls import Call, axes, mapped, on_floats, results, unroll
 from faults.parts import Segments
 
-from jrnn.kernel import reference
+from jrnn.kernel import reference, step
 from jrnn.kernel.backends.xla import XLA, Schedule
+from jrnn.kernel.types import Cotangents, Residuals
 
 CHUNKS = XLA(Schedule(3, 3, 2))  # two chunks of 3 steps and a rest, in blocks of 2
 ROUTES = {
@@ -26,7 +27,7 @@ ROUTES = {
 def program(spec, call, route="chosen"):
     """A function of a call: its results, for calls that differ from this one in numbers alone."""
     run = partial(mapped, axes=axes(call)) if route == "vmap" else unroll
-    more = {"run": reference.unroll} if route == "rule" else {}
+    more = {"run": by_the_rule} if route == "rule" else {}
 
     @jax.jit
     def compiled(*arrays):
@@ -36,6 +37,27 @@ def program(spec, call, route="chosen"):
         return results(spec, given, run, **more)
 
     return lambda call: jax.device_get(compiled(*call[:3]))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def by_the_rule(spec, weights, inputs):
+    """Plain scans without the primitives of `transforms`; the gradient is that of `reference`."""
+    return reference.unroll_by_scan(spec, weights, inputs)
+
+
+def _forward(spec, weights, inputs):
+    last, hs, kept = reference.states(spec, weights, inputs)
+    return (last, hs), Residuals(weights, inputs, hs, kept)
+
+
+def _backward(spec, residuals, cotangents):
+    weights, inputs = residuals.weights, residuals.inputs
+    sums = step.no_sums(weights, inputs.steps.xs)
+    found = reference.backward(spec, residuals, Cotangents(*cotangents), sums)
+    return step.gradients(weights, inputs, found)
+
+
+by_the_rule.defvjp(_forward, _backward)
 
 
 def of_each_sequence(spec, call, axes):
