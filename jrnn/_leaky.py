@@ -10,7 +10,7 @@ from jax.nn.initializers import lecun_normal, orthogonal
 
 from jrnn import checks
 from jrnn._network import run, spec_of, step
-from jrnn._unroll import draw_weights, sizes_and_dtype
+from jrnn._unroll import init_cell
 from jrnn.arrays import ArrayLike, Initializer, InputsAre, broadcast, steps
 from jrnn.cells import Named, UncheckedCell
 from jrnn.cells import leaky as cells
@@ -58,15 +58,13 @@ def init_leaky(
             `dt_over_tau`, or one outside its range.
     """
     checks.key(key)
-    dtype = sizes_and_dtype(input_size, hidden_size, dtype)
+    checks.sizes(hidden_size=hidden_size)
     checks.flag("learned", learned)
     share, rate = checks.leak(alpha, dt_over_tau, bool(learned), hidden_size)
     cell = cells.leaky("tanh", "state", learned=bool(learned))
-    weights = draw_weights(cell, key, input_size, hidden_size, w_ih_init, w_hh_init, dtype)
-    b_h = jnp.zeros(hidden_size, dtype) if bias else None
-    if learned:
-        return LeakyParams(*weights, b_h, None, jnp.array(-np.log(rate), dtype))
-    return LeakyParams(*weights, b_h, jnp.array(share, dtype), None)
+    unit = {"log_tau": -np.log(rate)} if learned else {"alpha": share}
+    options: dict[str, Any] = {"bias": bias, "w_ih_init": w_ih_init, "w_hh_init": w_hh_init}
+    return init_cell(cell, key, input_size, hidden_size, dtype=dtype, **options, **unit)
 
 
 def leaky_cell(

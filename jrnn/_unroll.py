@@ -50,13 +50,16 @@ def init_cell(
     """
     checks.a_cell(cell)
     checks.key(key)
-    dtype = sizes_and_dtype(input_size, hidden_size, dtype)
+    if input_size is not None:
+        checks.sizes(input_size=input_size)
+    checks.sizes(hidden_size=hidden_size)
+    dtype = checks.floating_dtype(dtype)
     if set(unit) != set(cell.unit):
         expected = f"the parameters {', '.join(cell.unit)}" if cell.unit else "no more parameters"
         came = ", ".join(unit) or "none"
         checks.refuse("unit", expected, came, f"The cell {cell.name} reads them for each unit.")
     H = hidden_size
-    weights = draw_weights(cell, key, input_size, H, w_ih_init, w_hh_init, dtype)
+    weights = _draw_weights(cell, key, input_size, H, w_ih_init, w_hh_init, dtype)
     kind: Any = cell.params
     found: dict[str, Any] = dict.fromkeys(kind._fields)
     found |= dict(zip(("w_ih", "w_hh"), weights, strict=True))
@@ -66,24 +69,26 @@ def init_cell(
     return kind(**found)
 
 
-def sizes_and_dtype(input_size: int | None, hidden_size: int, dtype: Any) -> Any:
-    """Check the sizes of new parameters.
+def _draw_weights(
+    cell: UncheckedCell,
+    key: jax.Array,
+    input_size: int | None,
+    hidden_size: int,
+    w_ih_init: Initializer,
+    w_hh_init: Initializer,
+    dtype: Any,
+) -> tuple[Any, jax.Array]:
+    """w_ih or None, and w_hh; each block is drawn by itself, with its own fan in and fan out."""
+    key_ih, key_hh = jax.random.split(key)
 
-    Args:
-        input_size: I or None.
-        hidden_size: H.
-        dtype: a floating dtype or None.
+    def weights(init: Initializer, key: jax.Array, rows: int, blocks: int) -> jax.Array:
+        keys = [key] if blocks == 1 else jax.random.split(key, blocks)
+        return jnp.concatenate([draw(init, k, (rows, hidden_size), dtype) for k in keys], -1)
 
-    Returns:
-        The dtype of the parameters.
-
-    Raises:
-        ValueError: a size below 1, or a dtype that is not floating.
-    """
-    if input_size is not None:
-        checks.sizes(input_size=input_size)
-    checks.sizes(hidden_size=hidden_size)
-    return checks.floating_dtype(dtype)
+    w_hh = weights(w_hh_init, key_hh, hidden_size, len(cell.h_blocks))
+    if input_size is None:
+        return None, w_hh
+    return weights(w_ih_init, key_ih, input_size, len(cell.x_blocks)), w_hh
 
 
 def unroll(
@@ -149,38 +154,3 @@ def unroll(
     arrays = (state, lengths, resets, reset_state, recurrent_mask, mask, data)
     options = {"clip_delta": clip_delta, "compute_dtype": compute_dtype, "remat": remat}
     return run_checked(cell, params, xs, *arrays, reverse=reverse, inputs=inputs, **options)
-
-
-def draw_weights(
-    cell: UncheckedCell,
-    key: jax.Array,
-    input_size: int | None,
-    hidden_size: int,
-    w_ih_init: Initializer,
-    w_hh_init: Initializer,
-    dtype: Any,
-) -> tuple[Any, jax.Array]:
-    """Random weights; each block is drawn by itself, with its own fan in and fan out.
-
-    Args:
-        cell: the cell.
-        key: a JAX random key.
-        input_size: I or None.
-        hidden_size: H.
-        w_ih_init: draws a block `[I, H]` of w_ih.
-        w_hh_init: draws a block `[H, H]` of w_hh.
-        dtype: of the weights.
-
-    Returns:
-        w_ih `[I, X*H]` or None, and w_hh `[H, Y*H]`.
-    """
-    key_ih, key_hh = jax.random.split(key)
-
-    def weights(init: Initializer, key: jax.Array, rows: int, blocks: int) -> jax.Array:
-        keys = [key] if blocks == 1 else jax.random.split(key, blocks)
-        return jnp.concatenate([draw(init, k, (rows, hidden_size), dtype) for k in keys], -1)
-
-    w_hh = weights(w_hh_init, key_hh, hidden_size, len(cell.h_blocks))
-    if input_size is None:
-        return None, w_hh
-    return weights(w_ih_init, key_ih, input_size, len(cell.x_blocks)), w_hh
