@@ -44,17 +44,7 @@ class Choice(NamedTuple):
 
 
 def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Choice:
-    """The backend of one pass of a call.
-
-    Args:
-        spec: the static part of the call.
-        shape: its sizes.
-        platform: "cpu", "cuda", "tpu", ...
-        direction: which pass.
-
-    Returns:
-        The `Choice`.
-    """
+    """The backend of one pass of a call, on a platform such as "cpu", "cuda" or "tpu"."""
     T, B, I, H, _ = shape
     if spec.backend is not None:
         return Choice(spec.backend, "the call names it")
@@ -76,7 +66,7 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
 
 
 def why_not_native(spec: Spec, shape: Shape) -> str | None:
-    """Why the native kernel does not serve a call, on a CPU, or is slower than XLA there.
+    """Why the native kernel does not serve a call on a CPU, or is slower than XLA; None: it runs.
 
     It copies the weights, and sums their gradients in scratch of that size, once for each call. For
     few steps of few sequences XLA takes 0.6 to 0.9 of its time (I = H = 512: T * B = 100 and 200;
@@ -85,13 +75,6 @@ def why_not_native(spec: Spec, shape: Shape) -> str | None:
     batch gives a core one or two rows and w_hh leaves its cache: one sequence, Elman H = 448 to
     1024, LSTM H = 384 and 512, GRU H = 512; two or three, Elman and GRU H = 512. (Two cores of an
     AMD EPYC with 1 MB of second cache each, November 2026.)
-
-    Args:
-        spec: the static part of the call.
-        shape: its sizes.
-
-    Returns:
-        The reason; None if the kernel runs the call.
     """
     T, B, I, H, dtype = shape
     if spec.no_native is not None:
@@ -123,13 +106,8 @@ def keeps_gates(spec: Spec, shape: Shape) -> bool:
     kernel writes them while they are in registers: it always keeps them. Under `vmap` of a gradient
     the shape is that of one call.
 
-    Args:
-        spec: the static part of the call.
-        shape: its sizes.
-
-    Returns:
-        The answer, the same for every platform that a program is compiled for: it decides what
-        the passes hand to each other. Where this process has no accelerator, it suits a CPU.
+    The answer is the same for every platform that a program is compiled for, as it decides what the
+    passes hand to each other. Where this process has no accelerator, it suits a CPU.
     """
     if not spec.cell.adjoint_reads_blocks or spec.remat is not None or spec.backend is not None:
         return False  # a backend that the call names need not know of gates

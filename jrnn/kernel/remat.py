@@ -53,24 +53,11 @@ class Remat:
         """With the segments of a call fixed: the backward pass reads those of the forward pass.
 
         In `vmap(grad)` the forward pass is one batch, and the backward pass is mapped.
-
-        Args:
-            shape: of the call.
-
-        Returns:
-            The `Remat`.
         """
         return replace(self, fixed=self.sizes(shape))
 
     def sizes(self, shape: Shape) -> tuple[int, int]:
-        """S steps in a segment, and N segments side by side.
-
-        Args:
-            shape: of the call.
-
-        Returns:
-            S and N.
-        """
+        """S, the steps in a segment, and N, the segments side by side."""
         if self.fixed is not None:
             return self.fixed
         T, B, *_ = shape
@@ -79,17 +66,7 @@ class Remat:
         return S, min(N, T // S)
 
     def forward(self, passes: Passes, spec: Spec, weights: Weights, inputs: Inputs) -> States:
-        """The states; those before the segments are kept, `[T / S, B, H]` each.
-
-        Args:
-            passes: of a backend.
-            spec: the static part of the call.
-            weights: the parameters.
-            inputs: the arrays.
-
-        Returns:
-            The `States`.
-        """
+        """The states; those before the segments are kept, `[T / S, B, H]` each."""
         steps, start, constants = inputs
         take, (S, _) = slices_of(steps), self.sizes(shape_of(inputs))
         whole, rest = divmod(len(steps.xs), S)
@@ -116,15 +93,8 @@ class Remat:
     ) -> Backward:
         """The gradients, N segments at a time, from the last to the first.
 
-        Args:
-            passes: of a backend.
-            spec: the static part of the call.
-            residuals: of `forward`, without hs.
-            cotangents: of its results; those of hs are None where they are zero.
-            sums: of the weight gradients so far.
-
-        Returns:
-            The `Backward` of all steps.
+        The residuals are those of `forward`, without hs. The cotangents of hs are None if they are
+        zero.
         """
         weights, inputs, _, starts = residuals
         (d_last, dhs), constants, take = cotangents, inputs.constants, slices_of(inputs.steps)
@@ -173,18 +143,10 @@ class Remat:
         start: Any,
         carry: "Carry",
     ) -> tuple["Carry", Any]:
-        """Back through one segment.
+        """The carry for the segment before this one, and the gradients of the inputs of its steps.
 
-        Args:
-            passes: of a backend.
-            spec: the static part of the call.
-            residuals: of the segment.
-            dhs: the cotangents of the outputs of all steps; None: zero.
-            start: the first step of the segment.
-            carry: the carry of the backward loop after the segment, and the sums so far.
-
-        Returns:
-            The carry for the segment before it, and the gradients of the inputs of its steps.
+        `start` is the first step of the segment, whose residuals these are; `dhs` has all steps, or
+        is None for zero.
         """
         later, sums = carry
         hs = residuals.hs
@@ -205,20 +167,9 @@ class Remat:
         steps: int,
         starts: Arrays,
     ) -> States:
-        """The forward pass of some segments at once.
+        """The `States` of N segments of so many steps, computed at once, with N in front.
 
-        Args:
-            passes: of a backend.
-            spec: the static part of the call.
-            weights: the parameters.
-            constants: those of the call.
-            take: the steps of the call, see `slices_of`.
-            start: the first step of the first segment.
-            steps: in each segment.
-            starts: `[N, B, H]` for each state, those before the segments.
-
-        Returns:
-            The `States` of each, with N in front.
+        `start` is the first step of the first one; `starts`, the states before each, `[N, B, H]`.
         """
         N, B = starts[0].shape[:2]
         some = take(start, N * steps)
@@ -239,12 +190,6 @@ def slices_of(steps: Steps) -> Take:
     For one sequence, the axis B is removed before the loop over segments and added in it: with it,
     XLA copies all of xs to another layout (16,384 steps of 4 features, jaxlib 0.10.2: 262 of 367 KB
     of temporaries).
-
-    Args:
-        steps: of all steps.
-
-    Returns:
-        The function.
     """
     if not (isinstance(steps.xs.shape[1], int) and steps.xs.shape[1] == 1):
         return partial(rows, steps)

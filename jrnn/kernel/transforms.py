@@ -42,16 +42,7 @@ from jrnn.primitives import Call, bind, jvp_of_program, map_each, primitive
 
 
 def unroll(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Array]:
-    """The recurrence of one sequence or a batch.
-
-    Args:
-        spec: the static part of the call.
-        weights: the parameters.
-        inputs: the arrays.
-
-    Returns:
-        The last states and the outputs.
-    """
+    """The last states and the outputs of one sequence or a batch."""
     _assert_fit(spec, weights, inputs)
     spec = spec._replace(devices=devices_of_this_process())
     # Under `shard_map` a replicated weight becomes a copy per device here, so that JAX, not the
@@ -129,16 +120,7 @@ rnn.defvjp(_rnn_fwd, _rnn_bwd, symbolic_zeros=True)
 
 
 def forward(spec: Spec, weights: Weights, inputs: Inputs) -> States:
-    """The forward pass, by the backend that `dispatch` chooses.
-
-    Args:
-        spec: the static part of the call.
-        weights: the parameters.
-        inputs: the arrays.
-
-    Returns:
-        The `States`.
-    """
+    """The forward pass, by the backend that `dispatch` chooses."""
     number = spec.cell.states
     kept = step.number_kept(spec) if spec.remat is None else number
     results = (0,) * number, 0, (0,) * kept
@@ -146,17 +128,7 @@ def forward(spec: Spec, weights: Weights, inputs: Inputs) -> States:
 
 
 def backward(spec: Spec, residuals: Residuals, cotangents: Cotangents, sums: Weights) -> Backward:
-    """The backward pass, by the backend that `dispatch` chooses.
-
-    Args:
-        spec: the static part of the call.
-        residuals: of the forward pass.
-        cotangents: of its results.
-        sums: of the weight gradients so far.
-
-    Returns:
-        The `Backward`.
-    """
+    """The backward pass, by the backend that `dispatch` chooses; arguments of `types.Backend`."""
     steps, start, constants = residuals.inputs
     results = Backward(step.first_carry(constants, start), sums, *step.d_of_steps(steps))
     return bind(backward_p, _backward, spec, (residuals, cotangents, sums), results)
