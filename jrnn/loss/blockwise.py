@@ -172,7 +172,7 @@ def cost(
     hs = hs.reshape(-1, H)
     labels = class_ids(labels, O) if classes and are_ids(labels) else labels
     labels = labels.reshape(-1, *labels.shape[len(lead) :])
-    if by_positions and len(hs) > max(POSITIONS, LOGITS // O):
+    if by_positions and len(hs) > _positions_at_once(O):
         # Wide, as the sums of their gradients: a mean divides these by N before they are rounded.
         sums = jax.tree.map(at_least_float32, tuple(params))
         arguments = varying_alike((*sums, hs, labels, m))
@@ -223,6 +223,10 @@ def _weighted_sum(losses: jax.Array, m: jax.Array | None) -> jax.Array:
         return losses.sum()
     m = m.reshape(m.shape + (1,) * (losses.ndim - m.ndim))
     return jnp.where(m == 0, 0, m * losses).sum()  # (6)
+
+
+def _positions_at_once(O: int) -> int:
+    return max(POSITIONS, LOGITS // O)
 
 
 def _split(n: int, limit: int) -> tuple[int, int, int]:
@@ -287,7 +291,7 @@ def _positions(
             grads = grads._replace(w_ho=grads.w_ho + dw_ho)
         return total, grads
 
-    size, count, rest = _split(len(hs), max(POSITIONS, LOGITS // w_ho.shape[1]))
+    size, count, rest = _split(len(hs), _positions_at_once(w_ho.shape[1]))
     zeros = (
         jnp.zeros_like(x, dtype=wide(x.dtype)) if asked else None
         for asked, x in zip(wanted, arguments, strict=True)
@@ -362,7 +366,7 @@ def _sum_by_checkpoints(
         logits = _wide_matmul(precision, h, w_ho.astype(h.dtype))
         return _sum_of(loss, logits if b_o is None else logits + b_o[None], y, m_t)
 
-    size, count, rest = _split(len(data[0]), max(POSITIONS, LOGITS // w_ho.shape[1]))
+    size, count, rest = _split(len(data[0]), _positions_at_once(w_ho.shape[1]))
     n = size * count
     blocks = jax.tree.map(lambda x: x[:n].reshape(count, size, *x.shape[1:]), data)
     total = lax.map(lambda part: block(w_ho, b_o, *part), blocks).sum()
