@@ -13,14 +13,15 @@ steps after t, c_T that of h_last; delta_t is the cotangent of a_t:
     dw_ih   = sum_t x_t^T delta_t               db_h = sum_t delta_t               (12)
     dx_t    = delta_t w_ih^T                    dh_0 = c_0                         (13)
 
-This is the Elman cell; `step.py` has the same for any cell. Only (9) is sequential, and it needs
-nothing of the forward pass but the states; (11)-(13) are matmuls over many steps at once.
+This is the Elman cell; `step.py` and `weight_gradients.py` have the same for any cell. Only (9) is
+sequential, and it needs nothing of the forward pass but the states; (11)-(13) are matmuls over many
+steps at once.
 
 | thought | file |
 |---|---|
 | a cell: blocks, states, step, adjoint (23); one file for each cell | `jrnn/cells/` |
 | one step and its adjoint: projection, recurrent mask, clipping, rounding | `step.py` |
-| dw_hh, dw_ih, db, dx of many steps, and why dw is transposed (11)-(13) | `step.py` |
+| dw_hh, dw_ih, db, dx of many steps, and why dw is transposed (11)-(13) | `weight_gradients.py` |
 | the residuals (`Residuals`), and the blocks that are recomputed | `types.py`, `step.py` |
 | lengths, resets, h_0, reverse, `mask` (15)-(17) | `masking.py` |
 | both passes as plain scans: the definition; some gradients of one sequence | `reference.py` |

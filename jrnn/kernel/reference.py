@@ -30,6 +30,7 @@ from jrnn.kernel.types import (
     Steps,
     Weights,
 )
+from jrnn.kernel.weight_gradients import add_weight_gradients, input_gradients
 
 
 def states(spec: Spec, weights: Weights, inputs: Inputs) -> States:
@@ -96,10 +97,10 @@ def backward(
         # Without the barrier XLA transposes the deltas for each of their uses.
         deltas = lax.optimization_barrier(jnp.moveaxis(deltas, -1, 0).reshape(deltas.shape[-1], -1))
         xs, h = step.inputs_inside(spec, steps), step.operand(spec, constants, entering)
-        sums = step.add_weight_gradients(spec, sums, deltas, xs, h)
+        sums = add_weight_gradients(spec, sums, deltas, xs, h)
         dxs = None
         if not are_ids(xs):
-            dxs = step.input_gradients(spec, weights.w_ih, deltas)
+            dxs = input_gradients(spec, weights.w_ih, deltas)
             dxs = dxs.reshape(xs.shape).astype(xs.dtype)
     return Backward(carry, sums, dxs, d_data)
 

@@ -38,6 +38,7 @@ from jrnn.cells import Arrays, Cell, UncheckedCell
 from jrnn.kernel import reference, step
 from jrnn.kernel.dispatch import choose, keeps_gates, shape_of
 from jrnn.kernel.types import Backward, Cotangents, Inputs, Passes, Residuals, Spec, States, Weights
+from jrnn.kernel.weight_gradients import gradients, no_sums
 from jrnn.primitives import Call, bind, jvp_of_program, map_each, primitive
 
 
@@ -104,9 +105,9 @@ def _rnn_bwd(spec: Spec, residuals: Residuals, cotangents: Any) -> tuple[Weights
     d_last, dhs = cotangents
     dhs = None if spec.remat is not None and isinstance(dhs, SymbolicZero) else _as_array(dhs)
     cotangents = Cotangents(tuple(map(_as_array, d_last)), dhs)
-    sums = step.no_sums(weights, inputs.steps.xs)
+    sums = no_sums(weights, inputs.steps.xs)
     found = backward(spec, *varying_alike((residuals, cotangents, sums)))
-    return step.gradients(weights, inputs, found)
+    return gradients(weights, inputs, found)
 
 
 def _as_array(d: Any) -> jax.Array:

@@ -7,9 +7,10 @@ import numpy as np
 from calls import Call, axes, mapped, on_floats, results, unroll
 from faults.parts import Segments
 
-from jrnn.kernel import reference, step
+from jrnn.kernel import reference
 from jrnn.kernel.backends.xla import XLA, Schedule
 from jrnn.kernel.types import Cotangents, Residuals
+from jrnn.kernel.weight_gradients import gradients, no_sums
 
 CHUNKS = XLA(Schedule(3, 3, 2))  # two chunks of 3 steps and a rest, in blocks of 2
 ROUTES = {
@@ -52,9 +53,9 @@ def _forward(spec, weights, inputs):
 
 def _backward(spec, residuals, cotangents):
     weights, inputs = residuals.weights, residuals.inputs
-    sums = step.no_sums(weights, inputs.steps.xs)
+    sums = no_sums(weights, inputs.steps.xs)
     found = reference.backward(spec, residuals, Cotangents(*cotangents), sums)
-    return step.gradients(weights, inputs, found)
+    return gradients(weights, inputs, found)
 
 
 by_the_rule.defvjp(_forward, _backward)

@@ -43,7 +43,7 @@ def cost(params, xs):
 
 @pytest.mark.parametrize("batch", [True, False], ids=["batch", "one"])
 @pytest.mark.parametrize(
-    ("f", "most", "n"), [(cost, 7, 23), (jax.grad(cost), 8, 29)], ids=["call", "gradient"]
+    ("f", "most", "n"), [(cost, 7, 23), (jax.grad(cost), 9, 29)], ids=["call", "gradient"]
 )
 def test_a_call_passes_through_few_files(f, most, n, batch):
     n += batch  # sizes of no other test, of which no trace is remembered

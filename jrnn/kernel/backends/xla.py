@@ -33,6 +33,7 @@ from jrnn.kernel.types import (
     States,
     Weights,
 )
+from jrnn.kernel.weight_gradients import add_weight_gradients, input_gradients
 
 
 class Schedule(NamedTuple):
@@ -137,9 +138,9 @@ class XLA:
                     # Without it XLA:CPU has no kernel for the matmul that it makes (jaxlib 0.10.2).
                     deltas = lax.optimization_barrier(deltas)
                 h, x = step.operand(spec, constants, entering), step.inputs_inside(spec, at)
-                sums, dxs = step.add_weight_gradients(spec, state.sums, deltas, x, h), state.dxs
+                sums, dxs = add_weight_gradients(spec, state.sums, deltas, x, h), state.dxs
                 if dxs is not None:
-                    dx = step.input_gradients(spec, weights.w_ih, deltas)
+                    dx = input_gradients(spec, weights.w_ih, deltas)
                     dxs = put(dxs, dx.reshape(K, *xs.shape[1:]).astype(xs.dtype), t)
             return Backward(carry, sums, dxs, ddata)
 
