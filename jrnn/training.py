@@ -8,8 +8,8 @@ network trajectories, 1990). Use optax for schedules, clipping and accumulation:
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     optimizer = optax.MultiSteps(optimizer, every_k_schedule=4)
 
-A loss, a gradient or an update that is not finite changes nothing. The step donates the buffers of
-its state, so the decision must be made inside the step: afterwards the old state is gone.
+A loss, a gradient, an update or a carry that is not finite changes nothing. The step donates the
+buffers of its state, so the decision is made inside the step: afterwards the old state is gone.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class TrainState(NamedTuple):
         carry: carried from chunk to chunk by the loss: usually the hidden state `[B, H]`.
         step: `[]` int32, the number of steps so far.
         key: a random key; each step folds in its number.
-        nonfinite: `[]` int32, how many losses, gradients or updates were not finite.
+        nonfinite: `[]` int32, how many losses, gradients, updates or carries were not finite.
     """
 
     params: Any
@@ -96,7 +96,8 @@ def init_train_state(
     checks.optimizer(optimizer)
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(params, optimizer.init(params), carry, zero, key, zero)
-    state = jax.tree.map(jnp.copy, state)
+    # Copies without weak types, which the step does not return: it would be compiled again.
+    state = jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x)), state)
     if mesh is None:
         return state
     checks.batch_mesh(mesh, BATCH)
@@ -131,8 +132,8 @@ def make_train_step(
         mesh: from `parallel.batch_mesh`, the same as for `init_train_state`.
         batch_spec: the axis that the mesh splits, by default the second, as in `[T, B]` and
             `[T, B, I]`: one `PartitionSpec` for all arrays of the batch, or one for each.
-        nonfinite: the effect of NaN or inf in a loss, a gradient, its norm, or the update that the
-            optimiser makes of it (in float16 Adam may divide by 0); the state counts them.
+        nonfinite: the effect of NaN or inf in a loss, a gradient, its norm, the new carry, or the
+            update that the optimiser makes (in float16 Adam may divide by 0); they are counted.
             "stop": parameters, optimiser state, carry and step stop changing and every later loss
             is NaN, so it suffices to check occasionally; to continue, set `nonfinite` of the state
             to 0. "skip": the batch changes only the step number. (`optax.apply_if_finite` protects
@@ -179,20 +180,10 @@ def make_train_step(
         # Squares of float16 would overflow where the gradient is finite.
         norms = jax.tree.map(lambda g: optax.tree.norm(at_least_float32(g)), grads)
         metrics = StepMetrics(loss, optax.tree.norm(norms), norms)
-        finite = jnp.isfinite(loss) & jnp.isfinite(metrics.grad_norm)
-        for update_of_one in jax.tree.leaves(updates):
-            finite &= jnp.isfinite(update_of_one).all()
-        taken, number = finite, state.step + 1
         if nonfinite == "stop":
-            stopped = state.nonfinite > 0
-            metrics = metrics._replace(loss=jnp.where(stopped, jnp.nan, loss))
-            taken = finite & ~stopped
-            number = jnp.where(taken, number, state.step)
-        before = state.params, state.opt_state, state.carry
-        after = params, opt_state, carry
-        params, opt_state, carry = jax.tree.map(partial(jnp.where, taken), after, before)
-        count = state.nonfinite + (~finite).astype(jnp.int32)
-        return TrainState(params, opt_state, carry, number, state.key, count), metrics
+            metrics = metrics._replace(loss=jnp.where(state.nonfinite > 0, jnp.nan, loss))
+        finite = jnp.isfinite(metrics.grad_norm) & _are_finite((loss, updates, carry))
+        return _taken(finite, state, (params, opt_state, carry), nonfinite), metrics
 
     jitted = jax.jit(step, donate_argnums=0)
 
@@ -204,3 +195,25 @@ def make_train_step(
 
     vars(with_state).update(lower=jitted.lower, trace=jitted.trace, eval_shape=jitted.eval_shape)
     return with_state
+
+
+def _are_finite(tree: Any) -> jax.Array:
+    """Whether all floats are; the carry may also have integers and keys."""
+    leaves = jax.tree.leaves(tree)
+    floats = [x for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all() for x in floats]).all()
+
+
+def _taken(finite: jax.Array, state: TrainState, after: Any, nonfinite: str) -> TrainState:
+    """The state after a step, or before it: see `nonfinite` of `make_train_step`.
+
+    `after`: the parameters, the optimiser's state and the carry.
+    """
+    taken, number = finite, state.step + 1
+    if nonfinite == "stop":
+        taken = finite & (state.nonfinite == 0)
+        number = jnp.where(taken, number, state.step)
+    before = state.params, state.opt_state, state.carry
+    params, opt_state, carry = jax.tree.map(partial(jnp.where, taken), after, before)
+    count = state.nonfinite + (~finite).astype(jnp.int32)
+    return TrainState(params, opt_state, carry, number, state.key, count)

@@ -14,7 +14,7 @@ from cover import in_tiers
 
 import jrnn
 from jrnn.arrays import named_leaves
-from jrnn.checks import describe
+from jrnn.checks.basics import describe
 from jrnn.kernel import reference
 from jrnn.training import TrainState, init_train_state, make_train_step
 
@@ -147,6 +147,13 @@ def test_what_is_not_finite_changes_nothing(nonfinite, factor):
         assert np.abs(three.params.w_hh - two.params.w_hh).max() > 0
 
 
+def test_a_loss_may_be_a_number_of_python():
+    optimizer = optax.sgd(0.1)
+    state = init_train_state(jnp.ones(3), optimizer, None, jax.random.key(0))
+    _, metrics = make_train_step(lambda *carry: (0.5, None), optimizer)(state, None)
+    assert (metrics.loss, metrics.grad_norm) == (0.5, 0)
+
+
 def test_an_infinite_gradient_of_a_finite_loss_changes_nothing():
     def root(params, carry, batch, key):
         return jnp.sqrt(params), carry
@@ -156,6 +163,25 @@ def test_an_infinite_gradient_of_a_finite_loss_changes_nothing():
     state, metrics = make_train_step(root, optimizer)(state, None)
     assert (float(metrics.loss), float(metrics.grad_norm)) == (0, np.inf)
     assert (float(state.params), int(state.step), int(state.nonfinite)) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("nonfinite", ["stop", "skip"])
+def test_a_carry_that_is_not_finite_is_not_taken(nonfinite):
+    """Every loss after it would not be finite."""
+
+    def divided(params, carry, batch, key):
+        carry = carry | {"h": carry["h"] / batch, "steps": carry["steps"] + 1}
+        return (params * batch).sum(), carry
+
+    optimizer, key = optax.sgd(0.1), jax.random.key(0)
+    carry = {"h": jnp.ones(3), "steps": jnp.zeros((), jnp.int32), "key": key}
+    state = init_train_state(jnp.ones(3), optimizer, carry, key)
+    step = make_train_step(divided, optimizer, nonfinite=nonfinite)
+    for batch in (np.array([1, 0, 2.0]), np.ones(3)):
+        state, metrics = step(state, batch)
+    assert (state.nonfinite, np.isfinite(metrics.loss)) == (1, nonfinite == "skip")
+    assert state.carry["h"].tolist() == [1, 1, 1]
+    assert int(state.carry["steps"]) == (nonfinite == "skip")
 
 
 def test_a_gradient_in_float16_whose_squares_overflow_is_finite():
@@ -260,6 +286,22 @@ def test_the_step_compiles_once():
     state, step = start(optax.sgd(1e-3)), make_train_step(counted, optax.sgd(1e-3))
     for _ in range(3):
         state, _ = step(state, CHUNKS[0])
+    assert len(traces) == 1
+
+
+@pytest.mark.usefixtures("float32")
+def test_weak_types_compile_nothing_again():
+    traces, optimizer = [], optax.adam(1e-3)
+
+    def counted(params, carry, batch, key):
+        traces.append(1)
+        return (params * batch).sum(), carry + batch
+
+    weak = jnp.full(3, 0.5), jnp.full(3, 0.0)
+    state = init_train_state(weak[0], optimizer, weak[1], jax.random.key(0))
+    step = make_train_step(counted, optimizer)
+    for _ in range(3):
+        state, _ = step(state, np.ones(3, np.float32))
     assert len(traces) == 1
 
 

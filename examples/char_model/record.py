@@ -150,7 +150,7 @@ def _refuse_nonfinite(step: int, metrics: StepMetrics) -> None:
     norms = ", ".join(f"{name} {norm:.3g}" for name, norm in named_leaves(metrics.grad_norms))
     came = f"the loss {metrics.loss:.3g} and gradients of the norms {norms}"
     if np.isfinite([metrics.loss, metrics.grad_norm]).all():
-        came = f"an update that is not, from {came}"
+        came = f"an update or a state that is not, from {came}"
     repair = "Nothing was changed by it: --resume goes on from before it, with a lower "
     repair += "--learning-rate or --clip; --nonfinite skip leaves such batches out."
-    refuse(f"training, step {step:,}", "a finite loss, gradient and update", came, repair)
+    refuse(f"training, step {step:,}", "a finite loss, gradient, update and state", came, repair)

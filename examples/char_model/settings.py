@@ -85,7 +85,7 @@ class Settings(Checked):
     patience: Positive | None = None
     """stop after so many evaluations in a row that are not better than the best before them"""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """what a loss, a gradient or an update that is not finite does to the run, or to its batch"""
+    """what a loss, gradient, update or state that is not finite does to the run, or to its batch"""
     resume: bool = False  # continue from the last checkpoint in --out
     overwrite: bool = False
     """give up an unfinished run in --out, and a finished one even if this is interrupted"""
