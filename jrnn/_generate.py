@@ -66,8 +66,9 @@ def generate(
             the first step of the prefix on: the network reads vectors of size D + K. L is at least
             P + length - 1: the last new step is not read. None for ids.
         key: a JAX random key; None if nothing is random. Equal keys give equal draws.
-        draw: `(key, outputs [O] or [B, O]) -> next inputs`, static; it is compiled again for
-            another function, so define it once. The key is None if `key` is.
+        draw: `(key, outputs [O] or [B, O]) -> next inputs`, which are cast to the dtype of xs;
+            static: it is compiled again for another function, so define it once. The key is None
+            if `key` is.
         temperature: as in `sampling.sample_token`, of ids; 0 takes the likeliest and needs no key.
         top_k: as in `sampling.sample_token`, of ids.
         top_p: as in `sampling.sample_token`, of ids.
@@ -196,7 +197,8 @@ def free_run(
     def next_step(carry: Any, given: Any) -> Any:
         (states, x), (key, also) = carry, given
         states, y = step(states, x if also is None else _with(x, also))
-        x = choose(key, readout(readout_params, y)).astype(x.dtype)  # no weak type
+        found = choose(key, readout(readout_params, y))
+        x = in_32_bits(found) if are_ids(x) else found.astype(x.dtype)  # no weak type
         return (states, x), x
 
     return lax.scan(next_step, (states, x), (keys, known), length)

@@ -125,9 +125,15 @@ def filled_states(
     def filled(spec: kernel.Spec, layer: LayerParams, state: Any) -> Any:
         w_hh = layer.forward.w_hh
         shape, dtype = (*batch, w_hh.shape[0]), jnp.result_type(w_hh)
-        given = states_of(spec.cell, state)
-        arrays = (jnp.zeros(shape, dtype) if s is None else jnp.asarray(s) for s in given)
-        return state_of(spec.cell, tuple(broadcast(s, shape) for s in arrays))
+
+        def whole(s: Any) -> jax.Array:
+            if s is None:
+                return jnp.zeros(shape, dtype)
+            if isinstance(s, jax.Array) and s.shape == shape:
+                return s  # as after each step, of which `broadcast` would be a third
+            return broadcast(jnp.asarray(s), shape)
+
+        return state_of(spec.cell, tuple(map(whole, states_of(spec.cell, state))))
 
     states = states or (None,) * len(specs)
     return tuple(map(filled, specs, params.layers, states))

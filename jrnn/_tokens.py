@@ -19,6 +19,9 @@ def sample_token(
 ) -> jax.Array:
     """Draw a token from softmax(logits / temperature), optionally from the likeliest tokens only.
 
+    It sorts the logits, whatever the options: for tens of thousands of tokens this takes most of
+    the time.
+
     Args:
         key: a JAX random key.
         logits: `[..., O]`.

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jrnn import checks
+from jrnn.arrays import ArrayLike
 from jrnn.files import naming
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -148,7 +149,7 @@ class Alphabet(NamedTuple):
         for block in blocks:
             yield table.take(code_points(block))
 
-    def decode(self, ids: np.ndarray) -> str:
+    def decode(self, ids: ArrayLike) -> str:
         """Decode ids.
 
         Args:
@@ -162,7 +163,7 @@ class Alphabet(NamedTuple):
         """
         checks.shape("ids", ids, (None,), "[N]", "Decode one sample: block[0].")
         checks.ids("ids", ids, len(self.characters), "characters")
-        return "".join(self.characters[i] for i in ids)
+        return "".join(self.characters[i] for i in np.asarray(ids))
 
     def unknown(self, text: str) -> list[str]:
         """Find the characters of a text that are not in the alphabet.

@@ -145,6 +145,28 @@ def test_a_draw_of_ones_own_for_ids():
     assert np.array_equal(found, plain_loop(params, readout, np.array([1, 2]), 5, least, **options))
 
 
+def test_draws_of_any_width_are_cast():
+    ids, _, options = NETWORKS["rnn"](6)
+    run = partial(jrnn.generate, ids, readout_of(H, 6), np.array([1, 2], np.int32), 5, **options)
+    least = run(draw=lambda key, logits: logits.argmin(-1))[1]  # int64, as the next
+    drawn = run(draw=lambda key, logits: jax.random.categorical(key, logits), key=KEY)[1]
+    assert (least.dtype, drawn.dtype) == (np.int32, np.int32)
+    outside = run(draw=lambda key, logits: jnp.full((), 2**32 + 1))[1]
+    assert (outside >= 6).all()  # not 1
+
+
+@pytest.mark.usefixtures("float32")
+def test_noise_of_float32_on_half_precision():
+    params, readout = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.bfloat16), (parameters(jrnn.init_rnn, D, H), readout_of(H, D))
+    )
+    noisy = lambda key, outputs: outputs + 0.1 * jax.random.normal(key, outputs.shape)
+    prefix = jnp.ones((2, B, D), jnp.bfloat16)
+    _, xs = jrnn.generate(params, readout, prefix, 3, key=KEY, draw=noisy)
+    assert (xs.dtype, xs.shape) == (jnp.bfloat16, (3, B, D))
+    assert len(set(xs[:, 0, 0].tolist())) == 3
+
+
 def test_a_thousand_steps_compile_once_and_options_compile_nothing():
     params, width, _ = NETWORKS["lstm"](6)
     readout = readout_of(width, 6)
@@ -249,6 +271,10 @@ REFUSED = {
         lambda: jrnn.generate(VECTORS, LOGITS, PREFIX, 6, known=KNOWN, draw=itself),
         "draw: expected next inputs float64[3, 2]; got float64[3, 6].",
     ),
+    "draws of another kind": (
+        lambda: free(PREFIX, 6, known=KNOWN, draw=lambda key, outputs: outputs > 0),
+        "draw: expected next inputs float64[3, 2]; got bool[3, 2].",
+    ),
     "an id outside": (
         lambda: ids(np.array([1, 6]), 6, key=KEY),
         "prefix: expected ids from 0 to 5 (I = 6 rows of w_ih); got 6 at [1]",
@@ -272,6 +298,10 @@ REFUSED = {
     "a temperature of vectors": (
         lambda: free(PREFIX, 6, known=KNOWN, temperature=0.5),
         "temperature: expected its default, 1.0; got 0.5. It is for token ids; a draw of your own",
+    ),
+    "temperatures of vectors": (
+        lambda: free(PREFIX, 6, known=KNOWN, temperature=np.ones(2)),
+        "temperature: expected its default, 1.0; got an array [2]. It is for token ids;",
     ),
     "a length of 0": (
         lambda: free(PREFIX, 0, known=KNOWN),

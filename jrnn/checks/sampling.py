@@ -135,16 +135,19 @@ def key_of_tokens(key: Any, temperature: Any) -> None:
 
 
 def drawn_inputs(draw: Any, key: Any, readout: "ReadoutParams", prefix: Any) -> None:
-    """Check that outputs, or draws from them, have the form of the prefix without time."""
+    """Check that outputs, or draws of any width, have the form of the prefix without time."""
     lead, ids = steps(prefix)[1:], are_ids(prefix)
     outputs = jax.ShapeDtypeStruct((*lead, readout.w_ho.shape[1]), readout.w_ho.dtype)
+    wanted = jax.ShapeDtypeStruct(prefix.shape[1:], jnp.int32 if ids else readout.w_ho.dtype)
     if draw is not None:
         found = jax.eval_shape(draw, key, outputs)
+        kind = jnp.integer if ids else jnp.floating
+        if hasattr(found, "dtype") and jnp.issubdtype(found.dtype, kind):  # the run casts it
+            found = jax.ShapeDtypeStruct(found.shape, wanted.dtype)
     elif ids:
         return
     else:
         found = outputs
-    wanted = jax.ShapeDtypeStruct(prefix.shape[1:], jnp.int32 if ids else readout.w_ho.dtype)
     came = kind_of(found)
     if came != describe(wanted):
         argument = "w_ho" if draw is None else "draw"
