@@ -36,6 +36,7 @@ from jax.experimental import multihost_utils
 from jrnn import checks, orbax_manager
 from jrnn.arrays import named_leaves
 from jrnn.files import check_utf8
+from jrnn.pytree_json import check_all_keys
 
 
 class Checkpoint(NamedTuple):
@@ -139,10 +140,12 @@ class Checkpoints:
         specs = {k: _spec(x) for k, x in arrays.items()}
         content: dict[str, Any] = {"manifest": manifest, "score": score, "arrays": specs}
         try:
-            content = json.loads(json.dumps(content))
-        except TypeError as error:
+            text = json.dumps(content)
+        except (TypeError, ValueError, RecursionError) as error:
             repair = "Save arrays in the state, and numbers of NumPy or JAX as float(x)."
             checks.refuse("manifest", "a JSON object", str(error), repair)
+        check_all_keys("manifest", manifest)
+        content = json.loads(text)
         args = orbax_manager.orbax().args
         stored = {name: x for name, x in arrays.items() if x.size}  # orbax refuses the others
         both = args.Composite(
@@ -164,13 +167,12 @@ class Checkpoints:
     def _to_oserror(self, do: Callable[[], Any]) -> None:
         try:
             do()
-        except Exception as error:  # orbax and its libraries raise many types
+        except BaseException as error:  # of many types; the next save would collide with this one
             self._manager = orbax_manager.make_again(self._manager, self.directory, self._keep)
+            if not isinstance(error, Exception):  # Ctrl-C
+                raise
             message = f"a checkpoint was not written to {self.directory}: {_reason(error)}"
             raise OSError(message) from error
-        except BaseException:  # Ctrl-C: the next save would collide with what it has interrupted
-            self._manager = orbax_manager.make_again(self._manager, self.directory, self._keep)
-            raise
 
     def latest(self, say: Callable[[str], Any] = warnings.warn) -> Checkpoint | None:
         """Read the latest complete checkpoint.
@@ -322,8 +324,7 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
             repair = "Convert it by jnp.asarray."
             checks.refuse(f"like, {key}", "an array", type(leaf).__name__, repair)
     if part is not None:
-        wanted = {f"{part}.{key}" if key else part: leaf for key, leaf in wanted.items()}
-        found = {k: x for k, x in found.items() if k == part or k.startswith(f"{part}.")}
+        wanted, found = _named_below(part, wanted), _below(part, found)
         if wanted and not found:
             came = ", ".join(sorted({key.partition(".")[0] for key in checkpoint.arrays}))
             repair = 'It is a path in what was saved, such as "params.0".'
@@ -332,18 +333,28 @@ def restore(checkpoint: Checkpoint, like: Any, *, part: str | None = None) -> An
     for key in sorted(names, key=lambda key: not key.startswith("params")):  # the model first
         expected, came = _describe(wanted.get(key)), _describe(found.get(key))
         if expected != came:
-            repair = "It is of another model or optimiser: give the options that it was made with."
-            if "64[" in came and came.replace("64[", "32[") == expected:
-                repair = (
-                    'It has 64 bits: jax.config.update("jax_enable_x64", True) before all else.'
-                )
-            if key.startswith("carry") and part is None:  # the parameters, before it, are the same
-                repair = 'The parameters fit: restore part="params", and begin a new carry.'
-            if part is None and (fitting := _part_like(wanted, found)) is not None:
-                repair = f'It has these arrays as a part of its state: give part="{fitting}".'
+            repair = _repair(key, expected, came, part, wanted, found)
             checks.refuse(f"{name}, {key}", expected, came, repair)
     put = [_device_put(found[key], leaf) for key, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), put)
+
+
+def _repair(
+    key: str,
+    expected: str,
+    came: str,
+    part: str | None,
+    wanted: dict[str, Any],
+    found: dict[str, np.ndarray],
+) -> str:
+    """The repair for the first array that is another one in the checkpoint."""
+    if part is None and (fitting := _part_like(wanted, found)) is not None:
+        return f'It has these arrays as a part of its state: give part="{fitting}".'
+    if part is None and key.startswith("carry"):  # the parameters, before it, are the same
+        return 'The parameters fit: restore part="params", and begin a new carry.'
+    if "64[" in came and came.replace("64[", "32[") == expected:
+        return 'It has 64 bits: jax.config.update("jax_enable_x64", True) before all else.'
+    return "It is of another model or optimiser: give the options that it was made with."
 
 
 def _step_number(step: Any) -> int:
@@ -419,9 +430,18 @@ def _part_like(wanted: dict[str, Any], found: dict[str, np.ndarray]) -> str | No
 
 
 def _are_alike(wanted: dict[str, Any], found: dict[str, np.ndarray], part: str) -> bool:
-    like = {f"{part}.{key}" if key else part: _describe(x) for key, x in wanted.items()}
-    there = {k: _describe(x) for k, x in found.items() if k == part or k.startswith(f"{part}.")}
-    return like == there
+    like, there = _named_below(part, wanted), _below(part, found)
+    return {k: _describe(x) for k, x in like.items()} == {k: _describe(x) for k, x in there.items()}
+
+
+def _named_below(part: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays by the names that they have as this part of a state."""
+    return {f"{part}.{name}" if name else part: x for name, x in arrays.items()}
+
+
+def _below(part: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of this part of a state."""
+    return {name: x for name, x in arrays.items() if name == part or name.startswith(f"{part}.")}
 
 
 def _reason(error: Exception) -> str:

@@ -201,13 +201,29 @@ def _to_numpy(name: str, x: Any, dtypes: set[str]) -> np.ndarray:
         checks.refuse(name, f"one of {', '.join(sorted(dtypes))}", x.dtype, repair)
     if isinstance(x, jax.core.Tracer):
         checks.refuse(name, "an array with values", "a traced one", "Save outside of jax.jit.")
-    if isinstance(x, jax.Array) and x.is_deleted():
-        repair = "It was donated: take what that call returned."
-        checks.refuse(name, "an array with values", "a deleted one", repair)
+    if isinstance(x, jax.Array):
+        checks.there(name, x)
     if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
         repair = "Collect it by jax.experimental.multihost_utils.process_allgather."
         checks.refuse(name, "an array of this process", "one of several processes", repair)
     return np.asarray(x, order="C")
+
+
+def check_all_keys(name: str, x: Any) -> None:
+    """Refuse keys that are no text: JSON would make `"1"` of 1, and one entry of both.
+
+    Args:
+        name: the name of x, for the message.
+        x: what JSON can hold.
+
+    Raises:
+        ValueError: such a key, in x or in a part of it; the message gives its path.
+    """
+    if isinstance(x, dict):
+        _check_keys(name, x)
+    if isinstance(x, (dict, list, tuple)):
+        for key, child in _children(x):
+            check_all_keys(f"{name}.{path_key(key)}", child)
 
 
 def _check_keys(name: str, x: dict[Any, Any]) -> None:

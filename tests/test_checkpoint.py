@@ -422,6 +422,13 @@ def test_a_directory_is_no_checkpoint_and_an_array_no_json(tmp_path):
             ValueError, match="manifest: expected a JSON object; got Object of type"
         ):
             checkpoints.save(1, {"w": np.ones(2)}, {"loss": np.float32(1)})
+        endless = {}
+        endless["endless"] = endless
+        with pytest.raises(ValueError, match="manifest: expected a JSON object; got Circular"):
+            checkpoints.save(1, {"w": np.ones(2)}, endless)
+        said = r"manifest\.a\.1: expected keys that are text; got 1\. JSON has no others\."
+        with pytest.raises(ValueError, match=said):  # one of the two would be lost
+            checkpoints.save(1, {"w": np.ones(2)}, {"a": (0, {"1": "x", 1: "y"})})
         assert checkpoints.latest() is None
     with pytest.raises(ValueError, match="checkpoint: expected a Checkpoint; got 'run'"):
         restore("run", {"w": np.ones(2)})
@@ -657,7 +664,9 @@ def test_bad_arguments(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         Checkpoints(tmp_path / "file")
-    with pytest.raises(ValueError, match="keep: expected a positive integer; got 0"):
+    with pytest.raises(
+        ValueError, match=r"keep: expected a positive integer; got 0\. The least is 1\."
+    ):
         Checkpoints(tmp_path, keep=0)
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     with pytest.raises(

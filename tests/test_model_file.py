@@ -399,7 +399,7 @@ def test_traced_and_deleted_parameters_are_not_written(tmp_path):
         save(RNN)
     donated = jnp.asarray(np.zeros(3))
     donated.delete()
-    with pytest.raises(ValueError, match="params: expected an array with values; got a deleted on"):
+    with pytest.raises(ValueError, match="params: expected an array that was not donated; got one"):
         save_model(tmp_path / "m", donated, {})
     assert not os.listdir(tmp_path)
 
