@@ -139,7 +139,7 @@ def split_value_and_grad(value_and_grad: ValueAndGrad, mesh: Mesh, batch_spec: A
         # gradient at every use, that is, at every step of the loop.
         params = jax.lax.pcast(params, BATCH, to="varying")
         (loss, carry), gradient = value_and_grad(params, carry, batch, key)
-        checks.loss_of_the_whole_batch(loss, mesh_axes(loss))
+        checks.loss_of_the_whole_batch(mesh_axes(loss))
         return (loss, carry), jax.lax.psum(gradient, BATCH)
 
     whole, split = PartitionSpec(), PartitionSpec(BATCH)

@@ -2,6 +2,7 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -404,7 +405,8 @@ REFUSED = {
     "a derivative of another shape": (
         lambda: jrnn.Activation(jnp.tanh, lambda h: 1 - (h**2).mean()),
         "fn, derivative_from_output: expected two hashable functions of an array to one of its "
-        "shape and dtype, elementwise; got AssertionError: ",
+        "shape and dtype, elementwise; got TypeError: results bfloat16[120], bfloat16[] of "
+        "bfloat16[120]. Write both with jnp; ",
     ),
     "a derivative that is 0.09 % off": (
         lambda: jrnn.Activation(jnp.tanh, lambda h: 1.0009 * (1 - h * h)),
@@ -911,6 +913,17 @@ def test_refused(name):
     with pytest.raises(ValueError) as error:  # noqa: PT011
         call()
     assert text in str(error.value)
+
+
+def test_the_switch_of_chex_lets_no_wrong_shape_pass():
+    shapes = [name for name, (_, text) in REFUSED.items() if "expected shape" in text]
+    chex.disable_asserts()
+    try:
+        for name in [*shapes, "a derivative of another shape"]:
+            test_refused(name)
+    finally:
+        chex.enable_asserts()
+    assert len(shapes) > 20
 
 
 # Of each kind that JAX has not. (A long double is a float64 on some machines.)

@@ -306,7 +306,7 @@ REFUSED = {
     ),
     "no core": (
         lambda: parallel.use_cpu_cores(0),
-        "n: expected a positive integer; got 0. It is",
+        "n: expected a positive integer; got 0. The least is 1.",
     ),
     "more devices than there are": (
         lambda: parallel.batch_mesh(3),
@@ -315,7 +315,7 @@ REFUSED = {
     ),
     "no device": (
         lambda: parallel.batch_mesh(0),
-        "devices: expected a positive integer; got 0. It is",
+        "devices: expected a positive integer; got 0. The least is 1.",
     ),
     "a mesh of Explicit axes": (
         lambda: train(mesh=jax.make_mesh((2,), ("batch",))),

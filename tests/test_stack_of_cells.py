@@ -175,7 +175,8 @@ REFUSED = {
     ),
     "options of another number": (
         lambda: jrnn.stack(STACK, XS, cell=OPTIONS["cell"], remat=(True, False)),
-        "remat: expected one value, or a tuple of 6, one for each layer; got 2 of them.",
+        "remat: expected one value, or a tuple of 6, one for each layer; got 2 of them. "
+        "Give them from the inputs up.",
     ),
     "two directions in reverse": (
         lambda: jrnn.stack(STACK, XS, cell=OPTIONS["cell"], reverse=True),

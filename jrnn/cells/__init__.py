@@ -116,8 +116,8 @@ class Cell(UncheckedCell):
         h_blocks: the blocks that h_{t-1} w_hh is added to, in the order of the columns of w_hh.
         states: the number of states.
         unit: the names of the parameters for each unit that the step reads, fields of `params`.
-        data: the names of the arrays for each step or sequence that the step reads; floats in
-            (0, 1) when the cell is checked, so cast flags by `.astype(bool)`.
+        data: the names of the arrays for each step or sequence that the step reads; floats when
+            the cell is checked, also -9 and 9, so cast flags by `.astype(bool)`.
         output: `states -> h_t`, elementwise; None: the first state.
         adjoint_reads_blocks: False: the adjoint reads `after`, and neither gates nor `before`.
             Nothing is recomputed for it then, and `gates` is empty.

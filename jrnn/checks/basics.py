@@ -100,12 +100,11 @@ def _in_jax(dtype: np.dtype) -> bool:
 
 
 def shape(argument: str, x: Any, shape: tuple[int | None, ...], axes: str, repair: str) -> None:
-    import chex
-
     array(argument, x)
-    try:
-        chex.assert_shape(x, shape)
-    except AssertionError:
+    given = x.shape
+    if len(given) != len(shape) or any(
+        n not in (None, m) for n, m in zip(shape, given, strict=True)
+    ):
         sizes = ", ".join("any" if n is None else str(n) for n in shape)
         refuse(argument, f"shape {axes} = [{sizes}]", describe(x), repair)
 
@@ -182,7 +181,7 @@ def ids(argument: str, ids: Any, size: int, what: str) -> None:
 def sizes(**values: Any) -> None:
     for argument, n in values.items():
         if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
-            refuse(argument, "a positive integer", shown(n), "It is the size of an axis.")
+            refuse(argument, "a positive integer", shown(n), "The least is 1.")
 
 
 def square(shape: Any) -> None:

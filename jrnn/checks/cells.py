@@ -1,7 +1,8 @@
 """A cell of the user's own: its functions are elementwise, and its adjoint is that of its step."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def cell(cell: "UncheckedCell") -> None:
     _hashable(cell)
     _blocks(cell)
     _classes(cell)
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+    with known_values():
         for dtype in (jnp.float32, jnp.bfloat16, jnp.float64):
             blocks, *rest = _arguments(cell, dtype)
             arguments = (_gates(cell, blocks, dtype), *rest)
@@ -63,6 +64,18 @@ def cell(cell: "UncheckedCell") -> None:
         _draws_nothing("step", cell.step, arguments)
         if output is not None:
             _draws_nothing("output", output, (after,))
+
+
+@contextmanager
+def known_values() -> Iterator[None]:
+    """Compute at once, in 64 bits. NaN and inf, which a check may provoke, raise nothing."""
+    with (
+        jax.ensure_compile_time_eval(),
+        jax.enable_x64(True),
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+    ):
+        yield
 
 
 def _hashable(cell: "UncheckedCell") -> None:
@@ -174,23 +187,18 @@ def _declared(argument: str, error: Exception) -> str:
 
 def _like(argument: str, found: Any, number: int, dtype: Any, expected: str) -> None:
     reads_arguments_alone(argument, found)
-    is_tuple = isinstance(found, tuple) and len(found) == number
-    shapes = [getattr(x, "shape", None) for x in found] if is_tuple else []
-    dtypes = [getattr(x, "dtype", None) for x in found] if is_tuple else []
-    if not is_tuple or set(shapes) != {SHAPE} or set(dtypes) != {jnp.dtype(dtype)}:
-        came = [
-            type(x).__name__ if s is None else f"{d}{list(s)}"
-            for x, s, d in zip(found if is_tuple else (), shapes, dtypes, strict=True)
+    if not isinstance(found, tuple):
+        came, repair = type(found).__name__, "Return a tuple, even of one state: (h,)."
+    elif len(found) != number:
+        came, repair = f"tuple of {len(found)}", "The number is states= of the cell."
+    else:
+        kinds = [
+            f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__ for x in found
         ]
-        came_as = ", ".join(came) if is_tuple else _number(found)
-        repair = WRITE if is_tuple else "Return a tuple, even of one state: (h,)."
-        if isinstance(found, tuple) and not is_tuple:
-            repair = "The number is states= of the cell."
-        refuse(argument, expected, f"{came_as}, for B, H = {SHAPE}", repair)
-
-
-def _number(found: Any) -> str:
-    return f"tuple of {len(found)}" if isinstance(found, tuple) else type(found).__name__
+        if set(kinds) == {f"{jnp.dtype(dtype)}{list(SHAPE)}"}:
+            return
+        came, repair = ", ".join(kinds), WRITE
+    refuse(argument, expected, f"{came}, for B, H = {SHAPE}", repair)
 
 
 def reads_arguments_alone(argument: str, found: Any) -> None:

@@ -34,7 +34,7 @@ def divided(argument: str, arrays: Any, specs: Any, mesh: Any) -> None:
                 refuse(argument, expected, describe(x), repair)
 
 
-def loss_of_the_whole_batch(loss: Any, axes: Collection[str]) -> None:
+def loss_of_the_whole_batch(axes: Collection[str]) -> None:
     if axes:
         repair = "Return jrnn.parallel.mean(losses, count) of this device's part."
         came = "one that differs from device to device"

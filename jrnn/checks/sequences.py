@@ -179,15 +179,23 @@ def cell_arguments(
     """
     network(cell, params)
     states = named_states(named, before, cell)
-    I = input_size(cell, params)
     of_a_batch |= any(np.ndim(h) > 1 for h in states.values())
-    x_t = as_read("x_t", x_t, params, I, "", reading, of_a_batch)
-    inputs("x_t", x_t, params, I, ("", "B"))
-    ids_of("x_t", x_t, I)
+    x_t = step_inputs(cell, params, x_t, reading, of_a_batch)
     for argument, h in states.items():
         if h is not None:
             state(argument, h, params, steps(x_t))
     cell_data(cell, params, data, (), steps(x_t))
+    return x_t
+
+
+def step_inputs(
+    cell: "UncheckedCell", params: Any, x_t: Any, reading: Any, of_a_batch: bool
+) -> Any:
+    """Check the inputs of one step; return them as ids or features."""
+    I = input_size(cell, params)
+    x_t = as_read("x_t", x_t, params, I, "", reading, of_a_batch)
+    inputs("x_t", x_t, params, I, ("", "B"))
+    ids_of("x_t", x_t, I)
     return x_t
 
 

@@ -26,15 +26,13 @@ from jrnn.checks.basics import key as random_key
 from jrnn.checks.networks import input_size, network
 from jrnn.checks.sequences import (
     ZEROS,
-    as_read,
     counted_steps,
-    ids_of,
-    inputs,
     lengths,
     named_states,
     network_arguments,
     not_lengths,
     state,
+    step_inputs,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ def for_each_layer(argument: str, value: Any, layers: int) -> tuple[Any, ...]:
         return (value,) * layers
     if len(value) != layers:
         expected = f"one value, or a tuple of {layers}, one for each layer"
-        refuse(argument, expected, f"{len(value)} of them", "None is the default of a layer.")
+        refuse(argument, expected, f"{len(value)} of them", "Give them from the inputs up.")
     return tuple(value)
 
 
@@ -198,10 +196,7 @@ def stack_step_arguments(
     forwards(params, "Read backwards, a step needs all inputs after it: see jrnn.stack.")
     first = params.layers[0].forward
     batch = any(np.ndim(h) > 1 for h in jax.tree.leaves(states))
-    I = input_size(cells[0], first)
-    x_t = as_read("x_t", x_t, first, I, "", reading, batch)
-    inputs("x_t", x_t, first, I, ("", "B"))
-    ids_of("x_t", x_t, I)
+    x_t = step_inputs(cells[0], first, x_t, reading, batch)
     layer_states("states", states, cells, params, steps(x_t))
     return x_t
 

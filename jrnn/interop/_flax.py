@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from jrnn import checks
-from jrnn.checks.basics import concrete
 from jrnn.interop._weights import (
     Params,
     Source,
@@ -147,7 +146,7 @@ def to_nnx(params: Params, *, optimized: bool = False) -> Tree:
 
 def _refuse_b_hn(b_hn: jax.Array | None) -> None:
     """Refuse a b_hn that is not 0, or not known to be."""
-    values = None if b_hn is None else concrete(b_hn)
+    values = None if b_hn is None else checks.concrete(b_hn)
     if b_hn is not None and (values is None or values.any()):
         came = "one that is traced" if values is None else "others"
         repair = "The GRUCell of nnx has no such bias: use linen's, or train with b_hn=None."

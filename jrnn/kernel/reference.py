@@ -51,8 +51,7 @@ def states(spec: Spec, weights: Weights, inputs: Inputs) -> States:
 
 def unroll_by_scan(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Array]:
     """The last states and the outputs, which JAX differentiates in any mode."""
-    last, hs, _ = states(spec, weights, inputs._replace(start=step.read_start(spec, inputs)))
-    return spec.masking.hold(step.first_valid(inputs), last, inputs.start), hs
+    return step.with_clean_start(spec, inputs, lambda clean: states(spec, weights, clean)[:2])
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ are stored in `compute_dtype`. A cell whose adjoint reads the output alone keeps
 state that only w_hh reads, as an LSTM's h. All other states are kept unrounded as well.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -65,6 +66,16 @@ def project_inputs(spec: Spec, w_ih: jax.Array | None, xs: ArrayLike) -> jax.Arr
     table = at_least_float32(w_ih).at[in_32_bits(xs)]  # many steps may add to one row: in float32
     projected = table.get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     return projected.astype(w_ih.dtype)
+
+
+def with_clean_start(
+    spec: Spec, inputs: Inputs, run: Callable[[Inputs], tuple[Arrays, jax.Array]]
+) -> tuple[Arrays, jax.Array]:
+    """`run`, whose start is 0 where a sequence has no step: it stays there, and may hold NaN."""
+    start, valid = inputs.start, inputs.steps.valid
+    first = None if valid is None else valid[0]
+    last, hs = run(inputs._replace(start=tuple(spec.masking.inside(first, s) for s in start)))
+    return spec.masking.hold(first, last, start), hs
 
 
 def inputs_inside(spec: Spec, steps: Steps) -> Any:

@@ -49,12 +49,9 @@ def unroll(spec: Spec, weights: Weights, inputs: Inputs) -> tuple[Arrays, jax.Ar
     # Under `shard_map` a replicated weight becomes a copy per device here, so that JAX, not the
     # rule, sums its gradient over the mesh.
     weights, inputs = varying_alike((weights, inputs))
-    start, valid = inputs.start, inputs.steps.valid
-    # A sequence without a step keeps its start, which may hold NaN; the passes read 0 instead.
-    first = None if valid is None else valid[0]
-    inputs = inputs._replace(start=tuple(spec.masking.inside(first, s_0) for s_0 in start))
-    last, hs = bind(rnn_p, _rule, spec, (weights, inputs), ((0,) * spec.cell.states, 0))
-    return spec.masking.hold(first, last, start), hs
+    results = (0,) * spec.cell.states, 0
+    run = partial(bind, rnn_p, _rule, spec)
+    return step.with_clean_start(spec, inputs, lambda clean: run((weights, clean), results))
 
 
 def _assert_fit(spec: Spec, weights: Weights, inputs: Inputs) -> None:

@@ -255,6 +255,19 @@ def test_refused(name):
     assert message in str(error.value)
 
 
+def test_the_flags_of_jax_that_find_nan_and_inf_find_none_of_the_checks():
+    jax.clear_caches()  # a program that was compiled without them raises nothing
+    from_output = lambda d, blocks, before, unit, data, after: StepCotangents(
+        (d[0] * (1 - after[0] ** 2),)
+    )
+    root = lambda blocks, before, unit, data: (jnp.tanh(blocks[0]) * jnp.sqrt(unit["alpha"]),)
+    with jax.debug_nans(True), jax.debug_infs(True):
+        Cell("tanh", tanh, reads_first_state=False)
+        Cell("tanh", tanh, from_output, adjoint_reads_blocks=False)
+        Cell("root", root, unit=("alpha",))  # also of -9
+        own.elman.Activation(jax.nn.relu, lambda h: jnp.where(h > 0, h / h, jnp.zeros_like(h)))
+
+
 def scaled(c):
     return Cell("scaled", lambda blocks, *_: (c.astype(blocks[0].dtype) * blocks[0],))
 
