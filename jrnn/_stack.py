@@ -86,7 +86,8 @@ def init_stack(
     dtype = checks.floating_dtype(dtype)
     checks.cell_name("cell", cell, INITIALISERS)
     init = INITIALISERS[cell] if isinstance(cell, str) else partial(init_cell, cell)
-    checks.options_of("init_stack", init, options)
+    repair = "Dropout and what else belongs to a call is an option of jrnn.stack."
+    checks.options_of("init_stack", init, options, repair)
     options |= {"bias": bias, "w_ih_init": w_ih_init, "w_hh_init": w_hh_init, "dtype": dtype}
     draw = partial(init, **options)
     layers = []
@@ -105,27 +106,44 @@ def init_stack(
     return StackParams(tuple(layers))
 
 
-def options_of_calls(init: Mapping[str, Any], options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options of `stack` for parameters of `init_stack`, which run by the cell of theirs.
+def options_of_calls(
+    params: StackParams,
+    init: Mapping[str, Any],
+    options: Mapping[str, Any] | None,
+    dropout: Any,
+    key: jax.Array,
+) -> dict[str, Any]:
+    """The options of `stack` for a module, whose parameters run by the cell of theirs.
 
     Args:
+        params: of `init_stack`.
         init: the options of `init_stack`.
         options: those of `stack`; a cell among them goes before that of `init`.
+        dropout: the dropout of the module.
+        key: any key.
 
     Returns:
         The options of `stack`.
 
     Raises:
-        ValueError: leaky layers without a cell, which alone says how they leak.
+        ValueError: what `stack` would refuse in training: dropout, an option that it does not have,
+            or the value of one; leaky layers without a cell, which alone says how they leak.
     """
+    checks.dropout_between(dropout, key, params)
     cell, options = init.get("cell", "rnn"), dict(options or {})
+    repair = "Arrays such as lengths are arguments of every call; dropout is one of the module."
+    checks.options_of("options", stack, options, repair, without=("dropout",))
     if not isinstance(cell, str):
-        return {"cell": cell} | options
-    if cell == "leaky" and options.get("cell") is None:
+        options = {"cell": cell} | options
+    elif cell == "leaky" and options.get("cell") is None:
         learned = bool(init.get("learned", False))
         one = f'jrnn.cells.leaky.leaky("tanh", "state", learned={learned})'
         repair = f'Give options={{"cell": {one}}}, or leak "input".'
         checks.refuse("options", "the cell of leaky layers", "none", repair)
+    of_layers = options.keys() - {"residual", "reverse", "inputs"}
+    specs_of(params, **{name: options[name] for name in of_layers})
+    checks.one_direction(options.get("reverse", False), params)
+    checks.flag("residual", options.get("residual", False))
     return options
 
 

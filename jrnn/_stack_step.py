@@ -13,7 +13,8 @@ from jrnn._network import output_of, state_of, states_of, step_network
 from jrnn._stack import LayerStates, OneActivation, as_stack, specs_of
 from jrnn.arrays import ArrayLike, InputsAre, broadcast, steps
 from jrnn.cells import UncheckedCell
-from jrnn.types import LayerParams, StackParams
+from jrnn.cells.leaky import leaky
+from jrnn.types import LayerParams, LeakyParams, StackParams
 
 
 def stack_step(
@@ -64,7 +65,6 @@ def zero_state(
     params: Any,
     batch_size: int | None = None,
     *,
-    activation: OneActivation | Sequence[OneActivation] = None,
     cell: UncheckedCell | Sequence[UncheckedCell | None] | None = None,
 ) -> Any:
     """The state before the first step, as arrays of zeros.
@@ -75,8 +75,7 @@ def zero_state(
     Args:
         params: of a network or of a stack.
         batch_size: B; None: one sequence.
-        activation: as in `stack`.
-        cell: as in `stack`.
+        cell: as in `stack`; leaky networks need none here.
 
     Returns:
         In the form of `h_last` of the network or the stack, `[H]` or `[B, H]`, or states of these.
@@ -87,7 +86,14 @@ def zero_state(
     if batch_size is not None:
         checks.sizes(batch_size=batch_size)
     batch = () if batch_size is None else (batch_size,)
-    layers, cells, _ = as_stack(params, activation, cell)
+    if isinstance(params, StackParams):
+        checks.stack_of_layers(params)
+        each = checks.for_each_layer("cell", cell, len(params.layers))
+        pairs = zip(params.layers, each, strict=True)
+        cell = tuple(_or_either_leak(own, layer.forward) for layer, own in pairs)
+    else:
+        cell = _or_either_leak(cell, params)
+    layers, cells, _ = as_stack(params, cell=cell)
 
     def zeros(cell: UncheckedCell, layer: LayerParams) -> Any:
         w_hh, D = layer.forward.w_hh, 1 if layer.backward is None else 2
@@ -102,6 +108,13 @@ def zero_state(
 
     states = tuple(map(zeros, cells, layers.layers))
     return states if isinstance(params, StackParams) else states[0]
+
+
+def _or_either_leak(cell: Any, params: Any) -> Any:
+    """The cell; without one a leaky network's (28), whose state has the form of that of (29)."""
+    if cell is None and isinstance(params, LeakyParams):
+        return leaky("tanh", "state", learned=params.log_tau is not None)
+    return cell
 
 
 def filled_states(

@@ -61,11 +61,12 @@ class Stack(eqx.Module):
                 `jrnn.Cell` also runs the layers.
 
         Raises:
-            ValueError: what `jrnn.init_stack` refuses, or leaky layers without a cell in options.
+            ValueError: what `jrnn.init_stack` refuses, leaky layers without a cell in options, or
+                options or a dropout that `jrnn.stack` would refuse in training.
         """
         self.params = init_stack(key, input_size, hidden_sizes, **init)
         self.dropout, self.inference = dropout, False
-        self.options = options_of_calls(init, options)
+        self.options = options_of_calls(self.params, init, options, dropout, key)
 
     def __call__(
         self, xs: Any, states: Any = None, *, key: jax.Array | None = None, **given: Any

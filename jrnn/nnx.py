@@ -67,17 +67,18 @@ class Stack(nnx.Module):
                 `jrnn.Cell` also runs the layers.
 
         Raises:
-            ValueError: no `nnx.Rngs`, what `jrnn.init_stack` refuses, or leaky layers without a
-                cell in options.
+            ValueError: no `nnx.Rngs`, what `jrnn.init_stack` refuses, leaky layers without a cell
+                in options, or options or a dropout that `jrnn.stack` would refuse in training.
         """
         if not isinstance(rngs, nnx.Rngs):
             came = type(rngs).__name__
             checks.refuse("rngs", "the keys of flax", came, "nnx.Rngs(0) makes them.")
-        params = init_stack(rngs.params(), input_size, hidden_sizes, **init)
+        key = rngs.params()
+        params = init_stack(key, input_size, hidden_sizes, **init)
+        every_call = options_of_calls(params, init, options, dropout, key)
         self.params = nnx.data(jax.tree.map(nnx.Param, params))
         self.rngs: Any = rngs.dropout.fork() if dropout else None
         self.dropout, self.deterministic = dropout, False
-        every_call = options_of_calls(init, options)
         # Static attributes must have a hash, for `jax.jit`; a dict and a list have none.
         self.options = nnx.static(
             FrozenDict({k: tuple(x) if type(x) is list else x for k, x in every_call.items()})

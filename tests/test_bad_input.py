@@ -378,8 +378,16 @@ REFUSED = {
         "got 'gelu'. A function of your own is jrnn.Activation(fn, derivative_from_output).",
     ),
     "a function as activation": (
-        lambda: jrnn.rnn(P, CASE.xs, activation=jnp.tanh),
+        lambda: jrnn.rnn(P, CASE.xs, activation=jnp.sin),
         "A function of your own is jrnn.Activation(fn, derivative_from_output).",
+    ),
+    "the function of a name as activation": (
+        lambda: jrnn.rnn(P, CASE.xs, activation=jax.nn.relu),
+        'Give its name, "relu".',
+    ),
+    "the function of another name as activation": (
+        lambda: jrnn.stack(STACK, CASE.xs, activation=jnp.tanh),
+        'Give its name, "tanh".',
     ),
     "an unhashable activation": (
         lambda: jrnn.rnn(P, CASE.xs, activation=["tanh"]),
@@ -566,6 +574,12 @@ REFUSED = {
     "a reset state of another layer": (
         lambda: jrnn.stack(STACK, CASE.xs, reset_state=(np.zeros(12), None)),
         "reset_state[0]: expected [2H] = [8] or [B, 2H] = [3, 8]; got float64[12].",
+    ),
+    "one mask for all layers": (
+        lambda: jrnn.stack(STACK, CASE.xs, recurrent_mask=np.ones((B, 8))),
+        "recurrent_mask: expected None or a tuple of 2 masks, one for each layer; got float64[3, "
+        "8]. None masks nothing; tuple(jrnn.dropout_mask(k, rate, (B, H)) for k, H in zip(keys, "
+        "(8, 12))) has the form.",
     ),
     "dropout of everything": (
         lambda: jrnn.stack(STACK, CASE.xs, dropout=1.0),
@@ -804,7 +818,9 @@ REFUSED = {
     ),
     "a readout of other tokens": (
         lambda: jrnn.sampling.generate(P, READOUT, jax.random.key(0), np.array([0]), 3),
-        "readout_params: expected w_ho [H, O] = [4, 5], a logit for every input id; got [4, 6].",
+        "readout_params: expected w_ho [H, O] = [4, 5], a logit for every input id; got [4, 6]. "
+        "Each generated token is the next input. To read ids by a table of embeddings, make "
+        "w_ih = table @ w_ih.",
     ),
     "a negative temperature": (
         lambda: jrnn.sampling.generate(
@@ -1019,6 +1035,16 @@ def test_the_repair_of_labels_of_sequences_is_code_that_works(monkeypatch):
     found, _ = jrnn.rnn_cross_entropy(P, READOUT, CASE.xs, *given, weights=eval(counted, names))
     logits = jrnn.readout(READOUT, jrnn.rnn(P, CASE.xs)[0])
     np.testing.assert_allclose(found, jrnn.softmax_cross_entropy(logits, labels).sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("xs", [CASE.xs, CASE.xs[:, 0]])
+def test_the_repair_of_a_mask_of_a_stack_is_code_that_works(xs, monkeypatch):
+    with pytest.raises(ValueError, match="recurrent_mask: expected None or") as error:
+        jrnn.stack(STACK, xs, recurrent_mask=np.ones(8))
+    masks = re.search(r"None masks nothing; (.*) has the form\.$", str(error.value)).group(1)
+    names = {"jrnn": jrnn, "keys": jax.random.split(jax.random.key(0)), "rate": 0.5, "B": B}
+    monkeypatch.undo()
+    jrnn.stack(STACK, xs, recurrent_mask=eval(masks, names))
 
 
 def test_an_activation_can_be_made_inside_a_jitted_function(monkeypatch):

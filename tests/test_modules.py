@@ -61,9 +61,9 @@ def test_they_compute_what_stack_does(options):
         np.testing.assert_array_equal(again[1], jrnn.stack(params, XS, found[0])[1])
 
 
-def made(name, **options):
+def made(name, layers=1, **options):
     """A module of three inputs and five units; dropout needs a second layer."""
-    sizes = [5, 5] if "dropout" in options else [5]
+    sizes = [5] * layers
     if name == "nnx":
         return jrnn.nnx.Stack(3, sizes, rngs=nnx.Rngs(0), **options)
     return jrnn.equinox.Stack(3, sizes, key=jax.random.key(0), **options)
@@ -109,7 +109,7 @@ def test_the_structure_of_an_nnx_module_has_a_hash():
 
 @pytest.mark.skipif(not hasattr(nnx, "view"), reason="flax 0.12.0 has no nnx.view")
 def test_a_view_for_evaluation_has_no_dropout():
-    module = made("nnx", dropout=0.5)
+    module = made("nnx", layers=2, dropout=0.5)
     view = nnx.view(module, deterministic=True)
     np.testing.assert_array_equal(view(XS)[1], jrnn.stack(module.pure(), XS)[1])
     assert not np.array_equal(module(XS)[1], view(XS)[1])
@@ -179,15 +179,30 @@ def test_equinox_trains_it():
     np.testing.assert_allclose(by_sequence, restored.stack(XS)[1], 1e-5, 1e-6)
 
 
-def test_dropout_of_one_layer_is_refused_in_training():
-    flax = jrnn.nnx.Stack(3, [6], rngs=nnx.Rngs(0), dropout=0.2)
-    equinox = jrnn.equinox.Stack(3, [6], key=jax.random.key(0), dropout=0.2)
-    for train in (lambda: flax(XS), lambda: equinox(XS, key=jax.random.key(1))):
-        with pytest.raises(ValueError, match=r"dropout: expected 0 for one layer, .*; got 0\.2\."):
-            train()
-    flax.eval()
-    for module in (flax, eqx.nn.inference_mode(equinox)):
-        assert module(XS)[1].shape == (*XS.shape[:2], 6)
+REFUSED = {
+    "dropout of one layer": ({"dropout": 0.2}, r"dropout: expected 0 for one layer"),
+    "a share above 1": ({"dropout": 1.5}, r"dropout: expected a number in \[0, 1\); got 1\.5"),
+    "an unknown option": (
+        {"options": {"resid": True}},
+        r"options: expected options among activation, cell, residual, .*; got resid\. Arrays such",
+    ),
+    "dropout as an option": ({"options": {"dropout": 0.2}}, "among .*, inputs; got dropout"),
+    "the value of an option": ({"options": {"activation": "foo"}}, 'activation: expected one of "'),
+    "both ways in reverse": (
+        {"bidirectional": True, "options": {"reverse": True}},
+        "reverse: expected False for layers of two directions",
+    ),
+    "a residual connection by number": ({"options": {"residual": 1}}, "residual: expected True or"),
+}
+
+
+@pytest.mark.parametrize("name", ["nnx", "equinox"])
+@pytest.mark.parametrize("given", REFUSED)
+def test_what_training_would_refuse_is_refused_at_once(name, given):
+    """In evaluation, which has no dropout, some of it would not show."""
+    options, said = REFUSED[given]
+    with pytest.raises(ValueError, match=said):
+        made(name, **options)
 
 
 def test_parameters_that_no_optimiser_would_see_are_refused():

@@ -1,5 +1,7 @@
 """What is given as a cell, and is none, is refused by name by every function that takes a cell."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -37,7 +39,7 @@ NO_CELL = {
     "a name": (
         "leaky",
         "cell: expected a jrnn.Cell; got 'leaky'. RNNParams, LSTMParams and GRUParams need none; "
-        '(29) is jrnn.cells.leaky.leaky("tanh", "input", learned=False).',
+        '(29) is jrnn.cells.leaky.leaky("tanh", "input").',
     ),
     "parameters": (
         PARAMS,
@@ -45,7 +47,15 @@ NO_CELL = {
         "unroll(cell, params, xs) has the cell first.",
     ),
     "a class": (jrnn.Cell, "cell: expected a jrnn.Cell; got Cell. jrnn.Cell(...) makes one"),
-    "a function": (jrnn.leaky, "cell: expected a jrnn.Cell; got leaky. jrnn.Cell(...) makes one"),
+    "a function": (
+        jrnn.leaky_cell,
+        "cell: expected a jrnn.Cell; got leaky_cell. RNNParams, LSTMParams and GRUParams need "
+        'none; (29) is jrnn.cells.leaky.leaky("tanh", "input").',
+    ),
+    "a module": (
+        jrnn.cells.leaky,
+        "cell: expected a jrnn.Cell; got jrnn.cells.leaky. RNNParams, LSTMParams and",
+    ),
 }
 
 
@@ -62,3 +72,11 @@ def test_the_cell_after_the_parameters_is_refused():
     rate = jrnn.cells.leaky.leaky("relu", "input", learned=False)
     with pytest.raises(ValueError, match=r"got LeakyParams\. These are parameters; unroll\(cell"):
         jrnn.unroll(PARAMS, rate, XS)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_the_cell_that_a_leaky_network_is_told_to_give_is_code_that_works(activation):
+    with pytest.raises(ValueError, match=r"cell: expected jrnn\.cells.* for \(28\)") as error:
+        jrnn.stack(STACK, XS, activation=activation)
+    code = re.search(r"expected (.*) for \(28\)", str(error.value)).group(1)
+    jrnn.stack(STACK, XS, cell=eval(code, {"jrnn": jrnn}))

@@ -167,6 +167,17 @@ def test_zero_state_is_what_none_stands_for():
         jrnn.zero_state(alone, 0)
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_zero_state_of_leaky_networks_needs_no_cell(learned):
+    """Both kinds of leak have one state [B, H]."""
+    leaking = parameters(jrnn.init_leaky, I, H, alpha=0.2, learned=learned)
+    mixed = jrnn.StackParams((layer(leaking), layer(parameters(jrnn.init_gru, H, H))))
+    for params in (leaking, mixed):
+        cell = leaky("tanh", "input", learned=learned)
+        cells = cell if params is leaking else (cell, None)
+        assert_types_equal(jrnn.zero_state(params, B), jrnn.zero_state(params, B, cell=cells))
+
+
 def test_new_states_and_parameters_can_be_donated():
     lstm = parameters(jrnn.init_stack, I, (H, H), cell="lstm", bidirectional=True)
     given = jnp.full(H, 0.5)

@@ -38,8 +38,8 @@ def cell_of(
         return elman(activation or "tanh")
     elif isinstance(params, LeakyParams):
         learned = params.log_tau is not None
-        one = f"jrnn.cells.leaky.leaky({activation or 'tanh'!r}, leak, learned={learned})"
-        expected = f'{one} with leak "state" (28) or "input" (29)'
+        one = f'jrnn.cells.leaky.leaky({activation or "tanh"!r}, "state", learned={learned})'
+        expected = f'{one} for (28), with "input" for (29)'
         repair = "LeakyParams do not say which of the two they are, nor the activation."
         checks.refuse("cell", expected, None, repair)
     elif isinstance(params, LSTMParams):

@@ -45,7 +45,10 @@ FASTEST = 1e4
 
 
 def leaky(
-    activation: ActivationName | Activation, leak: Leak, learned: bool, unequal: bool = False
+    activation: ActivationName | Activation,
+    leak: Leak,
+    learned: bool = False,
+    unequal: bool = False,
 ) -> UncheckedCell:
     """The leaky cell.
 

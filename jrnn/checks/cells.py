@@ -30,8 +30,9 @@ def a_cell(cell: Any) -> None:
     if isinstance(cell, UncheckedCell):
         return
     repair = "jrnn.Cell(...) makes one of your own."
-    if isinstance(cell, str):
-        rate = 'jrnn.cells.leaky.leaky("tanh", "input", learned=False)'
+    named = hasattr(cell, "__name__") and not isinstance(cell, type)  # a function or a module
+    if isinstance(cell, str) or named:
+        rate = 'jrnn.cells.leaky.leaky("tanh", "input")'
         repair = f"RNNParams, LSTMParams and GRUParams need none; (29) is {rate}."
     elif isinstance(cell, tuple):
         repair = "These are parameters; unroll(cell, params, xs) has the cell first."

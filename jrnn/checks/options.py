@@ -1,7 +1,7 @@
 """Checks of options: activation, compute dtype, sampling."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,9 @@ def activation(value: Any, activation_class: type, names: Collection[str]) -> No
         return
     expected = "one of " + ", ".join(f'"{name}"' for name in names) + ", or a jrnn.Activation"
     repair = "A function of your own is jrnn.Activation(fn, derivative_from_output)."
+    for name in names:  # jax.nn.relu and jnp.tanh, for example
+        if callable(value) and value in (getattr(jax.nn, name, None), getattr(jnp, name, None)):
+            repair = f'Give its name, "{name}".'
     refuse("activation", expected, shown(value), repair)
 
 
@@ -43,15 +46,20 @@ def nonfinite(value: Any) -> None:
         refuse("nonfinite", '"stop" or "skip"', shown(value), repair)
 
 
-def options_of(function: str, draws: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Refuse options that a function of drawing parameters does not have."""
-    known = inspect.signature(draws).parameters.values()
+def options_of(
+    argument: str,
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    repair: str,
+    without: Collection[str] = (),
+) -> None:
+    """Refuse options that a function does not have, or that are given elsewhere."""
+    known = inspect.signature(function).parameters.values()
     if any(p.kind == p.VAR_KEYWORD for p in known):  # whose names it checks
         return
-    names = [p.name for p in known if p.kind == p.KEYWORD_ONLY]
+    names = [p.name for p in known if p.kind == p.KEYWORD_ONLY and p.name not in without]
     for name in sorted(options.keys() - set(names)):
-        repair = "Dropout and what else belongs to a call is an option of jrnn.stack."
-        refuse(function, f"options among {', '.join(names)}", name, repair)
+        refuse(argument, f"options among {', '.join(names)}", name, repair)
 
 
 LOSS = "a function (params, carry, batch, key) -> (loss [], carry)"

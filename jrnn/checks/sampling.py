@@ -60,7 +60,8 @@ def _logits_of_ids(params: "StackParams", readout: "ReadoutParams") -> None:
             "readout_params",
             f"w_ho [H, O] = [{H}, {I}], a logit for every input id",
             list(readout.w_ho.shape),
-            "Each generated token is the next input.",
+            "Each generated token is the next input. To read ids by a table of embeddings, make "
+            "w_ih = table @ w_ih.",
         )
 
 

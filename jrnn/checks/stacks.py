@@ -220,11 +220,16 @@ def layer_states(
     if states is None:
         return
     if not isinstance(states, (tuple, list)) or len(states) != len(layers):
-        expected = f"None or a tuple of {len(layers)} states, one for each layer"
+        are, repair = "states", ZEROS
+        if argument == "recurrent_mask":
+            size, widths = "(B, H)" if batch else "(H,)", tuple(map(_output_size, layers))
+            masks = f"jrnn.dropout_mask(k, rate, {size}) for k, H in zip(keys, {widths})"
+            are, repair = "masks", f"None masks nothing; tuple({masks}) has the form."
+        expected = f"None or a tuple of {len(layers)} {are}, one for each layer"
         is_tuple = isinstance(states, (tuple, list))
         came = f"{len(states)} of them" if is_tuple else kind_of(states)
         one_array = not is_tuple and np.shape(states)[:1] == (len(layers),)
-        refuse(argument, expected, came, f"tuple({argument}) is one." if one_array else ZEROS)
+        refuse(argument, expected, came, f"tuple({argument}) is one." if one_array else repair)
     for i, (h, layer) in enumerate(zip(states, layers, strict=True)):
         name, D = f"{argument}[{i}]", _directions(layer)
         several = cells is not None and (cells[i].states > 1 or cells[i].state is not None)
