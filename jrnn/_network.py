@@ -39,7 +39,7 @@ def run(
     **options: Any,
 ) -> tuple[Any, jax.Array]:
     """The same of arrays that have passed the checks; the options, of `spec_of`, are checked."""
-    checks.known_steps(xs)
+    checks.for_the_kernel(xs)
     checks.flag("reverse", reverse)
     spec = spec_of(cell, params, **options)
     return _run(params, xs, *arrays, spec=spec, reverse=bool(reverse))

@@ -228,7 +228,7 @@ def stack(
     cells, specs = specs_of(params, activation, cell, clip_delta, compute_dtype, remat)
     arrays = (h0, lengths, resets, reset_state)
     xs = checks.stack_arguments(cells, params, xs, *arrays, mask, recurrent_mask, reading=inputs)
-    checks.known_steps(xs)
+    checks.for_the_kernel(xs)
     checks.dropout_between(dropout, key, params)
     checks.residual(residual, cells, params, xs)
     checks.one_direction(reverse, params)

@@ -13,6 +13,7 @@ from compilations import compilations
 from cover import in_tiers
 from jax import lax
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from programs import in_a_new_process
 
@@ -364,6 +365,57 @@ def test_refusals(name):
     call, message = REFUSED[name]
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
+
+
+GRU, READOUT = make_model(init=jrnn.init_gru)
+ID_BATCH = np.zeros((T, B), int)
+EXPLICIT = {  # (the argument, a cost of it, the argument on one device)
+    "a network": ("xs", lambda xs: jrnn.gru(GRU, xs)[0].sum(), np.ones((T, B, I))),
+    "a stack": (
+        "xs",
+        lambda xs: jrnn.stack(jrnn.StackParams((jrnn.LayerParams(GRU, None, None),)), xs)[1].sum(),
+        np.ones((T, B, I)),
+    ),
+    "a whole objective": (
+        "xs",
+        lambda xs: jrnn.rnn_cross_entropy(GRU, READOUT, xs, ID_BATCH[:, : xs.shape[1]])[0],
+        ID_BATCH,
+    ),
+    "a readout with its loss": (
+        "hs",
+        lambda hs: jrnn.readout_cross_entropy(READOUT, hs, ID_BATCH[:, : hs.shape[1]]),
+        np.ones((T, B, H)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+def test_a_batch_that_is_split_over_an_explicit_axis_is_refused_by_name(name):
+    argument, cost, x = EXPLICIT[name]
+    mesh = jax.make_mesh((2,), ("data",))  # whose axes are Explicit
+    split = jax.device_put(x, NamedSharding(mesh, P(None, "data")))
+    said = rf"{argument}: expected an array split over Auto axes; got one .*, P\(None, 'data'.*"
+    for call in (cost, jax.jit(cost)):
+        with pytest.raises(ValueError, match=said) as error:
+            call(split)
+    options = re.search(r"Give jax\.make_mesh axis_types=(.*), or map", str(error.value)).group(1)
+    auto = jax.make_mesh((2,), ("data",), axis_types=eval(options, {"jax": jax}))
+    mapped = jax.shard_map(
+        lambda x: lax.psum(cost(x), "data"), mesh=mesh, in_specs=P(None, "data"), out_specs=P()
+    )
+    expected = cost(x)
+    assert_close(jax.jit(cost)(jax.device_put(x, NamedSharding(auto, P(None, "data")))), expected)
+    assert_close(jax.jit(mapped)(split), expected)
+    with jax.set_mesh(mesh):  # in every device the whole of it
+        assert_close(cost(jax.device_put(x, NamedSharding(mesh, P()))), expected)
+
+
+def test_what_jax_splits_over_an_explicit_axis_by_itself_is_not_refused():
+    mesh = jax.make_mesh((2,), ("data",))
+    hs, labels = np.ones((T, B, H)), np.zeros((T, B), int)
+    cost = lambda hs, labels: jrnn.softmax_cross_entropy(jrnn.readout(READOUT, hs), labels).sum()
+    split = jax.device_put((hs, labels), NamedSharding(mesh, P(None, "data")))
+    assert_close(jax.jit(jax.grad(cost))(*split), jax.grad(cost)(hs, labels))
 
 
 def test_each_process_has_its_own_streams(monkeypatch):

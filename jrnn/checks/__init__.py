@@ -85,7 +85,7 @@ from jrnn.checks.sampling import generate_arguments as generate_arguments
 from jrnn.checks.sampling import key_of_tokens as key_of_tokens
 from jrnn.checks.sampling import sampler_arguments as sampler_arguments
 from jrnn.checks.sequences import cell_arguments as cell_arguments
-from jrnn.checks.sequences import known_steps as known_steps
+from jrnn.checks.sequences import for_the_kernel as for_the_kernel
 from jrnn.checks.sequences import lengths as lengths
 from jrnn.checks.sequences import network_arguments as network_arguments
 from jrnn.checks.sequences import one_sequence as one_sequence

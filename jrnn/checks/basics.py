@@ -90,6 +90,17 @@ def there(argument: str, x: Any) -> None:
         refuse(argument, "an array that was not donated", "one that was donated or deleted", repair)
 
 
+def not_explicit(argument: str, x: Any) -> None:
+    """Refuse an array that is split over Explicit axes; only these are in the type of an array."""
+    sharding = jax.typeof(x).sharding
+    if any(sharding.spec):
+        axes = len(sharding.mesh.axis_names)
+        auto = "axis_types=(jax.sharding.AxisType.Auto,)" + (f" * {axes}" if axes > 1 else "")
+        repair = f"Give jax.make_mesh {auto}, or map over the batch by jax.shard_map."
+        came = f"one split over Explicit axes, {sharding.spec}"
+        refuse(argument, "an array split over Auto axes", came, repair)
+
+
 @lru_cache
 def _in_jax(dtype: np.dtype) -> bool:
     try:

@@ -16,6 +16,7 @@ from jrnn.checks.basics import (
     ids_within,
     is_float,
     is_number,
+    not_explicit,
     parameters,
     refuse,
     same_dtype,
@@ -75,6 +76,7 @@ def readout_cross_entropy_arguments(
     params: "ReadoutParams", hs: Any, labels: Any, weights: Any
 ) -> None:
     readout_arguments(params, hs)
+    not_explicit("hs", hs)
     _labels_of_positions(params, hs.shape[:-1], labels, weights)
 
 

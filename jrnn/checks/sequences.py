@@ -16,6 +16,7 @@ from jrnn.checks.basics import (
     ids_within,
     is_float,
     kind_of,
+    not_explicit,
     refuse,
     same_dtype,
 )
@@ -290,7 +291,9 @@ def _alone(argument: str, xs: Any, rank: int, expected: str) -> None:
         refuse(argument, expected, describe(xs), repair)
 
 
-def known_steps(xs: Any) -> None:
+def for_the_kernel(xs: Any) -> None:
+    """Refuse inputs that only a scan of JAX can read."""
+    not_explicit("xs", xs)
     if is_symbolic_dim(xs.shape[0]):
         repair = "Only B may be symbolic; give lengths, or use jrnn.derivation.rnn_scan."
         refuse("xs", "a known number of steps T", describe(xs), repair)

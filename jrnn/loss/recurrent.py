@@ -143,7 +143,7 @@ def rnn_loss(
         checks.forwards(params, reason)
         xs = checks.stack_arguments(cells, params, xs, *given, mask, recurrent_mask, **read)
         checks.no_data_of_a_stack(data)
-    checks.known_steps(xs)
+    checks.for_the_kernel(xs)
     checks.flag("remat", remat)
     checks.dropout_between(dropout, key, params)
     checks.residual(residual, cells, params, xs)
