@@ -173,10 +173,9 @@ def leaky(
     """
     cell, data = _cell(params, activation, leak), None
     arrays = (state, lengths, resets, reset_state, recurrent_mask, mask)
-    batch = dt is not None and np.ndim(dt) > 1
-    xs = checks.network_arguments(
-        cell, params, xs, *arrays, reading=inputs, of_a_batch=batch, named="state"
-    )
+    read: dict[str, Any] = {"reading": inputs, "named": "state", "compute_dtype": compute_dtype}
+    read["of_a_batch"] = dt is not None and np.ndim(dt) > 1
+    xs = checks.network_arguments(cell, params, xs, *arrays, **read)
     if dt is not None:
         lead = steps(xs)
         checks.time_steps(dt, lead[:1], lead[1:])

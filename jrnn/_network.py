@@ -26,7 +26,9 @@ def run_checked(
     **options: Any,
 ) -> tuple[Any, jax.Array]:
     """`jrnn.unroll`, with the name that messages give to `state`; `arrays` from it to `data`."""
-    xs = checks.network_arguments(cell, params, xs, *arrays, reading=inputs, named=named)
+    read: dict[str, Any] = {"reading": inputs, "named": named}
+    read["compute_dtype"] = options.get("compute_dtype")
+    xs = checks.network_arguments(cell, params, xs, *arrays, **read)
     return run(cell, params, xs, *arrays, **options)
 
 

@@ -110,9 +110,9 @@ def rnn(
 
     Args:
         params: `w_ih [I, H]` or None, `w_hh [H, H]`, `b_h [H]` or None, of one floating dtype.
-        xs: `[T, I]` or `[T, B, I]` inputs in the dtype of the parameters, or `[T]` or `[T, B]`
-            integers: token ids in [0, I), which stand for one-hot vectors. Without `w_ih`: `[T, H]`
-            or `[T, B, H]`, which take the place of x_t w_ih.
+        xs: `[T, I]` or `[T, B, I]` inputs in the dtype of the parameters or in `compute_dtype`, or
+            `[T]` or `[T, B]` integers: token ids in [0, I), which stand for one-hot vectors.
+            Without `w_ih`: `[T, H]` or `[T, B, H]`, which take the place of x_t w_ih.
         h0: the state before the first step: None (zeros), `[H]` (shared by the batch, so that it
             can be learned) or `[B, H]`, in the dtype of the parameters.
         lengths: the steps of each sequence, from 0 to T, `[B]` or `[]` (shared) integers; None: T.

@@ -189,8 +189,8 @@ def stack(
     Args:
         params: of `init_stack`, of one floating dtype; any layer may lack a backward network or
             the norm.
-        xs: `[T, I]` or `[T, B, I]` inputs in the dtype of the parameters, or `[T]` or `[T, B]`
-            integers: token ids, as in `rnn`.
+        xs: `[T, I]` or `[T, B, I]` inputs in the dtype of the parameters or in `compute_dtype`, or
+            `[T]` or `[T, B]` integers: token ids, as in `rnn`.
         h0: the states before the first step: None (zeros), or for each layer None or its state. A
             network of one state has `[D*H]` (shared by the batch) or `[B, D*H]`, forwards and then
             backwards. An LSTM has an `LSTMState` as in `lstm`, and in a layer of two directions a
@@ -227,7 +227,8 @@ def stack(
     """
     cells, specs = specs_of(params, activation, cell, clip_delta, compute_dtype, remat)
     arrays = (h0, lengths, resets, reset_state)
-    xs = checks.stack_arguments(cells, params, xs, *arrays, mask, recurrent_mask, reading=inputs)
+    read: dict[str, Any] = {"reading": inputs, "compute_dtype": specs[0].compute_dtype}
+    xs = checks.stack_arguments(cells, params, xs, *arrays, mask, recurrent_mask, **read)
     checks.for_the_kernel(xs)
     checks.dropout_between(dropout, key, params)
     checks.residual(residual, cells, params, xs)

@@ -794,7 +794,7 @@ REFUSED = {
     ),
     "the fused cost: labels of another dtype": (
         lambda: jrnn.readout_cross_entropy(READOUT, CASE.dhs, LOGITS.astype(np.float32)),
-        "labels: expected the dtype of hs, float64; got float32.",
+        "labels: expected the dtype of params, float64; got float32.",
     ),
     "the fused cost: a label outside": (
         lambda: jrnn.readout_cross_entropy(READOUT, CASE.dhs, LABELS + O),
@@ -806,7 +806,7 @@ REFUSED = {
     ),
     "the fused cost: weights of another dtype": (
         lambda: jrnn.readout_cross_entropy(READOUT, CASE.dhs, LABELS, np.ones((T, B), np.float32)),
-        "weights: expected the dtype of hs, float64; got float32.",
+        "weights: expected the dtype of params, float64; got float32.",
     ),
     "an empty prompt": (
         lambda: jrnn.sampling.generate(P, NEXT, jax.random.key(0), np.zeros(0, int), 3),

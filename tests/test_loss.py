@@ -253,3 +253,25 @@ def test_readout_and_its_gradients(lead, bias):
         assert_close(dparams.b_o, flat_o.sum(0))  # (10)
     else:
         assert dparams.b_o is None
+
+
+IDS = example("ids")[1]
+OF_STATES = {
+    "logits": jrnn.readout,
+    "cost": lambda params, hs: jrnn.readout_cross_entropy(params, hs, IDS),
+}
+
+
+@pytest.mark.parametrize("name", OF_STATES)
+@pytest.mark.parametrize("half", [jnp.bfloat16, jnp.float16])
+def test_states_in_half_precision_are_cast_to_the_dtype_of_the_parameters(name, half):
+    """As a network with a compute_dtype returns them; their gradient is in half precision, too."""
+    rng, f = np.random.default_rng(0), OF_STATES[name]
+    params = jrnn.ReadoutParams(rng.normal(size=(H, O)), rng.normal(size=O))
+    hs = jnp.asarray(rng.normal(size=(T, B, H))).astype(half)
+    (found, vjp), (expected, vjp_of_cast) = (
+        jax.vjp(g, params, hs) for g in (f, lambda params, hs: f(params, hs.astype(float)))
+    )
+    assert_close(found, expected, 0.0)
+    assert_close(vjp(expected), vjp_of_cast(expected), 0.0)
+    assert vjp(expected)[1].dtype == half

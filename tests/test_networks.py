@@ -151,6 +151,48 @@ def test_every_option_reaches_the_kernel(name):
     assert_close(*(jax.jit(partial(all_of, run))() for run in (by_users, by_the_kernel)), 0.0)
 
 
+def loss_of_half(params, xs, **options):
+    readout, labels = narrow((READOUT, LABELS))
+    return jrnn.rnn_cross_entropy(params, readout, xs, labels, **options)
+
+
+IN_HALF = {
+    "rnn": (jrnn.rnn, PARAMS["rnn"]),
+    "gated": (partial(jrnn.unroll, GATED), PARAMS["gated"]),
+    "leaky": (partial(jrnn.leaky, dt=np.ones(T, np.float32)), PARAMS["leaky"]),
+    "stack": (jrnn.stack, jrnn.StackParams((jrnn.LayerParams(PARAMS["gru"], None, None),))),
+    "loss": (loss_of_half, PARAMS["lstm"]),
+}
+
+
+def narrow(tree):
+    return jax.tree.map(lambda x: x.astype(np.float32) if x.dtype == np.float64 else x, tree)
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("name", IN_HALF)
+def test_inputs_in_half_precision_are_those_that_the_kernel_rounds(name):
+    """As a layer below returns them; the results are those of the same inputs, cast."""
+    run, params = IN_HALF[name]
+    params, xs = narrow(params), jnp.asarray(XS, jnp.bfloat16)
+
+    def call(params, xs):
+        return run(params, xs, compute_dtype=jnp.bfloat16)
+
+    with_half, cast = (
+        jax.vjp(f, params, xs) for f in (call, lambda p, xs: call(p, xs.astype(jnp.float32)))
+    )
+    assert_close(with_half[0], cast[0], 0.0)
+    found, expected = (
+        vjp(jax.tree.map(jnp.ones_like, outputs)) for outputs, vjp in (with_half, cast)
+    )
+    assert_close(found, expected, 0.0)
+    assert found[1].dtype == jnp.bfloat16
+    for options in ({}, {"compute_dtype": jnp.float16}):
+        with pytest.raises(ValueError, match="xs: expected the dtype of params, float32; got bf"):
+            run(params, xs, **options)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["lstm", "gru", "leaky", "gated"])
 def test_two_devices_are_one(name):

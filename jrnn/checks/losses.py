@@ -47,7 +47,8 @@ def readout_params(params: "ReadoutParams") -> None:
         same_dtype("b_o", params.b_o, "w_ho", params.w_ho)
 
 
-def readout_arguments(params: "ReadoutParams", hs: Any) -> None:
+def readout_arguments(params: "ReadoutParams", hs: Any) -> Any:
+    """Check the arguments; return hs in the dtype of the parameters, if it is half precision."""
     readout_params(params)
     array("hs", hs)
     H, O = params.w_ho.shape
@@ -57,7 +58,11 @@ def readout_arguments(params: "ReadoutParams", hs: Any) -> None:
             repair = f"w_ho is [H, O] = [{H}, {O}]. {TRANSPOSED}."
         refuse("hs", f"states [..., H] with H = {H}", describe(hs), repair)
     floating("hs", hs)
+    own = jnp.result_type(params.w_ho)
+    if hs.dtype.itemsize <= 2 < own.itemsize:
+        return jnp.asarray(hs).astype(own)
     same_dtype("hs", hs, "params", params.w_ho)
+    return hs
 
 
 def logits(logits: Any) -> None:
@@ -74,10 +79,12 @@ def cross_entropy_arguments(logits_: Any, labels: Any, weights: Any) -> None:
 
 def readout_cross_entropy_arguments(
     params: "ReadoutParams", hs: Any, labels: Any, weights: Any
-) -> None:
-    readout_arguments(params, hs)
+) -> Any:
+    """Check the arguments; return hs as `readout_arguments`."""
+    hs = readout_arguments(params, hs)
     not_explicit("hs", hs)
     _labels_of_positions(params, hs.shape[:-1], labels, weights)
+    return hs
 
 
 def _labels_of_positions(
@@ -92,7 +99,7 @@ def _labels_of_positions(
         repair = "There is no class to choose."
         refuse("w_ho", "[H, O] with O >= 1", describe(params.w_ho), repair)
     logits = jax.ShapeDtypeStruct((*positions, O), jnp.result_type(params.w_ho))
-    _labels_and_weights(logits, "hs", labels, weights, inside)
+    _labels_and_weights(logits, "params", labels, weights, inside)
 
 
 def objective_arguments(

@@ -21,6 +21,7 @@ from jrnn.checks.basics import (
     same_dtype,
 )
 from jrnn.checks.networks import input_size, network, times, with_fields
+from jrnn.checks.options import compute_dtype as narrower
 
 if TYPE_CHECKING:
     from jrnn.cells import UncheckedCell
@@ -215,11 +216,12 @@ def network_arguments(
     reading: Any = None,
     of_a_batch: bool = False,
     named: str = "h0",
+    compute_dtype: Any = None,
 ) -> Any:
-    """Check the arguments; return xs as ids or features.
+    """Check the arguments; return xs as ids or features, in the dtype of the parameters.
 
     `of_a_batch`: whether an argument that is not passed here has a batch axis. `named`: the name of
-    the argument `start`.
+    the argument `start`. `compute_dtype`: the other dtype that xs may have.
     """
     network(cell, params)
     not_lengths(named, start)
@@ -232,6 +234,9 @@ def network_arguments(
         of_a_batch |= any(np.ndim(x) > 2 for x in data.values())
     I = input_size(cell, params)
     xs = as_read("xs", xs, params, I, "T", reading, of_a_batch)
+    narrow = narrower(compute_dtype, params)
+    if narrow is not None and xs.dtype == narrow:  # to which the kernel rounds it again
+        xs = jnp.asarray(xs).astype(jnp.result_type(params.w_hh))
     inputs("xs", xs, params, I, ("T", "T, B"))
     lead, inside = steps(xs), None
     if lengths_ is not None:

@@ -167,19 +167,20 @@ def stack_arguments(
     mask: Any = None,
     recurrent_mask: Any = None,
     *,
-    reading: Any = None,
     of_a_batch: bool = False,
+    **options: Any,
 ) -> Any:
-    """Check the arguments; return xs as ids or features.
+    """Check the arguments; return xs as ids or features, in the dtype of the parameters.
 
-    `of_a_batch`: whether an argument that is not passed here has a batch axis.
+    `of_a_batch`: whether an argument that is not passed here has a batch axis. `options`: of
+    `network_arguments`, for the first layer.
     """
     stack_params(cells, params)
     states = jax.tree.leaves((h0, reset_state, recurrent_mask))
     of_a_batch |= any(np.ndim(h) > 1 for h in states)
     data = (None, lengths, resets, None, None, mask)
     first = cells[0], params.layers[0].forward
-    xs = network_arguments(*first, xs, *data, reading=reading, of_a_batch=of_a_batch)
+    xs = network_arguments(*first, xs, *data, of_a_batch=of_a_batch, **options)
     batch = steps(xs)[1:]
     not_lengths("h0", h0)
     layer_states("h0", h0, cells, params, batch)

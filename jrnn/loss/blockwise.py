@@ -101,25 +101,26 @@ def readout_cross_entropy(
 
     Args:
         params: `w_ho [H, O]`, `b_o [O]` or None.
-        hs: `[..., H]` states, in the dtype of the parameters. A batch of sequences is `[T, B, H]`.
-            `vmap` over `[T, H]` with T < 8 H, or over `[H]`, with shared parameters takes a little
-            more time than a batch, but does not compute a gradient of the parameters per sequence.
-            `vmap` over others would compute one for each: make them one batch.
+        hs: `[..., H]` states, in the dtype of the parameters or in half precision. A batch of
+            sequences is `[T, B, H]`. `vmap` over `[T, H]` with T < 8 H, or over `[H]`, with shared
+            parameters takes a little more time than a batch, but does not compute a gradient of the
+            parameters per sequence. `vmap` over others would compute one for each: make them one
+            batch.
         labels: `[...]` integers, the true classes; or `[..., O]` floats in the dtype of the
-            states: a probability or weight per class, with any sum.
-        weights: m, `[...]` or `[]`: None (ones), a bool mask, or floats in the dtype of the states.
+            parameters: a probability or weight per class, with any sum.
+        weights: m, `[...]` or `[]`: None (ones), a bool mask, or floats in that dtype.
 
     Returns:
-        `[]` the cost in nats, in float32, or float64 for float64 states. Half precision rounds the
-        operands and the result of a matmul (relative error `2**-8` in bfloat16, `2**-11` in
-        float16); all sums are in float32.
+        `[]` the cost in nats, in float32, or float64 for float64 parameters. Parameters in half
+        precision round the operands and the result of a matmul (relative error `2**-8` in bfloat16,
+        `2**-11` in float16); all sums are in float32.
 
     Raises:
         ValueError: a shape or a dtype that does not fit, integer labels in the shape of one-hot
             vectors, concrete labels outside [0, O) with a weight other than 0. Traced labels
             outside the range give NaN.
     """
-    checks.readout_cross_entropy_arguments(params, hs, labels, weights)
+    hs = checks.readout_cross_entropy_arguments(params, hs, labels, weights)
     return _readout_cross_entropy(matmul_precision(), params, hs, labels, weights)
 
 

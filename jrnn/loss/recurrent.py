@@ -133,6 +133,7 @@ def rnn_loss(
     named = "labels" if loss is cross_entropy else "targets"
     batch = checks.of_a_batch(targets, weights, named)
     read: dict[str, Any] = {"reading": inputs, "of_a_batch": batch}
+    read["compute_dtype"] = specs[0].compute_dtype
     alone = not isinstance(rnn_params, StackParams)
     if alone:
         arrays = (*given, recurrent_mask, mask, data)

@@ -101,7 +101,7 @@ def readout(params: ReadoutParams, hs: ArrayLike) -> jax.Array:
 
     Args:
         params: `w_ho [H, O]`, `b_o [O]` or None.
-        hs: `[..., H]` states, in the dtype of the parameters.
+        hs: `[..., H]` states, in the dtype of the parameters or in half precision.
 
     Returns:
         `[..., O]` logits, in the dtype of the parameters.
@@ -109,7 +109,7 @@ def readout(params: ReadoutParams, hs: ArrayLike) -> jax.Array:
     Raises:
         ValueError: a shape or a dtype that does not fit.
     """
-    checks.readout_arguments(params, hs)
+    hs = checks.readout_arguments(params, hs)
     return _readout(params, hs)
 
 
