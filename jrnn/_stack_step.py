@@ -1,4 +1,4 @@
-"""One step of a stack, for inputs that arrive one by one."""
+"""One step of any network, for inputs that arrive one by one."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jrnn import checks, kernel
 from jrnn._layers import is_pair, layer_by_layer
 from jrnn._network import output_of, state_of, states_of, step_network
-from jrnn._stack import LayerStates, OneActivation, as_stack, specs_of
+from jrnn._stack import LayerStates, OneActivation, as_stack
 from jrnn.arrays import ArrayLike, InputsAre, broadcast, steps
 from jrnn.cells import UncheckedCell
 from jrnn.cells.leaky import leaky
@@ -18,18 +18,18 @@ from jrnn.types import LayerParams, LeakyParams, StackParams
 
 
 def stack_step(
-    params: StackParams,
-    states: LayerStates | None,
+    params: Any,
+    states: Any,
     x_t: ArrayLike,
     *,
     activation: OneActivation | Sequence[OneActivation] = None,
     cell: UncheckedCell | Sequence[UncheckedCell | None] | None = None,
     residual: bool = False,
     inputs: InputsAre | None = None,
-) -> tuple[tuple[Any, ...], jax.Array]:
-    """One step of a stack, for inputs that arrive one by one.
+) -> tuple[Any, jax.Array]:
+    """One step of a stack or of any network, for inputs that arrive one by one.
 
-    It equals `stack` over a sequence, step by step:
+    It equals the call over a sequence, step by step:
 
         states = None
         for x_t in stream:
@@ -38,9 +38,9 @@ def stack_step(
     It compiles once for all steps. JAX differentiates it, in forward and reverse mode.
 
     Args:
-        params: as in `stack`, of layers without a backward network.
+        params: as in `stack`, of layers without a backward network; or those of one network.
         states: before the step: None (zeros), or for each layer None or its state, as `h0` of
-            `stack`; `[H]` is shared by a batch.
+            `stack`; of one network its state. `[H]` is shared by a batch.
         x_t: `[I]` or `[B, I]` input, or `[]` or `[B]` token ids.
         activation: as in `stack`.
         cell: as in `stack`; cells that read no `data`.
@@ -48,17 +48,19 @@ def stack_step(
         inputs: as in `stack`.
 
     Returns:
-        `(states, y_t)`: the states of each layer after the step, and `[H]` or `[B, H]`, (20) of
-        the last layer, in the dtype of the parameters.
+        `(states, y_t)`: the states after the step, in the form of those before, and `[H]` or
+        `[B, H]`, (20) of the last layer, in the dtype of the parameters.
 
     Raises:
         ValueError: what `stack` refuses, or a layer with a backward network.
     """
-    cells, specs = specs_of(params, activation, cell)
-    x_t = checks.stack_step_arguments(cells, params, states, x_t, reading=inputs)
+    alone = not isinstance(params, StackParams)
+    params, cells, specs = as_stack(params, activation, cell)
+    x_t = checks.stack_step_arguments(cells, params, states, x_t, reading=inputs, alone=alone)
     checks.residual(residual, cells, params, x_t)
-    states = filled_states(specs, params, states, steps(x_t))
-    return _stack_step(params, states, x_t, specs=specs, residual=bool(residual))
+    states = filled_states(specs, params, (states,) if alone else states, steps(x_t))
+    states, y_t = _stack_step(params, states, x_t, specs=specs, residual=bool(residual))
+    return states[0] if alone else states, y_t
 
 
 def zero_state(

@@ -26,6 +26,12 @@ def check_against_scan(
     h0: Any = None,
     data: Named | None = None,
     *,
+    lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
+    reset_state: Any = None,
+    recurrent_mask: Any = None,
+    mask: ArrayLike | None = None,
+    reverse: bool = False,
     activation: ActivationName | Activation | None = None,
     cell: UncheckedCell | None = None,
     inputs: InputsAre | None = None,
@@ -44,6 +50,12 @@ def check_against_scan(
         xs: `[T, I]` or `[T, B, I]` inputs, or `[T]` or `[T, B]` token ids.
         h0: the first state, as the network takes it: None, `[H]`, `[B, H]`, an `LSTMState`, ...
         data: the arrays that `cell` names, as in `jrnn.unroll`.
+        lengths: as the network takes it, like all up to `reverse`.
+        resets: where segments begin.
+        reset_state: the state that resets go back to.
+        recurrent_mask: m of (23).
+        mask: the steps that count.
+        reverse: the direction.
         activation: as in `jrnn.rnn_cross_entropy`, or in `jrnn.stack`.
         cell: as in `jrnn.rnn_cross_entropy`, or in `jrnn.stack`.
         inputs: as in `jrnn.rnn`.
@@ -61,15 +73,19 @@ def check_against_scan(
     """
     stacked = isinstance(params, StackParams)
     pair = _of_a_stack if stacked else _of_a_network
-    what, run, scan, xs = pair(params, xs, h0, data, activation, cell, inputs)
+    given = (h0, lengths, resets, reset_state, recurrent_mask, mask, data)
+    what, run, scan, xs = pair(params, xs, *given, activation, cell, reverse, inputs)
     floats = {"params": params, "xs": xs, "h0": h0}
-    ids = {"xs": floats.pop("xs")} if are_ids(xs) else {}
+    floats |= {"reset_state": reset_state, "recurrent_mask": recurrent_mask}
+    fixed = {"lengths": lengths, "resets": resets, "mask": mask}
+    if are_ids(xs):
+        fixed["xs"] = floats.pop("xs")
     floats["data"], others = split_floats(data or {})
 
     def outputs_and_gradients(f: Callable[..., Any]) -> dict[str, Any]:
         def call(floats: dict[str, Any]) -> Any:
             own = None if data is None else floats["data"] | others
-            return f(**floats | {"data": own}, **ids)
+            return f(**floats | {"data": own}, **fixed)
 
         with jax.default_matmul_precision("highest"):
             (h_last, hs), vjp = jax.vjp(call, floats)
@@ -91,38 +107,37 @@ def check_against_scan(
 Pair = tuple[str, Callable[..., Any], Callable[..., Any], Any]
 
 
-def _of_a_network(
-    params: Any, xs: Any, h0: Any, data: Any, activation: Any, cell: Any, inputs: Any
-) -> Pair:
+def _of_a_network(params: Any, xs: Any, *given: Any) -> Pair:
     """A name, the network, the scan, and xs as ids or features."""
+    *arrays, activation, cell, reverse, inputs = given
     cell = cell_of(params, activation, cell)
-    none = (None,) * 5
-    xs = checks.network_arguments(cell, params, xs, h0, *none, data, reading=inputs)
+    xs = checks.network_arguments(cell, params, xs, *arrays, reading=inputs)
 
-    def run(params: Any, xs: Any, h0: Any, data: Any) -> Any:
-        return unroll(cell, params, xs, h0, *none, data, inputs=reading(xs))
+    def run(params: Any, xs: Any, h0: Any, **given: Any) -> Any:
+        return unroll(cell, params, xs, h0, **given, reverse=reverse, inputs=reading(xs))
 
-    def scan(params: Any, xs: Any, h0: Any, data: Any) -> Any:
-        spec = spec_of(cell, params)
-        return run_network(spec, params, xs, h0, *none, data, run=unroll_by_scan)
+    def scan(params: Any, xs: Any, h0: Any, **given: Any) -> Any:
+        spec, options = spec_of(cell, params), {"reverse": reverse, "run": unroll_by_scan}
+        return run_network(spec, params, xs, h0, **given, **options)
 
     return f"the network of {type(params).__name__}", run, scan, xs
 
 
-def _of_a_stack(
-    params: Any, xs: Any, h0: Any, data: Any, activation: Any, cell: Any, inputs: Any
-) -> Pair:
+def _of_a_stack(params: Any, xs: Any, *given: Any) -> Pair:
+    *arrays, recurrent_mask, mask, data, activation, cell, reverse, inputs = given
     cells, _ = specs_of(params, activation, cell)
-    xs = checks.stack_arguments(cells, params, xs, h0, reading=inputs)
+    masks = {"mask": mask, "recurrent_mask": recurrent_mask}
+    xs = checks.stack_arguments(cells, params, xs, *arrays, **masks, reading=inputs)
     checks.no_data_of_a_stack(data)
 
-    def run(params: Any, xs: Any, h0: Any, data: Any) -> Any:
-        return stack(params, xs, h0, activation=activation, cell=cell, inputs=reading(xs))
+    def run(params: Any, xs: Any, data: None, **given: Any) -> Any:
+        options = {"activation": activation, "cell": cell, "reverse": reverse}
+        return stack(params, xs, **given, **options, inputs=reading(xs))
 
-    def scan(params: Any, xs: Any, h0: Any, data: Any) -> Any:
+    def scan(params: Any, xs: Any, data: None, **given: Any) -> Any:
         _, specs = specs_of(params, activation, cell)
         runs = [partial(run_network, spec, run=unroll_by_scan) for spec in specs]
-        return run_layers(runs, specs, params, xs, h0)
+        return run_layers(runs, specs, params, xs, **given, reverse=reverse)
 
     return "jrnn.stack", run, scan, xs
 

@@ -69,6 +69,33 @@ def test_steps_are_the_call_over_the_sequence(name, batch):
     assert_close(again, jrnn.stack(params, more, states, **options), LAW_RTOL)
 
 
+ALONE = {  # a network that is no stack: its sequence, and options
+    "lstm": (jrnn.lstm, parameters(jrnn.init_lstm, I, H), {}),
+    "relu": (
+        partial(jrnn.rnn, activation="relu"),
+        parameters(jrnn.init_rnn, I, H),
+        {"activation": "relu"},
+    ),
+    "a cell of one's own": (
+        partial(jrnn.unroll, GATED),
+        GatedParams(normal(I, 2 * H), normal(H, 2 * H), normal(2 * H), normal(H)),
+        {"cell": GATED},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_steps_of_one_network_are_its_call_over_the_sequence(name):
+    run, params, options = ALONE[name]
+    xs, more = normal(T, B, I), normal(2, B, I)
+    found = step_by_step(params, None, xs, **options)
+    assert_close(found, run(params, xs), LAW_RTOL)
+    assert type(found[0]) is type(run(params, xs)[0])
+    assert_close(
+        step_by_step(params, found[0], more, **options), run(params, more, found[0]), LAW_RTOL
+    )
+
+
 def test_states_that_are_left_out_or_shared():
     params = jrnn.StackParams(STACKS["every kind"][0].layers[:2])
     states, x_t = (jrnn.LSTMState(normal(H), None), None), normal(B, I)
@@ -135,6 +162,14 @@ REFUSED = {
     "states of another number": (
         lambda: jrnn.stack_step(ONE, (None, None), np.zeros(I)),
         "states: expected None or a tuple of 1 states, one for each layer; got 2 of them.",
+    ),
+    "the state of another network": (
+        lambda: jrnn.stack_step(ALONE["lstm"][1], np.zeros(H), np.zeros(I)),
+        "states: expected LSTMState(h, c) or None; got float64[5].",
+    ),
+    "the state of one network as that of layers": (
+        lambda: jrnn.stack_step(ALONE["relu"][1], (np.zeros(H),), np.zeros(I)),
+        "states: expected a JAX or NumPy array; got tuple. Pass one of its parts",
     ),
     "states of another size": (
         lambda: jrnn.stack_step(ONE, (np.zeros(2),), np.zeros(I)),

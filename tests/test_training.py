@@ -1,5 +1,6 @@
 """The training step: optax on the hand-derived gradient, cut between two chunks."""
 
+import inspect
 import re
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from cases import RTOL, B, H, I, T, assert_close, make_case, parameters
 from cover import in_tiers
 
 import jrnn
+from jrnn import kernel
 from jrnn.arrays import named_leaves
 from jrnn.checks.basics import describe
 from jrnn.kernel import reference
@@ -426,6 +428,36 @@ class StayParams(NamedTuple):
     w_ih: Any
     w_hh: Any
     b_h: Any
+
+
+ENDS = [  # of T = 3 steps and B = 3 sequences
+    {"lengths": np.array([3, 0, 2]), "recurrent_mask": np.full(H, 0.5), "reverse": True},
+    {"resets": np.arange(9).reshape(3, 3) % 2 == 0, "reset_state": np.full(H, 0.1)},
+    {"mask": np.arange(9).reshape(3, 3) % 4 > 0},
+]
+
+
+@pytest.mark.parametrize("given", ENDS, ids=lambda given: ", ".join(given))
+@pytest.mark.parametrize("stacked", [False, True])
+def test_check_against_scan_takes_padding_resets_and_masks(monkeypatch, given, stacked):
+    """They reach the network and the scan, and what has a gradient is compared."""
+    params, of_states, calls = CASE.params, {"reset_state", "recurrent_mask"}, []
+    if stacked:
+        params = jrnn.StackParams((jrnn.LayerParams(params, None, None),))
+        given = {k: (x,) if k in of_states else x for k, x in given.items()}
+    unroll = kernel.unroll
+
+    def seen(*arrays, **options):
+        bound = inspect.signature(unroll).bind(*arrays, **options).arguments
+        calls.append({k for k, x in bound.items() if x is not None and x is not False})
+        return unroll(*arrays, **options)
+
+    monkeypatch.setattr(kernel, "unroll", seen)
+    found = jrnn.testing.check_against_scan(params, CASE.xs[:3], **given)
+    assert len(calls) == 2
+    assert all(given.keys() <= names for names in calls)
+    gradients = {f"gradient.{k}" + ".0" * stacked for k in given.keys() & of_states}
+    assert gradients <= found.keys()
 
 
 def test_check_against_scan_with_data_that_have_no_gradient():

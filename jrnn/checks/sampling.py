@@ -21,7 +21,6 @@ from jrnn.checks.basics import (
 )
 from jrnn.checks.losses import readout_of, readout_params
 from jrnn.checks.networks import input_size, network_of_inputs
-from jrnn.checks.sequences import named_states, state
 from jrnn.checks.stacks import Cells, forwards, layer_states, stack_params
 
 if TYPE_CHECKING:
@@ -86,12 +85,7 @@ def generate_arguments(
         expected = "at least one step: vectors [P, D] or [P, B, D], or integer ids [P] or [P, B]"
         refuse("prefix", expected, describe(prefix), "The first output comes after its last step.")
     batch = steps(prefix)[1:]
-    if not alone:
-        layer_states("states", states, cells, params, batch)
-    else:
-        for name, x in named_states("states", states, cells[0]).items():
-            if x is not None:
-                state(name, x, first, batch)
+    layer_states("states", states, cells, params, batch, alone=alone)
     if ids:
         network_of_inputs(cells[0], first)
         _logits_of_ids(params, readout)

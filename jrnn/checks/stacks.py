@@ -190,15 +190,21 @@ def stack_arguments(
 
 
 def stack_step_arguments(
-    cells: Cells, params: "StackParams", states: Any, x_t: Any, *, reading: Any = None
+    cells: Cells,
+    params: "StackParams",
+    states: Any,
+    x_t: Any,
+    *,
+    reading: Any = None,
+    alone: bool = False,
 ) -> Any:
-    """Check the arguments of one step; return x_t as ids or features."""
+    """Check the arguments of one step; return x_t as ids or features; `alone` as `layer_states`."""
     stack_params(cells, params)
     forwards(params, "Read backwards, a step needs all inputs after it: see jrnn.stack.")
     first = params.layers[0].forward
     batch = any(np.ndim(h) > 1 for h in jax.tree.leaves(states))
     x_t = step_inputs(cells[0], first, x_t, reading, batch)
-    layer_states("states", states, cells, params, steps(x_t))
+    layer_states("states", states, cells, params, steps(x_t), alone=alone)
     return x_t
 
 
@@ -215,10 +221,18 @@ def layer_states(
     cells: Cells | None,
     params: "StackParams",
     batch: tuple[int, ...],
+    *,
+    alone: bool = False,
 ) -> None:
-    """Check the states of layers; without cells one array for each."""
+    """Check the states of layers; without cells one array for each.
+
+    `alone`: there is one network, which is no stack, and one state.
+    """
     layers = params.layers
     if states is None:
+        return
+    if alone and cells is not None:
+        _several(argument, states, cells[0], layers[0], batch)
         return
     if not isinstance(states, (tuple, list)) or len(states) != len(layers):
         are, repair = "states", ZEROS
