@@ -2,10 +2,12 @@
 
 from importlib.metadata import version
 
+from jrnn import cells as cells
 from jrnn import derivation as derivation
 from jrnn import diagnostics as diagnostics
 from jrnn import initializers as initializers
 from jrnn import interop as interop
+from jrnn import metrics as metrics
 from jrnn import model_file as model_file
 from jrnn import native as native
 from jrnn import parallel as parallel

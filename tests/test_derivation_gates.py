@@ -478,6 +478,10 @@ REFUSED = {
         lambda: derivation.lstm_trajectory(*LSTM[:4], LSTM[4].h),
         "state: expected LSTMState(h, c) or None; got float64[4].",
     ),
+    "a state of another size, of one array": (
+        lambda: derivation.gru_trajectory(*GRU[:4], h0=np.zeros(H + 1)),
+        "h0: expected [H] = [4]; got float64[5].",
+    ),
     "a state of another size": (
         lambda: derivation.lstm_recursion(*LSTM[:4], LSTMState(np.zeros(H + 1), None)),
         "state.h: expected [H] = [4]; got float64[5].",

@@ -377,7 +377,7 @@ REFUSED = {
     ),
     "gates of an Elman network": (
         lambda: diagnostics.gates(ELMAN[0], ELMAN[2]),
-        "rnn_params: expected LSTMParams, GRUParams, or those of a cell with gates; "
+        "params: expected LSTMParams, GRUParams, or those of a cell with gates; "
         "got RNNParams. An Elman or leaky network has no gates.",
     ),
     "gates of a leaky network": (
@@ -386,11 +386,11 @@ REFUSED = {
     ),
     "gates of a stack": (
         lambda: diagnostics.gates(STACK, LSTM[2]),
-        "rnn_params: expected the parameters of one network; got StackParams. ",
+        "params: expected the parameters of one network; got StackParams. ",
     ),
     "the flow of a stack": (
         lambda: diagnostics.gradient_flow(STACK, *LSTM[1:4]),
-        "rnn_params: expected the parameters of one network; got StackParams. "
+        "params: expected the parameters of one network; got StackParams. "
         "Of a stack: trajectory, fixed_points, lyapunov_exponents.",
     ),
     "gates, rank of xs": (

@@ -26,6 +26,7 @@ INTERNAL += (
     "pytree_json",
     "types",
 )  # users meet their names as jrnn.name
+OF_PACKAGE = {f"jrnn.native.{name}" for name in ("Library", "available", "is_off", "library")}
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *(ROOT / "docs").rglob("*.md")]
 
 
@@ -53,7 +54,7 @@ def reference():
 
 def test_every_public_name_is_in_the_reference_once():
     names = reference()
-    assert sorted(names) == sorted(public_names())
+    assert sorted(names) == sorted(set(public_names()) - OF_PACKAGE)
     assert len(names) > 100
 
 

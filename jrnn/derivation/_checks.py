@@ -55,11 +55,13 @@ def loss_of_one_sequence(
     labels: Any,
     state: Any,
     weights: Any,
+    *,
+    named: str,
 ) -> None:
-    """The arguments of the trajectory of a gated network."""
+    """The arguments of the trajectory of a gated network; `named`: the name of `state`."""
     checks.one_sequence(xs)
     checks.network_of_inputs(cell, params)
-    checks.network_arguments(cell, params, xs, state, named="state")
+    checks.network_arguments(cell, params, xs, state, named=named)
     checks.objective_arguments(params, readout, xs, labels, weights)
 
 

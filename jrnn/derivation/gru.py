@@ -91,7 +91,7 @@ def gru_trajectory(
     readout_params: ReadoutParams,
     xs: ArrayLike,
     labels: ArrayLike,
-    state: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
 ) -> GRUTrajectory:
@@ -102,7 +102,7 @@ def gru_trajectory(
         readout_params: `w_ho [H, O]`, `b_o [O]` or None.
         xs: `[T, I]` inputs or `[T]` token ids, one sequence.
         labels: `[T]` ids or `[T, O]` floats.
-        state: h_0, None (zeros) or `[H]`.
+        h0: None (zeros) or `[H]`.
         weights: m, `[T]`, `[]` or None, as in `trajectory`.
 
     Returns:
@@ -112,9 +112,10 @@ def gru_trajectory(
         ValueError: a batch; parameters without `w_ih`; an error of `jrnn.gru` or of
             `jrnn.softmax_cross_entropy`.
     """
-    _checks.loss_of_one_sequence(GRU, params, readout_params, xs, labels, state, weights)
+    arguments = (params, readout_params, xs, labels, h0, weights)
+    _checks.loss_of_one_sequence(GRU, *arguments, named="h0")
     xs, w_hh = one_hot_inputs(params, xs), jnp.asarray(params.w_hh)
-    h_0 = jnp.zeros_like(w_hh[:, 0]) if state is None else jnp.asarray(state)
+    h_0 = jnp.zeros_like(w_hh[:, 0]) if h0 is None else jnp.asarray(h0)
     hs, r, z, n, us = _steps(params, xs, h_0)
     h_tm1s = jnp.concatenate([h_0[None], hs[:-1]])
     return GRUTrajectory(
@@ -175,7 +176,7 @@ def gru_double_sum(
     readout_params: ReadoutParams,
     xs: ArrayLike,
     labels: ArrayLike,
-    state: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
 ) -> GRUGradients:
@@ -188,7 +189,7 @@ def gru_double_sum(
         readout_params: `w_ho [H, O]`, `b_o [O]` or None.
         xs: `[T, I]` inputs or `[T]` token ids, one sequence.
         labels: `[T]` ids or `[T, O]` floats.
-        state: h_0, None (zeros) or `[H]`.
+        h0: None (zeros) or `[H]`.
         weights: m, `[T]`, `[]` or None, as in `trajectory`.
 
     Returns:
@@ -197,7 +198,7 @@ def gru_double_sum(
     Raises:
         ValueError: as `gru_trajectory`.
     """
-    run = gru_trajectory(params, readout_params, xs, labels, state, weights=weights)
+    run = gru_trajectory(params, readout_params, xs, labels, h0, weights=weights)
     T, H = run.hs.shape
     J, dh_da = zip(*(gru_jacobians(params, run, t) for t in range(1, T + 1)), strict=True)
     dw_ih, dw_hh = (jnp.zeros((n, 3 * H), run.hs.dtype) for n in (run.xs.shape[1], H))
@@ -217,7 +218,7 @@ def gru_recursion(
     readout_params: ReadoutParams,
     xs: ArrayLike,
     labels: ArrayLike,
-    state: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
 ) -> GRUGradients:
@@ -228,7 +229,7 @@ def gru_recursion(
         readout_params: `w_ho [H, O]`, `b_o [O]` or None.
         xs: `[T, I]` inputs or `[T]` token ids, one sequence.
         labels: `[T]` ids or `[T, O]` floats.
-        state: h_0, None (zeros) or `[H]`.
+        h0: None (zeros) or `[H]`.
         weights: m, `[T]`, `[]` or None, as in `trajectory`.
 
     Returns:
@@ -237,7 +238,7 @@ def gru_recursion(
     Raises:
         ValueError: as `gru_trajectory`.
     """
-    run = gru_trajectory(params, readout_params, xs, labels, state, weights=weights)
+    run = gru_trajectory(params, readout_params, xs, labels, h0, weights=weights)
     w_hh_transposed = jnp.asarray(params.w_hh).T
     dh_next = jnp.zeros_like(run.hs[0])
     deltas: list[jax.Array] = []

@@ -118,7 +118,8 @@ def lstm_trajectory(
         ValueError: a batch; parameters without `w_ih`; an error of `jrnn.lstm` or of
             `jrnn.softmax_cross_entropy`.
     """
-    _checks.loss_of_one_sequence(LSTM, params, readout_params, xs, labels, state, weights)
+    arguments = (params, readout_params, xs, labels, state, weights)
+    _checks.loss_of_one_sequence(LSTM, *arguments, named="state")
     xs, w_hh = one_hot_inputs(params, xs), jnp.asarray(params.w_hh)
     given = (None, None) if state is None else state
     h_0, c_0 = (jnp.zeros_like(w_hh[:, 0]) if s is None else jnp.asarray(s) for s in given)

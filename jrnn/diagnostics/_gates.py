@@ -21,7 +21,7 @@ from jrnn.types import LeakyParams
 
 
 def gates(
-    rnn_params: Any,
+    params: Any,
     xs: ArrayLike,
     h0: Any = None,
     data: Named | None = None,
@@ -35,7 +35,7 @@ def gates(
     with the time constant -1 / log(f). In a GRU z does the same to h.
 
     Args:
-        rnn_params: `LSTMParams`, `GRUParams`, or those of a `cell` with `gates`. Half precision is
+        params: `LSTMParams`, `GRUParams`, or those of a `cell` with `gates`. Half precision is
             computed in float32.
         xs: as in `jrnn.rnn`.
         h0: the first state, as in `gradient_flow`.
@@ -50,15 +50,15 @@ def gates(
     Raises:
         ValueError: a stack; as `jrnn.unroll`; a network without gates.
     """
-    cell = cell_of_one(rnn_params, None, cell)
+    cell = cell_of_one(params, None, cell)
     of_package = cell.name == "leaky" and cell.params is LeakyParams  # its phi(a) is no gate
     if cell.gates is None or of_package:
         expected = "LSTMParams, GRUParams, or those of a cell with gates"
         repair = "An Elman or leaky network has no gates."
-        checks.refuse("rnn_params", expected, type(rnn_params).__name__, repair)
+        checks.refuse("params", expected, type(params).__name__, repair)
     none = (None,) * 5
-    xs = checks.network_arguments(cell, rnn_params, xs, h0, *none, data, reading=inputs)
-    found = _gates(rnn_params, xs, h0, data, spec=spec_of(cell, rnn_params))
+    xs = checks.network_arguments(cell, params, xs, h0, *none, data, reading=inputs)
+    found = _gates(params, xs, h0, data, spec=spec_of(cell, params))
     if cell is LSTM:
         return LSTMGates(*found)
     return GRUGates(*found[:3]) if cell is GRU else found

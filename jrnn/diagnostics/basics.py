@@ -56,7 +56,7 @@ def cell_of_one(params: Any, activation: Any, cell: Any) -> UncheckedCell:
     """
     if isinstance(params, StackParams):
         repair = "Of a stack: trajectory, fixed_points, lyapunov_exponents."
-        checks.refuse("rnn_params", "the parameters of one network", "StackParams", repair)
+        checks.refuse("params", "the parameters of one network", "StackParams", repair)
     return cell_of(params, activation, cell)
 
 

@@ -39,7 +39,7 @@ from jrnn.diagnostics.dynamics import (
 
 
 def lyapunov_exponents(
-    rnn_params: Any,
+    params: Any,
     xs: ArrayLike,
     h0: Any = None,
     data: Named | None = None,
@@ -57,7 +57,7 @@ def lyapunov_exponents(
     H, of an LSTM 2H, of a stack the sum over its layers.
 
     Args:
-        rnn_params: as in `trajectory`; `w_ih` may be None. Half precision is computed in float32.
+        params: as in `trajectory`; `w_ih` may be None. Half precision is computed in float32.
         xs: `[T, I]` inputs or `[T]` token ids; use `jax.vmap` for several sequences.
         h0: the first states of one sequence, as in `trajectory`.
         data: as in `trajectory`.
@@ -74,16 +74,16 @@ def lyapunov_exponents(
     Raises:
         ValueError: as `trajectory`; a batch; n outside 1..N; warmup outside 0..T-1.
     """
-    dynamics = dynamics_of(rnn_params, activation, cell, residual)
+    dynamics = dynamics_of(params, activation, cell, residual)
     checks.one_sequence(xs)
-    xs = checked_sequence(dynamics, rnn_params, xs, h0, data)
-    size, axis = size_of_states(dynamics, rnn_params)
+    xs = checked_sequence(dynamics, params, xs, h0, data)
+    size, axis = size_of_states(dynamics, params)
     n = size if n is None else n
     integer_within("n", n, 1, size, f"A state of size {axis} = {size} has {size} exponents.")
     T = xs.shape[0]
     repair = f"Of T = {T} steps one at least is left for the mean."
     integer_within("warmup", warmup, 0, T - 1, repair)
-    return _lyapunov_exponents(rnn_params, xs, h0, data, int(warmup), dynamics=dynamics, n=int(n))
+    return _lyapunov_exponents(params, xs, h0, data, int(warmup), dynamics=dynamics, n=int(n))
 
 
 @partial(jax.jit, static_argnames=("dynamics", "n"))
