@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from char_model.model import CELLS, Model, output_of
+from networks import CELLS, Model, output_of
 
 import jrnn
 from jrnn import ActivationName, initializers
-from jrnn.cells.kinds import cell_of
 
 MEASURED = 16  # sequences per curve by lag
 W_HH_INITS = {
@@ -42,7 +41,7 @@ class Start(NamedTuple):
     """A kind of network and how it is initialised."""
 
     cell: str
-    activation: ActivationName | None
+    run: Callable[..., Any]  # parameters, xs, state -> state, hs
     init: Callable[[jax.Array, int, int], Any]  # key, T, H -> parameters
 
 
@@ -64,11 +63,11 @@ def init_gated(
 
 
 STARTS = {
-    f"{phi}-{init}": Start("rnn", phi, partial(init_elman, init))
+    f"{phi}-{init}": Start("rnn", partial(jrnn.rnn, activation=phi), partial(init_elman, init))
     for phi in ACTIVATIONS
     for init in W_HH_INITS
 } | {
-    f"{cell}-{biases}": Start(cell, None, partial(init_gated, cell, biases))
+    f"{cell}-{biases}": Start(cell, CELLS[cell].run, partial(init_gated, cell, biases))
     for cell in GATED
     for biases in BIASES
 }
@@ -83,37 +82,35 @@ def init_model(key: jax.Array, start: str, T: int, hidden_size: int) -> Model:
 
 
 def mean_squared_error(
-    model: Model, xs: jax.Array, targets: jax.Array, activation: ActivationName | None
+    run: Callable[..., Any], model: Model, xs: jax.Array, targets: jax.Array
 ) -> Any:
-    """The mean squared error of the output after the last step."""
-    state, _ = jrnn.unroll(cell_of(model.rnn, activation), model.rnn, xs)
+    """The mean squared error of the output after the last step; `run` is that of a `Start`."""
+    state, _ = run(model.rnn, xs)
     outputs = jrnn.readout(model.readout, output_of(state))[:, 0]
     return optax.squared_error(outputs, targets).mean()
 
 
-def sensitivity(
-    model: Model, key: jax.Array, T: int, activation: ActivationName | None
-) -> np.ndarray:
+def sensitivity(run: Callable[..., Any], model: Model, key: jax.Array, T: int) -> np.ndarray:
     """`[T]`: the median of ||do_T / ds_{T-l}|| over sequences, relative to lag 0.
 
     s is the whole state, h and c of an LSTM. The derivative in s_t is that in a number that is
     added to s_t, which is 0.
     """
     xs, _ = draw_batch(key, T, MEASURED)
-    slopes = _slopes(model, xs, cell=cell_of(model.rnn, activation))
+    slopes = _slopes(run, model, xs)
     norms = np.linalg.norm(np.asarray(slopes, np.float64), axis=-1)  # squares have a wide range
     median = np.median(norms, axis=1)[::-1]
     return median / median[0]
 
 
-@partial(jax.jit, static_argnames="cell")
-def _slopes(model: Model, xs: jax.Array, *, cell: Any) -> jax.Array:
+@partial(jax.jit, static_argnums=0)
+def _slopes(run: Callable[..., Any], model: Model, xs: jax.Array) -> jax.Array:
     """`[T, B, S]`: do_T / ds_t of each sequence, for a state of S numbers."""
     start = jrnn.zero_state(model.rnn, xs.shape[1])
 
     def step(state: Any, given: Any) -> Any:
         x_t, added = given
-        state, _ = jrnn.unroll(cell, model.rnn, x_t[None], state)
+        state, _ = run(model.rnn, x_t[None], state)
         return jax.tree.map(jnp.add, state, added), None
 
     def sum_of_outputs(added: Any) -> jax.Array:

@@ -45,14 +45,13 @@ from adding_networks import (
     mean_squared_error,
     sensitivity,
 )
-from char_model.devices import on_devices, require_memory
-from char_model.model import CELLS, Model, kernel_of
+from command import refuse
+from devices import on_devices, require_memory
 from matplotlib.figure import Figure
+from networks import CELLS, Model, kernel_of
 from tqdm import tqdm
 
 import jrnn
-from jrnn import ActivationName
-from jrnn.checks import refuse
 
 GUESSING = 2 / 12
 OPTIONS_OF_SIZE = "--hidden-size, --batch-size, --lengths or --block"
@@ -113,7 +112,7 @@ class Settings(command.Checked):
 
 
 def make_train_block(
-    settings: Settings, T: int, activation: ActivationName | None, key: jax.Array
+    settings: Settings, T: int, loss: Callable[..., Any], key: jax.Array
 ) -> tuple[Callable[[Model], Any], Callable[[Any, int], Any]]:
     """Make the initial training state, and a compiled loop of `--block` steps."""
     optimizer = optax.chain(
@@ -123,7 +122,7 @@ def make_train_block(
     def step(state: Any, n: jax.Array) -> Any:
         model, opt_state = state
         batch = draw_batch(jax.random.fold_in(key, n), T, settings.batch_size)
-        error, grads = jax.value_and_grad(mean_squared_error)(model, *batch, activation)
+        error, grads = jax.value_and_grad(loss)(model, *batch)
         updates, opt_state = optimizer.update(grads, opt_state, model)
         return (optax.apply_updates(model, updates), opt_state), error
 
@@ -137,13 +136,14 @@ def make_train_block(
 
 def run(settings: Settings, T: int, start: str) -> Row:
     """Train one network until its error is below the goal or not finite, or until --steps."""
-    activation = STARTS[start].activation
+    network = STARTS[start].run
+    loss = partial(mean_squared_error, network)
     key_model, key_data, key_measured = jax.random.split(jax.random.key(settings.seed), 3)
     model = init_model(key_model, start, T, settings.hidden_size)
-    before = sensitivity(model, key_measured, T, activation)
+    before = sensitivity(network, model, key_measured, T)
     batch = jax.eval_shape(lambda: draw_batch(key_data, T, settings.batch_size))
-    kernel = kernel_of(partial(mean_squared_error, activation=activation), model, *batch)
-    begin, train_block = make_train_block(settings, T, activation, key_data)
+    kernel = kernel_of(loss, model, *batch)
+    begin, train_block = make_train_block(settings, T, loss, key_data)
     state, errors, began = begin(model), [], time.perf_counter()
     with tqdm(total=settings.steps, desc=f"T = {T}, {start}", unit="step") as bar:
         while bar.n < settings.steps:
@@ -153,7 +153,7 @@ def run(settings: Settings, T: int, start: str) -> Row:
             bar.update(settings.block)
             if not settings.goal <= errors[-1] < np.inf:
                 break
-    after = sensitivity(state[0], key_measured, T, activation)
+    after = sensitivity(network, state[0], key_measured, T)
     return {
         "length": T,
         "start": start,
@@ -183,7 +183,7 @@ def table(rows: list[Row]) -> str:
     header = ["T", "start", "H", "batch", "rate", "clip"]
     header += ["learned", "steps", "mean squared error", "seconds"]
     header += ["left at the first step: before", "after"]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for row in rows:
         error = "no number" if row["error"] is None else f"{row['error']:.4f}"
         left = [f"{row[k][-1]:.0e}" if row[k][-1] is not None else "-" for k in ("before", "after")]
@@ -191,7 +191,7 @@ def table(rows: list[Row]) -> str:
         cells += [f"{row['options'][k]:g}" for k in ("batch_size", "learning_rate", "clip")]
         cells += ["yes" if row["learned"] else "no", f"{row['steps']:,}", error]
         lines.append([*cells, f"{row['seconds']:.0f}", *left])
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return command.markdown(header, lines)
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -253,7 +253,7 @@ def earlier_rows(path: Path) -> dict[tuple[int, int, float], Row]:
 def check_memory(settings: Settings) -> None:
     """Refuse a training that does not fit on the device."""
     T, B, H = max(settings.lengths), settings.batch_size, settings.hidden_size
-    _, _, blocks, states = CELLS[settings.cell]
+    blocks, states = CELLS[settings.cell][-2:]
     what = "the parameters, their gradient, its two moments, and the states of a batch"
     parameters = blocks * (2 * H + H * H + H) + H + 1
     require_memory(4 * parameters + T * B * states * H, what, OPTIONS_OF_SIZE)

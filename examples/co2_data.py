@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from command import refuse
 from installed import installed_data
-
-from jrnn.checks import refuse
 
 DATA = "statsmodels", "statsmodels/datasets/co2/co2.csv"  # a file in a package
 YEAR = 12

@@ -20,21 +20,21 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import command
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from char_model.devices import on_devices, require_memory
-from char_model.model import CELLS
 from co2_data import LONGEST, YEAR, Changes, Job, absolute_errors, covered, levels, load, naive
+from command import mean_and_error, refuse
+from devices import on_devices, require_memory
 from matplotlib.figure import Figure
+from networks import CELLS, Model
 from tqdm import tqdm
 
 import jrnn
-from jrnn.checks import refuse
 
 HORIZONS = (12, LONGEST)  # months
 WEIGHT_DECAY = 0.01
@@ -68,13 +68,6 @@ class Settings(command.Checked):
             refuse("--window", f"at least {2 * YEAR} months", self.window, repair)
 
 
-class Model(NamedTuple):
-    """The trainable parameters."""
-
-    stack: jrnn.StackParams
-    readout: jrnn.ReadoutParams  # of the mean and the logarithm of the standard deviation
-
-
 # --- the training --------------------------------------------------------------------------------
 
 
@@ -87,7 +80,7 @@ def window_starts(settings: Settings, end: int, seed: int) -> np.ndarray:
 
 
 def init_model(key: jax.Array, settings: Settings) -> Model:
-    """One layer, as jrnn draws it."""
+    """One layer, and a readout of the mean and the logarithm of the deviation, as jrnn draws it."""
     key_stack, key_readout = jax.random.split(key)
     return Model(
         jrnn.init_stack(key_stack, 1 + YEAR, [settings.hidden_size], cell=settings.cell),
@@ -104,7 +97,7 @@ def make_train(settings: Settings, by: Changes, optimizer: Any) -> Any:
         noise = settings.noise * jax.random.normal(key, at.shape, jnp.float32)
         read = inputs[at].at[..., 0].add(noise)
         known = seen[at] & seen[at + 1]
-        given = (model.stack, model.readout, read, xs[at + 1])
+        given = (model.rnn, model.readout, read, xs[at + 1])
         total, _ = jrnn.rnn_loss(*given, mask=seen[at], loss=jrnn.gaussian_nll, weights=known)
         return total / known.sum()
 
@@ -162,9 +155,9 @@ def forecast(settings: Settings, job: Job, models: Model) -> tuple[np.ndarray, n
     keys = jax.random.split(jax.random.key(settings.seeds), settings.draws)
 
     def run(model: Model) -> tuple[jax.Array, jax.Array]:
-        states, _ = jrnn.stack(model.stack, inputs[at][:-1], mask=seen[at][:-1])
+        states, _ = jrnn.stack(model.rnn, inputs[at][:-1], mask=seen[at][:-1])
         last = jnp.asarray(by.xs[origins - 1])[None]
-        given = (model.stack, model.readout, last, LONGEST, states, months)
+        given = (model.rnn, model.readout, last, LONGEST, states, months)
         _, means = jrnn.generate(*given, draw=mean_of)
         _, draws = jax.vmap(lambda key: jrnn.generate(*given, key, draw=draw_of))(keys)
         return means[..., 0], draws[..., 0]
@@ -176,7 +169,7 @@ def forecast(settings: Settings, job: Job, models: Model) -> tuple[np.ndarray, n
 
 def check_memory(settings: Settings, job: Job) -> None:
     """Refuse a training of all seeds that does not fit on the device."""
-    H, (_, _, blocks, states) = settings.hidden_size, CELLS[settings.cell]
+    H, (blocks, states) = settings.hidden_size, CELLS[settings.cell][-2:]
     network = 4 * blocks * H * (1 + YEAR + H) + settings.window * settings.batch_size * states * H
     starts = 2 * settings.steps * (settings.batch_size + 1)  # 64-bit integers, and keys
     draws = settings.draws * LONGEST * len(job.origins)
@@ -207,13 +200,6 @@ def evaluate(settings: Settings, job: Job) -> tuple[dict[str, Any], Any]:
     return record, (means, draws, simple)
 
 
-def mean_and_error(values: Any) -> tuple[float, float]:
-    """The mean over seeds, and its standard error (NaN for one seed)."""
-    values = np.asarray(values)
-    n = len(values)
-    return values.mean(), values.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-
-
 def table(record: dict[str, Any]) -> str:
     """Make a Markdown table, and sentences that name the better forecast."""
     errors, simple = np.array(record["errors"]), np.array(record["naive"])
@@ -222,9 +208,8 @@ def table(record: dict[str, Any]) -> str:
     cell, own = record["options"]["cell"], [errors[:, :h].mean(1) for h in HORIZONS]
     cells = [cell, *("{:.3f} ({:.3f})".format(*mean_and_error(values)) for values in own)]
     cells += [f"{100 * np.mean(record['covered'][:h]):.0f} %" for h in HORIZONS]
-    rows = [header, ["---"] * len(header), cells]
-    rows.append(["seasonal naive", *(f"{simple[:h].mean():.3f}" for h in HORIZONS), "", ""])
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    other_cells = ["seasonal naive", *(f"{simple[:h].mean():.3f}" for h in HORIZONS), "", ""]
+    lines = [command.markdown(header, [cells, other_cells])]
     for h, values in zip(HORIZONS, own, strict=True):
         (mean, error), other = mean_and_error(values), simple[:h].mean()
         better = cell if mean < other else "seasonal naive"

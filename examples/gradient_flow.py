@@ -21,12 +21,13 @@ import command
 import jax
 import numpy as np
 from char_model.data import Data, load_data
-from char_model.devices import on_devices
-from char_model.loop import run_steps
-from char_model.model import W_HH_INITS, check_memory, init_model, make_evaluate
+from char_model.loop import make_training, run_steps
+from char_model.model import W_HH_INITS, check_memory, make_evaluate
 from char_model.settings import Settings as ModelSettings
 from char_model.signals import StopFlag
+from devices import on_devices
 from matplotlib.figure import Figure
+from networks import Model
 
 import jrnn
 from jrnn import diagnostics, plot
@@ -41,9 +42,6 @@ LAGS = (1, 10, 50, 100)  # in the printed table
 OPTION_OF_SIZE = "--hidden-size"  # the rest is as in `char_lm.py`
 STREAMS = 8  # measured in parallel
 TABLE_STEPS = 100  # in an influence table
-
-
-Model = tuple[Any, jrnn.ReadoutParams]  # the parameters of a network, and of its readout
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,8 @@ def train_and_measure(w_hh_init: Any, data: Data, settings: Settings) -> list[Me
     """Train once like `char_lm.py`, and measure before and after."""
     given = {name: getattr(settings, name) for name in ("steps", "hidden_size", "seed")}
     options = ModelSettings(w_hh_init=w_hh_init, eval_every=settings.steps, **given)
-    key, _ = jax.random.split(jax.random.key(settings.seed))  # as in `run_steps`
-    first = init_model(key, options, len(data.alphabet.characters))
     mesh = batch_mesh(1)
+    first = make_training(options, data, mesh)[0].params  # a copy: training steps donate theirs
     with StopFlag() as stop, stop.deferred():
         state, _ = run_steps(options, data, mesh, stop)
     if stop.signum is not None:
@@ -115,9 +112,7 @@ def measure_kinds(data: Data, settings: Settings) -> list[Measured]:
     key_rnn, key_readout = jax.random.split(jax.random.key(settings.seed))
     readout = jrnn.init_readout(key_readout, settings.hidden_size, O)
     return [
-        measure(
-            name, (init(key_rnn, O, settings.hidden_size), readout), streams, settings, exponents=1
-        )
+        measure(name, Model(init(key_rnn, O, settings.hidden_size), readout), streams, settings, 1)
         for name, init in KINDS.items()
     ]
 

@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from jrnn.checks import refuse
+from command import refuse
 
 VERSIONS = {"aeon": "1.6.0", "statsmodels": "0.15.0"}
 

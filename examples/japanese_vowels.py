@@ -19,22 +19,22 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import command
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from char_model.devices import on_devices, require_memory
-from char_model.model import CELLS, output_of
+from command import mean_and_error, refuse
+from devices import on_devices, require_memory
 from installed import installed_data
 from matplotlib.figure import Figure
+from networks import CELLS, Model, output_of
 from tqdm import tqdm
 from ts_data import Sequences, read_ts
 
 import jrnn
-from jrnn.checks import refuse
 
 NAME = "JapaneseVowels"
 DATA = "aeon", f"aeon/datasets/data/{NAME}"  # a folder in a package
@@ -68,13 +68,6 @@ class Settings(command.Checked):
             refuse("--models", "at least one", "none", "Leave the option out for all.")
 
 
-class Model(NamedTuple):
-    """The trainable parameters."""
-
-    stack: jrnn.StackParams
-    readout: jrnn.ReadoutParams
-
-
 # --- the network ---------------------------------------------------------------------------------
 
 
@@ -91,7 +84,7 @@ def init_model(key: jax.Array, name: str, cell: Any, sizes: tuple[int, int, int]
 
 def logits(name: str, model: Model, xs: jax.Array, lengths: jax.Array) -> jax.Array:
     """Logits `[N, O]` from the last state or from the mean of all states."""
-    (state,), hs = jrnn.stack(model.stack, xs, None, lengths)
+    (state,), hs = jrnn.stack(model.rnn, xs, None, lengths)
     last = name.startswith("last-")
     h = output_of(state) if last else jrnn.mean_over_time(hs, lengths)
     return jrnn.readout(model.readout, h)
@@ -181,7 +174,7 @@ def make_predict(name: str, data: Sequences) -> Any:
 def check_memory(settings: Settings, train: Sequences) -> None:
     """Refuse a training of all seeds that does not fit on the device."""
     (T, N, I), H = train.xs.shape, settings.hidden_size
-    _, _, blocks, states = CELLS[settings.cell]
+    blocks, states = CELLS[settings.cell][-2:]
     network = 4 * blocks * (I * H + H * H) + T * settings.batch_size * states * H
     order = 2 * settings.epochs * N  # 64-bit integers
     what = "each seed's parameters, their gradient, its two moments, states and order of sequences"
@@ -231,30 +224,17 @@ def confusion(predicted: np.ndarray, test: Sequences) -> np.ndarray:
 # --- results -------------------------------------------------------------------------------------
 
 
-def mean_and_error(accuracies: Any) -> tuple[float, float]:
-    """The mean over seeds, and its standard error (NaN for one seed)."""
-    accuracies = np.asarray(accuracies)
-    n = len(accuracies)
-    return accuracies.mean(), accuracies.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-
-
 def table(records: list[dict[str, Any]], part: str) -> str:
     """Make a Markdown table with a row per model."""
     header = ["cell", "model", f"accuracy, {part} part", "standard error", "seeds", "seconds"]
-    lines = [header, ["---"] * len(header)]
+    rows = []
     for record in records:
         last = record["accuracies"][-1]
         mean, error = mean_and_error(last)
         seeds = ", ".join(f"{100 * a:.1f}" for a in last)
-        cells = [
-            record["cell"],
-            record["model"],
-            f"{100 * mean:.1f} %",
-            f"{100 * error:.1f}",
-            seeds,
-        ]
-        lines.append([*cells, f"{record['seconds']:.0f}"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        cells = [record["cell"], record["model"], f"{100 * mean:.1f} %", f"{100 * error:.1f}"]
+        rows.append([*cells, seeds, f"{record['seconds']:.0f}"])
+    return command.markdown(header, rows)
 
 
 def best_of(records: list[dict[str, Any]]) -> dict[str, Any]:

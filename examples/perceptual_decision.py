@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from char_model.devices import on_devices, require_memory
+from command import refuse
+from devices import on_devices, require_memory
 from matplotlib.figure import Figure
 from perceptual_network import (
     COHERENCES,
@@ -46,7 +47,6 @@ from tqdm import tqdm
 
 import jrnn
 from jrnn import diagnostics, plot
-from jrnn.checks import refuse
 
 OPTIONS_OF_SIZE = "--hidden-size or --batch-size"
 BLOCK = 50  # steps in one call

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-from jrnn.checks import refuse
+from command import refuse
 
 
 class Sequences(NamedTuple):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import adding_networks
 import adding_problem
@@ -52,7 +53,7 @@ def a_model(H=5, init=jrnn.init_rnn, **options):
 def test_the_error_is_that_of_the_last_output():
     model = a_model()
     xs, targets = adding_networks.draw_batch(jax.random.key(1), 7, 3)
-    found = adding_networks.mean_squared_error(model, xs, targets, "tanh")
+    found = adding_networks.mean_squared_error(jrnn.rnn, model, xs, targets)
     w_ih, w_hh, b_h, w_ho, b_o = (np.asarray(x, np.float64) for x in jax.tree.leaves(model))
     h = np.zeros((3, 5))
     for x in np.asarray(xs, np.float64):
@@ -64,7 +65,8 @@ def test_the_error_is_that_of_the_last_output():
 def test_the_sensitivity_of_a_linear_network_is_a_power():
     H, T = 5, 8
     model = a_model(H, w_hh=0.9 * np.eye(H, dtype=np.float32))
-    found = adding_networks.sensitivity(model, jax.random.key(0), T, "identity")
+    run = partial(jrnn.rnn, activation="identity")
+    found = adding_networks.sensitivity(run, model, jax.random.key(0), T)
     np.testing.assert_allclose(found, 0.9 ** np.arange(T), rtol=1e-5)
 
 
@@ -101,8 +103,8 @@ def test_the_sensitivity_against_autodiff(name):
 
     norms = jax.jit(lambda xs: [jax.vmap(lambda x: norm(x, T - l), 1)(xs) for l in range(T)])(xs)
     median = np.median(np.array(norms), axis=1)
-    activation = "tanh" if name == "tanh" else None
-    found = adding_networks.sensitivity(model, key, T, activation)
+    run = adding_problem.CELLS["rnn" if name == "tanh" else name].run
+    found = adding_networks.sensitivity(run, model, key, T)
     np.testing.assert_allclose(found, median / median[0], rtol=1e-4)
 
 

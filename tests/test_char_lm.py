@@ -210,7 +210,6 @@ BAD = {
         "GB for 2,147,483,647 samples; got",
     ),
     "prompt": (TEXT.encode(), ["--prompt", "é"], "--prompt: expected characters of the training"),
-    "temperature": (TEXT.encode(), ["--temperature", "-1"], "temperature: expected a number >= 0"),
 }
 
 
@@ -278,6 +277,9 @@ def test_a_model_file_that_is_missing_cut_or_another_programs(trained, tmp_path,
         save_model(path, other, settings)
         error = run(capsys, *ask)[2]
         assert "expected a character model, rnn of RNNParams, GRUParams, LSTMParams and" in error
+    for part, message in (({"w_ih": None}, "since w_ih is None"), ({"b_h": jnp.zeros(3)}, "b_h: ")):
+        save_model(path, params | {"rnn": params["rnn"]._replace(**part)}, settings)
+        assert message in run(capsys, *ask)[2]
     one = params | {"rnn": params["rnn"]._replace(w_ih=params["rnn"].w_ih[:1])}  # can write nothing
     save_model(path, one, settings | {"characters": "\ufffd"})
     assert "an alphabet of 2 characters; got 1 characters" in run(capsys, *ask)[2]

@@ -11,7 +11,8 @@ from char_model import Settings, evaluate, sample, train
 from char_model import main as char_lm
 from char_model import run as char_run
 from char_model import signals as char_signals
-from char_model.settings import option, parse, resolved
+from char_model.settings import parse, resolved
+from command import option
 from programs import ROOT, TEXT, TOY, unboxed
 
 import jrnn
@@ -134,6 +135,8 @@ BAD = {
         {"dropout": 1.0, "layers": 2},
         r"--dropout: expected a number in \[0, 1\); got 1.0",
     ),
+    "a temperature": ({"temperature": -1.0}, "--temperature: expected a number from 0 to 3.4e"),
+    "a share": ({"top_p": 0.0}, "--top-p: expected a number from 1.18e-38 to 1; got 0.0. See"),
     "one layer": ({"dropout": 0.1}, "--dropout: expected 0 with a single layer; got 0.1. It is"),
     "activation": (
         {"cell": "gru", "activation": "relu"},

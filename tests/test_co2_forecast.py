@@ -173,7 +173,7 @@ def test_the_mean_is_the_next_input(path):
     assert (draws[:, 0] != draws[:, 1]).all()
     model, n = jax.tree.map(lambda a: a[1], models), 1
     origin, by = job.origins[n], job.by
-    (layer,), state, changes = model.stack.layers, None, []
+    (layer,), state, changes = model.rnn.layers, None, []
     for t in range(origin - args.window, origin + 59):
         x = by.xs[t] if t < origin else changes[-1]
         if t >= origin or by.seen[t]:

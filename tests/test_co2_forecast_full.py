@@ -10,7 +10,8 @@ from pathlib import Path
 import co2_data
 import numpy as np
 import pytest
-from co2_forecast import HORIZONS, mean_and_error
+from co2_forecast import HORIZONS
+from command import mean_and_error
 from installed import installed_data
 from programs import run_example
 

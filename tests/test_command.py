@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from char_model.devices import on_devices, require_memory
+from devices import on_devices, require_memory
 
 pytestmark = pytest.mark.slow  # it starts processes
 
@@ -142,7 +142,7 @@ def test_devices_that_are_not_there(tmp_path):
 
 def test_devices_of_which_jax_says_nothing():
     """It asserts that there are some."""
-    code = ["from char_model.devices import on_devices", "with on_devices('--size'): pass"]
+    code = ["from devices import on_devices", "with on_devices('--size'): pass"]
     run = in_a_new_process(code, JAX_PLATFORMS="cuda", CUDA_VISIBLE_DEVICES="-1")
     message = "ValueError: JAX_PLATFORMS: expected platforms that JAX has here; got cuda"
     assert message in run.stderr.splitlines()[-1]
@@ -158,6 +158,13 @@ def test_a_missing_package_says_how_to_get_it():
     run = in_a_new_process(code)
     said = "tqdm is missing: pip install -e '.[examples]', in the clone of jrnn, brings it\n"
     assert run.stdout == f"error: {said}" * len(PROGRAMS) + said, run.stderr
+
+
+def test_only_the_character_model_needs_its_packages():
+    code = ["sys.modules['orbax'] = sys.modules['safetensors'] = None"]
+    code += ["import adding_problem, co2_forecast, japanese_vowels, perceptual_decision"]
+    run = in_a_new_process(code)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("name", ["closed pipe", "full disk"])

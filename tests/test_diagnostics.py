@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import LAW_RTOL, B, H, I, O, T, assert_close, make_case
+from char_model import loop as char_loop
 from compilations import assert_second_calls_compile_nothing
 from cover import in_tiers
 from flows import (
@@ -373,6 +374,21 @@ def test_the_example_draws_what_it_promises(tmp_path, capsys, monkeypatch):
         "gaussian, after 3 steps (",
     ):
         assert row in printed
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("float32")
+def test_the_example_measures_the_model_that_it_trains(tmp_path, monkeypatch):
+    """Also if the training draws it by another key: a step of Adam changes no number by 0.01."""
+    text, init = tmp_path / "text", char_loop.init_model
+    text.write_text(table(60))
+    other_key = lambda key, *rest: init(jax.random.fold_in(key, 1), *rest)
+    monkeypatch.setattr(char_loop, "init_model", other_key)
+    monkeypatch.setattr(gradient_flow, "measure", lambda name, model, *rest: model)
+    data = gradient_flow.load_data([str(text)], 32, 64, tmp_path)
+    settings = gradient_flow.Settings(tmp_path, steps=1, hidden_size=4)
+    first, trained = gradient_flow.train_and_measure("orthogonal", data, settings)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.01), first, trained)
 
 
 @pytest.mark.usefixtures("float32")

@@ -4,6 +4,7 @@ import json
 from argparse import Namespace
 from importlib.metadata import PackageNotFoundError
 
+import command
 import installed
 import japanese_vowels
 import jax
@@ -158,7 +159,7 @@ def test_the_logits_of_each_model(name):
     model = japanese_vowels.init_model(jax.random.key(0), name, "rnn", (2, H, 5))
     xs = np.random.default_rng(0).normal(size=(4, 2, 2)).astype(np.float32)
     found = japanese_vowels.logits(name, model, xs, np.array(lengths))
-    (layer,) = model.stack.layers
+    (layer,) = model.rnn.layers
     for b, n in enumerate(lengths):
         states = []
         for network, step in ((layer.forward, 1), (layer.backward, -1)):
@@ -179,7 +180,7 @@ def test_the_logits_of_networks_with_gates(cell):
     H, n = 3, 4
     model = japanese_vowels.init_model(jax.random.key(0), "last-both", cell, (2, H, 5))
     xs = np.random.default_rng(0).normal(size=(n, 1, 2)).astype(np.float32)
-    (layer,), network = model.stack.layers, {"gru": jrnn.gru, "lstm": jrnn.lstm}[cell]
+    (layer,), network = model.rnn.layers, {"gru": jrnn.gru, "lstm": jrnn.lstm}[cell]
     states = [network(layer.forward, xs[:, 0])[1][-1], network(layer.backward, xs[::-1, 0])[1][-1]]
     expected = np.concatenate(states) @ np.asarray(model.readout.w_ho)
     found = japanese_vowels.logits("last-both", model, xs, np.array([n]))
@@ -187,10 +188,10 @@ def test_the_logits_of_networks_with_gates(cell):
 
 
 def test_means_errors_and_confusions():
-    mean, error = japanese_vowels.mean_and_error([0.9, 0.92, 0.97])
+    mean, error = command.mean_and_error([0.9, 0.92, 0.97])
     assert mean == pytest.approx(0.93)
     assert error == pytest.approx(np.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2 / 3))
-    assert np.isnan(japanese_vowels.mean_and_error([0.9])[1])
+    assert np.isnan(command.mean_and_error([0.9])[1])
     labels = np.array([0, 1, 1, 2], np.int32)
     test = ts_data.Sequences(np.zeros((1, 4, 1)), np.ones(4), labels, ["a", "b", "c"])
     predicted = np.array([[0, 1, 2, 2], [0, 1, 1, 0]])

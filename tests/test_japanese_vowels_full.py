@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from command import mean_and_error
 from installed import installed_data
-from japanese_vowels import DATA, NAME, mean_and_error
+from japanese_vowels import DATA, NAME
 from programs import run_example
 from ts_data import read_ts
 

@@ -166,7 +166,7 @@ def test_what_is_missing_is_brought_by_an_extra_of_the_clone():
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text()
             assert "pip install 'jrnn" not in text, f"{path}: jrnn is on no index"
-            named |= set(re.findall(r"\binstall\(['\"](\w+)['\"]\)", text))
+            named |= set(re.findall(r"(?:\binstall\(['\"]|-e '\.\[)(\w+)['\"\]]", text))
     assert named == {"train", "plot", "examples", "nnx", "equinox"}
     assert named <= extras["optional-dependencies"].keys()
 

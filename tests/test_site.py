@@ -1,5 +1,6 @@
 """The site: one page for each public name; it builds strictly, links resolve, no host is needed."""
 
+import ast
 import importlib
 import inspect
 import json
@@ -93,12 +94,21 @@ def test_every_page_is_in_the_navigation():
     assert pages - set(re.findall(r'"([^"]*\.md)"', navigation)) == set()
 
 
+def test_examples_import_only_what_a_user_may():
+    """They are copied: no module of the package that is internal, except the name of a cell."""
+    for path in (ROOT / "examples").rglob("*.py"):
+        nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+        names = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
+        internal = {n for n in names if n.startswith(tuple(f"jrnn.{m}" for m in INTERNAL))}
+        assert internal <= set(reference()), path.name
+
+
 def test_a_module_of_an_example_has_a_page():
     """The page of the example links to it, and so do modules to theirs."""
     example, targets = linked("examples/perceptual_decision.py")
     assert "[`perceptual_network.py`](perceptual_network.py.md)" in example.split("~~~")[0]
-    assert "[`char_model/devices.py`](char_model/devices.py.md)" in example.split("~~~")[0]
-    assert {"examples/perceptual_network.py", "examples/char_model/devices.py"} <= targets
+    assert "[`devices.py`](devices.py.md)" in example.split("~~~")[0]
+    assert {"examples/perceptual_network.py", "examples/devices.py"} <= targets
     _, further = linked("examples/char_model/__init__.py")
     assert "examples/char_model/model.py" in further
 

@@ -15,7 +15,8 @@ chunk to chunk, the gradient does not (truncated BPTT). The last tenth of the te
 set; the results of n-gram models on the same characters are printed for comparison.
 """
 
-from jrnn.extras import install
+import sys
+from pathlib import Path
 
 try:  # all packages of a run, before it begins
     import matplotlib as matplotlib
@@ -24,7 +25,11 @@ try:  # all packages of a run, before it begins
     import tyro as tyro
     from orbax import checkpoint as checkpoint
 except ImportError as error:
-    raise ImportError(f"{error.name} is missing: {install('examples')}") from None
+    hint = "pip install -e '.[examples]', in the clone of jrnn, brings it"
+    raise ModuleNotFoundError(f"{error.name} is missing: {hint}", name=error.name) from None
+
+if (shared := str(Path(__file__).parents[1])) not in sys.path:
+    sys.path.append(shared)  # the folder of the modules that all examples share
 
 from .model import Model as Model
 from .run import Trained as Trained

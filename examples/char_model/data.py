@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from command import refuse
 
-from jrnn.checks import refuse
 from jrnn.text import CODE_POINTS, Alphabet, code_points, contiguous_streams, map_ids, read_blocks
 
 from .ngram import witten_bell

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import IO
 
 import jax
+from command import refuse
 
 from jrnn.checkpoint import Checkpoint
-from jrnn.checks import refuse
 from jrnn.parallel import together
 
 MODEL, BEST, METRICS, CURVE = "model.safetensors", "best.safetensors", "metrics.csv", "curve.png"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from networks import Model
 from tqdm import tqdm
 
 import jrnn
@@ -17,7 +18,7 @@ from jrnn.text import training_chunks
 from jrnn.training import TrainState, init_train_state, make_train_step
 
 from .data import Data
-from .model import Model, init_model, make_evaluate, make_loss, make_optimizer
+from .model import init_model, make_evaluate, make_loss, make_optimizer
 from .record import Record, Row
 from .settings import Settings
 from .signals import StopFlag
@@ -57,6 +58,7 @@ def run_steps(
 ) -> tuple[TrainState, Record]:
     """Train from the beginning or from a checkpoint, until the end or until `stop` is set."""
     state, train_step = make_training(settings, data, mesh)
+    print(jrnn.summary(state.params), end="\n\n", flush=True)
     evaluate = make_evaluate(settings, own_part(data.validation_streams), mesh)
     start, done = (evaluate, state.params, write_best, on_metrics), 0
     record = Record(settings, len(data.alphabet.characters), *start)
@@ -144,7 +146,6 @@ def make_training(settings: Settings, data: Data, mesh: Mesh) -> tuple[TrainStat
     """Make the state before the first step, and the training step."""
     key_model, key_state = jax.random.split(jax.random.key(settings.seed))
     model = init_model(key_model, settings, len(data.alphabet.characters))
-    print(jrnn.summary(model), end="\n\n", flush=True)
     optimizer, zeros = make_optimizer(settings), jrnn.zero_state(model.rnn, settings.batch_size)
     state = init_train_state(model, optimizer, zeros, key_state, mesh=mesh)
     loss = make_loss(settings)

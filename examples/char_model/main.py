@@ -7,16 +7,16 @@ import signal
 import sys
 
 import jax
+from devices import on_devices
+from streams import guarded
 
-from jrnn.checks import sampling_options
 from jrnn.parallel import use_cpu_cores
 
-from .devices import join, on_devices
+from .devices import join
 from .run import OPTIONS_OF_SIZE, train
 from .sample import write_samples
 from .settings import Settings, parse
 from .signals import StopFlag
-from .streams import guarded
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,7 +44,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Settings, stop: StopFlag) -> int:
     """Run the command; return the exit status."""
-    sampling_options(settings.temperature, settings.top_k, settings.top_p)
     join(settings)
     silent = contextlib.redirect_stdout(io.StringIO())  # only one process prints
     with (

@@ -1,45 +1,30 @@
-"""The networks of the examples, and the character model: its loss, evaluation and optimiser."""
+"""The character model: its loss, evaluation and optimiser."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+from devices import require_memory
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from networks import CELLS as CELLS
+from networks import Model as Model
+from networks import kernel_of
 
 import jrnn
-from jrnn.cells.kinds import cell_of
 from jrnn.parallel import BATCH, mean, whole_batch
 from jrnn.text import chunks
 
-from .devices import require_memory
 from .settings import Settings
 
 EVALUATION_CHUNK = 256
 W_HH_INITS = {
     "orthogonal": jax.nn.initializers.orthogonal(),
     "gaussian": jax.nn.initializers.normal(0.01),
-}
-
-
-class Kind(NamedTuple):
-    """A choice of --cell: the parameters of its network, and their sizes."""
-
-    params: type
-    init: Callable[..., Any]
-    blocks: int  # of the pre-activation: w_hh is [H, blocks * H]
-    states: int
-
-
-CELLS = {
-    "rnn": Kind(jrnn.RNNParams, jrnn.init_rnn, blocks=1, states=1),
-    "gru": Kind(jrnn.GRUParams, jrnn.init_gru, blocks=3, states=1),
-    "lstm": Kind(jrnn.LSTMParams, jrnn.init_lstm, blocks=4, states=2),
 }
 
 
@@ -53,34 +38,6 @@ def cell_name(params: Any) -> str:
     """The choice of --cell that has parameters of this class."""
     first = layers_of(params)[0]
     return next(name for name, kind in CELLS.items() if isinstance(first, kind.params))
-
-
-def kernel_of(loss: Callable[..., Any], *args: Any, platform: str | None = None) -> str:
-    """The kernel of the networks of a loss, on whose arguments, or their types, nothing is run.
-
-    The bits of a run depend on it: "XLA", or the native one with its instruction set and slices.
-    """
-    if (platform or jax.default_backend()) != "cpu":
-        return "XLA"
-    backends = {call.backend for call in jrnn.explain(loss, *args, platform="cpu")}
-    return " and ".join(sorted(b for b in backends if b.startswith("native"))) or "XLA"
-
-
-def output_of(state: Any) -> Any:
-    """h of a state; both of them, one after the other, of an LSTM that reads in both directions."""
-    if isinstance(state, tuple) and not isinstance(state, jrnn.LSTMState):
-        return jnp.concatenate([output_of(one) for one in state], axis=-1)
-    return state.h if isinstance(state, jrnn.LSTMState) else state
-
-
-# --- the character model -------------------------------------------------------------------------
-
-
-class Model(NamedTuple):
-    """The trainable parameters."""
-
-    rnn: Any  # of a class in `CELLS`; of several layers `StackParams`
-    readout: jrnn.ReadoutParams
 
 
 def init_model(key: jax.Array, settings: Settings, vocabulary: int) -> Model:
@@ -101,7 +58,7 @@ def init_model(key: jax.Array, settings: Settings, vocabulary: int) -> Model:
 def check_memory(settings: Settings, vocabulary: int, mesh: Mesh, options: str) -> None:
     """Refuse a training that does not fit on the devices; `options` determine its size."""
     O, H, L, B = vocabulary, settings.hidden_size, settings.layers, settings.batch_size // mesh.size
-    _, _, blocks, states = CELLS[settings.cell or "rnn"]
+    blocks, states = CELLS[settings.cell or "rnn"][-2:]
     parameters = blocks * ((O + (L - 1) * H) * H + L * (H * H + H)) + H * O + O
     what = "the parameters, their gradient, its two moments, and the states of a chunk"
     numbers = 4 * parameters + settings.length * B * states * L * H
@@ -112,10 +69,10 @@ def apply(
     settings: Settings, rnn: Any, xs: jax.Array, state: Any, key: jax.Array | None = None
 ) -> tuple[Any, jax.Array]:
     """The state after a chunk of ids `[T, B]`, and hs `[T, B, H]`; the key is for dropout."""
+    options: Any = {"activation": settings.activation} if settings.activation else {}
     if isinstance(rnn, jrnn.StackParams):
-        options: Any = {"activation": settings.activation, "dropout": settings.dropout}
-        return jrnn.stack(rnn, xs, state, key=key, **options)
-    return jrnn.unroll(cell_of(rnn, settings.activation), rnn, xs, state)
+        return jrnn.stack(rnn, xs, state, key=key, dropout=settings.dropout, **options)
+    return CELLS[cell_name(rnn)].run(rnn, xs, state, **options)
 
 
 def make_loss(settings: Settings) -> Any:

@@ -3,18 +3,18 @@
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from command import refuse
+from networks import Model
 
-from jrnn.arrays import named_leaves
-from jrnn.checks import refuse
 from jrnn.metrics import early_stopping
 from jrnn.training import StepMetrics, TrainState
 
-from .model import Model
 from .settings import Settings
 
 Row = dict[str, float]
@@ -147,7 +147,9 @@ class Record:
 
 def _refuse_nonfinite(step: int, metrics: StepMetrics) -> None:
     """Raise an error with the step and the norms of the gradients."""
-    norms = ", ".join(f"{name} {norm:.3g}" for name, norm in named_leaves(metrics.grad_norms))
+    named = jax.tree_util.tree_leaves_with_path(metrics.grad_norms)
+    name = partial(jax.tree_util.keystr, simple=True, separator=".")
+    norms = ", ".join(f"{name(path)} {norm:.3g}" for path, norm in named)
     came = f"the loss {metrics.loss:.3g} and gradients of the norms {norms}"
     if np.isfinite([metrics.loss, metrics.grad_norm]).all():
         came = f"an update or a state that is not, from {came}"

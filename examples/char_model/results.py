@@ -6,14 +6,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from command import write_whole
+from networks import Model
 
-from jrnn.files import write_whole
 from jrnn.metrics import write_csv
 from jrnn.model_file import save_model
 from jrnn.training import TrainState
 
 from .directory import BEST, CHECKPOINTS, CURVE, METRICS, MODEL, RunDirectory, last_step
-from .model import Model
 from .record import Record, Row
 from .settings import Settings
 

@@ -1,5 +1,6 @@
 """A run of the character model as functions of its settings: train it, and evaluate it."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,23 +8,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from command import option, refuse
 from jax.sharding import Mesh
+from networks import CELLS, Model
 
 import jrnn
 from jrnn.checkpoint import Checkpoint, Checkpoints
-from jrnn.checks import refuse
-from jrnn.files import check_utf8
 from jrnn.parallel import check_agreement, own_part
 
 from .data import Data, baselines, load_data
 from .devices import choose_devices
 from .directory import BEST, RunDirectory
 from .loop import attempt, ignore, run_steps
-from .model import CELLS, Model, check_memory, kernel_of_training, make_evaluate
+from .model import check_memory, kernel_of_training, make_evaluate
 from .record import Row
 from .results import place_results, write_model, write_results
 from .sample import check_sampling, read_model
-from .settings import Settings, option, resolved
+from .settings import Settings, resolved
 from .signals import StopFlag
 
 OPTIONS_OF_SIZE = "--layers, --hidden-size, --batch-size or --length"
@@ -55,7 +56,7 @@ def train(
     does not fit, and a loss that is not finite, are ValueErrors; files raise OSErrors.
     """
     settings, stop = resolved(replace(settings, sample=None)), stop or StopFlag()
-    check_utf8("--out", settings.out)
+    check_utf8(settings.out)
     mesh = choose_devices(settings.devices, settings.batch_size)
     speaks = jax.process_index() == 0
     directory = RunDirectory(settings.out, resume=settings.resume, overwrite=settings.overwrite)
@@ -106,6 +107,14 @@ def evaluate(settings: Settings) -> float:
         refuse("--text", expected, data.sha256, "The model knows the alphabet of that text.")
     settings = replace(settings, activation=described["activation"])
     return make_evaluate(settings, own_part(data.validation_streams), mesh)(model)
+
+
+def check_utf8(out: Path) -> None:
+    """Refuse a directory whose name is not UTF-8: the C++ code of orbax would write to another."""
+    absolute = os.path.realpath(out)
+    if os.fsencode(absolute) != absolute.encode(errors="replace"):
+        repair = "Use ASCII characters only, or a UTF-8 locale such as LC_ALL=C.UTF-8."
+        refuse("--out", "a path in UTF-8", ascii(absolute), repair)
 
 
 # --- identity of a run ---------------------------------------------------------------------------

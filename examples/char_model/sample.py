@@ -6,17 +6,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from command import refuse
+from devices import require_memory
+from networks import CELLS, Model
 
 import jrnn
-from jrnn.cells.kinds import cell_of
-from jrnn.checks import network, readout_arguments, refuse, sampling_options
 from jrnn.model_file import load_model
 from jrnn.text import Alphabet
 
 from .data import quote
-from .devices import require_memory
 from .directory import BEST, MODEL, UNFINISHED, find_model
-from .model import CELLS, Model, cell_name, layers_of
+from .model import apply, cell_name, layers_of
 from .settings import Settings, activations_of
 
 
@@ -27,7 +28,6 @@ def sample(settings: Settings) -> Iterator[list[str]]:
     A ValueError is raised if there is no such model, if it is not finite, or if it does not know a
     character of the prompt.
     """
-    sampling_options(settings.temperature, settings.top_k, settings.top_p)
     model, described = read_model(settings)
     alphabet = Alphabet(described["characters"])
     units = sum(len(one.w_hh) for one in layers_of(model.rnn))
@@ -100,10 +100,13 @@ def as_model(name: str, params: Any) -> Model:
         expected = f"a character model, rnn of {', '.join(kinds)} and readout of ReadoutParams"
         refuse(name, f"{expected}, or a stack of one kind", found, "Train the model again.")
     model = Model(**params)
-    for one in layers_of(model.rnn):
-        network(cell_of(one), one)
-    readout_arguments(model.readout, layers_of(model.rnn)[-1].w_hh.T)  # [..., H], like states
+    jax.eval_shape(logits, model, np.zeros(1, np.int32))  # refuses shapes that do not fit
     return model
+
+
+def logits(model: Model, ids: jax.Array) -> jax.Array:
+    """`[T, O]`, after each of the ids `[T]`."""
+    return jrnn.readout(model.readout, apply(Settings(), model.rnn, ids, None)[1])
 
 
 def check_settings(name: str, model: Model, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,61 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
 
-import numpy as np
+from command import Checked, NotNegative, NotNegativeFloat, Positive, PositiveFloat, Share, refuse
 
 from jrnn import ActivationName
-from jrnn.checks import dropout_rate, refuse
-
-FLOAT32 = np.finfo(np.float32)
-
-
-@dataclass(frozen=True, repr=False)
-class Bounds:
-    """The bounds of a number, in the annotation of its field."""
-
-    kind: type
-    least: Any
-    most: Any
-
-    def __contains__(self, value: Any) -> bool:
-        return isinstance(value, (int, self.kind)) and self.least <= value <= self.most
-
-    def __repr__(self) -> str:
-        if self.kind is int:
-            return f"an integer from {self.least} to {self.most:,}"
-        return f"a number from {self.least:.3g} to {self.most:.3g}"
-
-
-Positive = Annotated[int, Bounds(int, 1, 2**31 - 1)]
-NotNegative = Annotated[int, Bounds(int, 0, 2**31 - 1)]
-NotNegativeFloat = Annotated[float, Bounds(float, 0.0, float(FLOAT32.max))]
-PositiveFloat = Annotated[float, Bounds(float, float(FLOAT32.tiny), float(FLOAT32.max))]
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Settings that are within the bounds and choices of their annotations.
-
-    They are the options of a command line, and the comment or the string after a field is its help.
-    """
-
-    def __post_init__(self) -> None:
-        """Refuse those that are not."""
-        for name, kind in get_type_hints(type(self), include_extras=True).items():
-            value = getattr(self, name)
-            several = get_origin(kind) is tuple
-            for one in value if several else [value]:
-                _check(option(name), get_args(kind)[0] if several else kind, one)
-
-    @classmethod
-    def parse(cls, argv: Sequence[str] | None = None) -> Self:
-        """Parse a command line, by default that of the process; if it is wrong, exit with 2."""
-        import tyro
-
-        config = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
-        return tyro.cli(cls, args=argv, config=config)
 
 
 @dataclass(frozen=True)
@@ -70,7 +20,9 @@ class Settings(Checked):
     steps: Positive = 3000
     cell: Literal["rnn", "gru", "lstm"] | None = None  # network; None: rnn, an Elman network
     layers: Positive = 1  # each reads the outputs of the one below
-    dropout: float = 0.0  # share of the outputs of a layer that the next one does not see
+    dropout: NotNegativeFloat = (
+        0.0  # share of the outputs of a layer that the next one does not see
+    )
     hidden_size: Positive = 256  # units of the network
     w_hh_init: Literal["orthogonal", "gaussian"] = "orthogonal"  # gaussian: deviation 0.01
     length: Positive = 64  # steps in a chunk
@@ -99,9 +51,9 @@ class Settings(Checked):
     sample: Positive | None = None  # draw N characters from the model in --out, no training
     best: bool = False  # sample from best.safetensors, not model.safetensors
     num_samples: Positive = 1  # how many, each of N characters
-    temperature: float = 0.7  # 0 is greedy
+    temperature: NotNegativeFloat = 0.7  # 0 is greedy
     top_k: Positive | None = None  # keep the K likeliest characters
-    top_p: float | None = None  # keep the likeliest with probability P in all
+    top_p: Share | None = None  # keep the likeliest with probability P in all
     prompt: str = ""
     """text to continue; without one, a newline, which is not shown; in a text without any, a space,
     or else its first character by code point"""
@@ -115,7 +67,9 @@ class Settings(Checked):
         if self.activation not in [None, *activations_of(self.cell)] and not self.sample:
             expected = f"none with --cell {self.cell}, which has its own"
             refuse("--activation", expected, repr(self.activation), "Leave it out.")
-        dropout_rate("--dropout", self.dropout)
+        if self.dropout >= 1:
+            repair = "It is the share that becomes 0."
+            refuse("--dropout", "a number in [0, 1)", self.dropout, repair)
         if self.dropout and self.layers == 1 and not self.sample:
             repair = "It is between two layers: give more --layers, or leave it out."
             refuse("--dropout", "0 with a single layer", self.dropout, repair)
@@ -129,11 +83,6 @@ class Settings(Checked):
             refuse(
                 "--coordinator", "HOST:PORT, a port below 65,536", repr(self.coordinator), repair
             )
-
-
-def option(name: str) -> str:
-    """The option of a setting."""
-    return f"--{name.replace('_', '-')}"
 
 
 def activations_of(cell: str | None) -> list[str] | list[None]:
@@ -152,14 +101,3 @@ def resolved(settings: Settings) -> Settings:
 def parse(argv: Sequence[str] | None = None) -> Settings:
     """Parse a command line, as `Settings.parse`, and resolve it."""
     return resolved(Settings.parse(argv))
-
-
-def _check(name: str, kind: Any, value: Any) -> None:
-    """Refuse a value outside the bounds and choices of its annotation, if that has any."""
-    known: list[Any] = []
-    for one in get_args(kind) if get_origin(kind) is Union else [kind]:
-        known += getattr(one, "__metadata__", [])  # the bounds of a number
-        known += [get_args(one)] if get_origin(one) is Literal else []
-    if known and value is not None and not any(value in one for one in known):
-        words = (", ".join(map(repr, k)) if isinstance(k, tuple) else str(k) for k in known)
-        refuse(name, " or ".join(words), repr(value), "See --help.")

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from co2_data import LONGEST, absolute_errors, levels, load
-from co2_forecast import HORIZONS, WEIGHT_DECAY, Settings, mean_and_error, window_starts
+from co2_forecast import HORIZONS, WEIGHT_DECAY, Settings, window_starts
+from command import mean_and_error
 
 RECORD = Path(__file__).parents[1] / "recorded/forecast.json"
 MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM}

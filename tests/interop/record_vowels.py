@@ -10,7 +10,8 @@ uses its default initialisation (torch with two biases), and stops after the las
 
 import numpy as np
 import torch
-from japanese_vowels import Settings, epoch_orders, load_data, mean_and_error, run
+from command import mean_and_error
+from japanese_vowels import Settings, epoch_orders, load_data, run
 
 MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
