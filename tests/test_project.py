@@ -101,7 +101,7 @@ def python_blocks(path):
     [
         pytest.param(f"docs/{name}", marks=[] if name in QUICK else pytest.mark.slow)
         for name in DOCS
-        if name != "index"  # the README's program
+        if name != "index"  # the site inserts the README's program
     ],
 )
 def test_code_in_the_docs_runs(name, capsys):
@@ -134,7 +134,6 @@ def test_readme_session():
 @pytest.mark.usefixtures("float32")
 def test_the_example_of_the_readme_learns_and_is_short(capsys):
     code = python_blocks(ROOT / "README.md")
-    assert code == python_blocks(ROOT / "docs/index.md")
     assert len([line for line in code.splitlines() if line.strip()]) <= 21
     exec(compile(code, "README.md", "exec"), {"__name__": "README.md"})
     costs = re.findall(r"step \d+: ([\d.]+) nats", capsys.readouterr().out)

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import jrnn
-from website.pages import linked
+from website.pages import content, linked
 
 ROOT = Path(__file__).parents[1]
 INTERNAL = ("arrays", "cells", "checks", "extras", "files", "kernel", "lengths", "loss")
@@ -92,6 +92,16 @@ def test_every_page_is_in_the_navigation():
     navigation = json.dumps(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"])
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert pages - set(re.findall(r'"([^"]*\.md)"', navigation)) == set()
+
+
+def test_the_first_page_has_the_program_of_the_readme():
+    """On GitHub, where the page is as it is, a link leads to it."""
+    program = re.search(r"^```python\n.*?^```$", (ROOT / "README.md").read_text(), re.S | re.M)[0]
+    page, own = content("docs/index.md"), (ROOT / "docs/index.md").read_text()
+    assert program in page
+    assert "README.md#example" in own
+    assert "README.md#example" not in page
+    assert page.count("which of four inputs") == own.count("which of four inputs") == 1
 
 
 def test_examples_import_only_what_a_user_may():

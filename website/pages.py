@@ -1,7 +1,8 @@
 """The pages of the site, with links that work in it.
 
 A page of `docs/` may link to any file of the repository. The site has a page for each such file,
-and for each module that an example imports from its folder.
+and for each module that an example imports from its folder. Its first page is `docs/index.md`, with
+the example of README.
 """
 
 import ast
@@ -20,6 +21,7 @@ READMES = {
 CODE = re.compile(r"(^ *```.*?^ *```|`[^`\n]+`)", re.M | re.S)
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")
 COPIED = {".md", ".npz", ".png", ".svg"}  # as they are; other files become pages of code
+EXAMPLE = re.compile(r"^.*\(\.\./README\.md#example\).*$", re.M)  # the line of docs/index.md
 INFO = re.compile(r"^(```python) \w+$", re.M)  # the library that a block needs; tests read it
 
 
@@ -52,7 +54,8 @@ def content(path: str) -> str:
     """
     file = ROOT / path
     if file.suffix == ".md":
-        return file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
+        return EXAMPLE.sub(lambda _: example(), text) if path == "docs/index.md" else text
     head = f"---\ntitle: {path}\nsearch:\n  exclude: true\n---\n\n# `{path}`\n\n"
     if file.is_dir():
         names = sorted(f.name for f in file.iterdir() if f.suffix in {".py", ".md"})
@@ -63,6 +66,13 @@ def content(path: str) -> str:
         head += f"Imports {', '.join(links)}.\n\n"
     language = "python" if file.suffix == ".py" else "text"
     return f"{head}~~~~~~{language}\n{file.read_text(encoding='utf-8')}\n~~~~~~\n"
+
+
+def example() -> str:
+    """The first paragraph and the program of "Example" in README."""
+    _, _, section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Example\n\n")
+    sentence, program, _ = section.split("```", 2)
+    return f"{sentence}```{program}```"
 
 
 def imported(path: str) -> list[str]:
