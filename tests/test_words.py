@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/results/README.md"]
+PAGES += [*sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 MODULES = sorted(
     path
     for folder in ("jrnn", "examples", "benchmarks", "docs", "website")
