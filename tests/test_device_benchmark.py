@@ -279,6 +279,10 @@ if how == "crashes":
     os.kill(os.getpid(), signal.SIGSEGV)
 if how == "misses":
     import no_such_library
+if how == "lacks":
+    sys.modules["tyro"] = None
+    sys.path.insert(0, "examples")
+    import char_model
 if how == "hangs":
     time.sleep(3600)
 sys.exit({"leaves": 3, "raises": "a bad value\\nand more"}.get(how, 0))
@@ -304,17 +308,19 @@ def measured(tmp_path, *words):
 
 
 def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody(tmp_path, monkeypatch, part):
-    names = ["raises", "crashes", "leaves", "misses", "is right"]
+    names = ["raises", "crashes", "leaves", "misses", "lacks", "is right"]
     monkeypatch.setattr(device, "PARTS", list(map(part, names)))
     status, page = measured(tmp_path)
     assert status == 1
-    assert [r["value"] for r in page["records"]] == [1.5] * 5
+    assert [r["value"] for r in page["records"]] == [1.5] * 6
     said = " ".join(page["lines"])
     assert "raises: **failed: exit status 1: a bad value / and more**, 1 results in " in said
     assert "crashes: **failed: SIGSEGV: the driver's last words**, 1 results in " in said
     assert "leaves: **failed: exit status 3**, 1 results in " in said
     assert "misses: left out: exit status 1: " in said
     assert "No module named 'no_such_library', 1 results in " in said
+    assert "lacks: left out: exit status 1: " in said
+    assert "tyro is missing: " in said
     assert "is right: done, 1 results in " in said
     assert page["faults"] == ["raises, crashes, leaves: lines of the page say why"]
 
