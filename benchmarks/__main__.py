@@ -1,4 +1,4 @@
-"""Reprint every number of README, docs, benchmarks and examples that a CPU can measure.
+"""Reprint nearly every number of README, docs, benchmarks and examples that a CPU can measure.
 
     python -m benchmarks --list          # the commands, the pages that cite them, their minutes
     python -m benchmarks --only co2      # those whose command or page matches

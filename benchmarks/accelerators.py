@@ -48,8 +48,6 @@ ENVIRONMENT = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
-
-
 TARGETS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {  # platform, topology, options
     "H100": (
         "cuda",
@@ -87,7 +85,7 @@ def counted(row: int, cell: str) -> Iterator[list[str]]:
             forward, backward = (n / group.case.T for n in loop_operations(program.as_text()))
             line.append(f"{forward:.2f} + {backward:.2f} = {forward + backward:.2f}")
         temporary = programs[0].memory_analysis().temp_size_in_bytes
-        yield [*line, report.number(temporary, 1e6)]
+        yield [*line, report.number(temporary / 1e6)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.update(ENVIRONMENT)  # JAX reads it when it looks for devices
     try:
         rows = [line for cell in args.cells for row in args.rows for line in counted(row, cell)]
-    except (ValueError, RuntimeError) as error:  # of a rival, of a compiler
+    except (ImportError, ValueError, RuntimeError) as error:  # of a rival, a compiler
         install = (__doc__ or "").split("\n\n")[3].strip()
         print(f"error: {error}\nIs everything installed? {install}", file=sys.stderr)
         return 1

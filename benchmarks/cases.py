@@ -52,7 +52,6 @@ class Group(NamedTuple):
     dtype: str = "float32"
     gradient: bool = True  # False: the states alone
     cell: str = "rnn"
-    devices: int = 1
 
     def __str__(self) -> str:
         what = "forward + backward" if self.gradient else "forward"
@@ -76,17 +75,12 @@ class Group(NamedTuple):
         return CELLS[self.cell][0] * 2 * T * B * (recurrent * H**2 + inputs * I * H)
 
 
-class Data(NamedTuple):
-    """Parameters, inputs and the weights of the cost sum(hs * y), as float32 NumPy arrays."""
-
-    params: Any  # RNNParams, LSTMParams or GRUParams
-    xs: np.ndarray  # [T, B, I]
-    y: np.ndarray  # [T, B, H]
-
-
 @lru_cache(maxsize=2)
-def data(case: Case, cell: str = "rnn") -> Data:
-    """Data for every rival: jrnn's initialiser for each gate, normal inputs, normal y."""
+def data(case: Case, cell: str = "rnn") -> tuple[Any, np.ndarray, np.ndarray]:
+    """Parameters, xs [T, B, I] and the weights y [T, B, H] of the cost sum(hs * y), in float32.
+
+    Every gate has jrnn's initialiser; xs and y are normal.
+    """
     T, B, I, H = case
     random = np.random.default_rng(0)
     number, form = CELLS[cell]
@@ -97,7 +91,7 @@ def data(case: Case, cell: str = "rnn") -> Data:
     bias = 0.1 * random.standard_normal(w_hh.shape[1:])  # zeros would hide a missing bias
     params = form(w_ih, w_hh, bias.astype(np.float32))
     xs, y = random.standard_normal((T, B, I)), random.standard_normal((T, B, H))
-    return Data(params, xs.astype(np.float32), y.astype(np.float32))
+    return params, xs.astype(np.float32), y.astype(np.float32)
 
 
 def ends(case: Case) -> dict[str, np.ndarray]:

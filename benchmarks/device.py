@@ -49,13 +49,10 @@ class Part(NamedTuple):
         return shlex.join(words)
 
 
-ALL = tuple(NAMES)
-OF_VECTORS = tuple(name for name in NAMES if name != "equinox")  # which reads ids alone
 PARTS = [  # the weights are roughly seconds, for ten minutes in total
     Part("gradients", "gradients", 180),
-    Part("recurrences", "kernel", 260, "--device --devices 1 --rounds 5", OF_VECTORS),
-    Part("training", "train_step", 60, "--devices 1", ALL),
-    Part("growth", "scaling", 60, "--device --devices 1", ("autodiff",)),
+    Part("recurrences", "kernel", 320, "--device --rounds 5", tuple(NAMES)),
+    Part("training", "train_step", 60, rivals=("autodiff", "torch")),
 ]
 RIVALS = ["autodiff", "flax", "keras", "torch"]
 

@@ -39,8 +39,7 @@ METHOD = (
     '"highest"; by default 24 on a CPU, 11 (TF32) on a GPU, 8 (bfloat16) on a TPU. Shown is the '
     "array that comes nearest to its bound, errors and bounds over its largest element."
 )
-# Bits of the operands of a float32 matmul by default: TF32 on a GPU, bfloat16 on a TPU.
-DEFAULT_BITS = {"cpu": 24, "gpu": 11, "tpu": 8}
+DEFAULT_BITS = {"cpu": 24, "gpu": 11, "tpu": 8}  # of the operands of a float32 matmul
 BFLOAT16_BITS = 8
 FULL = Case(70, 16, 40, 128)  # with full tiles of a device
 SMALL = Case(21, 3, 5, 7)  # with partial ones

@@ -1,31 +1,24 @@
 """Measure the recurrence: its states, and the gradient of sum(hs * y) in its parameters.
 
-    python -m benchmarks.kernel                                  # all but the mesh
-    python -m benchmarks.kernel --devices 2 --routes mesh --out out/mesh
-    python -m benchmarks.kernel --rows 2 4 --routes batch --dtypes float32 --rivals autodiff
-    python -m benchmarks.kernel --backends xla native            # ratios over jrnn's by XLA
-    python -m benchmarks.kernel --cell lstm --out out/lstm       # or gru
-    python -m benchmarks.kernel --old HEAD~1                     # against an older version of jrnn
+    python -m benchmarks.kernel                          # batch, vmap and ends
+    python -m benchmarks.kernel --devices 2 --routes mesh
+    python -m benchmarks.kernel --backends xla native    # ratios over jrnn's by XLA
+    python -m benchmarks.kernel --cell lstm              # or gru
 
-batch         a batch [T, B, I], on one device
-vmap          `jax.vmap` of one sequence over [B, T, I], and jrnn's own batch with the axes swapped
-vmap-grad     `jax.vmap` of the gradient of one sequence: a gradient for each
-vmap-weights  `jax.vmap` over four networks, of which each reads a quarter of the batch
-mesh          the batch split over devices by `jax.shard_map`; the gradient is summed at the end
-ends          a batch with and without lengths and resets, in float32
-remat         a batch with and without `remat=True`, in float32: of h_last, and jrnn alone
+batch   a batch [T, B, I], on one device
+vmap    `jax.vmap` of one sequence over [B, T, I], and jrnn's own batch with the axes swapped
+mesh    the batch split over devices by `jax.shard_map`; the gradient is summed at the end
+ends    a batch with and without lengths and resets, in float32
+remat   a batch with and without `remat=True`, in float32: of h_last, and jrnn alone
 
 A rival whose result is wrong is left out. On a CPU, jrnn is measured with each backend that
-computes the call, the native kernel and XLA. With `--old` both versions run XLA's loops. The older
-one is compiled twice: the ratio of its two programs is noise, and the exit status is 1 if the new
-one is slower by more, or needs more memory.
+computes the call, the native kernel and XLA.
 """
 
 import argparse
-import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -36,34 +29,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import report
 from benchmarks.cases import CASES, CELLS, TOY_CASES, Case, Group, data, ends
-from benchmarks.measuring import (
-    Program,
-    compare,
-    compile_program,
-    time_beside_matmul,
-    tolerance,
-)
+from benchmarks.measuring import Program, compare, compile_program, time_beside_matmul, tolerance
 from benchmarks.report import Record, Results, Tasks
-from benchmarks.rivals import Recurrence, autodiff, jrnn_itself, load
-from benchmarks.rivals.old import loaded, worse
-from jrnn.checks import refuse
-from jrnn.native import cpu_cores as cores
+from benchmarks.rivals import NAMES, Recurrence, autodiff, jrnn_itself, load
 from jrnn.parallel import BATCH, batch_mesh, use_cpu_cores
 
-RIVALS = ["autodiff", "flax", "haiku", "keras", "torch"]
-ROUTES = {  # and the rows that are compared with an older version: a quarter of an hour
-    "batch": [1, 2, 3, 4, 5, 6],
-    "vmap": [1, 2, 4],
-    "vmap-grad": [1, 2],
-    "vmap-weights": [1, 2],
-    "mesh": [1, 2, 4],
-    "ends": [1, 2, 3],
-    "remat": [1, 2, 5],
-}
+ROUTES = ["batch", "vmap", "mesh", "ends", "remat"]
 DTYPES = ["float32", "bfloat16"]
-MEMBERS = np.array([1, 0.9, 0.8, 0.7], np.float32)  # the networks of vmap-weights: times this
-MIXED_TOLERANCE = 0.02  # of jrnn, which is 0.004 to 0.007 from float32
-REPEATS = 3  # of a group that is worse than the older version
 DEVICE = [  # the groups of `benchmarks.device`, in the order of their worth
     *(Group(row, CASES[row]) for row in (2, 1, 4, 3, 5, 6)),  # nearly a matmul last
     *(Group(row, CASES[row], cell=cell) for row in (2, 1) for cell in ("lstm", "gru")),
@@ -78,7 +50,7 @@ TOY_DEVICE = [Group(1, TOY_CASES[1], cell=cell) for cell in ("rnn", "lstm")]
 # --- the compared programs -----------------------------------------------------------------------
 
 
-def recurrences(group: Group, rivals: list[str], old: Any = None) -> list[Recurrence]:
+def recurrences(group: Group, rivals: list[str]) -> list[Recurrence]:
     """The programs of jrnn and of the rivals, but torch."""
     own = jrnn_itself.recurrences(group)
     scans = "autodiff" in rivals and group.route != "remat"
@@ -88,41 +60,16 @@ def recurrences(group: Group, rivals: list[str], old: Any = None) -> list[Recurr
         others += [r for name in libraries for r in load(name).recurrences(group)]
         if any(r.kind == "relu" for r in others):
             own.append(jrnn_itself.RELU)
-    if old is not None:
-        own = own[:1]
-        names = "old", "old again"
-        others += [jrnn_itself.recurrences(group, old, name)[0] for name in names]
     found = [*own, *others]
-    if group.route in ("vmap", "vmap-grad"):
-        found = [one._replace(batch_first=True) for one in found]
-    if group.route == "vmap":
-        mapped = (one._replace(states=jax.vmap(one.states, (None, 0))) for one in found)
-        return [with_swapped_axes(own[0]), *mapped]
-    return [over_weights(one) for one in found] if group.route == "vmap-weights" else found
+    if group.route != "vmap":
+        return found
 
+    def of_batch(params: Any, xs: Any) -> Any:  # on the same batch-first arrays
+        return own[0].states(params, xs.swapaxes(0, 1)).swapaxes(0, 1)
 
-def with_swapped_axes(one: Recurrence) -> Recurrence:
-    """Run a batch on the same batch-first arrays as under `vmap`."""
-
-    def states(params: Any, xs: Any) -> Any:
-        return one.states(params, xs.swapaxes(0, 1)).swapaxes(0, 1)
-
-    return one._replace(name=f"{one.name} batch", states=states, batch_first=True)
-
-
-def over_weights(one: Recurrence) -> Recurrence:
-    """`MEMBERS`, of which each reads its part of the batch."""
-
-    def own(params: Any) -> Any:
-        members = MEMBERS.astype(one.input_dtype)
-        return jax.tree.map(lambda p: jnp.multiply.outer(members, p), one.own(params))
-
-    def states(params: Any, xs: Any) -> Any:
-        T, B, I = xs.shape
-        parts = xs.reshape(T, len(MEMBERS), B // len(MEMBERS), I)
-        return jax.vmap(one.states, (0, 1), 1)(params, parts).reshape(T, B, -1)
-
-    return one._replace(own=own, states=states, kind="vmap-weights")
+    batch = own[0]._replace(name="jrnn batch", states=of_batch, batch_first=True)
+    mapped = [o._replace(states=jax.vmap(o.states, (None, 0)), batch_first=True) for o in found]
+    return [batch, *mapped]
 
 
 def on_mesh(group: Group, function: Callable[..., Any], args: Any) -> tuple[Any, Any]:
@@ -137,7 +84,7 @@ def on_mesh(group: Group, function: Callable[..., Any], args: Any) -> tuple[Any,
         result = function(jax.lax.pcast(params, BATCH, to="varying"), *arrays)
         return jax.lax.psum(result, BATCH) if group.gradient else result
 
-    mesh, whole, split = batch_mesh(group.devices), PartitionSpec(), PartitionSpec(None, BATCH)
+    mesh, whole, split = batch_mesh(), PartitionSpec(), PartitionSpec(None, BATCH)
     specs = whole, *(split for _ in args[1:])
     out_specs = whole if group.gradient else split
     on_all = jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=out_specs)
@@ -154,9 +101,7 @@ def program(group: Group, one: Recurrence) -> Program:
     args: tuple[Any, ...] = one.own(params), xs
     if group.gradient:
         function, args = cost_and_gradient(one), (*args, y)
-    if group.route == "vmap-grad":
-        function = jax.vmap(function, in_axes=(None, 0, 0))
-    if group.devices > 1:
+    if group.route == "mesh":
         function, args = on_mesh(group, function, args)
     with jrnn_itself.using(one.backend):
         return compile_program(one.label, function, args, partial(common, one, params))
@@ -183,22 +128,18 @@ def cost_and_gradient(one: Recurrence) -> Callable[..., Any]:
 
 
 def common(one: Recurrence, params: Any, result: Any) -> dict[str, Any]:
-    """States, or the gradient by the chain rule; those of each sequence are summed."""
+    """States, or the gradient by the chain rule."""
     if not isinstance(result, tuple):
         return {"hs": result.swapaxes(0, 1) if one.batch_first else result}
-    cost, gradient = result
-    if cost.ndim:
-        gradient = jax.tree.map(lambda g: g.sum(0), gradient)
-    (found,) = jax.vjp(one.own, params)[1](gradient)
+    (found,) = jax.vjp(one.own, params)[1](result[1])
     return {name: array for name, array in found._asdict().items() if array is not None}
 
 
 @lru_cache(maxsize=8)
 def expected(case: Case, cell: str, kind: str, gradient: bool) -> dict[str, np.ndarray]:
     """The result of a plain scan in full float32, of a `Recurrence.kind`."""
-    scan = partial(autodiff.naive, cell=autodiff.CELLS[cell]["relu" if kind == "relu" else "tanh"])
+    scan = partial(autodiff.naive, cell=autodiff.CELLS["relu" if kind == "relu" else cell])
     one = Recurrence("the reference", partial(scan, **ends(case)) if kind == "ends" else scan)
-    one = over_weights(one) if kind == "vmap-weights" else one
     if kind == "remat":
         one = one._replace(states=lambda params, xs: scan(params, xs)[-1:])
     route = "remat" if kind == "remat" else "batch"
@@ -217,53 +158,40 @@ def groups(args: argparse.Namespace) -> Iterator[Group]:
         return
     rows = args.rows or (TOY_CASES if args.toy else CASES)
     for row, route in itertools.product(rows, args.routes):
-        if args.old and not args.rows and row not in ROUTES[route]:
-            continue
         case = TOY_CASES[min(row, 2)] if args.toy else CASES[row]
-        devices = jax.device_count() if route == "mesh" else 1
-        parts = {"mesh": devices, "vmap-weights": len(MEMBERS)}.get(route, 1)
-        if case.B % parts or (route, devices) == ("mesh", 1):
-            report.say(f"row {row}: no {route}, {parts} parts do not split a batch of {case.B}")
+        if route == "mesh" and ((n := jax.device_count()) == 1 or case.B % n):
+            report.say(f"row {row}: no mesh, a batch of {case.B} on {n} device(s)")
             continue
         for gradient, dtype in itertools.product((False, True), args.dtypes):
-            left_out = dtype == "bfloat16" and route in ("ends", "remat") and not args.old
-            if not left_out and (gradient or route != "vmap-grad"):
-                yield Group(row, case, route, dtype, gradient, args.cell, devices)
+            if dtype == "float32" or route not in ("ends", "remat"):
+                yield Group(row, case, route, dtype, gradient, args.cell)
 
 
-def measure_group(
-    args: argparse.Namespace,
-    group: Group,
-    rivals: list[str],
-    old: Any = None,
-    without: Container[str] = (),
-) -> Results:
-    """Compare the programs of a group, then time them in turn; not those named in `without`.
+def measure_group(args: argparse.Namespace, group: Group, rivals: list[str]) -> Results:
+    """Compare the programs of a group, then time them in turn.
 
     A rival whose result is wrong is left out, with a line.
     """
     found: list[Recurrence] = []
-    for one in recurrences(group, rivals, old):
+    for one in recurrences(group, rivals):
         params, xs, _ = arguments(group, one)
-        names = jrnn_itself.computing(one.states, (one.own(params), xs), args.backends)
-        found += [one._replace(backend=name) for name in names if one.name not in without]
+        names = jrnn_itself.computing(one, (one.own(params), xs), args.backends)
+        found += [one._replace(backend=name) for name in names]
     if not any(one.name == "jrnn" for one in found):
         yield f"{group}: left out, since {', '.join(args.backends)} does not compute it"
         return
-    programs = [program(group, one) for one in found]
+    programs = [(program(group, one), one) for one in found]
     if "torch" in rivals and group.has_libraries:
-        programs.append(load("torch").program(group))
-        found.append(Recurrence("torch", lambda params, xs: None))
+        torch = Recurrence("torch", lambda params, xs: None)
+        programs.append((load("torch").program(group), torch))
     right, errors = [], {}
-    for p, one in zip(programs, found, strict=True):
-        mixed = group.dtype == "bfloat16" and one.name in ("jrnn", "old")
-        bound = MIXED_TOLERANCE if mixed else tolerance(group.dtype, one.kind)
+    for p, one in programs:
         expects = expected(group.case, group.cell, one.kind, group.gradient)
         try:
-            errors[p.name] = max(compare(p, expects, bound).values())
+            errors[p.name] = compare(p, expects, tolerance(group.dtype, one.kind))
             right.append((p, one))
         except ValueError as error:
-            if one.name.startswith(("jrnn", "old")):
+            if one.name.startswith("jrnn"):
                 raise
             yield f"{group}: {error}"
     measured, flop_per_ms = time_beside_matmul([p for p, _ in right], args.rounds, args.toy)
@@ -275,60 +203,38 @@ def measure_group(
     yield group.key() | {"program": "matmul floor"} | floor
 
 
-def measure_again(args: argparse.Namespace, group: Group, old: Any, rivals: list[str]) -> Results:
-    """Measure a group, and again if it is worse: noise is seldom the same three times."""
-    for _ in range(REPEATS):
-        found = list(measure_group(args, group, rivals, old))
-        if not worse([r for r in found if isinstance(r, dict)]):
-            break
-    yield from found
-
-
-def tasks(stack: contextlib.ExitStack, args: argparse.Namespace) -> Tasks:
+def tasks(args: argparse.Namespace) -> Tasks:
     """A task for each group."""
     use_cpu_cores(args.devices)
-    args.backends = ["xla"] if args.old else jrnn_itself.wanted(args.backends)
-    stack.enter_context(jrnn_itself.using("xla" if args.old else None))
-    old = stack.enter_context(loaded(args.old))
-    found = {str(group): partial(measure_again, args, group, old) for group in groups(args)}
-    if not found:
-        refuse("the options", "a row that can be measured", "none", "The lines above say why.")
-    return found
+    args.backends = jrnn_itself.wanted(args.backends)
+    return {str(group): partial(measure_group, args, group) for group in groups(args)}
 
 
 def faults(records: list[Record]) -> list[str]:
-    """Where jrnn is worse than an older version."""
-    return worse(records) if records else ["no row was measured: lines of the page say why"]
+    """Nothing that could be measured is a fault."""
+    return [] if records else ["no row was measured: the lines above say why"]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = report.parser("kernel", __doc__, list(CASES), RIVALS, rounds=9)
+    parser = report.parser("kernel", __doc__, list(CASES), NAMES, rounds=9)
     add = parser.add_argument
-    parser.set_defaults(rivals=None)
     add("--cell", choices=CELLS, default="rnn")
-    what = "(None: batch, vmap, ends, and mesh with several devices; with --old: all)"
+    add("--devices", type=report.positive, default=1, help="CPU cores that become devices")
+    what = "(None: batch, vmap, ends, and mesh with several devices)"
     add("--routes", nargs="+", choices=ROUTES, help=what)
     add("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     what = "of jrnn; ratios are over the first (None: native, if it can run here, and xla)"
     add("--backends", nargs="+", choices=jrnn_itself.BACKENDS, help=what)
-    add("--old", metavar="REV", help="a git revision, or a directory that holds jrnn/")
     add("--device", action="store_true", help="the groups of benchmarks.device")
     args = report.parse(parser, argv)
-    if args.rivals is None:
-        args.rivals = [] if args.old else RIVALS
-    # One of n devices has its share of the cores.
-    args.devices = args.devices or (min(2, cores()) if args.old else 1)
-    usual = ROUTES if args.old else ["batch", "vmap", "mesh", "ends"]
-    args.routes = args.routes or [r for r in usual if r != "mesh" or args.devices > 1]
+    args.routes = args.routes or [r for r in ROUTES[:4] if r != "mesh" or args.devices > 1]
     return args
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the program; return 0, or 1 after bad input or if this version is worse than --old."""
-    args = parse(argv)
-    with contextlib.ExitStack() as stack:
-        return report.run("kernel", args, partial(tasks, stack), faults)
+    """Run the program; return 0, or 1 after bad input."""
+    return report.run("kernel", parse(argv), tasks, faults)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import jax
 from jrnn import native
 from jrnn.native import cpu_cores as cores
 
-LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "equinox", "torch"]
+LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "torch"]
 LIBRARIES += ["libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"]  # compilers
 VECTOR_UNITS = {  # by their flags in Linux
     "amx_bf16": "AMX",

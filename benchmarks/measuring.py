@@ -45,10 +45,6 @@ class Program(NamedTuple):
     arrays: Callable[[Any], dict[str, Any]]  # the result with common names and axes
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
-    hlo: Callable[[], str] | None = None  # the compiled program's text
-
-
-Values = dict[str, Any]  # the measured values of a program, for its record
 
 
 def compile_program(
@@ -65,28 +61,26 @@ def compile_program(
     def call() -> Any:
         return jax.block_until_ready(compiled(*args))
 
-    return Program(name, call, arrays, seconds, size, compiled.as_text)
+    return Program(name, call, arrays, seconds, size)
 
 
-def compare(
-    program: Program, expected: dict[str, np.ndarray], tolerance: float
-) -> dict[str, float]:
-    """Call a program once; return the relative error of every array, or raise ValueError."""
-    result = program.arrays(program.call())
-    errors = {}
+def compare(program: Program, expected: dict[str, np.ndarray], tolerance: float) -> float:
+    """Call a program once; return the largest relative error, or raise ValueError."""
+    result, largest = program.arrays(program.call()), 0.0
     for name, right in expected.items():
         found, right = np.asarray(result[name], np.float64), np.asarray(right, np.float64)
         what = f"{name} of {program.name}"
         if found.shape != right.shape:
             refuse(what, f"shape {[*right.shape]}", f"{[*found.shape]}", "Not timed.")
-        errors[name] = float(np.linalg.norm(found - right) / np.linalg.norm(right))
-        if not errors[name] <= tolerance:
+        error = float(np.linalg.norm(found - right) / np.linalg.norm(right))
+        if not error <= tolerance:
             said = f"the common result to {tolerance:g} of its norm"
-            refuse(what, said, f"{errors[name]:.2g}", "Not timed.")
-    return errors
+            refuse(what, said, f"{error:.2g}", "Not timed.")
+        largest = max(largest, error)
+    return largest
 
 
-def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, Values]:
+def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, dict[str, Any]]:
     """Time every program, and return its values by its name."""
     calls = {program.name: program.call for program in programs}
     repeats = {name: _calls_of_a_turn(call) for name, call in calls.items()}
@@ -124,7 +118,7 @@ def one_round(
 
 def time_beside_matmul(
     programs: list[Program], rounds: int, toy: bool
-) -> tuple[dict[str, Values], float]:
+) -> tuple[dict[str, dict[str, Any]], float]:
     """Time programs in turn with a large matmul; return values and its FLOP per millisecond."""
     size = 64 if toy else 2048 if jax.default_backend() == "cpu" else 8192  # at full speed
     a = jnp.ones((size, size), jnp.float32)

@@ -1,4 +1,4 @@
-"""Options, tasks and results of every program: one page of tables, with JSON and a chart.
+"""Options, tasks and results of every program: one page of tables, with its JSON.
 
 A *task* is a function of the rivals, which yields records and lines; those worth most come first.
 The page is written again after every result, so Ctrl-C or a crash loses none. A task that fails is
@@ -18,15 +18,13 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from benchmarks import machine
-from benchmarks.rivals import available
+from benchmarks.rivals import NAMES, load
 from jrnn.files import write_whole
 
 Record = dict[str, Any]
@@ -56,9 +54,9 @@ def parser(
     add("--minutes", type=float, help="after which no measurement begins (None: all are made)")
     if rows:
         add("--rows", nargs="+", type=type(rows[0]), choices=rows, help="of the table (None: all)")
-        add("--rivals", nargs="*", choices=rivals, default=list(rivals))
         add("--rounds", type=positive, default=rounds, help="turns of every program")
-        add("--devices", type=positive, help="CPU cores that become devices (None: all of them)")
+    if rivals:
+        add("--rivals", nargs="*", choices=rivals, default=list(rivals))
     return made
 
 
@@ -88,8 +86,13 @@ def in_order(tasks: Tasks, rivals: list[str], minutes: float | None = None) -> R
     Raises:
         RuntimeError: a task failed without any rival; after all others.
     """
-    found, lines = available(rivals)
-    yield from lines
+    found: list[str] = []
+    for name in rivals:
+        try:
+            load(name)
+            found.append(name)
+        except Exception as error:  # importing a library may fail in any way
+            yield f"{name} is left out: {words(error)} (benchmarks/requirements.txt has it)"
     fewer = [found, [name for name in found if name == "autodiff"], []]  # the plain scans, none
     tries = [chosen for n, chosen in enumerate(fewer) if chosen not in fewer[:n]]
     start, longest, failed = time.monotonic(), 0.0, []
@@ -144,82 +147,63 @@ class Column(NamedTuple):
 
     title: str
     quantity: str
-    unit: float = 1
     gradient: bool | None = None  # of this pass only; None: of a training step
     ratio: bool = True
 
 
-MS, MB = "minimum_ms", "temporary_bytes"
+MS, BYTES = "minimum_ms", "temporary_bytes"
+QUANTITIES = {"ms": MS, "MB": BYTES, "compile s": "compile_seconds", "error": "error"}
 COLUMNS = [
     *(
-        Column(f"{name} {title}", quantity, unit, gradient, quantity != "error")
-        for title, quantity, unit in (
-            ("ms", MS, 1),
-            ("MB", MB, 1e6),
-            ("compile s", "compile_seconds", 1),
-            ("error", "error", 1),
-        )
+        Column(f"{name} {title}", quantity, gradient, quantity != "error")
+        for title, quantity in QUANTITIES.items()
         for name, gradient in (("forward", False), ("gradient", True))
     ),
-    Column("ms over the first size", "growth", gradient=True, ratio=False),
-    Column("MB over those kept", "bytes_over_kept", gradient=True, ratio=False),
     Column("median ms", "median_ms"),
     Column("minimum ms", MS),
     Column("first step s", "first_step_seconds"),
     Column("characters/s", "characters_per_second", ratio=False),
     Column("validation bits", "validation_bits", ratio=False),
 ]
-MEAN = "geometric mean"
-SCANS = ("naive", "hoisted", "hoisted x4")
-LIBRARIES = ("flax", "haiku", "keras", "equinox")
-OTHERS = ("best autodiff", "best JAX library", "torch")  # in short
+LIBRARIES = tuple(name for name in NAMES if name not in ("autodiff", "torch"))
 Cells = dict[str, Cell]  # by the title of the column
 
 
-class Table(NamedTuple):
-    """Records of one table: a line for each place on its axis and program."""
-
-    title: str
-    axis: str
-    records: list[Record]
-
-    def cells(self) -> dict[tuple[str, str], Cells]:
-        """The cells by place and program; at `MEAN` the geometric means of the ratios."""
-        found: dict[tuple[str, str], Cells] = {}
-        for (place,), records in grouped(self.records, ["place"]).items():
-            lines = _programs(records)
-            for best, members in _best(list(lines)).items():
-                columns = _with_ratios([lines[name] for name in members])
-                lines[best] = {t: min(cells, key=lambda c: c[1]) for t, cells in columns.items()}
-            found |= {(place, name): cells for name, cells in lines.items()}
-        for name in dict.fromkeys(name for _, name in found):
-            columns = _with_ratios([cells for (_, other), cells in found.items() if other == name])
-            means = {t: geometric_mean(c[1] for c in cells) for t, cells in columns.items()}
-            found[MEAN, name] = {title: Cell(ratio=mean) for title, mean in means.items()}
-        return found
-
-    def text(self) -> str:
-        """Every measurement, and below them the means if there are several places."""
-        found = self.cells()
-        if len({place for place, _ in found}) == 2:
-            found = {key: cells for key, cells in found.items() if key[0] != MEAN}
-        columns = [c for c in COLUMNS if any(c.title in cells for cells in found.values())]
-        header = [self.axis, "program"]
-        rows = [[*key] for key in found]
-        for c in columns:
-            header += [c.title, "over jrnn"] if c.ratio else [c.title]
-            for row, cells in zip(rows, found.values(), strict=True):
-                value, ratio = cells.get(c.title, Cell())
-                row.append(number(value, c.unit))
-                if c.ratio:
-                    row.append("" if ratio is None else f"{ratio:.2f}")
-        return table(header, rows)
+def plain(records: list[Record]) -> str:
+    """The table of records without places: what each has."""
+    shown = [key for key, x in records[0].items() if key != "table" and not isinstance(x, dict)]
+    return table(shown, ([number(r.get(key)) for key in shown] for r in records))
 
 
-def tables(records: list[Record]) -> list[Table]:
-    """The tables that the records name."""
-    groups = grouped([r for r in records if "place" in r], ["table", "axis"])
-    return [Table(title, axis, found) for (title, axis), found in groups.items()]
+def compared(records: list[Record]) -> str:
+    """The table of records with places: a line for each place and program."""
+    found = cells(records)
+    header, rows = [records[0]["axis"], "program"], [[*key] for key in found]
+    for c in COLUMNS:
+        if not any(c.title in line for line in found.values()):
+            continue
+        header += [c.title, "over jrnn"] if c.ratio else [c.title]
+        for row, line in zip(rows, found.values(), strict=True):
+            value, ratio = line.get(c.title, Cell())
+            row.append(number(value))
+            if c.ratio:
+                row.append("" if ratio is None else f"{ratio:.2f}")
+    return table(header, rows)
+
+
+def cells(records: list[Record]) -> dict[tuple[str, str], Cells]:
+    """The cells by place and program; with several places also the means of the ratios."""
+    found: dict[tuple[str, str], Cells] = {}
+    places = grouped(records, "place")
+    for place, there in places.items():
+        lines = _programs(there)
+        for best, members in _best(list(lines)).items():
+            lines[best] = _combined([lines[name] for name in members], _smallest)
+        found |= {(place, name): cells for name, cells in lines.items()}
+    for name in dict.fromkeys(name for _, name in found) if len(places) > 1 else ():
+        lines_of = [found[place, name] for place in places if (place, name) in found]
+        found["geometric mean", name] = _combined(lines_of, _mean)
+    return found
 
 
 def _programs(records: list[Record]) -> dict[str, Cells]:
@@ -229,12 +213,13 @@ def _programs(records: list[Record]) -> dict[str, Cells]:
     """
     found: dict[str, Cells] = {}
     for c in COLUMNS:
+        unit = 1e6 if c.quantity == BYTES else 1
         there = [r for r in records if c.gradient == r.get("gradient")]
         there = [r for r in there if r.get(c.quantity) is not None]
         first = {r["program"]: r[c.quantity] for r in reversed(there)}
         for r in there:
             base = first.get(r.get("over", "jrnn")) if c.ratio else None
-            cell = Cell(r[c.quantity], r[c.quantity] / base if base else None)
+            cell = Cell(r[c.quantity] / unit, r[c.quantity] / base if base else None)
             found.setdefault(r.get("label") or r["program"], {})[c.title] = cell
     return found
 
@@ -243,7 +228,7 @@ def _best(programs: list[str]) -> dict[str, list[str]]:
     """The programs of which the best is a line of its own."""
     found: dict[str, list[str]] = {}
     for name in programs:
-        if scan := re.match(rf"(?:{'|'.join(reversed(SCANS))})(.*)", name):
+        if scan := re.match(r"(?:naive|hoisted x4|hoisted)(.*)", name):
             found.setdefault(f"best autodiff{scan[1]}", []).append(name)
         if name.startswith(LIBRARIES):
             found.setdefault("best JAX library", []).append(name)
@@ -252,11 +237,21 @@ def _best(programs: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _with_ratios(lines: list[Cells]) -> dict[str, list[Any]]:
-    """The cells of several lines that have a ratio, by column."""
-    titles = dict.fromkeys(title for cells in lines for title in cells)
-    columns = {t: [cells[t] for cells in lines if t in cells and cells[t].ratio] for t in titles}
-    return {title: cells for title, cells in columns.items() if cells}
+def _combined(lines: list[Cells], how: Callable[[list[Any]], Cell]) -> Cells:
+    """One line of several, from the cells that have a ratio."""
+    columns: dict[str, list[Cell]] = {}
+    for title, cell in (item for line in lines for item in line.items()):
+        if cell.ratio:
+            columns.setdefault(title, []).append(cell)
+    return {title: how(found) for title, found in columns.items()}
+
+
+def _smallest(found: list[Any]) -> Cell:
+    return min(found, key=lambda cell: cell.ratio)
+
+
+def _mean(found: list[Any]) -> Cell:
+    return Cell(ratio=geometric_mean(cell.ratio for cell in found))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -266,19 +261,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
-def number(value: Any, unit: float = 1) -> str:
+def number(value: Any) -> str:
     """Format a number with three digits; None is empty, and words stay as they are."""
     if value is None or isinstance(value, str):
         return value or ""
-    return f"{value / unit:,.0f}" if abs(value / unit) >= 1000 else f"{value / unit:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def grouped(records: list[Record], keys: Sequence[str]) -> dict[Any, list[Record]]:
-    """Group records by the values of some keys, in order of appearance."""
-    groups: dict[Any, list[Record]] = {}
-    for record in records:
-        groups.setdefault(tuple(record[key] for key in keys), []).append(record)
-    return groups
+def grouped(records: list[Record], key: str) -> dict[str, list[Record]]:
+    """Group records by their values of a key, in order of appearance."""
+    values = dict.fromkeys(r[key] for r in records)
+    return {value: [r for r in records if r[key] == value] for value in values}
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -315,8 +308,7 @@ def collect(
     """Write the page after every result; return 0, 1 with faults, or 130 after Ctrl-C."""
     page = {"title": vars(args).get("name") or name, "command": args.command}
     page |= {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
-    page |= {"rounds": vars(args).get("rounds"), "chart": ""}
-    page |= {"faults": [], "lines": [], "records": []}
+    page |= {"rounds": vars(args).get("rounds"), "faults": [], "lines": [], "records": []}
     interrupted = False
     try:
         try:
@@ -331,7 +323,6 @@ def collect(
             interrupted = True
             page["faults"].append("interrupted: Ctrl-C, or a signal to end")
         page["faults"] += faults_of([r for r in page["records"] if "table" in r])
-        page["chart"] = chart(args.out / f"{name}.png", args.command, page["records"])
         write(args.out, name, page)
     except OSError as error:
         say(text(page))
@@ -369,60 +360,11 @@ def text(page: Mapping[str, Any]) -> str:
     machines = [machine.sentence(r["machine"]) for r in page["records"] if "machine" in r]
     about = [f"{page['date']}.", *machines[:1]]
     about += [f"{page['rounds']} rounds."] if page["rounds"] else []
-    made = tables(page["records"])
-    lines = [*(f"**{fault}**" for fault in page["faults"]), *in_short(made), *page["lines"]]
+    lines = [*(f"**{fault}**" for fault in page["faults"]), *page["lines"]]
+    placed = any("place" in r for r in page["records"])
     texts = [f"# {page['title']}", f"    {page['command']}", " ".join(about)]
-    texts += [LEGEND if made else "", "\n".join(f"- {line}" for line in lines), page["chart"]]
-    plain = [r for r in page["records"] if "table" in r and "place" not in r]
-    for (title,), records in grouped(plain, ["table"]).items():
-        shown = [key for key, x in records[0].items() if key != "table" and not isinstance(x, dict)]
-        rows = [[number(r.get(key)) for key in shown] for r in records]
-        texts.append(f"## {title}\n\n{table(shown, rows)}")
-    texts += [f"## {t.title}\n\n{t.text()}" for t in made]
+    texts += [LEGEND if placed else "", "\n".join(f"- {line}" for line in lines)]
+    for title, records in grouped([r for r in page["records"] if "table" in r], "table").items():
+        made = compared(records) if "place" in records[0] else plain(records)
+        texts.append(f"## {title}\n\n{made}")
     return "\n\n".join(filter(None, texts))
-
-
-def in_short(tables: list[Table]) -> Iterator[str]:
-    """The main results in sentences."""
-    records = [r for t in tables for r in t.records]
-    if speeds := [r["matmul_gflops"] for r in records if "matmul_gflops" in r]:
-        yield f"A float32 matmul, of which the floor is made, runs at {max(speeds):,.0f} GFLOP/s."
-    for t in tables:
-        for (place, name), cells in t.cells().items():
-            if place == MEAN and name in OTHERS:
-                said = (f"{what} {cell.ratio:.2f}" for what, cell in cells.items())
-                yield f"{t.title}, {name} over jrnn: {', '.join(said)}"
-
-
-def chart(path: Path, title: str, records: list[Record]) -> str:
-    """Draw a panel for each table and pass; return the line of the page for it."""
-    panels = [
-        (t, c, {key: line[c.title] for key, line in cells.items() if c.title in line})
-        for t, cells in ((t, t.cells()) for t in tables(records))
-        for c in COLUMNS
-        if c.quantity == MS and any(c.title in line for line in cells.values())
-    ]
-    if not panels:
-        return ""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:  # the tables need no matplotlib
-        return f"No chart: {words(error)}"
-    figure = Figure(figsize=(12, 4 * len(panels) + 0.5), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots(len(panels), squeeze=False).ravel()
-    for panel, (t, c, cells) in zip(axes, panels, strict=True):
-        grows = "growth" in t.records[0]  # times of growing sizes; else times over jrnn's
-        places = [*dict.fromkeys(place for place, _ in cells if place != MEAN)]
-        for n, name in enumerate(dict.fromkeys(name for _, name in cells)):
-            found = [cells.get((place, name), Cell())[0 if grows else 1] for place in places]
-            style = "ov^<>sP*XDd"[n % 11] + ("-" if grows else "")
-            heights = np.array(found, float)  # None is NaN, which is not drawn
-            panel.plot(range(len(places)), heights, style, color=f"C{n % 10}", label=name)
-        panel.set(title=f"{t.title}: {c.title}", xlabel=t.axis, yscale="log")
-        panel.set_ylabel("ms" if grows else "time over jrnn's")
-        panel.set_xticks(range(len(places)), places)
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=120)
-    return f"![times over jrnn's, and of growing sizes]({path.name})"

@@ -170,7 +170,7 @@ def tried(rivals=("autodiff", "flax"), minutes=None, **tasks):
 
 
 def test_a_task_that_fails_is_run_with_fewer_rivals(monkeypatch):
-    monkeypatch.setattr(report, "available", lambda names: (names, []))
+    monkeypatch.setattr(report, "load", lambda name: None)
     asked = []
 
     def fails_with_any(rivals):
@@ -235,17 +235,18 @@ def test_a_task_that_would_not_end_in_time_is_left_out(monkeypatch, capsys):
 def test_a_rival_that_is_missing_or_wrong_is_said_and_the_rest_is_measured(monkeypatch):
     monkeypatch.setitem(sys.modules, "flax", None)
     monkeypatch.delitem(sys.modules, "benchmarks.rivals.flax", raising=False)
-    sine = autodiff.elman(jnp.sin)
+    sine = autodiff.Cell(lambda x, h, states: (jnp.sin(x + h),))
     wrong = {"hoisted": lambda params, xs, cell: autodiff.naive(params, xs, cell=sine)}
     monkeypatch.setattr(autodiff, "SCANS", autodiff.SCANS | wrong)
     args = kernel.parse(["--toy", "--device", "--rounds", "1", "--rivals", "autodiff", "flax"])
     args.backends = ["xla"]
     group = next(kernel.groups(args))
-    tasks = {str(group): partial(kernel.measure_again, args, group, None)}
+    tasks = {str(group): partial(kernel.measure_group, args, group)}
     records, lines = tried(**tasks)
     assert {r["program"] for r in records} == {"jrnn", "naive", "hoisted x4", "matmul floor"}
     missing, wrong = lines
-    assert missing.startswith("flax is left out: --rivals: expected flax to be installed; got")
+    assert re.match("flax is left out: ModuleNotFoundError: .*flax", missing)
+    assert missing.endswith("(benchmarks/requirements.txt has it)")
     assert wrong.startswith(f"{group}: b_h of hoisted: expected the common result")
 
 
@@ -396,18 +397,10 @@ def test_the_whole_command(tmp_path):
     assert text.startswith("# the machine's name\n\n    python -m benchmarks.device --out ")
     assert machine.processor() in text
     tables = {r["table"] for r in page["records"] if "table" in r}
-    growth = "T: B = 4, I = 3, H = 5, float32"
-    assert tables == {"Comparisons", "rnn: batch, float32", "lstm: batch, float32"} | {
-        "training step",
-        growth,
-    }
+    of_cells = {f"{cell}: batch, float32" for cell in ("rnn", "lstm")}
+    assert tables == {"Comparisons", *of_cells, "training step"}
     for part in device.PARTS:
         assert any(line.startswith(f"{part.name}: done, ") for line in page["lines"])
-    assert "](device.png)" in text
-    assert (tmp_path / "out/device.png").read_bytes()[:4] == b"\x89PNG"
-    programs = {(r["at"], r["program"]) for r in page["records"] if r.get("table") == growth}
-    names = ("jrnn", "hoisted x4", "matmul floor")
-    assert programs == {(at, name) for at in (5, 10) for name in names}
 
 
 @pytest.mark.usefixtures("quick_children")
@@ -455,11 +448,11 @@ def test_what_nvidia_smi_says(status, tmp_path, monkeypatch):
 def a_record(program, ms, cell="rnn"):
     key = {"row": 2, "table": f"{cell}: batch, float32", "axis": "T, B, I, H", "gradient": True}
     figures = {"minimum_ms": ms, "median_ms": ms, "compile_seconds": 1.0, "temporary_bytes": 1000}
-    more = {"matmul_gflops": 2e5, "error": 1e-6, "program": program}
+    more = {"error": 1e-6, "program": program}
     return key | {"place": "4, 3, 2, 1"} | figures | more
 
 
-def test_each_cell_has_tables_and_ratios_and_a_panel_of_its_own(tmp_path):
+def test_each_cell_has_a_table_of_its_own(tmp_path):
     of_rnn = [a_record("jrnn", 2.0), a_record("naive", 3.0), a_record("torch", 0.5)]
     records = [*of_rnn, a_record("jrnn", 8.0, "lstm"), a_record("naive", 4.0, "lstm")]
     args = Namespace(out=tmp_path, command="a command")
@@ -468,18 +461,11 @@ def test_each_cell_has_tables_and_ratios_and_a_panel_of_its_own(tmp_path):
     for cell, ms, ratio in (("rnn", 3, "1.50"), ("lstm", 4, "0.50")):
         assert f"\n## {cell}: batch, float32\n" in text
         assert f"| 4, 3, 2, 1 | naive | {ms} | {ratio} | 0.001 | 1.00 | 1 | 1.00 | 1e-06 |" in text
-    assert "- rnn: batch, float32, torch over jrnn: gradient ms 0.25, gradient MB" in text
-    assert "runs at 200,000 GFLOP/s" in text
     assert report.sentence(records[3]) == "lstm: batch, float32, 4, 3, 2, 1: jrnn 8 ms"
     assert report.sentence(records[1]) == ""
-    assert text.count("](device.png)") == 1
 
 
-def test_without_matplotlib_the_chart_is_a_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    record = {"table": "T", "axis": "T", "place": "1", "program": "jrnn", "gradient": True}
-    said = report.chart(tmp_path / "a.png", "title", [record | {"minimum_ms": 1.0}])
-    assert said.startswith("No chart: ModuleNotFoundError: ")
+def test_the_package_alone_is_enough():
     code = """
 import sys
 from benchmarks import device, gradients, kernel, scaling

@@ -18,19 +18,12 @@ from jax import lax
 from benchmarks.cases import Group, ends
 from benchmarks.rivals import Recurrence
 
-OF_IDS = True  # they are looked up
-
 
 class Cell(NamedTuple):
     """A recurrence, as a step from x_t w_ih + b_h, h_{t-1} w_hh and the states before it."""
 
     step: Callable[[Any, Any, tuple[Any, ...]], tuple[Any, ...]]
     states: int = 1  # the first is h
-
-
-def elman(phi: Callable[[Any], Any]) -> Cell:
-    """h = phi(x + h)."""
-    return Cell(lambda x, h, states: (phi(x + h),))
 
 
 def _lstm(x: Any, h: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -46,12 +39,11 @@ def _gru(x: Any, h: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
     return ((1 - z) * n + z * states[0],)
 
 
-TANH = elman(jnp.tanh)
-# The recurrences by cell and activation; every program of a cell is compared with one of them.
-CELLS: dict[str, dict[str, Cell]] = {
-    "rnn": {"tanh": TANH, "relu": elman(jax.nn.relu)},
-    "lstm": {"tanh": Cell(_lstm, states=2)},
-    "gru": {"tanh": Cell(_gru)},
+CELLS = {  # every program is compared with one of them
+    "rnn": Cell(lambda x, h, states: (jnp.tanh(x + h),)),
+    "relu": Cell(lambda x, h, states: (jax.nn.relu(x + h),)),  # of an Elman network
+    "lstm": Cell(_lstm, states=2),
+    "gru": Cell(_gru),
 }
 
 
@@ -60,7 +52,7 @@ def hoisted(
     xs: Any,
     h0: Any = None,
     *,
-    cell: Cell = TANH,
+    cell: Cell = CELLS["rnn"],
     hoist: bool = True,
     unroll: int = 1,
     mixed: bool = False,
@@ -110,7 +102,7 @@ SCANS: dict[str, Callable[..., Any]] = {
 
 def scans(cell: str) -> dict[str, Callable[..., Any]]:
     """The three scans of a cell."""
-    return {name: partial(scan, cell=CELLS[cell]["tanh"]) for name, scan in SCANS.items()}
+    return {name: partial(scan, cell=CELLS[cell]) for name, scan in SCANS.items()}
 
 
 @jax.custom_vjp

@@ -31,9 +31,9 @@ def _recurrence(group: Group, name: str, make: Any) -> Recurrence:
     rnn = nnx.RNN(make(I, H, rngs=nnx.Rngs(0)), time_major=True, rngs=False)
     graph, empty = nnx.split(rnn)
 
-    def states(state: Any, xs: Any, h0: Any = None) -> Any:
+    def states(state: Any, xs: Any) -> Any:
         zeros = jnp.zeros((*xs.shape[1:-1], H), xs.dtype)
-        carry = (zeros, zeros) if group.cell == "lstm" else zeros if h0 is None else h0
+        carry = (zeros, zeros) if group.cell == "lstm" else zeros
         return nnx.merge(graph, state)(xs, initial_carry=carry)
 
     def own(params: Any) -> Any:

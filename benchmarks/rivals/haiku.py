@@ -48,9 +48,9 @@ def recurrences(group: Group) -> list[Recurrence]:
 
 
 def _recurrence(case: Case, name: str, core: Any, arrays: Any, activation: str) -> Recurrence:
-    def unroll(xs: Any, h0: Any = None) -> Any:
+    def unroll(xs: Any) -> Any:
         zeros = jnp.zeros((*xs.shape[1:-1], case.H))
-        start = hk.LSTMState(zeros, zeros) if core is hk.LSTM else zeros if h0 is None else h0
+        start = hk.LSTMState(zeros, zeros) if core is hk.LSTM else zeros
         return hk.dynamic_unroll(core(case.H), xs, start)[0]
 
     init, apply = hk.without_apply_rng(hk.transform(unroll))

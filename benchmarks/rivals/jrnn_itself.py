@@ -1,4 +1,4 @@
-"""jrnn in the form of the rivals: the native kernel, XLA's loops, a user's cell, an older version.
+"""jrnn in the form of the rivals: the native kernel, XLA's loops, a user's cell.
 
 The native kernel and XLA are the same call, compiled with `jrnn_native` on and off, so that one
 process can time them in turn.
@@ -19,7 +19,6 @@ from jrnn import native
 from jrnn.cells.gru import GRU
 from jrnn.cells.lstm import LSTM
 from jrnn.checks import refuse
-from jrnn.kernel.passes import passes_in
 
 BACKENDS = ["native", "xla"]
 GATED = {"lstm": LSTM, "gru": GRU}
@@ -35,19 +34,15 @@ def last(network: Any, params: Any, xs: Any, **options: Any) -> Any:
     return jax.tree.leaves(network(params, xs, **options)[0])[0][None]
 
 
-def recurrences(group: Group, package: Any = jrnn, name: str = "jrnn") -> list[Recurrence]:
-    """A package's network, and a second one.
+def recurrences(group: Group) -> list[Recurrence]:
+    """The package's network, and a second one.
 
     With an option of the route or the dtype, the second is without it. Where libraries are
     measured, it is a gated cell as a user writes it, without an adjoint.
     """
-
-    def own(params: Any) -> Any:
-        return getattr(package, type(params).__name__)(*params)
-
     is_remat = group.route == "remat"
-    network = partial(last if is_remat else states, getattr(package, group.cell))
-    full = plain = Recurrence(name, network, own, kind="remat" if is_remat else "tanh")
+    network = partial(last if is_remat else states, getattr(jrnn, group.cell))
+    full = plain = Recurrence("jrnn", network, kind="remat" if is_remat else "tanh")
     if group.route == "ends":
         full = full._replace(states=partial(network, **ends(group.case)), kind="ends")
     if is_remat:
@@ -56,7 +51,7 @@ def recurrences(group: Group, package: Any = jrnn, name: str = "jrnn") -> list[R
         rounded = partial(full.states, compute_dtype=jnp.bfloat16)
         full = full._replace(states=rounded, state_dtype=jnp.bfloat16)
     if full is not plain:
-        return [full, plain._replace(name=f"{name} without")]
+        return [full, plain._replace(name="jrnn without")]
     if group.cell not in GATED or not group.has_libraries:
         return [plain]
     cell = dataclasses.replace(GATED[group.cell], adjoint=None)
@@ -82,11 +77,11 @@ def wanted(named: list[str] | None) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def computing(function: Any, args: Any, backends: list[str]) -> list[str | None]:
-    """The backends, of those given, that compute a call; [None] if it does not call jrnn."""
-    if not any(passes_in(jax.make_jaxpr(function)(*args), 1)):
+def computing(one: Recurrence, args: Any, backends: list[str]) -> list[str | None]:
+    """The backends, of those given, that compute a recurrence; [None] if it is not jrnn's."""
+    if not one.name.startswith("jrnn"):
         return [None]
     with using("native"):
-        passes = jrnn.explain(function, *args)
+        passes = jrnn.explain(one.states, *args)
     is_native = any(one.backend.startswith("native") for one in passes)
     return [backend for backend in backends if backend == "xla" or is_native]

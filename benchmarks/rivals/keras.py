@@ -31,10 +31,9 @@ def recurrences(group: Group) -> list[Recurrence]:
         w_ih, w_hh, bias = to_keras(params)
         return [w_ih, w_hh, bias[0] if group.cell == "gru" else bias]
 
-    def states(own: Any, xs: Any, h0: Any = None) -> Any:
+    def states(own: Any, xs: Any) -> Any:
         w_ih, w_hh, b = own
         bias = jnp.stack([b, jnp.zeros_like(b)]) if group.cell == "gru" else b
-        start = {} if h0 is None else {"initial_state": h0}
-        return layer.stateless_call([w_ih, w_hh, bias], rest, xs, **start)[0]
+        return layer.stateless_call([w_ih, w_hh, bias], rest, xs)[0]
 
     return [Recurrence("keras", states, own, batch_first=True)]

@@ -42,10 +42,10 @@ def _common(tensors: Any, names: Any = ("w_ih", "w_hh", "b_h")) -> dict[str, Any
 
 def program(group: Group) -> Program:
     """The states, or the cost sum(hs * y) and its gradient, in float32, without compilation."""
-    given = data(group.case, group.cell)
-    rnn = _network(given.params, group.cell)
+    params, *given = data(group.case, group.cell)
+    rnn = _network(params, group.cell)
     rnn.flatten_parameters()  # the layout for cuDNN; no effect on a CPU
-    xs, y = (torch.from_numpy(a).to(DEVICE) for a in (given.xs, given.y))
+    xs, y = (torch.from_numpy(a).to(DEVICE) for a in given)
 
     def call() -> Any:
         if group.gradient:
@@ -57,23 +57,20 @@ def program(group: Group) -> Program:
             torch.cuda.synchronize()
         return result
 
-    return Program(
-        "torch", call, _common if group.gradient else lambda hs: {"hs": hs.cpu().numpy()}
-    )
+    arrays = _common if group.gradient else lambda hs: {"hs": hs.cpu().numpy()}
+    return Program("torch", call, arrays)
 
 
 class Trainer:
     """A training step of a network with a `Linear`; ids are one-hot vectors."""
 
     def __init__(self, model: Any, args: Any) -> None:
-        self.given, self.clip = model.rnn, args.clip
+        self.given, self.clip = model, args.clip
         self.vocabulary, hidden = len(model.rnn.w_ih), len(model.rnn.w_hh)
         self.rnn = _network(model.rnn, args.cell)
         self.readout = torch.nn.Linear(hidden, self.vocabulary)
-        weight, bias = (
-            torch.tensor(np.array(x)) for x in (model.readout.w_ho.T, model.readout.b_o)
-        )
-        self.readout.load_state_dict({"weight": weight, "bias": bias})
+        given = {"weight": model.readout.w_ho.T, "bias": model.readout.b_o}
+        self.readout.load_state_dict({k: torch.tensor(np.array(x)) for k, x in given.items()})
         self.readout.to(DEVICE)
         self.trained = [*_learned(self.rnn), *self.readout.parameters()]
         self.optimizer = torch.optim.Adam(self.trained, args.learning_rate)
@@ -95,6 +92,7 @@ class Trainer:
         return loss.item()
 
     def model(self) -> Any:
-        """The learned (parameters of the network, ReadoutParams)."""
+        """The learned parameters, as they were given."""
         readout = _common(self.readout.parameters(), ("w_ho", "b_o"))
-        return self.given._replace(**_common(_learned(self.rnn))), jrnn.ReadoutParams(**readout)
+        rnn = self.given.rnn._replace(**_common(_learned(self.rnn)))
+        return self.given._replace(rnn=rnn, readout=jrnn.ReadoutParams(**readout))
