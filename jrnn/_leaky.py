@@ -139,7 +139,7 @@ def leaky(
     through time, derived by hand (`jrnn/cells/leaky.py`). Derivatives and
     `jax.vmap` are as in `rnn`.
 
-    The page on cells shows noise, connections that are missing, and signs of neurons (Dale's law).
+    The page on cells shows noise and connections that are missing.
 
     Args:
         params: `w_ih [I, H]` or None, `w_hh [H, H]`, `b_h [H]` or None, and `alpha [H]` in (0, 1]
