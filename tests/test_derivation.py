@@ -11,10 +11,11 @@ import pytest
 from cases import RTOL, H, I, O, T, assert_close, differences, make_case, parameters, together
 from compilations import assert_second_calls_compile_nothing
 from cover import in_tiers
+from mutations import assert_seen, mutated, planted
 
 import jrnn
 from jrnn import derivation
-from jrnn.derivation import Gradients
+from jrnn.derivation import Gradients, double_sum, jacobians, recursion, truncated
 
 
 def kernel(rnn, readout, xs, labels, h0=None, *, weights=None, activation="tanh"):
@@ -547,54 +548,75 @@ def test_by_step_at_a_useful_size():
 # --- planted faults ------------------------------------------------------------------------------
 
 
-def double_sum(args, *, first=1, last=lambda t: t, jacobian=None, order=1, product_from=1):
-    """The double sum once more, with a place for each fault."""
-    f, dJ_dh, dh_dz, dz_dh = factors(args)
-    J = [None, *(jacobian or (lambda d: d @ dz_dh))(np.stack(dh_dz[1:]))]
-    dW = np.zeros((H, H))
-    for t in range(1, T + 1):
-        for k in range(first, last(t) + 1):
-            product = np.eye(H)
-            for r in range(k + product_from, t + 1):
-                product = J[r] @ product if order == 1 else product @ J[r]
-            dW += np.outer(f.h_tm1s[k - 1], dJ_dh[t] @ product @ dh_dz[k])
-    return dW
-
-
-DERIVATION_FAULTS = {
-    "Jacobians multiplied in the order of time": {"order": -1},
-    "k from 2": {"first": 2},
-    "k up to t - 1": {"last": lambda t: t - 1},
-    "k beyond t, as the notebook writes it": {"last": lambda t: T},
-    "one Jacobian too few": {"product_from": 2},
-    "one Jacobian too many": {"product_from": 0},
-    "diagonal missing": {"jacobian": lambda d: np.stack([example()[0].w_hh.T] * T)},
-    "w_hh not transposed": {"jacobian": lambda d: d @ example()[0].w_hh},
-    "diagonal on the wrong side": {"jacobian": lambda d: example()[0].w_hh.T @ d},
+FAULTS = {
+    double_sum.gradients_double_sum: {
+        "k from 2": ("range(1, t + 1)", "range(2, t + 1)"),
+        "k up to t - 1": ("range(1, t + 1)", "range(1, t)"),
+        "k beyond t, as the notebook writes it": (
+            "dh_0 += dh_t @",
+            "dw_hh += f.h_tm1s[t:].T @ (dh_t[None] * f.dphis[t:]); dh_0 += dh_t @",
+        ),
+    },
+    jacobians.state_jacobian: {
+        "diagonal missing": ("jnp.diag(dphi) @ ", ""),
+        "w_hh not transposed": (".w_hh).T", ".w_hh)"),
+        "diagonal on the wrong side": ("jnp.diag(dphi) @", "dphi[None] *"),
+    },
+    recursion.gradients_recursion: {
+        "phi' missing": ("f.dphis[t] * (f.dhs", "(f.dhs"),
+        "w_hh not transposed": (".w_hh).T", ".w_hh)"),
+        "no step back": ("f.dhs[t] + dhnext", "f.dhs[t]"),
+    },
+    recursion.assemble: {
+        "h_t for h_{t-1}": ("f.h_tm1s.T", "f.hs.T"),
+    },
 }
 
 
-def test_the_copy_without_a_fault():
-    args = example()
-    assert_close(double_sum(args), expected(*args, None, "tanh").rnn.w_hh)
-
-
-@pytest.mark.parametrize("fault", DERIVATION_FAULTS)
+@planted(FAULTS)
 def test_planted_fault(fault):
-    args = example()
-    want = {"w_hh": expected(*args, None, "tanh").rnn.w_hh}
-    found = {"w_hh": double_sum(args, **DERIVATION_FAULTS[fault])}
-    assert max(differences(found, want).values()) > 10 * RTOL
+    args, by_recursion = example(), fault[0].__module__ == recursion.__name__
+    form = "gradients_recursion" if by_recursion else "gradients_double_sum"
+    module = mutated(*fault, user=recursion if by_recursion else double_sum)
+    assert_seen(getattr(module, form)(*args), expected(*args, None, "tanh"))
 
 
-@pytest.mark.parametrize("n", [2, 3])
-def test_a_window_or_chunk_off_by_one_is_seen(n):
-    args = example()
-    for plain, name in ((plain_window, "window"), (plain_chunk, "chunk")):
-        right = plain(*args, **{name: n})
-        wrong = [partial(derivation.gradients_truncated, **{name: m}) for m in (n - 1, n + 1)]
-        for found in together(*wrong)(*args):
-            assert max(differences(found, right).values()) > 10 * RTOL
+PRODUCT_FAULTS = {
+    jacobians.state_jacobian_product: {
+        "in the order of time": ("range(k + 1, t + 1)", "range(t, k, -1)"),
+        "one Jacobian too few": ("range(k + 1, t + 1)", "range(k + 2, t + 1)"),
+        "one Jacobian too many": ("range(k + 1, t + 1)", "range(k, t + 1)"),
+    },
+}
+
+
+@planted(PRODUCT_FAULTS)
+def test_planted_fault_in_a_product(fault):
+    rnn, _, xs, _, h0 = example()
+    _, hs = jrnn.rnn(rnn, xs, h0)
+    right = np.linalg.multi_dot([derivation.state_jacobian(rnn, hs, t) for t in (5, 4, 3)])
+    assert_seen(mutated(*fault).state_jacobian_product(rnn, hs, 5, 2), right)
+
+
+TRUNCATION_FAULTS = {
+    truncated._by_window: {
+        "a window too long": ("back < window", "back <= window"),
+        "a window too short": ("back < window", "back < window - 1"),
+    },
+    truncated.gradients_truncated: {
+        "a chunk too long": ("min(chunk, T)", "min(chunk + 1, T)"),
+        "a chunk too short": ("min(chunk, T)", "min(chunk - 1, T)"),
+    },
+}
+
+
+@planted(TRUNCATION_FAULTS)
+def test_planted_fault_in_the_truncation(fault):
+    args, module = example(), mutated(*fault)
+    for n in (2, 3):
+        of_chunks = fault[0] is truncated.gradients_truncated
+        plain, option = (plain_chunk, {"chunk": n}) if of_chunks else (plain_window, {"window": n})
+        assert_seen(module.gradients_truncated(*args, **option), plain(*args, **option))
 
 
 def test_wolf_brown_and_the_diagonal_of_the_softmax():

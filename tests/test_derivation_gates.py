@@ -1,8 +1,6 @@
 """LSTM and GRU derived by hand, against loops of the tests' own that JAX differentiates."""
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +10,11 @@ import pytest
 from cases import LAW_RTOL, RTOL, H, I, O, T, assert_close, differences, together
 from compilations import assert_second_calls_compile_nothing
 from gated import gru_step, lstm_step
+from mutations import assert_seen, mutated, planted
 
 import jrnn
 from jrnn import derivation
-from jrnn.derivation import GRUGradients, LSTMGradients
+from jrnn.derivation import GRUGradients, LSTMGradients, gru, jacobians, lstm
 from jrnn.types import GRUParams, LSTMParams, LSTMState, ReadoutParams
 
 COSTS = {"total": np.ones(T), "mean": np.full(T, 1 / T), "last only": np.eye(T)[-1]}
@@ -236,222 +235,78 @@ def test_gates_at_their_ends_pass_the_gradient_of_c_unchanged():
 
 # --- planted faults ------------------------------------------------------------------------------
 
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
-
-
-@dataclass(frozen=True)
-class LSTMCopy:
-    """(25) once more in NumPy, with a place for each fault."""
-
-    q: Callable = lambda dh, dc, o, tanh_c: dc + dh * o * (1 - tanh_c**2)
-    delta_i: Callable = lambda q, i, g: q * g * i * (1 - i)
-    c_of_f: Callable = lambda c_tm1, c: c_tm1
-    delta_f: Callable = lambda q, c, f: q * c * f * (1 - f)
-    delta_g: Callable = lambda q, i, g: q * i * (1 - g**2)
-    delta_o: Callable = lambda dh, tanh_c, o: dh * tanh_c * o * (1 - o)
-    dh: Callable = lambda delta, w_hh: delta @ w_hh.T
-    dc: Callable = lambda q, f: q * f
-    order: tuple = (0, 1, 2, 3)
-    left: Callable = lambda h_tm1, h: h_tm1
-
-    def __call__(self, params, readout, xs, labels, state):
-        steps, (h, c) = [], state
-        for x in xs:
-            i, f, g, o = np.split(x @ params.w_ih + h @ params.w_hh + params.b_h, 4)
-            i, f, g, o, before = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o), (h, c)
-            c = f * c + i * g
-            h = o * np.tanh(c)
-            steps.append((*before, i, f, g, o, h, c))
-        dh = dc = np.zeros(H)
-        dw_ih, dw_hh, db = np.zeros((I, 4 * H)), np.zeros((H, 4 * H)), np.zeros(4 * H)
-        for t in reversed(range(T)):
-            h_tm1, c_tm1, i, f, g, o, h, c = steps[t]
-            p = np.exp(h @ readout.w_ho + readout.b_o)
-            dh = dh + (p / p.sum() - labels[t]) @ readout.w_ho.T
-            q = self.q(dh, dc, o, np.tanh(c))
-            deltas = (
-                self.delta_i(q, i, g),
-                self.delta_f(q, self.c_of_f(c_tm1, c), f),
-                self.delta_g(q, i, g),
-                self.delta_o(dh, np.tanh(c), o),
-            )
-            delta = np.concatenate([deltas[n] for n in self.order])
-            dw_ih += np.outer(xs[t], delta)
-            dw_hh += np.outer(self.left(h_tm1, h), delta)
-            db += delta
-            dh, dc = self.dh(delta, params.w_hh), self.dc(q, f)
-        return LSTMParams(dw_ih, dw_hh, db), LSTMState(dh, dc)
-
-
-@dataclass(frozen=True)
-class GRUCopy:
-    """(27) once more in NumPy, with a place for each fault."""
-
-    delta_n: Callable = lambda dh, z, n: dh * (1 - z) * (1 - n**2)
-    delta_r: Callable = lambda delta_n, u, r: delta_n * u * r * (1 - r)
-    u_of_r: Callable = lambda u, b_hn: u
-    delta_z: Callable = lambda dh, h_tm1, n, z: dh * (h_tm1 - n) * z * (1 - z)
-    delta_u: Callable = lambda delta_n, r: delta_n * r
-    of_state: Callable = lambda r, z, n, u: (r, z, u)
-    dh: Callable = lambda delta, w_hh: delta @ w_hh.T
-    beside: Callable = lambda dh, z: dh * z
-    db_hn: Callable = lambda delta_n, delta_u: delta_u
-
-    def __call__(self, params, readout, xs, labels, state):
-        steps, h = [], state
-        for x in xs:
-            (x_r, x_z, x_n), (h_r, h_z, h_n) = (
-                np.split(a, 3) for a in (x @ params.w_ih + params.b_h, h @ params.w_hh)
-            )
-            r, z, u, before = sigmoid(x_r + h_r), sigmoid(x_z + h_z), h_n + params.b_hn, h
-            n = np.tanh(x_n + r * u)
-            h = (1 - z) * n + z * h
-            steps.append((before, r, z, n, u, h))
-        dh = np.zeros(H)
-        dw_ih, dw_hh = np.zeros((I, 3 * H)), np.zeros((H, 3 * H))
-        db_h, db_hn = np.zeros(3 * H), np.zeros(H)
-        for t in reversed(range(T)):
-            h_tm1, r, z, n, u, h = steps[t]
-            p = np.exp(h @ readout.w_ho + readout.b_o)
-            dh = dh + (p / p.sum() - labels[t]) @ readout.w_ho.T
-            delta_n = self.delta_n(dh, z, n)
-            delta_r = self.delta_r(delta_n, self.u_of_r(u, params.b_hn), r)
-            delta_z, delta_u = self.delta_z(dh, h_tm1, n, z), self.delta_u(delta_n, r)
-            of_input = np.concatenate([delta_r, delta_z, delta_n])
-            of_state = np.concatenate(self.of_state(delta_r, delta_z, delta_n, delta_u))
-            dw_ih, db_h = dw_ih + np.outer(xs[t], of_input), db_h + of_input
-            dw_hh, db_hn = dw_hh + np.outer(h_tm1, of_state), db_hn + self.db_hn(delta_n, delta_u)
-            dh = self.dh(of_state, params.w_hh) + self.beside(dh, z)
-        return GRUParams(dw_ih, dw_hh, db_h, db_hn), dh
-
-
 RECURSION_FAULTS = {
-    "lstm": {
-        "the path through tanh(c) forgotten": {"q": lambda dh, dc, o, tanh_c: dc},
-        "tanh' missing": {"q": lambda dh, dc, o, tanh_c: dc + dh * o},
-        "o missing": {"q": lambda dh, dc, o, tanh_c: dc + dh * (1 - tanh_c**2)},
-        "dc of later steps forgotten": {"q": lambda dh, dc, o, tanh_c: dh * o * (1 - tanh_c**2)},
-        "dc without f": {"dc": lambda q, f: q},
-        "dc with 1 - f": {"dc": lambda q, f: q * (1 - f)},
-        "c_t for c_{t-1}": {"c_of_f": lambda c_tm1, c: c},
-        "f' missing": {"delta_f": lambda q, c, f: q * c},
-        "i' missing": {"delta_i": lambda q, i, g: q * g},
-        "g as a sigmoid": {"delta_g": lambda q, i, g: q * i * g * (1 - g)},
-        "i missing": {"delta_g": lambda q, i, g: q * (1 - g**2)},
-        "delta_o of dc": {"delta_o": lambda dh, tanh_c, o: tanh_c * o * (1 - o)},
-        "blocks i g f o": {"order": (0, 2, 1, 3)},
-        "w_hh not transposed": {
-            "dh": lambda delta, w: delta @ np.hstack([b.T for b in blocks(w)]).T
-        },
-        "h_t for h_{t-1}": {"left": lambda h_tm1, h: h},
-        "no step back": {"dh": lambda delta, w_hh: np.zeros(H)},
+    lstm.lstm_recursion: {
+        "dc without f": ("w_hh_transposed, q * f", "w_hh_transposed, q"),
+        "dc with 1 - f": ("w_hh_transposed, q * f", "w_hh_transposed, q * (1 - f)"),
+        "the path through tanh(c) forgotten": ("dc_next + dh * o * (1 - tanh_c**2)", "dc_next"),
+        "tanh' missing": (" * (1 - tanh_c**2)", ""),
+        "o missing": ("dh * o * (1 - tanh", "dh * (1 - tanh"),
+        "dc of later steps forgotten": ("dc_next + dh * o", "dh * o"),
+        "c_t for c_{t-1}": ("run.c_tm1s[t]", "run.cs[t]"),
+        "f' missing": (" * f * (1 - f)", ""),
+        "i' missing": (" * i * (1 - i)", ""),
+        "g as a sigmoid": ("(1 - g**2)", "g * (1 - g)"),
+        "i missing": ("q * i * (1 - g**2)", "q * (1 - g**2)"),
+        "delta_o of dc": ("dh * tanh_c", "tanh_c"),
+        "blocks i g f o": ("delta_f, delta_g, delta_o]", "delta_g, delta_f, delta_o]"),
+        "w_hh not transposed": ("params.w_hh).T", "jnp.concatenate(jnp.split(params.w_hh, 4, 1)))"),
+        "h_t for h_{t-1}": ("run.h_tm1s.T", "run.hs.T"),
+        "no step back": ("delta_t @ w_hh_transposed", "0 * dh"),
     },
-    "gru": {
-        "1 - z missing": {"delta_n": lambda dh, z, n: dh * (1 - n**2)},
-        "z for 1 - z": {"delta_n": lambda dh, z, n: dh * z * (1 - n**2)},
-        "n' missing": {"delta_n": lambda dh, z, n: dh * (1 - z)},
-        "b_hn outside of r": {"u_of_r": lambda u, b_hn: u - b_hn},
-        "r' missing": {"delta_r": lambda delta_n, u, r: delta_n * u},
-        "n - h_{t-1}": {"delta_z": lambda dh, h, n, z: dh * (n - h) * z * (1 - z)},
-        "n missing": {"delta_z": lambda dh, h, n, z: dh * h * z * (1 - z)},
-        "r outside of delta_u": {"delta_u": lambda delta_n, r: delta_n},
-        "delta_n for delta_u": {"of_state": lambda r, z, n, u: (r, z, n)},
-        "b_hn as a bias of n": {"db_hn": lambda delta_n, delta_u: delta_n},
-        "z dh forgotten": {"beside": lambda dh, z: np.zeros(H)},
-        "(1 - z) dh": {"beside": lambda dh, z: dh * (1 - z)},
-        "w_hh not transposed": {
-            "dh": lambda delta, w: delta @ np.hstack([b.T for b in blocks(w)]).T
-        },
-        "no step back": {"dh": lambda delta, w_hh: np.zeros(H)},
+    gru.gru_recursion: {
+        "1 - z missing": ("dh * (1 - z) * (1", "dh * (1"),
+        "z for 1 - z": ("dh * (1 - z) * (1", "dh * z * (1"),
+        "n' missing": (" * (1 - n**2)", ""),
+        "b_hn outside of r": ("delta_n * u", "delta_n * (u - params.b_hn)"),
+        "r' missing": (" * r * (1 - r)", ""),
+        "n - h_{t-1}": ("run.h_tm1s[t] - n", "n - run.h_tm1s[t]"),
+        "n missing": ("(run.h_tm1s[t] - n)", "run.h_tm1s[t]"),
+        "r outside of delta_u": ("delta_u = delta_n * r", "delta_u = delta_n"),
+        "delta_n for delta_u": ("[delta_r, delta_z, delta_u]", "[delta_r, delta_z, delta_n]"),
+        "b_hn as a bias of n": ("delta_z, delta_n, delta_u]", "delta_z, delta_n, delta_n]"),
+        "z dh forgotten": (" + dh * z", ""),
+        "(1 - z) dh": (" + dh * z", " + dh * (1 - z)"),
+        "w_hh not transposed": ("params.w_hh).T", "jnp.concatenate(jnp.split(params.w_hh, 3, 1)))"),
+        "no step back": ("@ w_hh_transposed + dh", "@ (0 * w_hh_transposed) + dh"),
     },
 }
-COPIES = {"lstm": LSTMCopy, "gru": GRUCopy}
 
 
-def blocks(w_hh):
-    return np.split(w_hh, w_hh.shape[1] // H, axis=1)
+@planted(RECURSION_FAULTS)
+def test_planted_fault(fault):
+    form = fault[0].__name__
+    cell, _ = form.split("_")
+    found = getattr(mutated(*fault), form)(*example(cell))
+    assert_seen(found, expected(cell, *example(cell), COSTS["total"]))
 
 
-def wanted(cell):
-    """The gradient of the parameters and of the state, which the copies compute."""
-    d = expected(cell, *example(cell), COSTS["total"])
-    return d.params, d.state
-
-
-@pytest.mark.parametrize("cell", COPIES)
-def test_the_copy_without_a_fault(cell):
-    assert_close(COPIES[cell]()(*example(cell)), wanted(cell))
-
-
-@pytest.mark.parametrize(
-    ("cell", "fault"),
-    [(cell, fault) for cell, faults in RECURSION_FAULTS.items() for fault in faults],
-)
-def test_planted_fault(cell, fault):
-    found = COPIES[cell](**RECURSION_FAULTS[cell][fault])(*example(cell))
-    assert max(differences(found, wanted(cell)).values()) > 10 * RTOL
-
-
-@functools.cache
-def lstm_factors():
-    """The trajectory of the example, ds_t/ds_{t-1} and ds_t/da_t."""
-    params, *data = example("lstm")
-    run = derivation.lstm_trajectory(params, *data)
-    both = (derivation.lstm_jacobians(params, run, t) for t in range(1, T + 1))
-    return jax.device_get((run, *zip(*both, strict=True)))
-
-
-def double_sum(*, first=1, last=lambda t: t, quarters=lambda J: J, order=1, offset=1):
-    """dw_hh of an LSTM by the double sum, with a place for each fault."""
-    run, J, ds_da = lstm_factors()
-    dw_hh = np.zeros((H, 4 * H))
-    for t in range(1, T + 1):
-        for k in range(first, last(t) + 1):
-            product = np.eye(2 * H)
-            for r in range(k + offset, t + 1):
-                J_r = quarters(J[r - 1].copy())
-                product = J_r @ product if order == 1 else product @ J_r
-            dJ_ds = np.concatenate([run.dhs[t - 1], np.zeros(H)])
-            dw_hh += np.outer(run.h_tm1s[k - 1], dJ_ds @ product @ ds_da[k - 1])
-    return {"w_hh": dw_hh}
-
-
-def without(rows, columns):
-    def quarters(J):
-        J[rows, columns] = 0
-        return J
-
-    return quarters
-
-
-OF_H, OF_C = slice(None, H), slice(H, None)
 DOUBLE_SUM_FAULTS = {
-    "Jacobians multiplied in the order of time": {"order": -1},
-    "k from 2": {"first": 2},
-    "k up to t - 1": {"last": lambda t: t - 1},
-    "k beyond t": {"last": lambda t: T},
-    "one Jacobian too few": {"offset": 2},
-    "one Jacobian too many": {"offset": 0},
-    "h alone": {"quarters": without(OF_C, slice(None))},
-    "without the path from c to c": {"quarters": without(OF_C, OF_C)},
-    "without the path from h to c": {"quarters": without(OF_C, OF_H)},
-    "without the path from c to h": {"quarters": without(OF_H, OF_C)},
-    "without the path from h to h": {"quarters": without(OF_H, OF_H)},
-    "Jacobians transposed": {"quarters": lambda J: J.T},
+    lstm.lstm_double_sum: {
+        "k from 2": ("range(1, t + 1)", "range(2, t + 1)"),
+        "k up to t - 1": ("range(1, t + 1)", "range(1, t)"),
+        "k beyond t": ("range(1, t + 1)", "range(1, T + 1)"),
+        "one Jacobian too few": ("product(J, t, k)", "product(J, t, k + 1)"),
+        "one Jacobian too many": ("product(J, t, k)", "product(J, t, k - 1)"),
+    },
+    lstm.lstm_jacobians: {
+        "h alone": ("axis=1), ds_da", "axis=1).at[len(f) :].set(0), ds_da"),
+        "without the path from c to c": ("jnp.diag(f)]", "0 * jnp.diag(f)]"),
+        "without the path from h to c": ("[ds_dh_tm1,", "[ds_dh_tm1.at[len(f) :].set(0),"),
+        "without the path from c to h": ("jnp.diag(dh_dc * f)", "0 * jnp.diag(f)"),
+        "without the path from h to h": ("[ds_dh_tm1,", "[ds_dh_tm1.at[: len(f)].set(0),"),
+        "Jacobians transposed": ("axis=1), ds_da", "axis=1).T, ds_da"),
+    },
+    jacobians.product: {
+        "Jacobians multiplied in the order of time": ("J_r @ result", "result @ J_r"),
+    },
 }
 
 
-def test_the_double_sum_without_a_fault():
-    assert_close(double_sum(), {"w_hh": wanted("lstm")[0].w_hh})
-
-
-@pytest.mark.parametrize("fault", DOUBLE_SUM_FAULTS)
+@planted(DOUBLE_SUM_FAULTS)
 def test_planted_fault_in_the_double_sum(fault):
-    found = double_sum(**DOUBLE_SUM_FAULTS[fault])
-    want = {"w_hh": wanted("lstm")[0].w_hh}
-    assert max(differences(found, want).values()) > 10 * RTOL
+    found = mutated(*fault, user=lstm).lstm_double_sum(*example("lstm"))
+    assert_seen(found, expected("lstm", *example("lstm"), COSTS["total"]))
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -493,7 +348,7 @@ REFUSED = {
         "w_ho: expected shape [H, O] = [4, any]; got float64[5, 6].",
     ),
     "t above T": (
-        lambda: derivation.lstm_jacobians(LSTM[0], lstm_factors()[0], T + 1),
+        lambda: derivation.lstm_jacobians(LSTM[0], derivation.lstm_trajectory(*LSTM), T + 1),
         "t: expected an integer from 1 to T = 7; got 8.",
     ),
 }

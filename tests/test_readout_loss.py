@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import LAW_RTOL, RTOL, assert_close, differences, together
+from cases import LAW_RTOL, assert_close, together
 from cover import in_tiers
 from jax import lax
 from jax.sharding import PartitionSpec as P
 from jaxprs import equations, named, sizes
+from mutations import assert_seen, mutated, planted
 
 import jrnn
 from jrnn.loss import blockwise, softmax
@@ -29,12 +30,13 @@ WEIGHTS = {
 }
 
 
+SMALL = {"POSITIONS": 4, "LOGITS": 1, "CLASSES": 3, "LONG": 1000}  # sequences are short
+
+
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(blockwise, "POSITIONS", 4)
-    monkeypatch.setattr(blockwise, "LOGITS", 1)
-    monkeypatch.setattr(blockwise, "CLASSES", 3)
-    monkeypatch.setattr(blockwise, "LONG", 1000)  # sequences are short
+    for name, size in SMALL.items():
+        monkeypatch.setattr(blockwise, name, size)
 
 
 def fused(params, hs, labels, weights=None):
@@ -231,139 +233,70 @@ def test_labels_of_any_integer_type(layout, dtype):
 
 # --- planted faults ------------------------------------------------------------------------------
 
-
-def cross_entropy_fault(change):
-    """A change of (dlogits, dlabels) in the rule by positions."""
-
-    def plant(patch):
-        rule = jax.custom_vjp(lambda o, y: softmax.cross_entropy_fwd(o, y)[0])
-        bwd = lambda kept, m: change(*softmax.cross_entropy_bwd(kept, m), kept, m)
-        rule.defvjp(softmax.cross_entropy_fwd, bwd)
-        patch(blockwise, "cross_entropy", rule)
-
-    return plant
-
-
-def matmul_fault(change):
-    """A change of both factors of a matmul in the rule by positions."""
-
-    def plant(patch):
-        sound = blockwise._wide_matmul
-        wrong = lambda precision, a, b: sound(precision, *change(a, b))
-        patch(blockwise, "_wide_matmul", wrong)
-
-    return plant
-
-
-def positions_fault(change):
-    """A change of the gradients that the rule by positions has formed."""
-
-    def plant(patch):
-        sound = blockwise._positions
-
-        def wrong(*args):
-            total, grads = sound(*args)
-            return total, (change(grads) if grads.w_ho is not None else grads)
-
-        patch(blockwise, "_positions", wrong)
-
-    return plant
-
-
-def split_fault(change):
-    return lambda patch: patch(
-        blockwise, "_split", lambda n, limit, sound=blockwise._split: change(*sound(n, limit))
-    )
-
-
-def block_fault(change):
-    """A change of (dlogits, dlabels) in the rule by classes."""
-
-    def plant(patch):
-        rule = jax.custom_vjp(lambda o, y: blockwise._block_fwd(o, y)[0])
-        bwd = lambda kept, d: change(*blockwise._block_bwd(kept, d), kept, d)
-        rule.defvjp(blockwise._block_fwd, bwd)
-        patch(blockwise, "_block", rule)
-
-    return plant
-
-
-def shares_of_one(o, y, kept, m):
-    return m[:, None] * (jnp.exp(kept.logits - kept.top - kept.log_sum) - kept.labels), y
-
-
-FAULTS = {
-    ("by positions", "sum of the labels taken for 1"): cross_entropy_fault(shares_of_one),
-    ("by positions", "sign"): cross_entropy_fault(lambda o, y, kept, m: (-o, y)),
-    ("by positions", "weight left out"): cross_entropy_fault(
-        lambda o, y, kept, m: softmax.cross_entropy_bwd(kept, jnp.ones_like(m))
-    ),
-    ("by positions", "0.1 % on the logits"): cross_entropy_fault(lambda o, y, *_: (1.001 * o, y)),
-    ("by positions", "sign of dlabels"): cross_entropy_fault(lambda o, y, *_: (o, -y)),
-    ("by positions", "rest left out"): split_fault(lambda size, count, rest: (size, count, 0)),
-    ("by positions", "one block left out"): split_fault(
-        lambda size, count, rest: (size, count - 1, rest)
-    ),
-    ("by positions", "blocks overlap by one"): split_fault(
-        lambda size, count, rest: (size - 1, count, rest)
-    ),
-    ("by positions", "w_ho in another order for dhs"): matmul_fault(
-        lambda a, b: (a, b[:, ::-1] if b.shape == (O, H) else b)
-    ),
-    ("by positions", "a position late in dw_ho"): matmul_fault(
-        lambda a, b: (jnp.roll(a, 1, 1) if a.shape[0] == H else a, b)
-    ),
-    ("by positions", "bias of the rows but one"): positions_fault(
-        lambda g: g._replace(b_o=g.b_o.at[-1].set(0))
-    ),
-    ("by positions", "mean for the sum"): positions_fault(
-        lambda g: g._replace(w_ho=g.w_ho / (T * B))
-    ),
-    ("by positions", "0.1 % on the bias"): positions_fault(lambda g: g._replace(b_o=1.001 * g.b_o)),
-    ("by positions", "weights' gradient weighted"): positions_fault(
-        lambda g: g._replace(m=1.001 * g.m)
-    ),
-    ("by classes", "sum of the labels taken for 1"): block_fault(
-        lambda o, y, kept, d: (o + d[0][:, None] * (1 / kept.labels.sum(-1, keepdims=True) - 1), y)
-    ),
-    ("by classes", "softmax of the block for that of all"): block_fault(
-        lambda o, y, kept, d: (
-            jnp.exp(kept.logits - kept.log_sum[:, None]) + d[1][:, None] * kept.labels,
-            y,
-        )
-    ),
-    ("by classes", "sign"): block_fault(lambda o, y, *_: (-o, y)),
-    ("by classes", "0.1 % on the logits"): block_fault(lambda o, y, *_: (1.001 * o, y)),
-    ("by classes", "sign of dlabels"): block_fault(lambda o, y, *_: (o, -y)),
-    ("by classes", "rest left out"): split_fault(lambda size, count, rest: (size, count, 0)),
-    ("by classes", "one block left out"): split_fault(
-        lambda size, count, rest: (size, count - 1, rest)
-    ),
-    ("by classes", "blocks overlap by one"): split_fault(
-        lambda size, count, rest: (size - 1, count, rest)
-    ),
+P_SUM_Y = "p * y.sum(-1, keepdims=True)"
+OF_BOTH = {
+    blockwise._split: {
+        "rest left out": ("n % size", "0"),
+        "one block left out": ("n // size,", "n // size - 1,"),
+        "blocks overlap by one": ("return size,", "return size - 1,"),
+    },
+}
+BY_POSITIONS = {
+    softmax.cross_entropy_bwd: {
+        "sum of the labels taken for 1": (P_SUM_Y, "p"),
+        "sign": (f"dlosses * ({P_SUM_Y}", f"-dlosses * ({P_SUM_Y}"),
+        "weight left out": (f"dlosses * ({P_SUM_Y}", f"({P_SUM_Y}"),
+        "0.1 % on the logits": (f"dlosses * ({P_SUM_Y}", f"1.001 * dlosses * ({P_SUM_Y}"),
+        "sign of dlabels": ("dlosses * -log_p", "dlosses * log_p"),
+    },
+    blockwise._positions: {
+        "w_ho in another order for dhs": ("dlogits, w_ho.T)", "dlogits, w_ho.T[:, ::-1])"),
+        "a position late in dw_ho": ("(h.T)", "(jnp.roll(h.T, 1, 1))"),
+        "bias of the rows but one": ("dlogits.sum(0)", "dlogits[1:].sum(0)"),
+        "mean for the sum": ("grads.w_ho + dw_ho", "grads.w_ho + dw_ho / len(hs)"),
+        "0.1 % on the bias": ("dlogits.sum(0)", "1.001 * dlogits.sum(0)"),
+        "0.1 % on the weights": ("(grads.m, dm)", "(grads.m, 1.001 * dm)"),
+    },
+    blockwise._sum_by_positions_bwd: {
+        "the factor": ("dtotal * at_least_float32(g)", "at_least_float32(g)"),
+    },
+}
+BY_CLASSES = {
+    blockwise._losses_by_classes: {
+        "sum of the labels taken for 1": ("at_least_float32(labels).sum(-1) * log_sum", "log_sum"),
+    },
+    blockwise._block_bwd: {
+        "softmax of the block for that of all": ("dlog_sum * jnp.exp", "jnp.exp"),
+        "sign": ("return dlogits, (dat", "return -dlogits, (dat"),
+        "0.1 % on the logits": ("return dlogits, (dat", "return 1.001 * dlogits, (dat"),
+        "sign of dlabels": ("(dat_labels * logits)", "(dat_labels * -logits)"),
+    },
 }
 
 
-@in_tiers(lambda _: [{"fault": (layout, "sign")} for layout in LAYOUTS], fault=FAULTS)
-def test_planted_fault(monkeypatch, fault):
-    FAULTS[fault](monkeypatch.setattr)
-    layout, _ = fault
-    at = example(LAYOUTS[layout], "any sum")
-    worst = differences(value_and_grad(lambda **at: fused(**at), at)[1], expected(at)[1])
-    assert max(worst.values()) > 10 * RTOL
-
-
-def test_planted_fault_in_the_factor(monkeypatch):
-    """The gradient is formed for the cotangent 1; another one must still count."""
-    rule = jax.custom_vjp(blockwise._sum_by_positions, nondiff_argnums=(0, 1))
-    wrong = lambda p, loss, grads, d: blockwise._sum_by_positions_bwd(p, loss, grads, 1.0)
-    rule.defvjp(blockwise._sum_by_positions_fwd, wrong, symbolic_zeros=True)
-    monkeypatch.setattr(blockwise, "_sum_by_positions", rule)
-    at = example()
-    found = value_and_grad(lambda **a: 3 * fused(**a), at)[1]
+def assert_fault_seen(layout, fault):
+    """Of three times the cost: the gradient is formed for the cotangent 1."""
+    at, wrong = example(LAYOUTS[layout], "any sum"), mutated(*fault, user=blockwise)
+    vars(wrong).update(SMALL)
     three = jax.tree.map(lambda d: 3 * d, expected(at)[1])
-    assert max(differences(found, three).values()) > 10 * RTOL
+    cost = partial(wrong.cost, None, wrong.cross_entropy)
+    assert_seen(value_and_grad(lambda **at: 3 * cost(**at), at)[1], three)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@planted(OF_BOTH)
+def test_planted_fault(layout, fault):
+    assert_fault_seen(layout, fault)
+
+
+@planted(BY_POSITIONS)
+def test_planted_fault_by_positions(fault):
+    assert_fault_seen("by positions", fault)
+
+
+@planted(BY_CLASSES)
+def test_planted_fault_by_classes(fault):
+    assert_fault_seen("by classes", fault)
 
 
 # --- laws ----------------------------------------------------------------------------------------

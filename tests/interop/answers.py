@@ -23,7 +23,7 @@ KERAS = ("kernel", "recurrent_kernel", "bias")  # names of its list of weights i
 
 # The weights of a library, as it has them, to the layers of jrnn.
 IMPORTS = {
-    "torch": interop.from_torch,
+    "torch": lambda weights: interop.from_torch(weights),
     "linen": lambda weights: [(interop.from_linen(weights), None)],
     "nnx": lambda weights: [(interop.from_nnx(weights), None)],
     "haiku": lambda weights: [(interop.from_haiku(weights), None)],

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import answers
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import assert_close
+from mutations import mutated, planted
 
 import jrnn
+from jrnn import interop
+from jrnn.interop import _weights
 
 RECORD = Path(__file__).parents[1] / "recorded/peers.npz"
 RUNS, ABOUT = answers.load(RECORD)
@@ -60,73 +62,75 @@ def of_a_stack(states):
     return tuple(each[:2]), tuple(each[2:])
 
 
-# --- faults --------------------------------------------------------------------------------------
+# --- planted faults ------------------------------------------------------------------------------
 
-
-def changed(change):
-    """A fault of each network's parameters."""
-    return lambda layers: [tuple(p and change(p) for p in layer) for layer in layers]
-
-
-def blocks(name, order):
-    """The blocks of a parameter in another order."""
-
-    def change(params):
-        parts = jnp.split(getattr(params, name), len(order), -1)
-        return params._replace(**{name: jnp.concatenate([parts[k] for k in order], -1)})
-
-    return changed(change)
-
-
-def untransposed(params):
-    H = len(params.w_hh)
-    gates = jnp.split(params.w_hh, params.w_hh.shape[1] // H, 1)
-    return params._replace(w_hh=jnp.concatenate([gate.T for gate in gates], 1))
-
-
-def forget_by_one(params):
-    H = len(params.w_hh)
-    return params._replace(b_h=params.b_h.at[H : 2 * H].add(-1))
-
-
-def n_outside_of_the_reset_gate(params):
-    b_hn = jnp.zeros_like(params.b_hn)
-    return params._replace(b_h=params.b_h.at[-len(b_hn) :].add(params.b_hn), b_hn=b_hn)
-
-
-def swapped(layers):
-    return [(backward, forward) for forward, backward in layers]
-
-
+MODULES = {
+    name: getattr(interop, f"_{name}") for name in ("torch", "haiku", "keras", "equinox", "onnx")
+}
+MODULES |= dict.fromkeys(("linen", "nnx"), interop._flax)
+ONNX_LSTM, ONNX_GRU = (f"onnx {kind}, lengths, 2 directions" for kind in ("LSTM", "GRU"))
+GRU = "GRUParams(w_ih, w_hh, b_h, b_hn)"
+# The text that is replaced, by what, and networks whose outputs differ then.
 FAULTS = {
-    "untransposed": (changed(untransposed), ("torch RNN", "torch GRU", "equinox LSTMCell")),
-    "one bias": (
-        changed(lambda params: params._replace(b_h=params.b_h / 2)),
-        ("haiku VanillaRNN", "torch LSTM", "onnx LSTM, lengths, 2 directions"),
-    ),
-    "no b_hn": (
-        changed(lambda params: params._replace(b_hn=None)),
-        ("torch GRU", "linen GRUCell", "keras GRU", "equinox GRUCell"),
-    ),
-    "b_hn outside": (
-        changed(n_outside_of_the_reset_gate),
-        ("torch GRU", "torch GRU, start None", "linen GRUCell", "keras GRU", "equinox GRUCell"),
-    ),
-    "z r n": (blocks("w_ih", (1, 0, 2)), ("keras GRU", "onnx GRU, lengths, 2 directions")),
-    "i f o g": (blocks("w_hh", (0, 1, 3, 2)), ("haiku LSTM", "nnx OptimizedLSTMCell")),
-    "f + 1 forgotten": (changed(forget_by_one), ("haiku LSTM",)),
-    "directions": (swapped, (PACKED.format("LSTM"), "onnx GRU, lengths, 2 directions")),
+    _weights.in_out: {
+        "untransposed": (
+            "w_hh.T, *",
+            "jnp.concatenate(jnp.split(w_hh, G), 1), *",
+            ("torch RNN", "torch GRU", "equinox LSTMCell"),
+        ),
+    },
+    _weights.of_two_biases: {
+        "one bias": ("b_x + b_s", "b_x", ("torch LSTM", ONNX_LSTM)),
+        "b_hn outside": ("!= 3 * H", "> 0", ("torch GRU", "torch GRU, start None", "keras GRU")),
+    },
+    _weights.network: {
+        "no b_hn": (GRU, GRU.replace("b_hn", "None"), ("torch GRU", "linen GRUCell", "keras GRU")),
+        "b_hn outside": (
+            GRU,
+            "GRUParams(w_ih, w_hh, b_h.at[-len(b_hn) :].add(b_hn), None)",
+            ("linen GRUCell",),
+        ),
+        "i f o g": (
+            "LSTMParams(w_ih, w_hh",
+            'LSTMParams(w_ih, reorder(w_hh, "ifgo", "ifog")',
+            ("haiku LSTM", "nnx OptimizedLSTMCell"),
+        ),
+    },
+    _weights.reorder: {
+        "z r n": ("for gate in wanted", "for gate in order", ("keras GRU", ONNX_GRU))
+    },
+    interop.from_equinox: {
+        "no b_hn": ('jnp.asarray(arrays["bias_n"])', "None", ("equinox GRUCell",)),
+        "b_hn outside": (
+            "network(*weights)._replace(b_hn=",
+            "(lambda b: network(*weights[:2], weights[2].at[-len(b) :].add(b)))(",
+            ("equinox GRUCell",),
+        ),
+    },
+    interop.from_haiku: {
+        "one bias": ("sum(biases[1:], biases[0])", "biases[0]", ("haiku VanillaRNN",)),
+        "f + 1 forgotten": ("_forget(b, 1)", "b", ("haiku LSTM",)),
+    },
+    interop.from_torch: {
+        "directions": (
+            "(layer[0], layer[1] if",
+            "(layer[1], layer[0] if",
+            (PACKED.format("LSTM"),),
+        ),
+    },
+    interop.from_onnx: {
+        "directions": ("direction(0), direction(1)", "direction(1), direction(0)", (ONNX_GRU,)),
+    },
 }
 
 
 @pytest.mark.usefixtures("uncompiled")
-@pytest.mark.parametrize(
-    ("fault", "name"), [(fault, name) for fault, (_, names) in FAULTS.items() for name in names]
-)
-def test_planted_faults_are_found(fault, name, monkeypatch):
-    question, answer = RUNS[name]
-    library = question.library.split(",")[0]
-    right, plant = answers.IMPORTS[library], FAULTS[fault][0]
-    monkeypatch.setitem(answers.IMPORTS, library, lambda weights: plant(right(weights)))
-    found = answers.by_jrnn(question._replace(dhs=None))
-    assert answers.differences(found.hs, answer.hs)[""] > 0.02
+@planted(FAULTS)
+def test_planted_faults_are_found(fault, monkeypatch):
+    *fault, names = fault
+    for name in names:
+        question, answer = RUNS[name]
+        wrong = mutated(*fault, user=MODULES[question.library.split(",")[0]])
+        monkeypatch.setattr(answers, "interop", wrong)
+        found = answers.by_jrnn(question._replace(dhs=None))
+        assert answers.differences(found.hs, answer.hs)[""] > 0.02
