@@ -37,7 +37,6 @@ def make_case(
 
     lead = (T, B) if batch else (T,)
     params = jrnn.RNNParams(normal(I, H), normal(H, H) / H**0.5, normal(H) if bias else None)
-    params = params._replace(w_ih=params.w_ih.astype(dtype), w_hh=params.w_hh.astype(dtype))
     xs = rng.integers(0, I, lead).astype(np.int32) if ids else normal(*lead, I)
     start = {"None": None, "[H]": normal(H), "[B, H]": normal(*lead[1:], H)}[h0]
     return Case(params, xs, start, normal(*lead[1:], H), normal(*lead, H))

@@ -16,7 +16,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from programs import TEXT
+from programs import TEXT, end_all
 
 from jrnn import native
 
@@ -57,6 +57,13 @@ def data_of_its_own(request):
     """What a test draws from its module's RNG does not depend on the tests that ran before it."""
     if hasattr(request.module, "RNG"):
         request.module.RNG = np.random.default_rng(2)
+
+
+@pytest.fixture(autouse=True)
+def no_process_stays():
+    """Neither on a core nor halted, when a test has failed."""
+    yield
+    end_all()
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """Programs of their own: examples at toy size, several processes and what they cost; and code."""
 
 import os
+import random
 import re
 import resource
 import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -51,9 +53,15 @@ def unboxed(error):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
+    """A port below those that the system gives away, so that none gets it meanwhile."""
+    while True:
+        port = random.randint(10_000, 30_000)
+        with socket.socket() as s, suppress(OSError):
+            s.bind(("localhost", port))
+            return port
+
+
+STARTED = []  # processes of a test, which do not outlive it
 
 
 class Process(subprocess.Popen):
@@ -63,11 +71,12 @@ class Process(subprocess.Popen):
         self.printed = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
         out, err = self.printed
         super().__init__(command, cwd=ROOT, stdout=out, stderr=err, **more)
+        STARTED.append(self)
 
     def finish(self):
         """(exit status, stdout, stderr), once it has ended."""
         try:
-            self.wait(timeout=300)
+            self.wait(timeout=600)
         finally:
             self.kill()
         texts = []
@@ -76,6 +85,14 @@ class Process(subprocess.Popen):
             texts.append(file.read())
             file.close()
         return self.returncode, *texts
+
+
+def end_all():
+    """Kill what a test has left behind, as one that failed does."""
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.wait()
 
 
 def start(*options, x64=False):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from native_bits import digest, gradients
 from native_built import built
-from programs import ROOT
+from programs import ROOT, Process, finish
 
 pytestmark = built
 
@@ -17,7 +17,7 @@ def digests(*, pool, slices, calls=10, threads=1):
     environment = os.environ | {"NPROC": str(pool)}  # as XLA reads it
     command = [sys.executable, "tests/native_bits.py", str(slices), str(calls), str(threads)]
     run = subprocess.run(
-        command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True, timeout=500
+        command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True, timeout=900
     )
     return run.stdout
 
@@ -42,9 +42,6 @@ def test_ten_thousand_calls_of_four_threads_end():
 @pytest.mark.slow
 def test_four_programs_at_once():
     command = [sys.executable, "tests/native_bits.py", "2", "500", "2"]
-    running = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
-    printed = {one.communicate(timeout=500)[0] for one in running}
-    assert [one.returncode for one in running] == [0] * 4
-    assert len(printed) == 1
+    ended = finish(*(Process(command) for _ in range(4)))
+    assert [status for status, *_ in ended] == [0] * 4, ended
+    assert len({printed for _, printed, _ in ended}) == 1

@@ -313,14 +313,7 @@ def test_a_fixed_leak_has_no_gradient_and_a_learned_one_has():
 # --- what takes networks of any kind --------------------------------------------------------------
 
 
-KINDS = ["rnn", "lstm", "gated"]
-KINDS += [pytest.param(name, marks=pytest.mark.thorough) for name in ("gru", "leaky")]
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize(
-    "name", ["lstm", *(pytest.param(x, marks=pytest.mark.thorough) for x in PARAMS if x != "lstm")]
-)
+@in_tiers(lambda _: [{"name": "lstm"}], name=PARAMS)
 def test_the_objective_and_the_check(name):
     cell, params = CELLS.get(name), PARAMS[name]
 

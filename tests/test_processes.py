@@ -22,7 +22,6 @@ def bits(out):
 @pytest.mark.parametrize(
     ("cell", "x64", "rtol"), [("rnn", True, 1e-10), ("rnn", False, 1e-4), ("lstm", True, 1e-10)]
 )
-@pytest.mark.slow
 def test_one_device_two_devices_and_two_processes_learn_the_same(
     cell, x64, rtol, text_file, tmp_path
 ):

@@ -284,7 +284,6 @@ def test_another_run_is_refused_and_sampling_is_not(run, out, finished, holder):
         pass  # nothing holds what a dead process held
 
 
-@pytest.mark.slow
 def test_another_run_of_two_processes_is_refused_in_both(text_file, out, holder):
     ended = finish(*start_two("--text", text_file, *TOY[:4], "--out", out))
     for status, _, error in ended:

@@ -15,7 +15,7 @@ from char_model import main as char_lm
 from char_model import record as char_record
 from char_model import run as char_run
 from char_model import signals as char_signals
-from programs import ROOT, TOY
+from programs import ROOT, STARTED, TOY
 
 from jrnn.checkpoint import Checkpoints
 from jrnn.model_file import load_model
@@ -56,6 +56,7 @@ class Run:
             streams = {"stdout": stdout, "stderr": stderr} | options
             command += [*TOY, "--steps=1000000", "--out", str(out)]
             self.process = subprocess.Popen(command, cwd=ROOT, **streams)
+        STARTED.append(self.process)
 
     def read(self):
         """What it has printed."""
@@ -106,7 +107,6 @@ runpy.run_path("examples/char_lm.py", run_name="__main__")
 """
 
 
-@pytest.mark.slow
 def test_a_first_ctrl_c_while_python_ends(out):
     command = [sys.executable, "-c", AT_THE_VERY_END, "--sample=5", "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'examples'}"}

@@ -43,7 +43,9 @@ def assert_trained(status, tmp_path):
 def read_until_the_training(file):
     seen = b""
     while b"\ndevices" not in seen:
-        seen += os.read(file, 1000)
+        part = os.read(file, 1000)
+        assert part, seen  # nothing: the training has ended
+        seen += part
 
 
 def test_a_training_without_standard_error_whose_reader_leaves(training, tmp_path):
