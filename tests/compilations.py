@@ -20,6 +20,7 @@ def compilations():
 
 def assert_second_calls_compile_nothing(calls):
     """`calls`: functions by name; the first call of each must compile."""
+    jax.clear_caches()  # of what ran before
     events = compilations()
     for name, call in calls.items():
         before = len(events)

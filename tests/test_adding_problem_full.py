@@ -7,18 +7,17 @@ from programs import run_example
 
 
 def learn(out, *options):
-    """The row of a run, which must learn, and the seconds of processor time of all of it."""
+    """The row of a run, which must learn."""
     _, seconds = run_example("adding_problem", "--out", out, *options)
     (row,) = json.loads((out / "adding_problem.json").read_text())
     print(f"{row['error']:.4f} after {row['steps']} steps, {seconds:.0f} s of processor time")
     assert row["error"] < 0.01
-    return row, seconds
+    return row
 
 
 @pytest.mark.slow
 def test_a_network_of_relus_that_starts_from_the_identity_learns(tmp_path):
-    row, seconds = learn(tmp_path, "--starts", "relu-identity")
-    assert seconds < 2 * 300
+    row = learn(tmp_path, "--starts", "relu-identity")
     # The state of the first step counts before and after.
     assert min(row["before"][-1], row["after"][-1]) > 0.01
 
@@ -27,5 +26,4 @@ def test_a_network_of_relus_that_starts_from_the_identity_learns(tmp_path):
 @pytest.mark.parametrize(("cell", "T"), [("gru", 200), ("gru", 400), ("lstm", 200)])
 def test_a_network_with_gates_learns(cell, T, tmp_path):
     """The LSTM at T = 400, which takes more than a minute, is in examples/README.md."""
-    _, seconds = learn(tmp_path, "--cell", cell, "--lengths", T)
-    assert seconds < 2 * 300
+    learn(tmp_path, "--cell", cell, "--lengths", T)

@@ -540,9 +540,12 @@ def test_by_step_at_a_useful_size():
         memory = f.lower(*args).compile().memory_analysis()
         assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 200e6
         jax.block_until_ready(f(*args))
-        start = time.process_time()  # of the processor: whatever else the machine does
-        jax.block_until_ready(f(*args))
-        assert time.process_time() - start < 2  # a second of two cores
+        seconds = []  # of the processor; the fastest of three: whatever else the machine does
+        for _ in range(3):
+            start = time.process_time()
+            jax.block_until_ready(f(*args))
+            seconds.append(time.process_time() - start)
+        assert min(seconds) < 2  # a second of two cores
 
 
 # --- planted faults ------------------------------------------------------------------------------

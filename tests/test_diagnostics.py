@@ -293,7 +293,7 @@ def test_no_array_grows_with_the_lags_or_with_a_weight_per_step():
 
 
 def test_a_second_call_compiles_nothing():
-    case = make_case(T=11, I=3, H=9, batch=False, h0="[H]")  # sizes of no other test
+    case = make_case(T=11, I=3, H=9, batch=False, h0="[H]")
     readout = jrnn.ReadoutParams(np.ones((9, 2)), None)
     arguments = (case.params, readout, case.xs, np.zeros(11, int), case.h0)
     calls = {

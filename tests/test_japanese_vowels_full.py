@@ -39,7 +39,7 @@ def test_the_files_are_those_of_the_paper():
 
 
 def accuracies(out, *options):
-    """The mean of each model, each as good as torch's, and the seconds of processor time."""
+    """The mean of each model, each as good as torch's."""
     _, seconds = run_example("japanese_vowels", "--out", out, *options)
     means = {}
     for record in json.loads((out / "japanese_vowels.json").read_text())["records"]:
@@ -50,20 +50,20 @@ def accuracies(out, *options):
         print(f"{name}: {own:.3f} ({error:.3f}), torch {torch:.3f} ({torch_error:.3f})")
         assert own >= torch - np.hypot(error, torch_error), name
         means[name] = own
-    return means, seconds
+    print(f"{seconds:.0f} s of processor time")
+    return means
 
 
 @pytest.mark.slow
 def test_the_default_run(tmp_path):
-    means, seconds = accuracies(tmp_path)
+    means = accuracies(tmp_path)
     assert len(means) == 4
     assert max(means.values()) >= 0.96
-    assert seconds < 2 * 120  # of processor time
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_networks_with_gates(cell, tmp_path):
     """The best of the four models."""
-    means, _ = accuracies(tmp_path, "--cell", cell, "--models=last-both")
+    means = accuracies(tmp_path, "--cell", cell, "--models=last-both")
     assert means[cell, "last-both"] >= 0.97

@@ -18,7 +18,6 @@ def test_the_network_decides_by_two_stable_points_and_the_saddle_between_them(se
     right = {int(c): share for c, share in found["right"].items()}
     ordered = [right[c] for c in sorted(right)]
     assert (np.diff(ordered) > -0.02).all()  # a psychometric curve
-    assert seconds < 2 * 120  # of processor time, with all measurements
     stable = [p for p in found["points"] if p["unstable"] == 0]
     sides = {int(np.argmax(p["outputs"])): p for p in stable}
     assert sides.keys() == {0, 1}

@@ -173,19 +173,20 @@ def test_what_is_missing_is_brought_by_an_extra_of_the_clone():
 def test_importing_is_cheap_and_brings_no_extra():
     code = """
 import sys, time
-import jax, jax.numpy
-extras = {"matplotlib", "tqdm", "orbax", "safetensors", "flax", "equinox"}
 start = time.process_time()
+import jax, jax.numpy
+of_jax = time.process_time() - start
+extras = {"matplotlib", "tqdm", "orbax", "safetensors", "flax", "equinox"}
 import jrnn
-print(time.process_time() - start)
+print((time.process_time() - start) / of_jax - 1)
 print(*sorted({m.split(".")[0] for m in sys.modules} & extras))
 """
     for _ in range(5):  # the fastest: what is measured is the import, not the machine
-        seconds, *extras = in_a_new_process(code)
+        share, *extras = in_a_new_process(code)
         assert extras == []
-        if float(seconds) < 0.3:
+        if float(share) < 0.5:
             return
-    pytest.fail(f"{seconds} s of processor time")
+    pytest.fail(f"{share} of the processor time of jax's own import")
 
 
 def test_importing_changes_no_setting():

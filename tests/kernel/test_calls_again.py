@@ -18,7 +18,7 @@ def cost(params, xs, h0=None):
 
 
 def test_an_eager_call_compiles_once():
-    case = make_case(T=11, B=2, I=3, H=9)  # sizes of no other test
+    case = make_case(T=11, B=2, I=3, H=9)
     logits, labels = np.ones((11, 2, 5)), np.ones((11, 2), int)
     readout = parameters(jrnn.init_readout, 9, 5)
     stack = parameters(jrnn.init_stack, 3, (9, 8), bidirectional=True)
