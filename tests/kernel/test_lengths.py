@@ -13,9 +13,6 @@ from cover import in_tiers, pairwise
 
 import jrnn
 from jrnn import native
-from jrnn._network import run_network, spec_of
-from jrnn.cells.elman import elman
-from jrnn.kernel.backends.xla import XLA, Schedule
 
 DATA = ("xs", "h0", "lengths", "resets", "reset_state", "recurrent_mask")
 LENGTHS = np.array([T, 0, 4])
@@ -75,23 +72,10 @@ def assert_exact(case, data, f=jrnn.rnn, remat=None, run=in_one_program, **optio
 
 # --- against the oracle --------------------------------------------------------------------------
 
-EVERYTHING = ["lengths", "resets", "lengths resets", "recurrent_mask"]
-EVERYTHING += ["lengths resets recurrent_mask"]
-# Every pair of settings; `test_cells` has them with every path of the kernel.
-FORMS = pairwise({"names": EVERYTHING, "batch": [True, False], "reverse": [False, True]})
-LEARNED = {"states": ["None", "[H]", "[B, H]"], "ids": [False, True], "reverse": [False, True]}
-
-
-def id_of(form):
-    return " ".join(map(str, form.values()))
-
-
-@pytest.mark.parametrize("form", FORMS, ids=id_of)
-def test_every_gradient(form):
-    names, batch, reverse = form.values()
-    data = make_data(batch=batch, mask=True)
-    names = [*names.split(), "reset_state"] if "resets" in names else names.split()
-    assert_exact(make_case(batch=batch), {name: data[name] for name in names}, reverse=reverse)
+# The whole call; `test_cells` has every pair of its options, on every path of the kernel.
+LEARNED = pairwise(
+    {"states": ["None", "[H]", "[B, H]"], "ids": [False, True], "reverse": [False, True]}
+)
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
@@ -101,7 +85,7 @@ def test_every_gradient_of_an_eager_call(batch, reverse):
     assert_exact(case, data, run=outputs_and_cotangents, reverse=reverse)
 
 
-@pytest.mark.parametrize("form", pairwise(LEARNED), ids=id_of)
+@pytest.mark.parametrize("form", LEARNED, ids=lambda form: " ".join(map(str, form.values())))
 def test_learned_states_of_every_form(form):
     states, ids, reverse = form.values()
     case = make_case(h0=states, ids=ids, bias=not ids)
@@ -132,17 +116,6 @@ def test_one_length_and_one_row_of_resets_are_shared():
     data |= {"lengths": 5, "resets": data["resets"][:, 2]}
     assert_exact(case, data)
     assert_exact(case, data, reverse=True)
-
-
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
-def test_a_schedule_of_chunks_and_blocks(reverse):
-    """Two chunks of 3 steps and a rest, in blocks of 2: the way of a GPU and a TPU."""
-
-    def run(params, *arguments, **options):
-        spec = spec_of(elman("tanh"), params)._replace(backend=XLA(Schedule(3, 3, unroll=2)))
-        return run_network(spec, params, *arguments, **options)
-
-    assert_exact(make_case(), make_data(mask=True), run, reverse=reverse)
 
 
 # --- what is outside -----------------------------------------------------------------------------
@@ -299,36 +272,6 @@ def test_the_plain_scan_agrees_and_goes_forward_mode(reverse):
     assert jax.jvp(last, (case.params.w_hh,), (case.params.w_hh,))[1].shape == (B, H)
 
 
-@pytest.mark.parametrize("batch", [True, pytest.param(False, marks=pytest.mark.thorough)])
-def test_differentiating_twice(batch):
-    case, data = make_case(batch=batch), make_data(batch=batch, mask=True)
-
-    def twice(f):
-        def slope(case_and_states):
-            case, states = case_and_states
-            outputs, cotangents = outputs_and_cotangents(case, data | states, f)
-            return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves((outputs, cotangents)))
-
-        return jax.grad(slope)
-
-    states = {name: data[name] for name in ("reset_state", "recurrent_mask")}
-    run = together(twice(jrnn.rnn), twice(jrnn.derivation.rnn_scan))
-    assert_close(*run((case, states)))
-
-
-@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
-def test_vmap_is_the_batch(reverse):
-    case, data = make_case(), make_data(mask=True)
-
-    def mapped(params, *given, **options):
-        axes = (None, 1, 0, 0, 1, 0, 0)
-        h_last, hs = jax.vmap(partial(jrnn.rnn, **options), axes, (0, 1))(params, *given)
-        return h_last, hs
-
-    found = in_one_program(case, data, mapped, reverse=reverse)
-    assert_close(found, in_one_program(case, data, reverse=reverse), LAW_RTOL)
-
-
 STACK = parameters(jrnn.init_stack, I, (H, H))
 READOUT = parameters(jrnn.init_readout, H, O)
 
@@ -385,12 +328,6 @@ def test_traced_lengths_are_clipped(reverse):
     assert_close(run(large), run(jnp.array([T, T, 4])), 0.0)
 
 
-def test_lengths_of_all_steps_and_no_resets_are_the_plain_call():
-    case = make_case()
-    data = {"lengths": np.full(B, T), "resets": np.zeros((T, B), bool)}
-    assert_close(outputs_and_cotangents(case, data), outputs_and_cotangents(case, {}), LAW_RTOL)
-
-
 def test_split_at_a_step_is_the_whole():
     """The carried state meets a length that is shorter by the steps before."""
     case, data = make_case(), make_data()
@@ -400,18 +337,6 @@ def test_split_at_a_step_is_the_whole():
     h, second = jrnn.rnn(case.params, case.xs[k:], h, rest, resets[k:], h_r)
     whole = jrnn.rnn(case.params, case.xs, case.h0, LENGTHS, resets, h_r)
     assert_close((h, jnp.concatenate([first, second])), whole, LAW_RTOL)
-
-
-def test_bfloat16_operands_are_near():
-    case, data = make_case(), make_data(mask=True)
-    case, data = jax.tree.map(
-        lambda x: x.astype(np.float32) if x.dtype == np.float64 else x, (case, data)
-    )
-    whole = outputs_and_cotangents(case, data)
-    cast = case._replace(dhs=jnp.asarray(case.dhs, jnp.bfloat16))
-    found = outputs_and_cotangents(cast, data, compute_dtype=jnp.bfloat16)
-    found = jax.tree.map(lambda x: x.astype(jnp.float32), found)
-    assert_close(found, whole, rtol=0.05)  # 2^-9 a step, amplified over 7 steps
 
 
 # --- episodes ------------------------------------------------------------------------------------

@@ -1,17 +1,14 @@
 """Steps that are skipped wherever they stand: as if the steps that count were run alone."""
 
 import re
-from functools import partial
 from pathlib import Path
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
 from cases import LAW_RTOL, B, H, I, O, T, assert_close, make_case
-from cover import in_tiers, pairwise
 from test_lengths import LENGTHS, in_one_program, make_data, outputs_and_cotangents
 
 import jrnn
@@ -32,22 +29,6 @@ def everything(batch=True):
     assert (data["resets"] & ~mask).sum() > 1
     xs, dhs = (np.where(mask[..., None], x, np.nan) for x in (case.xs, case.dhs))
     return case._replace(xs=xs, dhs=dhs), data | {"lengths": None}, mask
-
-
-@in_tiers(
-    pairwise,
-    batch=[True, False],
-    reverse=[False, True],
-    option=["none", "remat", "clip"],
-)
-def test_every_gradient(batch, reverse, option):
-    options = {"none": {}, "remat": {"remat": True}, "clip": {"clip_delta": 0.5}}[option]
-    case, data, mask = everything(batch)
-    found = in_one_program(case, data, with_mask(mask), reverse=reverse, **options)
-    given = (case.params, case.xs, case.h0, "tanh", case.dh_last, case.dhs)
-    clip = options.get("clip_delta", np.inf)
-    assert_close(found, oracle.rnn(*given, **data, mask=mask, reverse=reverse, clip=clip))
-    assert not np.asarray(found[0][1])[~mask].any()
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
@@ -95,18 +76,6 @@ def test_as_keras_does(name, reverse):
     key = f"{name}.{'reverse' if reverse else 'forwards'}"
     assert_close(outputs, (record[f"{key}.h_last"], record[f"{key}.hs"]))
     assert_close(d._asdict(), {k: record[f"{key}.d{k}"] for k in params._fields})
-
-
-def test_vmap_over_masks():
-    case, data, mask = everything()
-
-    def mapped(params, *given, **options):
-        axes = (None, 1, 0, None, 1, 0, 0, 1)
-        return jax.vmap(partial(jrnn.rnn, **options), axes, (0, 1))(params, *given)
-
-    found = outputs_and_cotangents(case, data, with_mask(mask, mapped), reverse=True)
-    whole = outputs_and_cotangents(case, data, with_mask(mask), reverse=True)
-    assert_close(found, whole, LAW_RTOL)
 
 
 def test_differentiating_twice():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import LAW_RTOL, O, assert_close, make_case, together, value_and_cotangents
+from cases import O, assert_close, make_case, together, value_and_cotangents
 from cover import in_tiers
 from jaxprs import equations, sizes
 
@@ -28,22 +28,6 @@ def test_every_gradient(ids, batch, T):
     expected = oracle.rnn(case.params, case.xs, case.h0, "tanh", case.dh_last, case.dhs)
     found = jax.jit(partial(value_and_cotangents, remat))(case)
     assert_close(found, expected)
-
-
-def test_grad_of_grad():
-    case = make_case()
-
-    def second_order(f):
-        def cost(*arguments):
-            return sum(jnp.sum(jnp.sin(output)) for output in f(*arguments))
-
-        def of_gradient(*arguments):
-            return sum(jnp.sum(d**2) for d in jax.tree.leaves(jax.grad(cost)(*arguments)))
-
-        return jax.grad(of_gradient, (0, 1, 2))
-
-    run = together(second_order(remat), second_order(jrnn.derivation.rnn_scan))
-    assert_close(*run(case.params, case.xs, case.h0), 10 * LAW_RTOL)
 
 
 def temporary_bytes(f, *args):

@@ -32,31 +32,11 @@ FORMS = pairwise(
 )
 
 
-@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: " ".join(map(str, form.values())))
 def test_every_gradient(form):
     """Of every pair of forms; `test_cells` has them with every path of the kernel."""
     activation, *_ = form.values()
     assert_exact(make_case(**{k: x for k, x in form.items() if k != "activation"}), activation)
-
-
-@pytest.mark.parametrize(
-    ("ids", "batch", "h0", "bias", "activation"),  # every form of inputs and states
-    [
-        (False, True, "None", True, "tanh"),
-        (False, True, "[H]", False, "relu"),
-        (False, True, "[B, H]", True, "sigmoid"),
-        (False, False, "None", False, "identity"),
-        (False, False, "[H]", True, "relu"),
-        (True, True, "None", False, "sigmoid"),
-        (True, True, "[H]", True, "identity"),
-        (True, True, "[B, H]", False, "tanh"),
-        (True, False, "None", True, "relu"),
-        (True, False, "[H]", False, "tanh"),
-    ],
-)
-def test_every_gradient_compiled(ids, batch, h0, bias, activation):
-    assert_exact(make_case(bias=bias, ids=ids, batch=batch, h0=h0), activation)
 
 
 @pytest.mark.parametrize(

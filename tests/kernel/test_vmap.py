@@ -25,13 +25,6 @@ def everything(f, *args):
     return jax.jit(lambda *args: (f(*args), jax.grad(lambda args: cost(f(*args)))(args)))(*args)
 
 
-def test_a_mapped_sequence_is_the_batch():
-    case = make_case()
-    mapped = jax.vmap(jrnn.rnn, ONE, (0, 1))
-    found = everything(mapped, case.params, case.xs, case.h0)
-    assert_close(found, everything(jrnn.rnn, case.params, case.xs, case.h0), LAW_RTOL)
-
-
 @pytest.mark.parametrize("inner", [lambda f: f, jax.jit, jax.checkpoint], ids=["", "jit", "remat"])
 def test_batch_major(inner):
     case = make_case()
@@ -176,15 +169,6 @@ def test_whatever_is_mapped_a_map_is_a_loop(mapped, batch):
     assert_close(*both(), LAW_RTOL)
 
 
-def test_a_gradient_for_each_sequence():
-    case = make_case()
-    grad = jax.grad(lambda p, x, h: cost(jrnn.rnn(p, x, h)))
-    each = jax.vmap(grad, ONE)(case.params, case.xs, case.h0)
-    for b in range(B):
-        alone = grad(case.params, case.xs[:, b], case.h0[b])
-        assert_close(jax.tree.map(lambda d, b=b: d[b], each), alone, LAW_RTOL)
-
-
 def curvature(f, *args):
     """The gradient of a function of every gradient that is not linear."""
 
@@ -232,16 +216,6 @@ def test_second_order_of_each_sequence():
 def alone(params, xs, h0):
     h_last, hs = autodiff(params, xs[:, None], h0[None])
     return h_last[0], hs[:, 0]
-
-
-def test_forward_over_reverse():
-    case = make_case(T=3)
-
-    def hessian(f):
-        return jax.hessian(lambda params: cost(f(params, case.xs, case.h0)))
-
-    both = together(hessian(jax.vmap(jrnn.rnn, ONE, (0, 1))), hessian(autodiff))
-    assert_close(*both(case.params), 10 * LAW_RTOL)
 
 
 def test_without_compilation():

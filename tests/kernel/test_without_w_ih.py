@@ -1,25 +1,12 @@
 """Without w_ih the inputs take the place of x_t w_ih, as projections that the user has computed."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import LAW_RTOL, B, H, T, assert_close, make_case, parameters
-from cover import in_tiers, pairwise
-from test_lengths import in_one_program, make_data
 
 import jrnn
-
-
-def projected(f):
-    """A function like `rnn` whose inputs are projected outside, by JAX."""
-
-    def run(params, xs, *data, **options):
-        return f(params._replace(w_ih=None), xs @ params.w_ih, *data, **options)
-
-    return run
 
 
 def test_parameters_without():
@@ -28,14 +15,6 @@ def test_parameters_without():
     assert params.w_hh.shape == (H, H)
     whole = jrnn.init_rnn(jax.random.key(0), 3, H)
     assert_close(params.w_hh, whole.w_hh, 0.0)
-
-
-@in_tiers(pairwise, batch=[True, False], reverse=[False, True], remat=[False, True])
-def test_every_gradient_is_that_with_w_ih(batch, reverse, remat):
-    """dw_ih and dx among them, which JAX here finds from the cotangent of the projections."""
-    case, data = make_case(batch=batch), make_data(batch=batch, mask=True)
-    run = partial(in_one_program, case, data, reverse=reverse, remat=remat)
-    assert_close(run(projected(jrnn.rnn)), run(jrnn.rnn), LAW_RTOL)
 
 
 def test_the_gradient_of_the_inputs_is_delta():
@@ -48,13 +27,6 @@ def test_the_gradient_of_the_inputs_is_delta():
     assert_close(delta.sum((0, 1)), db, LAW_RTOL)
     last = (1 - hs[-1] ** 2) * (case.dh_last + case.dhs[-1])
     assert_close(delta[-1], last, LAW_RTOL)
-
-
-def test_vmap_is_the_batch():
-    case = make_case()
-    params, added = case.params._replace(w_ih=None), case.xs @ case.params.w_ih
-    mapped = jax.vmap(jrnn.rnn, (None, 1, 0), (0, 1))(params, added, case.h0)
-    assert_close(mapped, jrnn.rnn(case.params, case.xs, case.h0), LAW_RTOL)
 
 
 def test_the_cell_and_the_scan():
