@@ -377,18 +377,6 @@ def test_the_memory_of_a_gated_network_is_that_of_its_gates(capsys, tmp_path, te
     assert need == pytest.approx(need[0] * np.array([1, 3, 4]), rel=1e-3)
 
 
-def test_an_activation_is_for_an_elman_network(capsys):
-    for cell in GATED:
-        with pytest.raises(SystemExit):
-            char_lm.main([f"--cell={cell}", "--activation=tanh"])
-        error = unboxed(capsys.readouterr().err)
-        expected = f"expected none with --cell {cell}, which has its own; got 'tanh'"
-        assert f": --activation: {expected}" in error
-    with pytest.raises(SystemExit):
-        char_lm.main(["--cell=leaky"])
-    assert "invalid choice 'leaky' for argument '--cell'" in unboxed(capsys.readouterr().err)
-
-
 @pytest.fixture
 def interrupted(text_file, tmp_path, capsys, monkeypatch, float32):
     """The toy run, stopped between two evaluations; its command."""

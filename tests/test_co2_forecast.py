@@ -2,11 +2,9 @@
 
 import json
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError
 
 import co2_data
 import co2_forecast
-import installed
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,19 +82,6 @@ def test_a_file_without_values(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=r"expected a header and lines YYYYMMDD,ppm; got no value"):
         co2_data.read_csv(path)
-
-
-def test_the_package_that_is_missing(monkeypatch, tmp_path, capsys):
-    def missing(name):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(installed, "distribution", missing)
-    status, _, error = run(capsys, "--out", tmp_path)
-    assert status == 1
-    assert (
-        "data: expected the package statsmodels, which contains co2.csv; got no such package. "
-        "pip install --no-deps statsmodels==0.15.0, or give a copy by --data." in error
-    )
 
 
 @pytest.mark.parametrize("lag", [1, 12])

@@ -315,20 +315,6 @@ def test_chavans_example():
     np.testing.assert_allclose(derivation.cross_entropy_derivative(P, ONE_HOT), [0, -1 / P[1], 0])
 
 
-def test_chavans_slips_by_number():
-    # The quotient rule with e^{y_i} under the sum for e^{y_k}: 0.869 for 0.225 at class 1.
-    e = np.exp(LOGITS)
-    right = derivation.softmax_jacobian(P)[0, 0]
-    assert right == pytest.approx(0.2247, abs=5e-5)
-    assert P[0] * (3 * e[0] - e[0]) / e.sum() == pytest.approx(0.8686, abs=5e-5)
-    # The sum over i without i in it: C times the true class's derivative.
-    assert sum(-1 / P[1] * P[1] * (1 - P[1]) for _ in range(3)) == pytest.approx(-2.273, abs=5e-4)
-    assert derivation.logits_derivative(P, ONE_HOT)[1] == pytest.approx(-0.758, abs=5e-4)
-    # dL/dZ is not Z - 1_m; that is dL/dy.
-    dZ = derivation.cross_entropy_derivative(P, ONE_HOT)
-    np.testing.assert_allclose(dZ, [0, -4.125, 0], atol=1e-3)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_softmax_jacobian_and_the_collapse(seed):
     rng = np.random.default_rng(seed)
@@ -360,12 +346,6 @@ def test_what_the_gradient_at_the_logits_says(seed):
     surer = np.where(np.arange(O) == 4, 5.0, p)
     surer /= surer.sum()  # more confident, and wrong
     assert np.abs(derivation.logits_derivative(surer, np.eye(O)[2])).sum() > np.abs(d).sum()
-
-
-def test_the_notebooks_loss_without_the_sum_over_classes():
-    losses = -ONE_HOT * np.log(P)
-    assert losses.shape == (3,)
-    assert losses.sum() == pytest.approx(float(jrnn.softmax_cross_entropy(LOGITS, np.array(TRUE))))
 
 
 # --- truncation ----------------------------------------------------------------------------------
@@ -430,6 +410,13 @@ def test_a_window_or_chunk_that_is_no_int32(name):
     args = jax.tree.map(jnp.asarray, example())
     found, whole = (derivation.gradients_truncated(*args, **{name: n}) for n in (10**10, T))
     assert_close(found, whole, rtol=0)
+
+
+@pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("form", [derivation.gradients_recursion, derivation.gradients_double_sum])
+def test_float32(form):
+    args = jax.tree.map(np.float32, example())
+    assert_close(jax.jit(form)(*args), expected(*args, None, "tanh"), rtol=1e-5)
 
 
 def test_window_one_is_the_immediate_derivative():
@@ -620,14 +607,6 @@ def test_planted_fault_in_the_truncation(fault):
         of_chunks = fault[0] is truncated.gradients_truncated
         plain, option = (plain_chunk, {"chunk": n}) if of_chunks else (plain_window, {"window": n})
         assert_seen(module.gradients_truncated(*args, **option), plain(*args, **option))
-
-
-def test_wolf_brown_and_the_diagonal_of_the_softmax():
-    """ "Same gradient as sigmoid" (Brown, 2.1) is true of the diagonal alone."""
-    jacobian = derivation.softmax_jacobian(P)
-    sigmoid = P * (1 - P)
-    np.testing.assert_allclose(np.diag(jacobian), sigmoid)
-    assert np.abs(jacobian - np.diag(sigmoid)).max() > 0.05
 
 
 # --- bad input -----------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ def test_a_network_without_w_ih():
         expected = measure(params, readout, xs, *rest)
         found = measure(alone, readout, xs @ params.w_ih, *rest)
         assert_close(tuple(found), tuple(expected), LAW_RTOL)
+    spectrum = functools.partial(diagnostics.lyapunov_exponents, n=2)
+    assert_close(spectrum(alone, xs @ params.w_ih), spectrum(params, xs), LAW_RTOL)
 
 
 def test_max_lag():
@@ -278,16 +280,17 @@ def largest(f, *args):
     return max(n for e in equations(jax.make_jaxpr(f)(*args)) for n in sizes(e))
 
 
-def test_no_array_grows_with_the_lags_or_with_a_weight_per_step():
+@pytest.mark.parametrize(("kind", "blocks"), [(jrnn.RNNParams, 1), (jrnn.LSTMParams, 4)])
+def test_no_array_grows_with_the_lags_or_with_a_weight_per_step(kind, blocks):
     """At the size of a training."""
     T, B, H, O = 2000, 8, 128, 100
     shape = lambda *axes: jax.ShapeDtypeStruct(axes, np.float32)
     ids = jax.ShapeDtypeStruct((T, B), np.int32)
-    params = jrnn.RNNParams(shape(O, H), shape(H, H), shape(H))
+    params = kind(shape(O, blocks * H), shape(H, blocks * H), shape(blocks * H))
     arguments = (params, jrnn.ReadoutParams(shape(H, O), shape(O)), ids, ids)
     for max_lag in (200, 1999):
         flow = functools.partial(diagnostics.gradient_flow, max_lag=max_lag)
-        assert largest(flow, *arguments) <= T * B * H < T * H * H, max_lag
+        assert largest(flow, *arguments) <= blocks * T * B * H < T * H * H, max_lag
     uses = lambda h_tm1s, deltas: jnp.linalg.norm(h_tm1s.mT @ deltas, axis=(1, 2))
     assert largest(uses, shape(T, B, H), shape(T, B, H)) >= T * H * H  # a weight per step is seen
 

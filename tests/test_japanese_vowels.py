@@ -4,7 +4,7 @@ import json
 from argparse import Namespace
 from importlib.metadata import PackageNotFoundError
 
-import command
+import co2_forecast
 import installed
 import japanese_vowels
 import jax
@@ -98,16 +98,23 @@ def test_a_file_that_is_cut_or_another_kind(name, tmp_path):
     assert message.replace("FILE", str(path)) in str(error.value)
 
 
-def test_the_package_that_is_missing(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("program", "package", "contains"),
+    [
+        (japanese_vowels, "aeon==1.6.0", "JapaneseVowels"),
+        (co2_forecast, "statsmodels==0.15.0", "co2.csv"),
+    ],
+)
+def test_the_package_that_is_missing(program, package, contains, monkeypatch, tmp_path, capsys):
     def missing(name):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(installed, "distribution", missing)
-    status, _, error = run(capsys, "--out", tmp_path)
-    assert status == 1
+    assert program.main(["--out", str(tmp_path)]) == 1
     assert (
-        "data: expected the package aeon, which contains JapaneseVowels; got no such package. "
-        "pip install --no-deps aeon==1.6.0, or give a copy by --data." in error
+        f"data: expected the package {package.split('=')[0]}, which contains {contains}; got no "
+        f"such package. pip install --no-deps {package}, or give a copy by --data."
+        in capsys.readouterr().err
     )
 
 

@@ -387,6 +387,24 @@ def test_vmap_of_sequences():
     assert_close(mapped.sum(), f(params, readout, XS, TARGETS)[0], LAW_RTOL)
 
 
+@pytest.mark.parametrize("remat", [pytest.param(False, marks=pytest.mark.thorough), True])
+def test_one_sequence_is_a_batch_of_one(remat):
+    """Of one output, with weights `[T, 1]`."""
+    params, readout = jrnn.StackParams(MIXED.layers[1:2]), readout_of("stack", 1)
+    options = {"loss": jrnn.squared_error, "remat": remat}
+
+    def gradient(b):
+        def cost(params, readout, xs):
+            data = xs, TARGETS[:, b, :1], None, LENGTHS[b], RESETS[:, b]
+            m = WEIGHTS["elements"][:, b, :1]
+            return jrnn.rnn_loss(params, readout, *data, weights=m, **options)[0]
+
+        return jax.jit(jax.value_and_grad(cost, (0, 1, 2)))(params, readout, XS[:, b])
+
+    J, (*d, dxs) = gradient(np.s_[2:])
+    assert_close(gradient(2), (J, (*d, dxs[:, 0])), LAW_RTOL)
+
+
 @pytest.mark.parametrize(
     "remat", [pytest.param(False, marks=pytest.mark.thorough), True], ids=["whole", "remat"]
 )

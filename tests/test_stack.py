@@ -134,23 +134,6 @@ def test_what_is_left_out():
     assert_close(jrnn.stack(params, ids, (None, None)), given, LAW_RTOL)
 
 
-def test_a_stack_is_its_layers():
-    arguments, _ = make()
-    bottom, top = (jrnn.StackParams((layer,)) for layer in arguments["params"].layers)
-    (h_0,), below = jrnn.stack(bottom, arguments["xs"])
-    (h_1,), hs = jrnn.stack(top, below)
-    assert_close(((h_0, h_1), hs), jrnn.stack(arguments["params"], arguments["xs"]), LAW_RTOL)
-
-
-def test_h_last_takes_the_sequence_on():
-    arguments, _ = make(layer_norm=True)
-    params, xs, resets = (arguments[name] for name in ("params", "xs", "resets"))
-    h_k, first = jrnn.stack(params, xs[:3], None, None, resets[:3])
-    h_last, second = jrnn.stack(params, xs[3:], h_k, None, resets[3:])
-    whole = jrnn.stack(params, xs, None, None, resets)
-    assert_close((h_last, np.concatenate([first, second])), whole, LAW_RTOL)
-
-
 def test_remat_changes_nothing():
     case = full_case()
     assert_close(full(case, remat=True), full(case), 10 * LAW_RTOL)

@@ -147,19 +147,6 @@ def test_initial_stacks_of_one_kind(cell):
         assert np.array_equal(params.layers[1].backward.b_h[7:14], [2.0] * 7)
 
 
-def test_a_state_of_every_layer_goes_on():
-    """Two halves with the state carried are the whole."""
-    cells = {"cell": OPTIONS["cell"][2:]}
-    params = jrnn.StackParams(
-        (jrnn.LayerParams(parameters(jrnn.init_lstm, I, H), None, None), *LAYERS[3:])
-    )
-    cells["cell"] = (None, *OPTIONS["cell"][3:])
-    whole, hs = jrnn.stack(params, XS, **cells)
-    half, first = jrnn.stack(params, XS[:3], **cells)
-    last, second = jrnn.stack(params, XS[3:], half, **cells)
-    assert_close((last, jnp.concatenate([first, second])), (whole, hs), LAW_RTOL)
-
-
 REFUSED = {
     "a pair that is no pair": (
         lambda: jrnn.stack(STACK, XS, (STATES[0][0], *STATES[1:]), cell=OPTIONS["cell"]),

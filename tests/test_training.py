@@ -238,18 +238,27 @@ def test_another_loss(name):
         make_train_step(loss_fn, optax.sgd(0.1))(start(optax.sgd(0.1)), CHUNKS[0])
 
 
-@pytest.mark.parametrize("name", ["nothing", "one array for two layers"])
+CARRIES = {
+    "nothing": lambda right: None,
+    "one array for two layers": lambda right: jnp.zeros((2, 4)),
+    "another size": lambda right: jax.tree.map(lambda h: h[:, 1:], right),
+    "another dtype": lambda right: jax.tree.map(np.float32, right),
+}
+
+
+@pytest.mark.parametrize("name", CARRIES)
 def test_a_carry_of_another_form(name):
     layers = jrnn.init_stack(jax.random.key(0), 3, (4, 4), cell="lstm")
-    given = {"nothing": None, "one array for two layers": jnp.zeros((2, 4))}[name]
+    given = CARRIES[name](jrnn.zero_state(layers, 2))
 
     def loss(params, carry, batch, key):
         h_last, hs = jrnn.stack(params, batch)
         return hs.sum(), h_last
 
     state = init_train_state(layers, optax.sgd(0.1), given, jax.random.key(0))
-    expected = f"returns the carry {'None' if given is None else describe(given)}, as it gets it; "
-    with pytest.raises(ValueError, match=re.escape(expected + "got (LSTMState(h=float")):
+    of_given = str(jax.tree.map(describe, given)).replace("'", "")
+    expected = f"returns the carry {of_given}, as it gets it; got (LSTMState(h=float64[2, 4]"
+    with pytest.raises(ValueError, match=re.escape(expected)):
         make_train_step(loss, optax.sgd(0.1))(state, jnp.ones((5, 2, 3)))
 
 

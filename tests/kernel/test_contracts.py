@@ -7,7 +7,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import jrnn
@@ -16,7 +15,6 @@ from jrnn.cells import StepCotangents, UncheckedCell
 from jrnn.kernel.reference import Reference
 from jrnn.kernel.types import BackwardCarry
 from jrnn.loss import blockwise, softmax
-from jrnn.training import init_train_state, make_train_step
 
 NAMED = re.compile("shape|type|differ|dimension|axis")
 T, B, I, H = 5, 3, 2, 4
@@ -36,23 +34,18 @@ def narrower(x):
 WRONG = pytest.mark.parametrize("wrong", [shorter, narrower])
 
 
+def derivative(cell=TANH, **spec):
+    spec = kernel.Spec(cell, **spec)
+    return jax.grad(lambda weights: kernel.unroll(spec, weights, XS)[1].sum())
+
+
 def gradient(**spec):
-    spec = {"cell": TANH, **spec}
-
-    def cost(weights):
-        return kernel.unroll(kernel.Spec(**spec), weights, XS)[1].sum()
-
-    return jax.make_jaxpr(jax.grad(cost))(WEIGHTS)
+    return jax.make_jaxpr(derivative(**spec))(WEIGHTS)
 
 
 def lowered(**spec):
     """Backends are chosen when a program is lowered."""
-    spec = {"cell": TANH, **spec}
-
-    def cost(weights):
-        return kernel.unroll(kernel.Spec(**spec), weights, XS)[1].sum()
-
-    return jax.jit(jax.grad(cost)).lower(WEIGHTS)
+    return jax.jit(derivative(**spec)).lower(WEIGHTS)
 
 
 def test_what_fits_is_traced():
@@ -147,19 +140,6 @@ def test_the_readout_and_the_losses(wrong):
     for spoiled in (labels[..., :-1], labels > 0):
         with pytest.raises(AssertionError, match=NAMED):
             softmax.cross_entropy(jnp.ones((T, 6)), spoiled)
-
-
-@WRONG
-def test_the_carry_of_a_training_step(wrong):
-    def loss(params, carry, batch, key):
-        return (params * batch).sum(), wrong(carry)
-
-    optimizer = optax.sgd(0.1)
-    state = init_train_state(jnp.ones(3), optimizer, jnp.zeros((2, 4)), jax.random.key(0))
-    with pytest.raises(
-        ValueError, match=r"returns the carry float\d+\[2, 4\], as it gets it; got fl"
-    ):
-        make_train_step(loss, optimizer).lower(state, jnp.ones(3))
 
 
 @pytest.mark.slow

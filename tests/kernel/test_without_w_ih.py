@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from cases import LAW_RTOL, B, H, T, assert_close, make_case, parameters
+from cases import LAW_RTOL, B, H, O, T, assert_close, make_case, parameters
+from refusals import refused
 
 import jrnn
+from jrnn import derivation
 
 
 def test_parameters_without():
@@ -15,6 +16,7 @@ def test_parameters_without():
     assert params.w_hh.shape == (H, H)
     whole = jrnn.init_rnn(jax.random.key(0), 3, H)
     assert_close(params.w_hh, whole.w_hh, 0.0)
+    assert "w_ih" not in jrnn.summary(params)
 
 
 def test_the_gradient_of_the_inputs_is_delta():
@@ -36,6 +38,7 @@ def test_the_cell_and_the_scan():
     assert_close(found, jrnn.rnn_cell(case.params, case.h0, case.xs[0]), LAW_RTOL)
     scan = jrnn.derivation.rnn_scan(params, added, case.h0)
     assert_close(scan, jrnn.rnn(params, added, case.h0), LAW_RTOL)
+    jrnn.testing.check_against_scan(params, added, case.h0)
 
 
 def test_the_first_layer_of_a_stack():
@@ -50,7 +53,6 @@ def test_the_first_layer_of_a_stack():
 # --- what is refused -----------------------------------------------------------------------------
 
 BARE = parameters(jrnn.init_rnn, None, H)
-ADDED = np.zeros((T, B, H))
 LAYER = jrnn.LayerParams(make_case().params, None, None)
 REFUSED = {
     "ids": (
@@ -63,7 +65,7 @@ REFUSED = {
     ),
     "inputs of another width": (
         lambda: jrnn.rnn(BARE, np.zeros((T, B, H + 1))),
-        "xs: expected vectors .* Without w_ih they are added to a_t",
+        "got float64[7, 3, 5]. Without w_ih they are added to a_t, which has 4 numbers.",
     ),
     "above the first layer": (
         lambda: jrnn.stack(
@@ -72,10 +74,16 @@ REFUSED = {
         "w_ih",
     ),
 }
-
-
-@pytest.mark.parametrize("wrong", REFUSED)
-def test_refused(wrong):
-    call, message = REFUSED[wrong]
-    with pytest.raises(ValueError, match=message):
-        call()
+READOUT = parameters(jrnn.init_readout, H, O)
+DERIVATION = (BARE, READOUT, np.zeros((T, H)), np.zeros(T, int))
+NEED_THEM = {
+    "generate": lambda: jrnn.sampling.generate(
+        BARE, READOUT, jax.random.key(0), np.zeros(1, int), 3
+    ),
+    "trajectory": lambda: derivation.trajectory(*DERIVATION),
+    "recursion": lambda: derivation.gradients_recursion(*DERIVATION),
+    "sensitivity": lambda: derivation.gradients_sensitivity(*DERIVATION),
+    "sensitivity, init": lambda: derivation.sensitivity_init(BARE, READOUT),
+}
+NEEDED = "params: expected RNNParams with w_ih; got w_ih"
+test_refused = refused(REFUSED | {name: (call, NEEDED) for name, call in NEED_THEM.items()})
