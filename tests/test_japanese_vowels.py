@@ -5,6 +5,7 @@ from argparse import Namespace
 from importlib.metadata import PackageNotFoundError
 
 import co2_forecast
+import command
 import installed
 import japanese_vowels
 import jax
