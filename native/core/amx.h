@@ -11,6 +11,7 @@
 
 namespace {
 
+// An object with tiles has the passes for bfloat16 alone.
 #if defined(JRNN_AMX)
 constexpr bool HAS_TILES = true;
 #else

@@ -253,7 +253,7 @@ void backward_prepare(const JrnnBackward& c, int32_t task) {
 // f(first row, rows, the row of their deltas if they are kept) for each group of a slice.
 template <class F>
 INLINE void for_groups_of_deltas(const JrnnSizes& s, Span span, int64_t slice, F f) {
-  int64_t at = 0;
+  int64_t at = span.n % 2 * rows_of_span(s);
   for_groups(s, slice, [&](int64_t b0, int64_t rows) {
     f(b0, rows, is_late(s) ? at : -1);
     at += (span.t1 - span.t0) * rows;
@@ -317,7 +317,7 @@ void backward_weights(const JrnnBackward& c, Span span, int32_t task) {
   const JrnnSizes& s = c.sizes;
   const auto mem = scratch_of<BackwardScratch<Stored>>(s, c.scratch, 0);
   const BackwardCall<Stored> call(c, mem.zeros);
-  const int64_t count = panels<Real>(s.H), tasks = backward_tasks(&s, 2);
+  const int64_t count = panels<Real>(s.H), tasks = tasks_of_weights(s);
   const int64_t p0 = count * task / tasks, p1 = count * (task + 1) / tasks;
   const WeightSums<Real> sums = call.wanted(mem.sums);
   if (is_late(s)) late_weight_gradients(call, c.scratch, mem.late_inputs_of(task), sums, span, p0, p1);
@@ -336,9 +336,10 @@ void backward_weights(const JrnnBackward& c, Span span, int32_t task) {
 template <class Stored>
 void backward_run(const JrnnBackward* call, int32_t phase, int32_t task) {
   if (!phase) return backward_prepare<Stored>(*call, task);
-  const Span span = span_of(call->sizes, (phase - 1) / 2);
-  if (phase % 2) backward_slice<Stored>(*call, span, task);
-  else backward_weights<Stored>(*call, span, task);
+  const JrnnSizes& s = call->sizes;
+  const int32_t slices = int32_t(phase <= spans_of(s) ? slices_of(s) : 0);
+  if (task < slices) backward_slice<Stored>(*call, span_of(s, phase - 1), task);
+  else backward_weights<Stored>(*call, span_of(s, phase - 2), task - slices);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The blocks of a pre-activation (23), H numbers each, in the order of the core: x feeds the first,
-// h the last.
+// What a cell has. The blocks of a pre-activation (23), H numbers each, in the order of the core: x feeds
+// the first, h the last.
 //
 //     Elman, leaky   a          x and h feed it
 //     LSTM           i f g o    x and h feed all
@@ -26,6 +26,11 @@ constexpr CellBlocks blocks_of(int32_t cell) {
 }
 constexpr int gates_of(int32_t cell) {
   return cell == JRNN_LSTM || cell == JRNN_GRU ? 4 : cell == JRNN_LEAKY_STATE ? 1 : 0;
+}
+constexpr bool leaks(int32_t cell) { return cell == JRNN_LEAKY_INPUT || cell == JRNN_LEAKY_STATE; }
+// Whether a state is kept beside hs; `rounds`: hs is rounded.
+constexpr bool keeps(int32_t cell, bool rounds) {
+  return cell == JRNN_LSTM || cell == JRNN_LEAKY_INPUT || (rounds && cell != JRNN_ELMAN);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The table of one instruction set. -DJRNN_ISA=avx512 or avx2 names it; -march says what it is. With
-// -DJRNN_BF16 it has the passes for bfloat16.
+// The table of one instruction set. -DJRNN_ISA names it; -march and the macros of objects.cmake say what
+// it is. With -DJRNN_BF16 it has the passes for bfloat16 alone, with -DJRNN_AMX as well by tiles.
 //
 // Everything but the table is in an anonymous namespace: a function that two objects share by a
 // weak symbol would be linked once, and perhaps with instructions that the processor does not have.
@@ -50,8 +50,7 @@ constexpr JrnnReal real() {
 #define JOIN(a, b) JOIN_OF(a, b)
 
 #if defined(JRNN_BF16)
-extern "C" const JrnnCore JOIN(jrnn_core_, JRNN_ISA) = {JRNN_CORE_VERSION, TEXT(JRNN_ISA), {}, {}, real<Bfloat16>()};
+extern "C" const JrnnCore JOIN(jrnn_core_, JRNN_ISA) = {TEXT(JRNN_ISA), {}, {}, real<Bfloat16>()};
 #else
-extern "C" const JrnnCore JOIN(jrnn_core_, JRNN_ISA) = {JRNN_CORE_VERSION, TEXT(JRNN_ISA), real<float>(),
-                                                        real<double>(), {}};
+extern "C" const JrnnCore JOIN(jrnn_core_, JRNN_ISA) = {TEXT(JRNN_ISA), real<float>(), real<double>(), {}};
 #endif

@@ -36,8 +36,6 @@
 extern "C" {
 #endif
 
-enum { JRNN_CORE_VERSION = 4 }; /* changes with every change of this file that a caller can see */
-
 /* Where nothing else is said, the state is h, which is hs, and G = X = Y = 1. */
 enum JrnnCell {
   JRNN_ELMAN = 0,       /* (2) */
@@ -46,6 +44,8 @@ enum JrnnCell {
   JRNN_LSTM = 3,        /* (24): states h and c; `kept` is c; G = X = Y = 4, gates: i f g o */
   JRNN_GRU = 4          /* (26): G = 4, gates: r z n and the block u; x feeds r z n, h feeds r z u */
 };
+
+enum { JRNN_CELLS = 5 }; /* numbers of JrnnCell */
 
 enum JrnnPhi { JRNN_TANH = 0, JRNN_RELU = 1, JRNN_SIGMOID = 2, JRNN_IDENTITY = 3 };
 
@@ -82,8 +82,7 @@ typedef struct {
   const void *start[JRNN_STATES];       /* [B, H] h_0 (v_0); null: zeros */
   const void *reset_state[JRNN_STATES]; /* [B, H] h_r (v_r); null: zeros */
   const void *recurrent_mask;           /* [B, H] m; null: ones */
-  const void *alpha;                    /* [B, H], or [H] with alpha_stride 0; leaky cells alone */
-  int64_t alpha_stride;                 /* from a sequence to the next: H or 0 */
+  const void *alpha;                    /* [B, H]; leaky cells alone */
   const int32_t *lengths;               /* [B], clipped to [0, T]; null: T */
   const uint8_t *resets;                /* [T, B] 0 or 1, r_t; null: no resets */
 } JrnnInputs;
@@ -140,7 +139,6 @@ typedef struct {
 } JrnnReal;
 
 typedef struct {
-  int32_t version; /* JRNN_CORE_VERSION */
   const char *isa; /* "avx512", "avx2", "avx512bf16", "avx512amx" */
   JrnnReal f32, f64, bf16;
 } JrnnCore;

@@ -379,7 +379,7 @@ void tile_of_tiles(int rows, const Start<float>& start, const Term<Stored>* prod
 // The tile of some rows and panels: see `tile`.
 template <class Stored, class Of, class... Rest>
 INLINE void run_tile(int rows, int panels, Rest&&... rest) {
-  if constexpr (HAS_TILES && is_rounded<Stored>) {
+  if constexpr (HAS_TILES) {
     if constexpr (Of::all == 1) {
       if (panels == 4) return tile_of_tiles<Stored, 4, Of>(rows, rest...);
       if (panels == 2) return tile_of_tiles<Stored, 2, Of>(rows, rest...);

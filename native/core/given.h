@@ -116,7 +116,7 @@ struct Given {
         ids((const int32_t*)in.xs), w_ih((const Real*)in.w_ih), w_hh((const Real*)in.w_hh), b((const Real*)in.b),
         start(rows_or(in.start[s.cell == JRNN_LSTM], zeros)),
         reset_state(rows_or(in.reset_state[s.cell == JRNN_LSTM], zeros)),
-        mask{(const Real*)in.recurrent_mask, s.H}, alpha{(const Real*)in.alpha, in.alpha_stride},
+        mask{(const Real*)in.recurrent_mask, s.H}, alpha{(const Real*)in.alpha, s.H},
         lengths(in.lengths), resets(in.resets), hs((const Stored*)outputs),
         states((const Real*)(is_rounded<Stored> || s.cell == JRNN_LSTM || s.cell == JRNN_LEAKY_INPUT ? kept : outputs)) {
     if (s.cell != JRNN_LSTM) return;

@@ -134,7 +134,7 @@ void add_transposed_tiles(Blocks<Stored> a, int64_t M, Blocks<Stored> b, int64_t
 template <class Stored>
 void add_transposed(Blocks<Stored> a, int64_t M, Blocks<Stored> b, int64_t N, int64_t p0, int64_t p1,
                     RealOf<Stored>* c) {
-  if constexpr (HAS_TILES && is_rounded<Stored>) {
+  if constexpr (HAS_TILES) {
     const int64_t done = N / TILE_TERMS * TILE_TERMS;
     add_transposed_tiles(a, M, b, done, p0, p1, c);
     a = a.from(done), b = b.from(done), N -= done;
@@ -144,7 +144,7 @@ void add_transposed(Blocks<Stored> a, int64_t M, Blocks<Stored> b, int64_t N, in
 #if defined(__AVX512F__)
   i = add_transposed_rows<Stored, 8, 3>(a, b, N, i, M, p0, p1, c);
 #endif
-  if (W<RealOf<Stored>> >= 4) i = add_transposed_rows<Stored, 4, 3>(a, b, N, i, M, p0, p1, c);
+  i = add_transposed_rows<Stored, 4, 3>(a, b, N, i, M, p0, p1, c);
   i = add_transposed_rows<Stored, 2, 4>(a, b, N, i, M, p0, p1, c);
   add_transposed_rows<Stored, 1, 8>(a, b, N, i, M, p0, p1, c);
 }

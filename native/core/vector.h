@@ -22,10 +22,8 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64;
-#elif defined(__AVX2__)
-constexpr int VECTOR_BYTES = 32;
 #else
-constexpr int VECTOR_BYTES = 16;
+constexpr int VECTOR_BYTES = 32;
 #endif
 constexpr int LINE_BYTES = 64;  // of a cache
 

@@ -94,7 +94,7 @@ void add_weight_gradients(const Given<Stored>& in, int64_t b0, int64_t rows, int
   const Blocks<Stored> each = in_terms_of_rows(deltas, n, in.blocks.all, in.H, p0, p1, inputs.deltas_in_terms);
   auto add = [&](Blocks<Stored> operand, Blocks<Stored> operand_in_terms, int64_t M, int first_block, Real* to) {
     const Blocks<Stored> rows = in_terms_of_rows(operand, n, 1, M, 0, panels<Real>(M), operand_in_terms);
-    if constexpr (HAS_TILES && is_rounded<Stored>) transpose_tiles(rows, M, terms_of<Stored>(n));
+    if constexpr (HAS_TILES) transpose_tiles(rows, M, terms_of<Stored>(n));
     for_blocks<Real>(in.blocks.each, in.H, p0, p1, [&](int64_t first, int64_t end) {
       add_transposed<Stored>(rows, M, each.from_panel(first_block * count), terms_of<Stored>(n), first, end, to);
     });

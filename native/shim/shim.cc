@@ -7,7 +7,7 @@
 #include <cstring>
 #include <string>
 
-#include "../core/core.h"
+#include "../core/blocks.h"
 #include "pool.h"
 #include "tiles.h"
 #include "xla/ffi/api/ffi.h"
@@ -45,7 +45,7 @@ const JrnnCore* core_of(int64_t, int64_t) { return nullptr; }
 
 const JrnnReal* real_of(int64_t isa, int64_t bits) {
   const JrnnCore* core = core_of(isa, bits);
-  if (core == nullptr || core->version != JRNN_CORE_VERSION) return nullptr;
+  if (core == nullptr) return nullptr;
   return bits == kBf16 ? &core->bf16 : bits == 64 ? &core->f64 : &core->f32;
 }
 
@@ -116,25 +116,8 @@ ffi::Error invalid(const std::string& message) {
 
 bool within(const JrnnSizes& s) {
   return s.T >= 1 && s.B >= 1 && s.H >= 1 && s.slices >= 1 && (s.I >= 1 || s.input == JRNN_ADDED) &&
-         s.cell >= 0 && s.cell <= JRNN_GRU && s.phi >= 0 && s.phi <= JRNN_IDENTITY &&
+         s.cell >= 0 && s.cell < JRNN_CELLS && s.phi >= 0 && s.phi <= JRNN_IDENTITY &&
          s.input >= 0 && s.input <= JRNN_ADDED;
-}
-
-/* What a cell has: blocks, those that x feeds, and h, and gates; and whether a state is kept beside hs. */
-struct Cell {
-  int64_t blocks, fed, gates;
-  bool keeps, leaks;
-};
-
-Cell cell_of(int64_t cell, int64_t bits) {
-  bool rounds = bits == kBf16;
-  switch (cell) {
-    case JRNN_LEAKY_INPUT: return {1, 1, 0, true, true};
-    case JRNN_LEAKY_STATE: return {1, 1, 1, rounds, true};
-    case JRNN_LSTM: return {4, 4, 4, true, false};
-    case JRNN_GRU: return {4, 3, 4, rounds, false};
-  }
-  return {1, 1, 0, false, false};
 }
 
 /* One array for each state; a cell of one state has no other. */
@@ -144,9 +127,10 @@ void states(const JrnnSizes& s, Pointer (&to)[JRNN_STATES], Take take) {
   to[1] = take(s.cell == JRNN_LSTM ? s.B * s.H : 0);
 }
 
-JrnnInputs inputs(const JrnnSizes& s, Cell cell, Buffers& given) {
+JrnnInputs inputs(const JrnnSizes& s, Buffers& given) {
   bool ids = s.input == JRNN_IDS, added = s.input == JRNN_ADDED;
-  int64_t fed = cell.fed * s.H, width = ids ? 1 : added ? fed : s.I;
+  CellBlocks blocks = blocks_of(s.cell);
+  int64_t fed = blocks.each * s.H, width = ids ? 1 : added ? fed : s.I;
   JrnnInputs in = {};
   if (ids)
     in.xs = given.argument("xs", s.T * s.B, true, ffi::DataType::S32);
@@ -154,35 +138,16 @@ JrnnInputs inputs(const JrnnSizes& s, Cell cell, Buffers& given) {
     in.xs = given.argument("xs", s.T * s.B * width, true);
   in.w_ih = given.argument("w_ih", s.I * fed, !added);
   in.w_hh = given.argument("w_hh", s.H * fed, true);
-  in.b = given.argument("b", cell.blocks * s.H);
+  in.b = given.argument("b", blocks.all * s.H);
   states(s, in.start, [&](int64_t n) { return given.argument("start", n); });
   states(s, in.reset_state, [&](int64_t n) { return given.argument("reset_state", n); });
   in.recurrent_mask = given.argument("recurrent_mask", s.B * s.H);
-  in.alpha = given.argument("alpha", s.B * s.H, cell.leaks);
-  in.alpha_stride = s.H;
+  in.alpha = given.argument("alpha", s.B * s.H, leaks(s.cell));
   in.lengths = static_cast<const int32_t*>(
       given.argument("lengths", s.B, false, ffi::DataType::S32));
   in.resets = static_cast<const uint8_t*>(
       given.argument("resets", s.T * s.B, false, ffi::DataType::PRED));
   return in;
-}
-
-template <typename Pass, typename Args>
-ffi::Error run(ffi::ThreadPool& pool, const Pass& pass, const Args& args) {
-  struct Phase {
-    const Pass* pass;
-    const Args* args;
-    int32_t phase;
-  };
-  for (int32_t phase = 0, n; (n = pass.tasks(&args.sizes, phase)) >= 0; ++phase) {
-    Phase own{&pass, &args, phase};
-    auto task = +[](const void* p, int32_t n) {
-      auto* own = static_cast<const Phase*>(p);
-      own->pass->run(own->args, own->phase, n);
-    };
-    run_tasks(pool, n, task, &own);
-  }
-  return ffi::Error::Success();
 }
 
 JrnnSizes sizes(int64_t T, int64_t B, int64_t I, int64_t H, int64_t slices, int64_t cell,
@@ -207,17 +172,18 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rema
   if (!within(args.sizes)) return invalid("jrnn native kernel: sizes or options out of range");
   ArrayTypes types = types_of(bits);
   Buffers given(arguments, results, types.real);
-  Cell of = cell_of(cell, bits);
-  args.in = inputs(args.sizes, of, given);
+  args.in = inputs(args.sizes, given);
+  bool kept = keeps(args.sizes.cell, bits == kBf16);
   args.hs = given.result("hs", T * B * H, true, types.stored);
-  args.kept = given.result("kept", of.keeps ? T * B * H : 0, of.keeps);
-  for (int64_t n = 0; n < of.gates && keep_gates; ++n)
+  args.kept = given.result("kept", kept ? T * B * H : 0, kept);
+  for (int n = 0; n < gates_of(args.sizes.cell) && keep_gates; ++n)
     args.gates[n] = given.result("gates", T * B * H, true);
   states(args.sizes, args.last, [&](int64_t n) { return given.result("last", n, n > 0); });
   int64_t bytes = static_cast<int64_t>(real->forward.scratch_bytes(&args.sizes));
   args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
   if (!given.error().empty()) return invalid(given.error());
-  return run(pool, real->forward, args);
+  run_pass(pool, real->forward, args);
+  return ffi::Error::Success();
 }
 
 ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
@@ -231,18 +197,19 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
   if (!within(args.sizes)) return invalid("jrnn native kernel: sizes or options out of range");
   ArrayTypes types = types_of(bits);
   Buffers given(arguments, results, types.real);
-  Cell of = cell_of(cell, bits);
-  args.in = inputs(args.sizes, of, given);
+  args.in = inputs(args.sizes, given);
+  bool kept = keeps(args.sizes.cell, bits == kBf16);
   args.hs = given.argument("hs", T * B * H, true, types.stored);
-  int64_t fed = of.fed * H;
-  args.kept = given.argument("kept", of.keeps ? T * B * H : 0, of.keeps);
-  for (int64_t n = 0; n < of.gates; ++n) args.gates[n] = given.argument("gates", T * B * H, true);
+  CellBlocks blocks = blocks_of(args.sizes.cell);
+  int64_t fed = blocks.each * H;
+  args.kept = given.argument("kept", kept ? T * B * H : 0, kept);
+  for (int n = 0; n < gates_of(args.sizes.cell); ++n) args.gates[n] = given.argument("gates", T * B * H, true);
   args.dhs = given.argument("dhs", T * B * H, false, types.stored);
   states(args.sizes, args.d_last, [&](int64_t n) { return given.argument("d_last", n); });
   args.clip_delta = clip_delta;
   args.dw_ih = given.result("dw_ih", I * fed);
   args.dw_hh = given.result("dw_hh", H * fed);
-  args.db = given.result("db", of.blocks * H);
+  args.db = given.result("db", blocks.all * H);
   args.dx = given.result("dx", T * B * (input == JRNN_ADDED ? fed : I), wanted & JRNN_WANT_DX);
   states(args.sizes, args.d_start, [&](int64_t n) { return given.result("d_start", n); });
   states(args.sizes, args.d_reset_state, [&](int64_t n) { return given.result("d_reset_state", n); });
@@ -251,7 +218,8 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
   int64_t bytes = static_cast<int64_t>(real->backward.scratch_bytes(&args.sizes));
   args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
   if (!given.error().empty()) return invalid(given.error());
-  return run(pool, real->backward, args);
+  run_pass(pool, real->backward, args);
+  return ffi::Error::Success();
 }
 
 auto options() {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <thread>
 
+#include "../shim/pool.h"
 #include "cases.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -27,7 +28,7 @@ inline void parallel(int threads, int n, const std::function<void(int)>& f) {
   std::atomic<int> next{0};
   auto work = [&] {
     flush_denormals();
-    for (int i; (i = next.fetch_add(1)) < n;) f(n - 1 - i);
+    for (int i; (i = next.fetch_add(1)) < n;) f(i);
   };
   std::vector<std::thread> others;
   for (int i = 1; i < std::min(threads, n); ++i) others.emplace_back(work);
@@ -82,10 +83,33 @@ class Guarded {
   }
 };
 
+// Threads like those of XLA's pool, each for one piece of work.
+class Threads {
+ public:
+  explicit Threads(int n) : count(n) {}
+  ~Threads() {
+    for (std::thread& t : all) t.join();
+  }
+  int64_t num_threads() const { return count; }
+  template <class Work>
+  void Schedule(Work work) {
+    all.emplace_back([work] { flush_denormals(), work(); });
+  }
+
+ private:
+  const int count;
+  std::vector<std::thread> all;
+};
+
+// By one thread the tasks of a phase are run from the last to the first: their order does not matter.
 template <class Pass, class Call>
 void run_pass(const Pass& pass, const Call& call, int threads) {
+  if (threads > 1) {
+    Threads others(threads - 1);
+    return jrnn::run_pass(others, pass, call);
+  }
   for (int phase = 0, n; (n = pass.tasks(&call.sizes, phase)) >= 0; ++phase)
-    parallel(threads, n, [&](int task) { pass.run(&call, phase, task); });
+    while (n) pass.run(&call, phase, --n);
 }
 
 // bfloat16, the upper half of a float. Numbers that are stored as they are need no conversion.
@@ -152,7 +176,7 @@ class Call {
     given.w_ih = w_ih.or_null(), given.w_hh = w_hh.data(), given.b = b.or_null();
     given.start[0] = start.or_null(), given.reset_state[0] = reset_state.or_null();
     given.start[1] = start_c.or_null(), given.reset_state[1] = reset_state_c.or_null();
-    given.recurrent_mask = mask.or_null(), given.alpha = alpha.or_null(), given.alpha_stride = in.alpha_stride;
+    given.recurrent_mask = mask.or_null(), given.alpha = alpha.or_null();
     given.lengths = lengths.or_null(), given.resets = resets.or_null();
     clip = in.clip;
   }

@@ -44,7 +44,7 @@ inline JrnnSizes random_sizes(Random& random, bool small) {
   }
   if (small) s.T = 1 + s.T % 3, s.B = 1 + s.B % 3, s.H = 1 + s.H % 8;
   s.slices = int32_t(random.chance(80) ? random.between(1, 4) : random.between(1, 50));
-  s.cell = int32_t(random.below(5));
+  s.cell = int32_t(random.below(JRNN_CELLS));
   s.phi = int32_t(random.below(4));
   s.input = random.chance(60) ? JRNN_VECTORS : random.chance(70) ? JRNN_IDS : JRNN_ADDED;
   if (s.input == JRNN_ADDED) s.I = 0;
@@ -81,10 +81,8 @@ inline Inputs<float> random_case(uint64_t number, bool rounds) {
   if (s.input != JRNN_ADDED) in.w_ih = random.numbers(s.I * fed, s.input == JRNN_IDS ? 1.f : 1 / std::sqrt(float(s.I)));
   in.w_hh = random.numbers(s.H * fed, scale);
   if (random.chance(70)) in.b = random.numbers(blocks_of(s) * s.H, 0.5);
-  if (leaks(s)) {
-    in.alpha_stride = random.chance(50) ? s.H : 0;
-    for (float x : random.numbers(in.alpha_stride ? s.B * s.H : s.H, 0.5)) in.alpha.push_back(0.505f + 0.99f * x);
-  }
+  if (leaks(s))
+    for (float x : random.numbers(s.B * s.H, 0.5)) in.alpha.push_back(0.505f + 0.99f * x);
   if (random.chance(90)) in.dhs = random.numbers(s.T * s.B * s.H, 1);
   if (random.chance(60)) in.d_last = random.numbers(s.B * s.H, 1);
   if (s.cell == JRNN_LSTM && random.chance(60)) in.d_last_c = random.numbers(s.B * s.H, 1);
@@ -112,7 +110,7 @@ template <class Real>
 Inputs<Real> converted(const Inputs<float>& from) {
   auto to = [](const Array<float>& x) { return Array<Real>(x.begin(), x.end()); };
   Inputs<Real> in;
-  in.sizes = from.sizes, in.alpha_stride = from.alpha_stride, in.clip = from.clip;
+  in.sizes = from.sizes, in.clip = from.clip;
   in.ids = from.ids, in.lengths = from.lengths, in.resets = from.resets;
   in.xs = to(from.xs), in.w_ih = to(from.w_ih), in.w_hh = to(from.w_hh), in.b = to(from.b);
   in.start = to(from.start), in.reset_state = to(from.reset_state), in.mask = to(from.mask);

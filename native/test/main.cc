@@ -215,7 +215,6 @@ int run(int argc, char** argv) {
   const JrnnCore& core = *o.core;
   if (!o.can_run) { printf("%s: NOT TESTED, this processor lacks its instructions\n", core.isa); return 0; }
   flush_denormals();
-  if (core.version != JRNN_CORE_VERSION) { fprintf(stderr, "another version of core.h\n"); return 2; }
   if (o.all_floats && has_bf16(core)) { usage(); return 2; }  // the functions are those of float
   if (o.all_floats) return all_floats(core, o.threads);
   if (o.bench) return bench(core, o);

@@ -20,7 +20,6 @@ struct Inputs {
   Array<Real> xs, w_ih, w_hh, b, start, start_c, reset_state, reset_state_c, mask, alpha, dhs, d_last, d_last_c;
   Array<int32_t> ids, lengths;
   Array<uint8_t> resets;
-  int64_t alpha_stride = 0;
   double clip = -1;
 
   int64_t length(int64_t row) const {
@@ -143,7 +142,7 @@ class Naive {
     const Real h = output(entering[t * H + k]);
     return cell == JRNN_ELMAN || cell == JRNN_LSTM ? rounded(h) : h;
   }
-  Real alpha(int64_t b, int64_t j) const { return in.alpha[b * in.alpha_stride + j]; }
+  Real alpha(int64_t b, int64_t j) const { return in.alpha[b * H + j]; }
   Real output(Real s) const { return cell == JRNN_LEAKY_INPUT ? phi(which, s) : s; }
 
   void pre_activation(int64_t t, int64_t b, const Real* e, Real* a) {  // (23)

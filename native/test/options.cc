@@ -49,7 +49,7 @@ bool Options::parse(int argc, char** argv) {
     else return false;
   }
   can_run = core_named(isa, &core);
-  return core && cases >= 0 && first >= 0 && threads > 0 && rounds > 0 && cell >= 0 && cell <= JRNN_GRU;
+  return core && cases >= 0 && first >= 0 && threads > 0 && rounds > 0 && cell >= 0 && cell < JRNN_CELLS;
 }
 
 }  // namespace test
