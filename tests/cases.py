@@ -75,6 +75,27 @@ def assert_close(found, expected, rtol=RTOL):
     assert not wrong, wrong
 
 
+def sines(tree):
+    """A function of every number in a tree that is not linear."""
+    return sum(jax.numpy.sin(x).sum() for x in jax.tree.leaves(tree))
+
+
+def twice(f, argnums=0):
+    """The gradient of such a function of every gradient of f."""
+    return jax.grad(lambda *args: sines(jax.grad(f, argnums)(*args)), argnums)
+
+
+def two_devices():
+    """A mesh, whose axis is "data"."""
+    return jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def on_two_devices(f, in_specs, out_specs=None):
+    """f by `shard_map`; None: both devices have the same results."""
+    out_specs = jax.P() if out_specs is None else out_specs
+    return jax.shard_map(f, mesh=two_devices(), in_specs=in_specs, out_specs=out_specs)
+
+
 def together(*functions):
     """Several functions of the same arguments, compiled as one program: quicker than one for each.
 

@@ -6,11 +6,10 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
-from pathlib import Path
 
 import pytest
+from programs import ROOT
 
-ROOT = Path(__file__).parents[1]
 BLOCK = 4096
 
 

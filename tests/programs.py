@@ -1,5 +1,6 @@
 """Programs of their own: examples at toy size, several processes and what they cost; and code."""
 
+import csv
 import os
 import random
 import re
@@ -32,6 +33,17 @@ def run_example(name, *options):
     command = [sys.executable, f"examples/{name}.py", *map(str, options)]
     printed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return printed.stdout, _seconds_of_children() - before
+
+
+def in_this_process(main, capsys, *argv):
+    """What `main` of an example returns, and what it prints."""
+    return main([str(a) for a in argv]), *capsys.readouterr()
+
+
+def rows_of(out):
+    """The metrics that a run of the character model wrote."""
+    with (out / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def in_a_new_process(code):

@@ -2,17 +2,15 @@
 
 import re
 from itertools import product
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from programs import ROOT
 
 from benchmarks import accelerators
 from benchmarks.hlo import loop_operations
-
-ROOT = Path(__file__).parents[1]
 
 # A loop of 4 trips around one of 3, and a second loop, in the forms that the compilers write.
 HLO = """HloModule jit_f, is_scheduled=true

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import parameters
-from programs import unboxed
+from programs import in_this_process, unboxed
 
 import jrnn
 from jrnn import native
@@ -20,9 +20,7 @@ pytestmark = pytest.mark.usefixtures("float32")
 TOY = ["--lengths=6", "--steps=20", "--block=10", "--hidden-size=5", "--batch-size=4"]
 
 
-def run(capsys, *argv):
-    status = adding_problem.main([str(a) for a in argv])
-    return status, *capsys.readouterr()
+run = partial(in_this_process, adding_problem.main)
 
 
 @pytest.mark.parametrize("T", [2, 9])

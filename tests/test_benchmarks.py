@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ import pytest
 from cases import parameters, together
 from cover import in_tiers
 from jaxprs import named
+from programs import ROOT
 
 import jrnn
 from benchmarks import cases, kernel, machine, report, rivals, train_step
@@ -24,8 +24,6 @@ from benchmarks.rivals.autodiff import matmul_of_rounded
 from benchmarks.train_step import check_losses
 from docs import scaling as scaling_model
 from docs.scaling import HIDDEN, KERNEL, LINKS, Shape, hidden_mesh, hidden_split
-
-ROOT = Path(__file__).parents[1]
 
 
 def run(program, out, *options):

@@ -1,6 +1,5 @@
 """The main job, at toy size, as a person runs it."""
 
-import csv
 import hashlib
 import re
 import subprocess
@@ -28,7 +27,7 @@ from char_model.model import CELLS
 from char_model.ngram import witten_bell
 from char_model.settings import Settings, parse
 from native_built import built
-from programs import ROOT, TEXT, unboxed
+from programs import ROOT, TEXT, in_this_process, rows_of, unboxed
 
 import jrnn
 from jrnn import native
@@ -59,14 +58,7 @@ def trained(text_file, tmp_path_factory):
     return out, run
 
 
-def run(capsys, *argv):
-    status = char_lm.main([str(a) for a in argv])
-    return status, *capsys.readouterr()
-
-
-def rows_of(out):
-    with (out / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+run = partial(in_this_process, char_lm.main)
 
 
 def test_training_shows_and_leaves_what_it_promises(trained):

@@ -1,6 +1,5 @@
 """The character model at its real size: the results in examples/README.md."""
 
-import csv
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from char_model import loop as char_loop
 from char_model.data import load_data
 from char_model.run import manifest_of
 from char_model.settings import parse
-from programs import run_example
+from programs import rows_of, run_example
 
 from jrnn.checkpoint import Checkpoints
 from jrnn.parallel import batch_mesh, whole_batch
@@ -22,9 +21,7 @@ from jrnn.text import training_chunks
 def run(out, *options):
     """Validation bits, what was printed, and the processor time of a run of the example."""
     text, seconds = run_example("char_lm", "--out", out, *options)
-    with (out / "metrics.csv").open(newline="") as file:
-        *_, last = csv.DictReader(file)
-    return float(last["validation_bits"]), text, seconds
+    return float(rows_of(out)[-1]["validation_bits"]), text, seconds
 
 
 @pytest.mark.slow

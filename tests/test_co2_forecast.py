@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import co2_data
 import co2_forecast
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import unboxed
+from programs import in_this_process, unboxed
 
 import jrnn
 
@@ -54,9 +55,7 @@ def job_of(path, *options):
     return args, co2_data.load(args)
 
 
-def run(capsys, *argv):
-    status = co2_forecast.main([str(a) for a in argv])
-    return status, *capsys.readouterr()
+run = partial(in_this_process, co2_forecast.main)
 
 
 def test_a_file_becomes_monthly_means(path, ppm):

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import command
 import jax
@@ -13,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from devices import on_devices, require_memory
+from programs import ROOT
 
 pytestmark = pytest.mark.slow  # it starts processes
 
-ROOT = Path(__file__).parents[1]
 PROGRAMS = ["char_lm", "adding_problem", "gradient_flow", "japanese_vowels"]
 PROGRAMS += ["co2_forecast", "perceptual_decision"]
 
@@ -117,7 +116,7 @@ def test_sizes_that_cannot_fit():
 # --- in a process of its own ---------------------------------------------------------------------
 
 
-def in_a_new_process(code, *options, **environment):
+def beside_the_examples(code, *options, **environment):
     lines = ["import sys", "sys.path.insert(0, 'examples')", *code]
     command = [sys.executable, *options, "-c", "\n".join(lines)]
     environment = os.environ | environment
@@ -130,7 +129,7 @@ def test_devices_that_are_not_there(tmp_path):
     mains = ["char_model.main", *PROGRAMS[1:]]
     code = [f"import {', '.join(mains)}"]
     code += [f"print({name}.main({arguments}))" for name in mains]
-    run = in_a_new_process(code, "-OO", JAX_PLATFORMS="bogus")
+    run = beside_the_examples(code, "-OO", JAX_PLATFORMS="bogus")
     assert run.stdout == "1\n" * len(PROGRAMS), run.stderr
     line = (
         r"error: JAX_PLATFORMS: expected platforms that JAX has here; got bogus: Unable to "
@@ -143,7 +142,7 @@ def test_devices_that_are_not_there(tmp_path):
 def test_devices_of_which_jax_says_nothing():
     """It asserts that there are some."""
     code = ["from devices import on_devices", "with on_devices('--size'): pass"]
-    run = in_a_new_process(code, JAX_PLATFORMS="cuda", CUDA_VISIBLE_DEVICES="-1")
+    run = beside_the_examples(code, JAX_PLATFORMS="cuda", CUDA_VISIBLE_DEVICES="-1")
     message = "ValueError: JAX_PLATFORMS: expected platforms that JAX has here; got cuda"
     assert message in run.stderr.splitlines()[-1]
 
@@ -155,7 +154,7 @@ def test_a_missing_package_says_how_to_get_it():
         code += ["try:", f"    runpy.run_path('examples/{name}.py', run_name='__main__')"]
         code += ["except SystemExit as error:", "    print(error)"]
     code += ["try:", "    import char_model", "except ImportError as error:", "    print(error)"]
-    run = in_a_new_process(code)
+    run = beside_the_examples(code)
     said = "tqdm is missing: pip install -e '.[examples]', in the clone of jrnn, brings it\n"
     assert run.stdout == f"error: {said}" * len(PROGRAMS) + said, run.stderr
 
@@ -163,7 +162,7 @@ def test_a_missing_package_says_how_to_get_it():
 def test_only_the_character_model_needs_its_packages():
     code = ["sys.modules['orbax'] = sys.modules['safetensors'] = None"]
     code += ["import adding_problem, co2_forecast, japanese_vowels, perceptual_decision"]
-    run = in_a_new_process(code)
+    run = beside_the_examples(code)
     assert run.returncode == 0, run.stderr
 
 
@@ -172,7 +171,7 @@ def test_a_report_that_cannot_be_written_is_dropped(name):
     """The results are in files."""
     closed = ["reader, writer = os.pipe()", "os.close(reader)"]
     full = ["writer = os.open('/dev/full', os.O_WRONLY)"]
-    run = in_a_new_process(
+    run = beside_the_examples(
         [
             "import os, command",
             *(closed if name == "closed pipe" else full),

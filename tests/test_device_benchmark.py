@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import oracle
 import pytest
 from faults.parts import StatesCrossResets
+from programs import ROOT
 
 import jrnn
 from benchmarks import device, gradients, kernel, machine, report, train_step
@@ -28,8 +29,6 @@ from jrnn.cells.elman import ActivationName
 from jrnn.cells.leaky import Leak
 
 pytestmark = pytest.mark.slow  # it runs whole commands again and again
-
-ROOT = Path(__file__).parents[1]
 
 
 def by_kind(found):

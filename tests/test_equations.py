@@ -2,12 +2,12 @@
 
 import csv
 import re
-from pathlib import Path
+
+from programs import ROOT
 
 import jrnn
 import jrnn.derivation
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/sources.md").read_text(encoding="utf-8")
 COUNTS = {"wolf": 25, "wolf-es": 25, "brown": 30, "chavan": 103, "notebook": 16}
 EXPECTED = [f"{source}.{n}" for source, count in COUNTS.items() for n in range(1, count + 1)]

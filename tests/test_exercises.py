@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -14,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cover import in_tiers
+from programs import ROOT
 
 from jrnn import derivation
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs/exercises"
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pictures
 import pytest
+from programs import ROOT
 
 from benchmarks import __main__ as command
 from benchmarks.__main__ import Figure
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += [ROOT / "benchmarks/README.md", ROOT / "examples/README.md"]
 LISTED = command.tomllib.loads((ROOT / "benchmarks/figures.toml").read_text())

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAW_RTOL, assert_close, parameters
+from cases import LAW_RTOL, assert_close, on_two_devices, parameters
 from cover import in_tiers
 from jax.sharding import PartitionSpec
+from refusals import refused
 
 import jrnn
 from jrnn import _generate, sampling
@@ -201,17 +202,15 @@ def test_it_is_differentiated_and_mapped():
 def test_two_devices_are_one():
     params, width, _ = NETWORKS["stack"](D)
     readout, prefix = readout_of(width, D), normal(1, 4, D)
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     free = lambda params, prefix: jrnn.generate(params, readout, prefix, 5)[1]
     batch = PartitionSpec(None, "data")
-    split = jax.shard_map(free, mesh=mesh, in_specs=(PartitionSpec(), batch), out_specs=batch)
+    split = on_two_devices(free, (PartitionSpec(), batch), batch)
     assert_close(jax.jit(split)(params, prefix), free(params, prefix), LAW_RTOL)
 
 
 @pytest.mark.parametrize("own", ["key", "temperature"])
 def test_each_device_may_have_its_own(own):
     params, readout = parameters(jrnn.init_rnn, 6, H), readout_of(H, 6)
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     values = jax.random.split(KEY) if own == "key" else np.array([1.0, 3.0])
 
     def run(value):  # the rest is the same for all devices
@@ -219,7 +218,7 @@ def test_each_device_may_have_its_own(own):
         return jrnn.generate(params, readout, np.array([1]), 20, **options)[1][None]
 
     axes = PartitionSpec("data")
-    split = jax.shard_map(run, mesh=mesh, in_specs=axes, out_specs=axes)
+    split = on_two_devices(run, axes, axes)
     wanted = np.concatenate([run(values[:1]), run(values[1:])])
     assert not np.array_equal(*wanted)
     np.testing.assert_array_equal(jax.jit(split)(values), wanted)
@@ -322,11 +321,4 @@ REFUSED = {
         "w_ho: expected shape [H, O] = [5, any]; got float64[6, 2].",
     ),
 }
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused(name):
-    call, text = REFUSED[name]
-    with pytest.raises(ValueError) as error:  # noqa: PT011
-        call()
-    assert text in str(error.value)
+test_refused = refused(REFUSED)

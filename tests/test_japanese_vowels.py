@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 
 import co2_forecast
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 import ts_data
-from programs import unboxed
+from programs import in_this_process, unboxed
 
 import jrnn
 
@@ -50,9 +51,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(capsys, *argv):
-    status = japanese_vowels.main([str(a) for a in argv])
-    return status, *capsys.readouterr()
+run = partial(in_this_process, japanese_vowels.main)
 
 
 def test_a_file_is_read_and_padded(tmp_path):

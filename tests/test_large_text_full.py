@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from programs import ROOT
 
-ROOT = Path(__file__).parents[1]
 TEXT_BYTES = 2_000_000_000
 MOST_BYTES = 1_000_000_000  # of anonymous memory: pages of a mapped file can be dropped at any time
 

@@ -22,6 +22,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from native_built import bfloat16, built
 from native_shapes import main as compare_with_xla
+from programs import ROOT
 
 import jrnn
 from jrnn import kernel, native
@@ -30,7 +31,6 @@ from jrnn.kernel import reference
 from jrnn.kernel.backends.native import Native
 
 CASE = make_case()
-ROOT = Path(__file__).parents[1]
 
 
 def gradient(params):

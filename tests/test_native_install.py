@@ -9,13 +9,12 @@ import tarfile
 import tomllib
 import venv
 import zipfile
-from pathlib import Path
 
 import pytest
+from programs import ROOT
 
 from jrnn.native import FILE
 
-ROOT = Path(__file__).parents[1]
 NOT_SHIPPED = (".git", ".venv", "build", "dist", "out", ".*_cache", "__pycache__")
 BACKEND = "import scikit_build_core.build as backend; "
 # The gradient of a batch, by the native kernel and by XLA.

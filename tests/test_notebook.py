@@ -5,11 +5,9 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from programs import ROOT
 
 
 @pytest.mark.slow

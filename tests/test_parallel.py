@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from programs import in_a_new_process
+from refusals import refused
 
 import jrnn
 from jrnn import native, parallel
@@ -360,11 +361,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refusals(name):
-    call, message = REFUSED[name]
-    with pytest.raises(ValueError, match=re.escape(message)):
-        call()
+test_refused = refused(REFUSED)
 
 
 GRU, READOUT = make_model(init=jrnn.init_gru)

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -13,8 +12,8 @@ import pytest
 from pictures import elman_lstm, fixed_points, forecast, gradient_flow, influence, memory, speed
 from pictures.__main__ import main
 from PIL import Image, ImageColor
+from programs import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *(ROOT / "docs").rglob("*.md")]
 pytestmark = pytest.mark.usefixtures("float32")
 

@@ -1,21 +1,19 @@
 """Several processes on one machine are one run: the same losses, the same refusals."""
 
-import csv
 import os
 import sys
 
 import numpy as np
 import pytest
 from char_model import main as char_lm
-from programs import TEXT, TOY, Process, finish, free_port, start, start_two
+from programs import TEXT, TOY, Process, finish, free_port, rows_of, start, start_two
 
 pytestmark = pytest.mark.slow  # it starts processes
 
 
 def bits(out):
-    with (out / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return np.array([[float(r[k]) for k in ("train_bits", "validation_bits")] for r in rows])
+    columns = ("train_bits", "validation_bits")
+    return np.array([[float(row[k]) for k in columns] for row in rows_of(out)])
 
 
 # Ten losses in a row; in float32 rounding in another order, grown over 200 steps of Adam.

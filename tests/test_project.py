@@ -8,14 +8,12 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
-from programs import in_a_new_process
+from programs import ROOT, in_a_new_process
 
 import jrnn
 
-ROOT = Path(__file__).parents[1]
 DOCS = sorted(
     str(path.relative_to(ROOT / "docs").with_suffix(""))
     for folder in ("docs", "docs/tutorials")

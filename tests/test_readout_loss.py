@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import LAW_RTOL, assert_close, together
+from cases import LAW_RTOL, assert_close, on_two_devices, together, twice
 from cover import in_tiers
 from jax import lax
 from jax.sharding import PartitionSpec as P
@@ -322,13 +322,7 @@ def test_jit_is_eager(layout):
 
 
 def second_order(f, at):
-    """The gradient of a non-linear function of every gradient."""
-
-    def norm(part):
-        cost = lambda part: jnp.sin(f(**{**at, **part}))
-        return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(jax.grad(cost)(part)))
-
-    return jax.grad(norm)
+    return twice(lambda part: jnp.sin(f(**{**at, **part})))
 
 
 @in_tiers(layout=LAYOUTS, kind=KINDS)
@@ -376,13 +370,12 @@ def test_vmap_of_grad_is_the_gradient_of_each(lead, shared):
 def test_shard_map_is_one_device(layout, place):
     lead, batch = ((T, 4), P(None, "data")) if layout == "by positions" else ((22,), P("data"))
     at = example(lead, "any sum")
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     specs = ({name: P() if name == "params" else batch for name in at},)
     local = lambda at: lax.psum(fused(**at), "data")
     if place == "grad of shard_map":
-        f = jax.grad(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P()))
+        f = jax.grad(on_two_devices(local, specs))
     else:
-        f = jax.shard_map(jax.grad(local), mesh=mesh, in_specs=specs, out_specs=specs[0])
+        f = on_two_devices(jax.grad(local), specs, specs[0])
     assert_close(jax.jit(f)(at), expected(at)[1])
 
 

@@ -1,6 +1,5 @@
 """`--out` of the character model: one run at a time, and nothing is lost to the next one."""
 
-import csv
 import errno
 import fcntl
 import os
@@ -19,7 +18,7 @@ from char_model import run as char_run
 from char_model import signals as char_signals
 from char_model.directory import BEST, CHECKPOINTS, FILES, MODEL, RunDirectory
 from char_model.settings import Settings
-from programs import ROOT, finish, start_two, table
+from programs import ROOT, finish, rows_of, start_two, table
 
 from jrnn import native
 from jrnn.model_file import load_model
@@ -84,11 +83,6 @@ def settings(path):
     return load_model(path)[-1]
 
 
-def rows(directory):
-    with (directory / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_what_a_finished_run_left_stays_until_the_next_has_finished(run, out, finished):
     status, printed, _ = run("--seed=1", "--checkpoint-every=3", stop=5)
     assert status == 0
@@ -131,7 +125,7 @@ def test_a_finished_run_that_is_extended_stays_until_that_has_finished(run, out,
     assert f"resumed     checkpoint {out}/unfinished/checkpoints/12, after step 12 of 20" in printed
     assert names(out) == sorted([*LEFT, ".lock"])
     assert names(out / CHECKPOINTS) == ["10", "12", "20"]
-    assert [int(row["step"]) for row in rows(out)] == [4, 8, 10, 12, 16, 20]
+    assert [int(row["step"]) for row in rows_of(out)] == [4, 8, 10, 12, 16, 20]
 
 
 def test_the_end_of_a_run_is_a_checkpoint_too_and_then_a_new_run_takes_its_place(
@@ -304,17 +298,16 @@ def test_a_file_system_without_locks_is_said(out, monkeypatch, capsys):
 
 def assert_best(directory, text_file):
     """`best.safetensors` is the model of the best row of `metrics.csv`, by its parameters."""
-    bits = [float(row["validation_bits"]) for row in rows(directory)]
+    rows = rows_of(directory)
+    bits = [float(row["validation_bits"]) for row in rows]
     params, said = load_model(directory / BEST)
-    assert (said["step"], said["validation_bits"]) == (
-        int(rows(directory)[int(np.argmin(bits))]["step"]),
-        min(bits),
-    )
+    assert said["validation_bits"] == min(bits)
+    assert said["step"] == int(rows[np.argmin(bits)]["step"])
     data = char_data.load_data([str(text_file)], 4, 16, directory)
     evaluate = char_model.make_evaluate(Settings(), data.validation_streams, batch_mesh(1))
     assert evaluate(char_model.Model(**params)) == pytest.approx(min(bits), rel=1e-5)
     last = load_model(directory / MODEL)[-1]
-    assert (last["step"], last["validation_bits"]) == (int(rows(directory)[-1]["step"]), bits[-1])
+    assert (last["step"], last["validation_bits"]) == (int(rows[-1]["step"]), bits[-1])
 
 
 BLOWS_UP = ("--learning-rate=30", "--schedule=constant")
@@ -329,11 +322,11 @@ def test_a_training_that_blows_up_is_said_and_the_best_model_kept(run, out, text
     assert settings(out / BEST)["step"] == 4
     assert error.count("bits per character on the validation part, where guessing all") == 1
     assert "evenly takes 4.2: the training has blown up. Lower --learning-rate or --clip." in error
-    best = float(rows(out)[0]["validation_bits"])
+    best = float(rows_of(out)[0]["validation_bits"])
     assert f"The best model, {best:.3f} bits at step 4, is kept too." in error
     assert " bits per character, the last state, worse than guessing\n" in printed
     assert f"  best.safetensors   step 4: {best:.3f} bits per character, the best\n" in printed
-    last = float(rows(out)[-1]["validation_bits"])
+    last = float(rows_of(out)[-1]["validation_bits"])
     assert f"  network  {last:6.3f}\n" in printed  # beside the n-grams: the last state's
     texts = [run("--sample=30", *which)[1] for which in ((), ("--best",))]
     assert texts[0] != texts[1]
@@ -381,6 +374,6 @@ def test_a_run_of_version_0_1_goes_on(out, capsys, float32):
     kernel = settings(out / BEST)["kernel"]
     said = f"kernel: was XLA, is {kernel}: the results agree only up to rounding\n"
     assert (said in printed) == native.enabled() == kernel.startswith("native, ")
-    bits = {int(row["step"]): float(row["validation_bits"]) for row in rows(out)}
+    bits = {int(row["step"]): float(row["validation_bits"]) for row in rows_of(out)}
     assert list(bits) == [10, 20, 30]
     assert settings(out / BEST)["step"] == min((20, 30), key=bits.get)

@@ -15,11 +15,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from programs import ROOT
 
 import jrnn
 from website.pages import content, linked
 
-ROOT = Path(__file__).parents[1]
 INTERNAL = ("arrays", "cells", "checks", "extras", "files", "kernel", "lengths", "loss")
 INTERNAL += (
     "orbax_manager",

@@ -4,11 +4,10 @@ import ast
 import io
 import re
 import tokenize
-from pathlib import Path
 
 import pytest
+from programs import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/results/README.md"]
 PAGES += [*sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 MODULES = sorted(

@@ -7,12 +7,11 @@ pair of two options, on each route. NaN stands wherever a step does not count.
 from itertools import chain, combinations, cycle, product
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
 from calls import EVERYTHING, both, expected, make_call, nth, parts, results
-from cases import B, assert_close
+from cases import B, assert_close, sines
 from cells import CELLS, NAMES, OF_THE_PACKAGE, cell_of, parts_of
 from cover import each, pairs, pairwise
 from routes import ROUTES, clean, program
@@ -131,7 +130,7 @@ def slope(spec, call, **options):
 
     def cost(floats):
         call_of = call._replace(arguments=both(floats, others))
-        return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(results(spec, call_of, **options)))
+        return sines(results(spec, call_of, **options))
 
     return jax.jit(jax.grad(cost))(floats)
 

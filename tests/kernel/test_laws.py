@@ -12,8 +12,12 @@ from cases import (
     LAW_RTOL,
     assert_close,
     make_case,
+    on_two_devices,
     parameters,
+    sines,
     together,
+    twice,
+    two_devices,
     value_and_cotangents,
 )
 from cells_of_users import GATED
@@ -97,13 +101,7 @@ def test_permuting_the_batch_permutes_the_result():
 
 
 def second_order(f, case):
-    """The gradient of a non-linear function of every gradient."""
-
-    def norm(*args):
-        grads = jax.grad(cost(f, case), (0, 1, 2))(*args)
-        return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(grads))
-
-    return jax.jit(jax.grad(norm, (0, 1, 2)))(case.params, case.xs, case.h0)
+    return jax.jit(twice(cost(f, case), (0, 1, 2)))(case.params, case.xs, case.h0)
 
 
 def test_grad_of_grad():
@@ -114,26 +112,17 @@ def test_grad_of_grad():
 @pytest.mark.thorough
 def test_third_order():
     case = make_case(T=3, B=2, I=2, H=3)
-    third = [
-        jax.grad(lambda p: sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(second_order(f, p))))(
-            case
-        )
-        for f in (jrnn.rnn, scan)
-    ]
+    third = [jax.grad(lambda p: sines(second_order(f, p)))(case) for f in (jrnn.rnn, scan)]
     assert_close(*third, LAW_RTOL * 100)
 
 
 def test_grad_of_grad_of_ids():
     case = make_case(ids=True)
 
-    def norm(f, xs):
-        def inner(params):
-            grads = jax.grad(lambda p: jnp.vdot(f(p, xs, case.h0)[1] ** 2, case.dhs))(params)
-            return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(grads))
+    def second(f, xs):
+        return jax.jit(twice(lambda p: jnp.vdot(f(p, xs, case.h0)[1] ** 2, case.dhs)))(case.params)
 
-        return jax.jit(jax.grad(inner))(case.params)
-
-    assert_close(norm(jrnn.rnn, case.xs), norm(scan, np.eye(cases.I)[case.xs]), LAW_RTOL * 10)
+    assert_close(second(jrnn.rnn, case.xs), second(scan, np.eye(cases.I)[case.xs]), LAW_RTOL * 10)
 
 
 def stack(params, xs):
@@ -247,7 +236,6 @@ def test_forward_mode_is_served_by_the_plain_scan():
 @pytest.mark.parametrize("place", ["grad of shard_map", "shard_map of grad"])
 def test_shard_map_is_one_device(h0, place):
     case = make_case(B=4, h0=h0)
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def local(params, h0, xs, dhs):
         return lax.psum(jnp.vdot(jrnn.rnn(params, xs, h0)[1] ** 2, dhs), "data")
@@ -256,19 +244,16 @@ def test_shard_map_is_one_device(h0, place):
     specs = (P(), P("data") if h0 == "[B, H]" else P(), P(None, "data"), P(None, "data"))
     args = (case.params, case.h0, case.xs, case.dhs)
     if place == "grad of shard_map":
-        f = jax.grad(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P()), wrt)
+        f = jax.grad(on_two_devices(local, specs), wrt)
     else:
-        f = jax.shard_map(
-            jax.grad(local, wrt), mesh=mesh, in_specs=specs, out_specs=specs[: len(wrt)]
-        )
+        f = on_two_devices(jax.grad(local, wrt), specs, specs[: len(wrt)])
     one = jax.grad(lambda p, h0, x, d: jnp.vdot(jrnn.rnn(p, x, h0)[1] ** 2, d), wrt)
     assert_close(jax.jit(f)(*args), one(*args), LAW_RTOL)
 
 
 def test_sharded_arguments_without_shard_map():
     case = make_case(B=4)
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    put = lambda x, *axes: jax.device_put(x, jax.NamedSharding(mesh, P(*axes)))
+    put = lambda x, *axes: jax.device_put(x, jax.NamedSharding(two_devices(), P(*axes)))
     sharded = case._replace(
         params=put(case.params), xs=put(case.xs, None, "data"), h0=put(case.h0, "data")
     )

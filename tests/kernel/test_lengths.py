@@ -8,7 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import LAW_RTOL, B, H, I, O, T, assert_close, make_case, parameters, together
+from cases import (
+    LAW_RTOL,
+    B,
+    H,
+    I,
+    O,
+    T,
+    assert_close,
+    make_case,
+    on_two_devices,
+    parameters,
+    together,
+)
 from cover import in_tiers, pairwise
 
 import jrnn
@@ -279,8 +291,6 @@ READOUT = parameters(jrnn.init_readout, H, O)
 @pytest.mark.parametrize("remat", [None, False, True], ids=["rnn", "loss of a stack", "remat"])
 def test_shared_inputs_read_to_ends_that_differ_from_device_to_device(remat):
     case, ends = make_case(B=2), np.array([T, 0, 4, 2])
-    spec = jax.sharding.PartitionSpec
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 
     def cost(xs, lengths):
         if remat is not None:
@@ -292,9 +302,7 @@ def test_shared_inputs_read_to_ends_that_differ_from_device_to_device(remat):
     def on_one_device(xs, lengths):
         return jax.lax.psum(cost(xs, lengths), "data")
 
-    split = jax.shard_map(
-        on_one_device, mesh=mesh, in_specs=(spec(), spec("data")), out_specs=spec()
-    )
+    split = on_two_devices(on_one_device, (jax.P(), jax.P("data")))
     twice = lambda xs: cost(jnp.concatenate([xs, xs], 1), ends)
     assert_close(jax.jit(jax.grad(split))(case.xs, ends), jax.grad(twice)(case.xs), LAW_RTOL)
 

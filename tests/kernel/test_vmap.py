@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAW_RTOL, B, T, assert_close, make_case, together
+from cases import LAW_RTOL, B, T, assert_close, make_case, together, twice
 from jaxprs import equations, sizes
 from programs import in_a_new_process
 
@@ -170,13 +170,7 @@ def test_whatever_is_mapped_a_map_is_a_loop(mapped, batch):
 
 
 def curvature(f, *args):
-    """The gradient of a function of every gradient that is not linear."""
-
-    def of_gradients(args):
-        grads = jax.grad(lambda args: cost(f(*args)))(args)
-        return sum(jnp.sum(jnp.sin(g)) for g in jax.tree.leaves(grads))
-
-    return jax.jit(jax.grad(of_gradients))(args)
+    return jax.jit(twice(lambda args: cost(f(*args))))(args)
 
 
 def autodiff(params, xs, h0):
