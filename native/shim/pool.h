@@ -102,8 +102,8 @@ void run_pass(Pool& pool, const Pass& pass, const Args& args) {
   int64_t threads = pool.num_threads();
   for (int32_t phase = 0, count = pass.tasks(&args.sizes, 0), next; count >= 0; ++phase, count = next) {
     next = pass.tasks(&args.sizes, phase + 1);
-    int64_t helpers = std::min<int64_t>(std::max(count, next) - 1, threads);
-    while (tasks->helpers < helpers) {
+    int64_t more = std::min<int64_t>(std::max(count, next) - 1, threads) - tasks->helpers;
+    for (; more > 0; --more) {  // counted once: where this is slow, the first ones may have left already
       ++tasks->helpers;
       pool.Schedule([tasks] { tasks->help(); });
     }
