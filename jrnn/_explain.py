@@ -74,8 +74,12 @@ def explain(
         its gradient. It is the program of `jax.jit`; one of `jax.export` has no native code.
 
     Raises:
-        ValueError: an unknown platform, `fn` refuses its arguments, or it has no recurrence.
+        ValueError: an unknown platform; `fn` is no function, refuses its arguments, or has no
+            recurrence.
     """
+    if not callable(fn):
+        came, repair = type(fn).__name__, "jrnn.explain(jrnn.rnn, params, xs), for example."
+        checks.refuse("fn", "a function", came, repair)
     platform = jax.default_backend() if platform is None else platform
     platform = {"gpu": "cuda"}.get(platform, platform)
     if platform not in PLATFORMS:

@@ -350,3 +350,5 @@ def test_it_prints_and_refuses():
         jrnn.explain(jrnn.rnn, *CASE[:2], platform="abacus")
     with pytest.raises(ValueError, match="xs: expected vectors"):
         jrnn.explain(jrnn.rnn, CASE.params, CASE.xs[..., 1:])
+    with pytest.raises(ValueError, match="fn: expected a function; got RNNParams"):
+        jrnn.explain(CASE.params, CASE.xs)

@@ -175,10 +175,11 @@ def ids_within(
         wrong &= counted
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        came = f"{values[where]} at {list(where)}, {int(wrong.sum())} ids outside in all"
+        value = values[where]
+        came = f"{value} at {list(where)}, {int(wrong.sum())} ids outside in all"
         repair = "Ids and classes count from 0, in the order that the parameters were made for."
         if argument == "labels":
-            repair += " Give those that do not count a weight of 0: weights=labels != -100."
+            repair += f" Give those that do not count a weight of 0: weights=labels != {value}."
         refuse(argument, f"ids from 0 to {size - 1} ({what})", came, repair)
 
 

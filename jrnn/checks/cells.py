@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jrnn.checks.basics import refuse, shown
+from jrnn.checks.basics import kind_of, refuse, shown
 
 if TYPE_CHECKING:
     from jrnn.cells import UncheckedCell
@@ -249,11 +249,25 @@ def _cotangents(cell: "UncheckedCell", arguments: Any, after: Any, dtype: Any) -
     given = given if cell.reads_first_state else _without_first_state(given)
     found = _call("adjoint", cell.adjoint, (_d_after(after), *given, after), COTANGENTS)
     reads_arguments_alone("adjoint", found)
+    _in_the_form_of_cotangents(found)
     wrong = {str(jnp.result_type(x)) for x in jax.tree.leaves(found)} - {str(jnp.dtype(dtype))}
     if wrong:
         expected = f"cotangents of the dtype of its arguments, {jnp.dtype(dtype)}"
         refuse("adjoint", expected, ", ".join(sorted(wrong)), WRITE)
     return found
+
+
+def _in_the_form_of_cotangents(found: Any) -> None:
+    from jrnn.cells import StepCotangents
+
+    repair = "Return jrnn.StepCotangents((delta,), (d_before,), {name: d_unit}), also of one array."
+    if not isinstance(found, StepCotangents):
+        refuse("adjoint", "a jrnn.StepCotangents", kind_of(found), repair)
+    for name, value in found._asdict().items():
+        kind = tuple if name in ("blocks", "before") else dict
+        if value is not None and not isinstance(value, kind):
+            came = f"{name} {kind_of(value)}"
+            refuse("adjoint", f"{name} in a {kind.__name__}, or None", came, repair)
 
 
 def _d_after(after: Any) -> Any:

@@ -179,6 +179,15 @@ WRONG = {
         "adjoint: expected the cotangents of blocks, before, unit and data that jax.vjp of step "
         "finds; got another blocks[0]",
     ),
+    "an adjoint of one array": (
+        {"step": tanh, "adjoint": lambda d, *_: StepCotangents(d[0])},
+        "adjoint: expected blocks in a tuple, or None; got blocks float32[2, 3]. Return "
+        "jrnn.StepCotangents((delta,), (d_before,), {name: d_unit}), also of one array.",
+    ),
+    "an adjoint that is a tuple": (
+        {"step": tanh, "adjoint": lambda d, *_: (d[0],)},
+        "adjoint: expected a jrnn.StepCotangents; got tuple. Return",
+    ),
     "nothing to the state": (
         {"step": leak, "adjoint": spoiled(before=lambda d: None), "unit": ("alpha",)},
         "got another before[0]",
