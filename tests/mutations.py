@@ -55,10 +55,9 @@ def planted(faults):
         for function, of_function in faults.items()
         for name, texts in of_function.items()
     }
-    marks = {next(iter(rows)): ()}
     params = [
-        pytest.param(fault, id=name, marks=marks.get(name, pytest.mark.thorough))
-        for name, fault in rows.items()
+        pytest.param(fault, id=name, marks=pytest.mark.thorough if n else ())
+        for n, (name, fault) in enumerate(rows.items())
     ]
     return pytest.mark.parametrize("fault", params)
 

@@ -285,7 +285,7 @@ def _has_its_adjoint(
     names = ("blocks", "before", "unit", "data")
     right = dict(zip(names, jax.vjp(step, *from_blocks)[1](_d_after(after)), strict=True))
     for name in names:
-        of = getattr(found, name, None)
+        of = getattr(found, name)
         came_by: dict[Any, Any] = dict(enumerate(of)) if isinstance(of, tuple) else of or {}
         for path, true in jax.tree_util.tree_leaves_with_path(right[name]):
             key = getattr(path[0], "key", getattr(path[0], "idx", None))
