@@ -30,7 +30,12 @@ from jrnn.kernel.types import (
     Steps,
     Weights,
 )
-from jrnn.kernel.weight_gradients import add_weight_gradients, input_gradients
+from jrnn.kernel.weight_gradients import (
+    add_weight_gradients,
+    input_gradients,
+    transposed,
+    transposed_back,
+)
 
 
 def states(spec: Spec, weights: Weights, inputs: Inputs) -> States:
@@ -96,7 +101,8 @@ def backward(
         # Without the barrier XLA transposes the deltas for each of their uses.
         deltas = lax.optimization_barrier(jnp.moveaxis(deltas, -1, 0).reshape(deltas.shape[-1], -1))
         xs, h = step.inputs_inside(spec, steps), step.operand(spec, constants, entering)
-        sums = add_weight_gradients(spec, sums, deltas, xs, h)
+        sums = add_weight_gradients(spec, transposed(xs, sums), deltas, xs, h)
+        sums = transposed_back(xs, sums)
         dxs = None
         if not are_ids(xs):
             dxs = input_gradients(spec, weights.w_ih, deltas)

@@ -102,7 +102,7 @@ def _rnn_bwd(spec: Spec, residuals: Residuals, cotangents: Any) -> tuple[Weights
     d_last, dhs = cotangents
     dhs = None if spec.remat is not None and isinstance(dhs, SymbolicZero) else _as_array(dhs)
     cotangents = Cotangents(tuple(map(_as_array, d_last)), dhs)
-    sums = no_sums(weights, inputs.steps.xs)
+    sums = no_sums(weights)
     found = backward(spec, *varying_alike((residuals, cotangents, sums)))
     return gradients(weights, inputs, found)
 

@@ -106,7 +106,7 @@ class Backward(NamedTuple):
     """The result of a backward pass."""
 
     carry: BackwardCarry  # before the first step
-    sums: Weights  # transposed, see `weight_gradients.py`
+    sums: Weights  # over the steps so far, in at least float32
     dxs: jax.Array | None  # None for ids
     ddata: Named
 

@@ -2,7 +2,10 @@
 
 It computes what `reference.py` defines, for the cells in `CODES`, in float32 or float64; with
 `compute_dtype` bfloat16 on a processor that multiplies it, by vectors (AVX512_BF16) or by tiles
-(AMX). The batch is cut into slices, one for each core; a slice goes through all steps without
+(AMX). With tiles, products of float32 are sums of six products of bfloat16 parts where that is
+faster, with less rounding than FMAs (native/core/split.h).
+
+The batch is cut into slices, one for each core; a slice goes through all steps without
 waiting for another. The number of slices is fixed here, so that a result does not depend on the
 threads that run it.
 """
@@ -169,9 +172,7 @@ class Native:
             zeros.data,
         )
         dw = Weights(
-            None if weights.w_ih is None else dw_ih if ids else dw_ih.T,
-            dw_hh.T,
-            None if weights.b is None else db,
+            None if weights.w_ih is None else dw_ih, dw_hh, None if weights.b is None else db
         )
         sums = jax.tree.map(lambda s, d: s + d.astype(s.dtype), sums, dw)
         if not (dx or ids):

@@ -33,7 +33,12 @@ from jrnn.kernel.types import (
     States,
     Weights,
 )
-from jrnn.kernel.weight_gradients import add_weight_gradients, input_gradients
+from jrnn.kernel.weight_gradients import (
+    add_weight_gradients,
+    input_gradients,
+    transposed,
+    transposed_back,
+)
 
 
 class Schedule(NamedTuple):
@@ -146,10 +151,12 @@ class XLA:
 
         ddata = jax.tree.map(lambda x: buffer_like(x.shape, x), step.split_floats(steps.data)[0])
         dxs = None if are_ids(xs) else buffer_like(xs.shape, xs)
-        state = Backward(step.first_carry(constants, d_last), sums, dxs, ddata)
+        carry = step.first_carry(constants, d_last)
+        state = Backward(carry, transposed(xs, sums), dxs, ddata)
         found = over_time(len(xs), self.schedule.backward_chunk, chunk, state, reverse=True)
         carry = step.at_the_start(spec, steps, found.carry, d_last)
-        return Backward(carry, found.sums, *jax.tree.map(floats, (found.dxs, found.ddata)))
+        sums = transposed_back(xs, found.sums)
+        return Backward(carry, sums, *jax.tree.map(floats, (found.dxs, found.ddata)))
 
     def _read(self, given: Any) -> Any:
         """The rows of several steps, loaded before the first one: XLA may not delay it."""

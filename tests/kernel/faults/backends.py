@@ -269,15 +269,14 @@ class Pass:
         if len(x_blocks) == len(h_blocks):
             fault = "dw_hh from the blocks that x feeds"
             of_h = self.pick(fault, of(used, x_blocks), of_h)
-        w_hh = jnp.einsum("tbh,tbk->kh", self.operand(), of_h)
+        w_hh = jnp.einsum("tbh,tbk->hk", self.operand(), of_h)
         w_hh = self.pick("one entry of dw_hh zero", w_hh.at[2, 1].set(0), w_hh)
         w_ih = sums.w_ih
         if w_ih is not None:
             x = jnp.where(self.valid, self.xs_of(self.weights.w_ih), 0)
             x = self.pick("x of the examples shifted", jnp.roll(x, 1, 1), x)
-            w_ih = jnp.einsum("tbi,tbk->ki", x, of(used, x_blocks))
+            w_ih = jnp.einsum("tbi,tbk->ik", x, of(used, x_blocks))
             w_ih = self.pick("dw_ih halved", 0.5 * w_ih, w_ih)
-            w_ih = w_ih.T if self.are_ids else w_ih
         b = sums.b
         if b is not None:
             sums_of = [d.sum((0, 1)) for d in used]
