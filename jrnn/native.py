@@ -23,7 +23,7 @@ import jax
 from jax._src import config  # for an option of jrnn's own; the public `jax.config` cannot add one
 
 FILE = "libjrnn.so.1"
-ISAS = {512: "AVX-512", 2: "AVX2"}
+ISAS = {1024: "AVX-512 with AMX", 512: "AVX-512", 2: "AVX2"}
 
 
 _enabled: Any = config.bool_state(

@@ -1,9 +1,8 @@
 // Tiles of AMX: registers of 16 rows of 64 bytes. One instruction adds the products of 16 rows of 32
 // numbers of bfloat16 and 32 rows of 16 to 16 x 16 sums of float, as vdpbf16ps adds those of one row.
 //
-// The layouts of gemm.h are those of the tiles: a panel of rows has 32 numbers in a row, and packed
-// weights have two rows beside each other in every column. A product of 16 rows and weights of 384 x
-// 256 takes 1/6 of the time of FMAs of float (Intel Xeon, family 6, model 167, November 2026), by
+// Operands are of bfloat16, or of float in three parts of it (split.h). A product in bfloat16 of 16 rows and weights of
+// 384 x 256 takes 1/6 of the time of FMAs of float (Intel Xeon, family 6, model 167, November 2026), by
 // vectors of bfloat16 1 to 2 times that of FMAs.
 #pragma once
 
@@ -11,7 +10,7 @@
 
 namespace {
 
-// An object with tiles has the passes for bfloat16 alone.
+// An object with tiles has the passes for bfloat16 and for float in parts.
 #if defined(JRNN_AMX)
 constexpr bool HAS_TILES = true;
 #else
@@ -19,8 +18,8 @@ constexpr bool HAS_TILES = false;
 #endif
 constexpr int TILE_ROWS = 16;
 constexpr int TILE_TERMS = 16;  // pairs of numbers in a row
-constexpr int TILE_SUMS = 4;    // tiles 0 to 3 hold sums, tile LEFT rows, RIGHT and the next one weights
-constexpr int LEFT = 4, RIGHT = 5;
+constexpr int TILE_SUMS = 4;    // tiles 0 to 3 hold sums, those from LEFT on the parts of rows, the others weights
+constexpr int LEFT = 4;
 
 // The shapes of all tiles, as the processor loads them; all zero: no tile is in use.
 struct TileShapes {
@@ -29,20 +28,29 @@ struct TileShapes {
   uint8_t rows[16];
 };
 
+// The rows that the tiles of this thread have since a task set them; 0: none has.
+thread_local int shaped_for = 0;
+
 // Other code in this thread may have its own shapes: they come back at the end.
 struct KeptTiles {
   alignas(64) TileShapes kept;
-  KeptTiles() { asm volatile("sttilecfg %0" : "=m"(kept)); }
+  KeptTiles() {
+    asm volatile("sttilecfg %0" : "=m"(kept));
+    shaped_for = 0;
+  }
   ~KeptTiles() { asm volatile("ldtilecfg %0" : : "m"(kept)); }
 };
 
-// Sums and left operands of so many rows.
+// Sums and left operands of so many rows. A new shape takes 170 cycles.
+template <class Stored>
 INLINE void shape_tiles(int rows) {
+  if (rows == shaped_for) return;
+  shaped_for = rows;
   alignas(64) TileShapes shapes{};
   shapes.palette = 1;
-  for (int i = 0; i < RIGHT + 2; ++i) {
+  for (int i = 0; i < 8; ++i) {
     shapes.row_bytes[i] = VECTOR_BYTES;
-    shapes.rows[i] = uint8_t(i < RIGHT ? rows : TILE_TERMS);
+    shapes.rows[i] = uint8_t(i < LEFT + PARTS<Stored> ? rows : TILE_TERMS);
   }
   asm volatile("ldtilecfg %0" : : "m"(shapes));
 }
@@ -87,21 +95,34 @@ INLINE void store_sums(float* at, int64_t row, int64_t next) {
   });
 }
 
-// Sum TO::of(v) += the left tile x tile v of the right operand, for v < NV.
-template <int NV, class To>
-INLINE void add_products_of_tiles(const void* right, int64_t row, int64_t next) {
-  for_numbers<NV>([&](auto v) __attribute__((always_inline)) {
-    constexpr int tile = RIGHT + v.value % 2;  // the next one is loaded while this one is used
-    load_tile<tile>((const char*)right + v.value * next, row);
-    add_tile_products<To::of(v.value), LEFT, tile>();
+// The left operand; `row`: from a row to the next.
+template <class Stored>
+INLINE void load_left(const Stored* at, int64_t row) {
+  for_numbers<PARTS<Stored>>([&](auto i) __attribute__((always_inline)) {
+    load_tile<LEFT + i.value>(at + i.value * W<Stored>, row);
   });
 }
 
-// A tile of pairs of numbers, transposed in its place.
-INLINE void transpose_tile(Bfloat16* tile) {
+// Sum To::of(v) += the left tile x tile v of the right operand, for v < NV. `row`: bytes from a row to the next;
+// `next`, `next_part`: numbers from a tile to the next, and from a part of it. Of numbers in parts each part of the
+// right operand, from the smallest on, with those of the left that count: see split.h.
+template <class Stored, int NV, class To>
+INLINE void add_products_of_tiles(const Stored* right, int64_t row, int64_t next, int64_t next_part) {
+  constexpr int parts = PARTS<Stored>, first = LEFT + parts, tiles = 8 - first;
+  for_numbers<NV * parts>([&](auto n) __attribute__((always_inline)) {
+    constexpr int v = n.value / parts, part = parts - 1 - n.value % parts;
+    constexpr int tile = first + n.value % tiles;  // the next one is loaded while this one is used
+    load_tile<tile>(right + v * next + part * next_part, row);
+    for_numbers<parts - part>([&](auto i) __attribute__((always_inline)) {
+      add_tile_products<To::of(v), LEFT + parts - 1 - part - i.value, tile>();
+    });
+  });
+}
+
+// 16 vectors of 16 numbers, transposed in their place.
+INLINE void transpose(Vector<float>* rows) {
 #if defined(JRNN_AMX)
-  Bits<float> rows[TILE_ROWS], low, high;
-  for (int i = 0; i < TILE_ROWS; ++i) rows[i] = (Bits<float>)load<float>((const float*)(tile + i * W<Bfloat16>));
+  Bits<float> low, high;
 #pragma GCC unroll 4
   for (int half = TILE_ROWS / 2; half; half /= 2) {  // blocks of half x half change places
     for (int i = 0; i < TILE_ROWS; ++i) {
@@ -111,14 +132,28 @@ INLINE void transpose_tile(Bfloat16* tile) {
 #pragma GCC unroll 16
     for (int i = 0; i < TILE_ROWS; ++i)
       if (!(i & half)) {
-        const __m512i a = (__m512i)rows[i], b = (__m512i)rows[i + half];
-        rows[i] = (Bits<float>)_mm512_permutex2var_epi32(a, (__m512i)low, b);
-        rows[i + half] = (Bits<float>)_mm512_permutex2var_epi32(a, (__m512i)high, b);
+        const __m512 a = (__m512)rows[i], b = (__m512)rows[i + half];
+        rows[i] = (Vector<float>)_mm512_permutex2var_ps(a, (__m512i)low, b);
+        rows[i + half] = (Vector<float>)_mm512_permutex2var_ps(a, (__m512i)high, b);
       }
   }
-  for (int i = 0; i < TILE_ROWS; ++i) store<float>((float*)(tile + i * W<Bfloat16>), (Vector<float>)rows[i]);
 #else
-  (void)tile;
+  (void)rows;
+#endif
+}
+
+// Whether one of n vectors has NaN.
+INLINE bool has_nan(const float* at, int64_t n) {
+#if defined(JRNN_AMX)
+  __mmask16 found = 0;
+  for (int64_t i = 0; i < n; i += 2) {  // two in one comparison
+    const float *one = at + i * W<float>, *other = i + 1 < n ? one + W<float> : one;
+    found |= _mm512_cmp_ps_mask(_mm512_load_ps(one), _mm512_load_ps(other), _CMP_UNORD_Q);
+  }
+  return found;
+#else
+  (void)at, (void)n;
+  return false;
 #endif
 }
 

@@ -8,7 +8,7 @@
 // comes from the matmul, to c what goes beside it.
 //
 // A tile of delta_{t+1} w_hh^T becomes d_{t+1}, c_t and delta_t while it is in the first cache. The
-// deltas of a chunk of steps, about 128 rows, make their part of the weight gradients while they are
+// deltas of a chunk of steps, GROUP rows, make their part of the weight gradients while they are
 // in the cache.
 #pragma once
 
@@ -81,12 +81,13 @@ struct BackwardGroup {
     }
     const Blocks<Stored> deltas = mem.deltas.from(first);
     if (weights) {
-      if (!pulls()) block_chunk<Stored>(cell, in, b0, rows, t0, t1, mem.inputs);
+      if constexpr (HAS_TILES) block_columns(cell, in, b0, rows, t0, t1, mem.inputs);
+      else if (!pulls()) block_chunk<Stored>(cell, in, b0, rows, t0, t1, mem.inputs);
       add_weight_gradients(in, b0, rows, t0, t1, mem.inputs, deltas, 0, panels<Real>(in.H), sums);
     }
     if (call.dx) add_dx(t0, t1, deltas);
     for (int64_t p = 0; p < panels<Stored>(in.H) * Of::all; ++p)
-      memcpy(mem.deltas.panel(mem.rows_of_deltas, p), deltas.panel(0, p), rows * W<Stored> * sizeof(Stored));
+      memcpy(mem.deltas.panel(mem.rows_of_deltas, p), deltas.panel(0, p), rows * ROW<Stored> * sizeof(Stored));
   }
 
   // c_t from delta_{t+1}, at row `next` of the deltas; then delta_t, to row `at`. Row `n` of `pull`
@@ -163,8 +164,11 @@ struct BackwardGroup {
       if (pulls()) found.pull = load<Real>(mem.pull.panel(n + at.r, at.p));
       if (Cell::LEAKS && call.d_alpha) at.add(call.d_alpha, found.pull * found.d);
     }
-    for (int g = 0; g < Of::all; ++g)
-      store<Real>(mem.deltas.from_panel(g * panels<Stored>(in.H)).vector(first + at.r, at.p), found.delta[g]);
+    for (int g = 0; g < Of::all; ++g) {
+      V delta = found.delta[g];
+      if (NUMBERS<Stored> > 1 && at.columns < W<Real>) delta = first_of<Real>(delta, at.columns);
+      store<Real>(mem.deltas.from_panel(g * panels<Stored>(in.H)).vector(first + at.r, at.p), delta);
+    }
     if (Cell::READS) store<Real>(mem.beside.panel(at.r, at.p), found.beside);
   }
   bool pulls() const { return Cell::READS_H && call.d_alpha; }
@@ -269,7 +273,7 @@ void backward_slice(const JrnnBackward& c, Span span, int32_t slice) {
   WeightSums<Real> sums{};
   if (!is_late(s)) sums = call.wanted(mem.sums);
   sums.clear(s, 0, panels<Real>(s.H));
-  mem.clear_rest_of_deltas(s);
+  mem.clear_rests(s);
   with_cell<Real>(s, [&](auto cell) {
     for_groups_of_deltas(s, span, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
       const int64_t steps = call.in.longest(b0, rows);
@@ -300,7 +304,10 @@ void late_weight_gradients(const BackwardCall<Stored>& call, void* scratch, cons
       for (int64_t t0 = span.t0; t0 < end; t0 += several) {
         const int64_t t1 = smaller(end, t0 + several);
         const Blocks<Stored> deltas = all.from(late_row + (t0 - span.t0) * rows);
-        with_cell<Real>(s, [&](auto cell) { block_chunk<Stored>(cell, call.in, b0, rows, t0, t1, inputs); });
+        with_cell<Real>(s, [&](auto cell) {
+          if constexpr (HAS_TILES) block_columns(cell, call.in, b0, rows, t0, t1, inputs);
+          else block_chunk<Stored>(cell, call.in, b0, rows, t0, t1, inputs);
+        });
         add_weight_gradients(call.in, b0, rows, t0, t1, inputs, deltas, p0, p1, sums);
         if (ids)
           add_rows_of_ids(call.in, b0, rows, t0, t1, deltas, p0, p1,

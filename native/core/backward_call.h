@@ -104,21 +104,23 @@ struct BackwardScratch {
       if (blocks->at) blocks->at += task * late_bytes / int64_t(sizeof(Stored));
     return found;
   }
-  // The rest of a panel that the units of a block do not fill: the matmuls of several blocks read it.
-  void clear_rest_of_deltas(const JrnnSizes& s) const {
-    const int64_t vectors = panels<Real>(s.H), rest = panels<Stored>(s.H) * NUMBERS<Stored> - vectors;
-    for (int g = 0; g < RIGHT_OR_FAULT(blocks_of(s.cell).all, 34, 0) && rest; ++g)
-      for (int64_t r = 0; r < deltas.stride / W<Stored>; ++r)
-        store<Real>(deltas.from_panel(g * panels<Stored>(s.H)).vector(r, vectors), Vector<Real>{});
+  void clear_rests(const JrnnSizes& s) const {
+    for (int g = 0; g < RIGHT_OR_FAULT(blocks_of(s.cell).all, 34, 0); ++g)
+      clear_rest(deltas.from_panel(g * panels<Stored>(s.H)), deltas.stride / ROW<Stored>, s.H);
+    if (!pulls(s)) return;
+    const int64_t rows = rows_of_group(s) * steps_of_chunk(s);
+    clear_rest(inputs.states, rows, s.H), clear_rest(inputs.x, rows, s.I);
   }
   static ChunkInputs<Stored> take_inputs(const JrnnSizes& s, Arena& arena, int64_t rows) {
     const bool vectors = s.input == JRNN_VECTORS;
     ChunkInputs<Stored> found{};
-    found.states = arena.blocks<Stored>(rows, s.H);
-    if (vectors) found.x = arena.blocks<Stored>(rows, s.I);
-    if (!is_rounded<Stored>) return found;
+    if (!HAS_TILES || pulls(s)) {
+      found.states = arena.blocks<Stored>(rows, s.H);
+      if (vectors) found.x = arena.blocks<Stored>(rows, s.I);
+    }
+    if (NUMBERS<Stored> == 1) return found;
     auto in_terms = [&](int64_t columns, int blocks) {
-      return arena.blocks<Stored>(terms_of<Stored>(rows), panels<Real>(columns) * blocks * W<Stored>);
+      return arena.blocks<Stored>(filled_terms<Stored>(rows), panels<Real>(columns) * blocks * W<Stored>);
     };
     found.states_in_terms = in_terms(s.H, 1), found.deltas_in_terms = in_terms(s.H, blocks_of(s.cell).all);
     if (vectors) found.x_in_terms = in_terms(s.I, 1);
@@ -140,7 +142,7 @@ struct BackwardCall {
   using Real = RealOf<Stored>;
   const JrnnSizes& sizes;
   Given<Stored> in;
-  const Stored* dhs;
+  const OutputOf<Stored>* dhs;
   Rows<const Real> d_last[JRNN_STATES];
   bool clips;
   Real clip;
@@ -148,7 +150,7 @@ struct BackwardCall {
   Rows<Real> d_start[JRNN_STATES], d_reset[JRNN_STATES], d_mask, d_alpha;
 
   BackwardCall(const JrnnBackward& c, const Real* zeros)
-      : sizes(c.sizes), in(c.sizes, c.in, c.hs, c.kept, zeros), dhs((const Stored*)c.dhs),
+      : sizes(c.sizes), in(c.sizes, c.in, c.hs, c.kept, zeros), dhs((const OutputOf<Stored>*)c.dhs),
         clips(c.clip_delta >= 0), clip(Real(c.clip_delta)), dw_ih((Real*)c.dw_ih), dw_hh((Real*)c.dw_hh),
         db((Real*)c.db), dx((Real*)c.dx), d_mask{(Real*)c.d_mask, in.H}, d_alpha{(Real*)c.d_alpha, in.H} {
     for (int i = 0; i < JRNN_STATES; ++i) {

@@ -49,7 +49,9 @@ constexpr JrnnReal real() {
 #define JOIN_OF(a, b) a##b
 #define JOIN(a, b) JOIN_OF(a, b)
 
-#if defined(JRNN_BF16)
+#if defined(JRNN_AMX)
+extern "C" const JrnnCore JOIN(jrnn_core_, JRNN_ISA) = {TEXT(JRNN_ISA), real<Split>(), {}, real<Bfloat16>()};
+#elif defined(JRNN_BF16)
 extern "C" const JrnnCore JOIN(jrnn_core_, JRNN_ISA) = {TEXT(JRNN_ISA), {}, {}, real<Bfloat16>()};
 #else
 extern "C" const JrnnCore JOIN(jrnn_core_, JRNN_ISA) = {TEXT(JRNN_ISA), real<float>(), real<double>(), {}};

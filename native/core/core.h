@@ -145,8 +145,8 @@ typedef struct {
 
 /* One object file each. The caller chooses by what the processor has: avx512 needs x86-64-v4
    (AVX-512 F, BW, CD, DQ, VL), avx2 needs x86-64-v3 (AVX2, FMA). They have f32 and f64. The others have bf16
-   alone and need AVX512_BF16 as well; avx512amx also needs AMX_BF16, with the system's leave. Their scratch is
-   the same. */
+   and need AVX512_BF16 as well; avx512amx also has f32, in three parts of bfloat16 (split.h), and needs AMX_BF16,
+   with the system's leave. */
 extern const JrnnCore jrnn_core_avx512;
 extern const JrnnCore jrnn_core_avx2;
 extern const JrnnCore jrnn_core_avx512bf16;

@@ -22,19 +22,22 @@ INLINE Vector<RealOf<Stored>> output_of(Cell cell, const Entering<Stored>& e, in
   return rounded<Stored>(e.output ? load<Real>(e.output + j, n) : cell.output(load<Real>(e.state + j, n)));
 }
 
-// m * h_e of one row, into blocks.
+// m * h_e of panel p of a row.
+template <class Stored, class Cell>
+INLINE Vector<RealOf<Stored>> operand_of(Cell cell, const Given<Stored>& in, const Entering<Stored>& e, int64_t b,
+                                         int64_t p) {
+  using Real = RealOf<Stored>;
+  const int n = width<Real>(in.H, p);
+  const Vector<Real> h = output_of<Stored>(cell, e, p * W<Real>, n);
+  return in.mask ? h * rounded<Stored>(load<Real>(in.mask.row(b) + p * W<Real>, n)) : h;
+}
+// The same of one row, into blocks.
 template <class Stored, class Cell>
 INLINE void block_operand(Cell cell, const Given<Stored>& in, const Entering<Stored>& e, int64_t b,
                           Blocks<Stored> to) {
   using Real = RealOf<Stored>;
   const int64_t count = panels<Real>(in.H);
-  for (int64_t p = 0; p < count; ++p) {
-    const int64_t j = p * W<Real>;
-    const int n = width<Real>(in.H, p);
-    Vector<Real> h = output_of<Stored>(cell, e, j, n);
-    if (in.mask) h *= rounded<Stored>(load<Real>(in.mask.row(b) + j, n));
-    store<Real>(to.vector(0, p), h);
-  }
+  for (int64_t p = 0; p < count; ++p) store<Real>(to.vector(0, p), operand_of(cell, in, e, b, p));
 }
 
 // The bias in the order of a tile: the blocks of a panel of units one after the other.
@@ -88,7 +91,7 @@ struct ForwardGroup {
   const Given<Stored>& in;
   ForwardScratch<Stored> mem;
   int64_t b0, rows;
-  Stored* hs;
+  OutputOf<Stored>* hs;
   Real* kept;
   Real* gates[JRNN_GATES];  // in the order of blocks.h
   Rows<Real> last, last_h;  // of the state, and of an LSTM's h
@@ -99,6 +102,8 @@ struct ForwardGroup {
     using Scratch = ForwardScratch<Stored>;
     const int64_t steps = in.longest(b0, rows);
     const int64_t several = Scratch::projects(s) ? Scratch::steps_projected(s) : 0;
+    clear_rest(mem.operand, rows, in.H), clear_rest(mem.next, rows, in.H);
+    clear_rest(mem.x, larger(rows, rows * several), in.I);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t b = b0 + r;
       if (last && !in.length(b)) memcpy(last.row(b), in.start.row(b), in.H * sizeof(Real));
@@ -196,8 +201,8 @@ struct ForwardGroup {
           if (last) store<Real>(last.row(b) + j, after.state, n);
           if (Cell::STATES > 1 && last_h) store<Real>(last_h.row(b) + j, h, n);
         }
-        // A pair of terms may read a unit that there is not, where infinite inputs times 0 are NaN.
-        if (is_rounded<Stored> && n < W<Real>) h = load<Real>(hs + row + j, n);
+        // Pairs of terms, and tiles, read units that there are not, where infinite inputs times 0 are NaN.
+        if (NUMBERS<Stored> > 1 && n < W<Real>) h = first_of<Real>(h, n);
         if (in.mask) {
           const Vector<Real> m = load<Real>(in.mask.row(b) + j, n);
           h = rounded<Stored>(h) * RIGHT_OR_FAULT(rounded<Stored>(m), 37, m);
@@ -211,7 +216,7 @@ struct ForwardGroup {
   void pad(int64_t t) const {
     for (int64_t b = b0; b < b0 + rows; ++b) {
       const int64_t row = (t * in.B + b) * in.H;
-      memset(hs + row, 0, in.H * sizeof(Stored));
+      memset(hs + row, 0, in.H * sizeof(OutputOf<Stored>));
       if (KEEPS) memcpy(kept + row, in.before(t, b), in.H * sizeof(Real));
       for (int g = 0; g < Cell::GATES && gates[0]; ++g) memset(gates[g] + row, 0, in.H * sizeof(Real));
     }
@@ -262,7 +267,8 @@ void forward_slice(const JrnnForward& call, int32_t slice) {
   const Rows<Real> last = {(Real*)call.last[lstm], s.H}, last_h = {lstm ? (Real*)call.last[0] : nullptr, s.H};
   with_cell<Real>(s, [&](auto cell) {
     for_groups(s, slice, [&](int64_t b0, int64_t rows) {
-      ForwardGroup<Stored, decltype(cell)> group{cell, in, mem, b0, rows, (Stored*)call.hs, (Real*)call.kept, {}, last, last_h};
+      auto* hs = (OutputOf<Stored>*)call.hs;
+      ForwardGroup<Stored, decltype(cell)> group{cell, in, mem, b0, rows, hs, (Real*)call.kept, {}, last, last_h};
       for (int g = 0; g < decltype(cell)::GATES; ++g) group.gates[g] = (Real*)call.gates[RIGHT_OR_FAULT(in.blocks.place(g), 29, g)];
       group.run(s);
     });

@@ -6,6 +6,9 @@
 //     blocks  [panels][rows][W]        states, inputs and deltas of some rows (`Blocks`)
 //     packed  [panels / nv][K][nv][W]  a matrix of weights, in the order of its use (`Packed`)
 //
+// For tiles of AMX packed weights are [panels / nv][K / 16][nv][parts][16][W], and blocks [panels][rows][parts][W],
+// both filled with zeros to whole tiles: a float has three parts (split.h), other numbers are one.
+//
 // Where a unit has several sums, the blocks of a pre-activation, a tile has all sums of its units: a
 // panel is then a panel of units, with the W columns of each of its blocks one after the other.
 //
@@ -16,6 +19,7 @@
 #pragma once
 
 #include "amx.h"
+#include "split.h"
 
 namespace {
 
@@ -78,12 +82,12 @@ constexpr int last_width(int64_t end, int64_t count, int widest) {
 template <class Stored, int MR, int NV>
 using Sums = Vector<RealOf<Stored>>[MR][NV];
 
-// A term of a sum: one number, or a pair of them in each lane.
+// A term of a sum: one number, or a pair of them in each lane. `next`: from a part of numbers to the next one.
 template <class Stored>
 struct Terms {
   typedef Vector<Stored> Lanes;
   static INLINE Lanes same(const Stored* p) { return broadcast<Stored>(*p); }
-  static INLINE Lanes each(const Stored* p) { return load<Stored>(p); }
+  static INLINE Lanes each(const Stored* p, int64_t) { return load<Stored>(p); }
   static INLINE void add(Vector<Stored>& sum, Lanes a, Lanes b) { sum += a * b; }
 };
 template <>
@@ -94,7 +98,7 @@ struct Terms<Bfloat16> {
     memcpy(&pair, p, sizeof pair);
     return pair + Lanes{};
   }
-  static INLINE Lanes each(const Bfloat16* p) { return (Lanes)load<float>((const float*)p); }
+  static INLINE Lanes each(const Bfloat16* p, int64_t) { return (Lanes)load<float>((const float*)p); }
   static INLINE void add(Vector<float>& sum, Lanes a, Lanes b) {
 #if defined(__AVX512BF16__)
     sum = (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
@@ -104,14 +108,49 @@ struct Terms<Bfloat16> {
 #endif
   }
 };
-template <class Stored>
-constexpr int NUMBERS = W<Stored> / W<RealOf<Stored>>;  // of a term
+template <>
+struct Terms<Split> {
+  struct Lanes {
+    Vector<float> even, odd;
+  };
+  static INLINE Lanes same(const Split* p) { return {broadcast(whole_number(p)), broadcast(whole_number(p + 1))}; }
+  static INLINE Lanes each(const Split* p, int64_t next) {
+    Lanes sum{};
+    for (int i = 2; i >= 0; --i) {
+      const Bits<float> pairs = (Bits<float>)load<float>((const float*)(p + i * next));
+      sum.even += (Vector<float>)(pairs << 16), sum.odd += (Vector<float>)(pairs & 0xffff0000);
+    }
+    return sum;
+  }
+  static INLINE void add(Vector<float>& sum, Lanes a, Lanes b) { sum += a.even * b.even, sum += a.odd * b.odd; }
+};
 template <class Stored>
 constexpr int64_t terms_of(int64_t numbers) {
   return (numbers + NUMBERS<Stored> - 1) / NUMBERS<Stored>;
 }
 
-// One k: sums[r][to(v)] += left(r) * right(v).
+// The order of packed weights in a block of 16 terms (W of Real): vector after vector for tiles, else term after term.
+template <class Stored>
+struct TermsOfPanel {
+  static constexpr int BLOCK = W<RealOf<Stored>>;
+  static constexpr int64_t NEXT_PART = HAS_TILES ? BLOCK * W<Stored> : W<Stored>;
+  // Where term k of vector v of NV is.
+  static constexpr int64_t at(int k, int v, int NV) {
+    return HAS_TILES ? v * BLOCK * ROW<Stored> + k * W<Stored> : (k * NV + v) * ROW<Stored>;
+  }
+};
+// The terms, and the rows, that K rows are filled to.
+template <class Stored>
+constexpr int64_t filled_terms(int64_t K) {
+  const int64_t block = HAS_TILES ? TILE_TERMS : 1;
+  return (terms_of<Stored>(K) + block - 1) / block * block;
+}
+template <class Stored>
+constexpr int64_t filled_rows(int64_t K) {
+  return HAS_TILES ? filled_terms<Stored>(K) * NUMBERS<Stored> : K;
+}
+
+// One k: sums[r][to(v)] += left(r) * right(v), a number and the lanes of a vector.
 template <class Stored, int MR, int NV, int ALL, class Left, class Right, class To>
 INLINE void add_products(Sums<Stored, MR, ALL>& sums, Left left, Right right, To to) {
   using Lanes = typename Terms<Stored>::Lanes;
@@ -121,7 +160,7 @@ INLINE void add_products(Sums<Stored, MR, ALL>& sums, Left left, Right right, To
     for (int r = 0; r < MR; ++r) a[r] = Terms<Stored>::same(left(r));
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) {
-      const Lanes b = Terms<Stored>::each(right(v));
+      const Lanes b = right(v);
 #pragma GCC unroll 8
       for (int r = 0; r < MR; ++r) Terms<Stored>::add(sums[r][to(v)], a[r], b);
     }
@@ -129,7 +168,7 @@ INLINE void add_products(Sums<Stored, MR, ALL>& sums, Left left, Right right, To
   }
   Lanes b[NV];
 #pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) b[v] = Terms<Stored>::each(right(v));
+  for (int v = 0; v < NV; ++v) b[v] = right(v);
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) {
     const Lanes a = Terms<Stored>::same(left(r));
@@ -193,33 +232,35 @@ using Alone = Fed<1, 1>;
 template <class Stored, int MR, int PANELS, class Of, int FIRST>
 INLINE void multiply(Sums<Stored, MR, PANELS * Of::all>& sums, const Stored* a, int64_t stride, const Stored* b,
                      int64_t K, bool back, const Ahead& ahead) {
-  constexpr int lanes = W<RealOf<Stored>>, w = W<Stored>, NV = PANELS * Of::each;
+  constexpr int lanes = W<RealOf<Stored>>, w = ROW<Stored>, NV = PANELS * Of::each;
   Prefetch<RealOf<Stored>, PANELS, NV> prefetch(ahead, MR, K);
   const Stored *a_rest = a + K / lanes * stride, *b_rest = b + K / lanes * lanes * NV * w;
   int64_t a_step = stride, b_step = lanes * NV * w;
   if (back) a = a_rest - stride, b = b_rest - b_step, a_step = -a_step, b_step = -b_step;
-  auto term = [&](const Stored* a_k, const Stored* b_k) __attribute__((always_inline)) {
+  auto term = [&](const Stored* a_0, const Stored* b_0, int k) __attribute__((always_inline)) {
+    using Order = TermsOfPanel<Stored>;
     add_products<Stored, MR, NV, PANELS * Of::all>(
-        sums, [&](int r) { return a_k + r * w; }, [&](int v) { return b_k + v * w; },
+        sums, [&](int r) { return a_0 + k * NUMBERS<Stored> + r * w; },
+        [&](int v) { return Terms<Stored>::each(b_0 + Order::at(k, v, NV), Order::NEXT_PART); },
         [](int v) { return v / Of::each * Of::all + FIRST + v % Of::each; });
   };
   for (int64_t i = 0; i < K / lanes; ++i, a += a_step, b += b_step) {
     prefetch();
 #pragma GCC unroll 4
-    for (int k = 0; k < lanes; ++k) term(a + k * NUMBERS<Stored>, b + k * NV * w);
+    for (int k = 0; k < lanes; ++k) term(a, b, k);
   }
-  for (int k = 0; k < int(K % lanes); ++k) term(a_rest + k * NUMBERS<Stored>, b_rest + k * NV * w);
+  for (int k = 0; k < int(K % lanes); ++k) term(a_rest, b_rest, k);
 }
 
 // --- tiles ----------------------------------------------------------------------------------------
 
-// Blocks of some rows: number (r, c) is at [c / W * stride + r * W + c % W].
+// Blocks of some rows: number (r, c) is at [c / W * stride + r * ROW + c % W].
 template <class Stored>
 struct Blocks {
   Stored* at;
   int64_t stride;
-  Stored* row(int64_t r) const { return at + r * W<Stored>; }
-  Stored* panel(int64_t r, int64_t p) const { return at + p * stride + r * W<Stored>; }
+  Stored* row(int64_t r) const { return at + r * ROW<Stored>; }
+  Stored* panel(int64_t r, int64_t p) const { return at + p * stride + r * ROW<Stored>; }
   // The numbers of a vector of sums, which is vector p of a row.
   Stored* vector(int64_t r, int64_t p) const {
     constexpr int n = NUMBERS<Stored>;
@@ -230,14 +271,14 @@ struct Blocks {
 };
 
 // A matrix of weights [K, columns], `blocks` of them side by side; panel p begins at
-// [p * blocks * terms of K * W].
+// [p * blocks * filled_terms(K) * ROW].
 template <class Stored>
 struct Packed {
   Stored* at;
   int64_t K, columns;
   int widest, blocks;
   int64_t count() const { return panels<RealOf<Stored>>(columns); }
-  Stored* panel(int64_t p) const { return at + p * blocks * terms_of<Stored>(K) * W<Stored>; }
+  Stored* panel(int64_t p) const { return at + p * blocks * filled_terms<Stored>(K) * ROW<Stored>; }
 };
 
 // A product that is part of a sum: rows x weights.
@@ -318,7 +359,7 @@ template <class Stored, class Of>
 INLINE Term<Stored> range_of(const Term<Stored>& t, int64_t k, int64_t size, int64_t r, int64_t p, int nv) {
   Term<Stored> range = t;
   range.rows = t.rows.from(r).from_panel(k / W<RealOf<Stored>>);
-  range.weights.at = t.weights.panel(p) + k * nv * Of::each * W<Stored>;
+  range.weights.at = t.weights.panel(p) + k * nv * Of::each * ROW<Stored>;
   range.weights.K = smaller(t.weights.K - k * NUMBERS<Stored>, (size - RIGHT_OR_FAULT(0, 38, 1)) * NUMBERS<Stored>);
   return range;
 }
@@ -331,47 +372,38 @@ struct ToSum {
   static constexpr int of(int v) { return v / Of::each * Of::all + FIRST + v % Of::each; }
 };
 // Sums in tiles += rows of blocks x packed weights, of whole blocks of 16 terms.
-template <int PANELS, class Of, int FIRST>
-INLINE void multiply_tiles(const Bfloat16* a, int64_t stride, const Bfloat16* b, int64_t K, int rows, bool back,
+template <class Stored, int PANELS, class Of, int FIRST>
+INLINE void multiply_tiles(const Stored* a, int64_t stride, const Stored* b, int64_t K, int rows, bool back,
                            const Ahead& ahead) {
   constexpr int NV = PANELS * Of::each, line = VECTOR_BYTES;
   Prefetch<float, PANELS, NV> prefetch(ahead, rows, K);
-  int64_t a_step = stride, b_step = TILE_TERMS * NV * W<Bfloat16>;
+  int64_t a_step = stride, b_step = TILE_TERMS * NV * ROW<Stored>;
   const int64_t n = K / TILE_TERMS;
   if (back) a += (n - 1) * a_step, b += (n - 1) * b_step, a_step = -a_step, b_step = -b_step;
   for (int64_t i = 0; i < n; ++i, a += a_step, b += b_step) {
-    prefetch();
-    load_tile<LEFT>(a, line);
-    add_products_of_tiles<NV, ToSum<FIRST, Of>>(b, NV * line, line);
+    if (PARTS<Stored> == 1) prefetch();  // else there is enough to do while a line comes
+    load_left<Stored>(a, ROW<Stored> * sizeof(Stored));
+    add_products_of_tiles<Stored, NV, ToSum<FIRST, Of>>(b, line, TILE_TERMS * ROW<Stored>, TILE_TERMS * W<Stored>);
   }
 }
-// As `tile`. The last K % 16 terms are added by vectors.
+// As `tile`. Both operands are filled with zeros to whole blocks of 16 terms.
 template <class Stored, int PANELS, class Of>
 void tile_of_tiles(int rows, const Start<float>& start, const Term<Stored>* products, int n, bool back,
                    const Ahead& ahead, int64_t r0, int64_t p0, float* out) {
-  constexpr int NV = PANELS * Of::all, most = rows_in_registers(PANELS, Of::all), line = VECTOR_BYTES;
-  shape_tiles(rows);
+  constexpr int NV = PANELS * Of::all, line = VECTOR_BYTES;
+  shape_tiles<Stored>(rows);
   load_sums<NV>(start.at + r0 * start.row + p0 * Of::all * start.panel, start.row * sizeof(float),
                 start.panel * sizeof(float));
   for (int i = 0; i < n; ++i) {
     const Term<Stored>& t = products[back ? n - 1 - i : i];
     const Ahead then = i + 1 < n ? Ahead{} : ahead;
     const Stored *a = t.rows.row(r0), *b = t.weights.panel(p0);
-    const int64_t K = terms_of<Stored>(t.weights.K);
+    const int64_t K = filled_terms<Stored>(t.weights.K) - RIGHT_OR_FAULT(0, 40, TILE_TERMS);
     if (Of::differ && t.to_last)
-      multiply_tiles<PANELS, Of, Of::all - Of::each>(a, t.rows.stride, b, K, rows, back, then);
-    else multiply_tiles<PANELS, Of, 0>(a, t.rows.stride, b, K, rows, back, then);
+      multiply_tiles<Stored, PANELS, Of, Of::all - Of::each>(a, t.rows.stride, b, K, rows, back, then);
+    else multiply_tiles<Stored, PANELS, Of, 0>(a, t.rows.stride, b, K, rows, back, then);
   }
   store_sums<NV>(out, NV * line, line);
-  for (int i = 0; i < n; ++i) {
-    const int64_t K = terms_of<Stored>(products[i].weights.K), done = K / TILE_TERMS * TILE_TERMS;
-    for (int r = 0; r < rows && done < RIGHT_OR_FAULT(K, 40, K - 1); r += most) {
-      const Term<Stored> rest = range_of<Stored, Of>(products[i], done, TILE_TERMS, r0 + r, p0, PANELS);
-      float* sums = out + r * NV * W<float>;
-      tile_of<Stored, Of>(smaller(most, rows - r), PANELS)({sums, NV * W<float>, W<float>}, &rest, 1, false, Ahead{}, 0,
-                                                           0, sums);
-    }
-  }
 }
 
 // --- all of a product -----------------------------------------------------------------------------
@@ -403,6 +435,19 @@ template <int ALL, class Real>
 INLINE Part<Real> part_of(int64_t rows, int64_t i, int64_t n, int64_t p, int nv, Real* sums) {
   const int64_t r = rows * i / n, r_end = rows * (i + 1) / n;
   return {r, p, int(r_end - r), nv, nv * ALL, sums};
+}
+
+// Numbers in parts: sums that are NaN are computed again, of whole numbers (split.h).
+template <class Stored, class Of>
+INLINE void compute_again(const Start<RealOf<Stored>>& start, const Term<Stored>* products, int n,
+                          const Part<RealOf<Stored>>& part) {
+  if constexpr (PARTS<Stored> > 1) {
+    if (__builtin_expect(!RIGHT_OR_FAULT(has_nan(part.sums, part.count()), 44, false), 1)) return;
+    const int most = rows_in_registers(part.panels, Of::all);
+    for (int r = 0; r < part.rows; r += most)
+      tile_of<Stored, Of>(smaller(most, part.rows - r), part.panels)(
+          start, products, n, false, Ahead{}, part.r0 + r, part.p0, part.sums + r * part.nv * W<float>);
+  }
 }
 
 // f(p, nv) for the nv panels from p on of each tile, the last ones first if `back`.
@@ -467,7 +512,10 @@ INLINE void for_tiles_in_ranges(int64_t rows, int64_t tiles, int64_t size, const
             if (far && !first) then.weights = (const char*)range.weights.at + bytes + i * bytes / SEVERAL;
             run_tile<Stored, Of>(part.rows, nv, from, &range, 1, false, then, 0, 0, part.sums);
           }
-      for (int i = 0; i < together; ++i) finish(parts[i]);
+      for (int i = 0; i < together; ++i) {
+        compute_again<Stored, Of>(start, products, n, parts[i]);
+        finish(parts[i]);
+      }
     }
   });
 }
@@ -486,13 +534,14 @@ INLINE void for_tiles(int64_t rows, const Start<RealOf<Stored>>& start, const Te
   alignas(64) Real sums[MOST_SUMS * W<Real>];
   const int widest = products[0].weights.widest, most = rows_of(widest, Of::all);
   const int64_t tiles = (rows + most - 1) / most, size = size_of_range(products, n, widest * Of::each);
-  if (tiles > 1 && size)
+  if (PARTS<Stored> == 1 && tiles > 1 && size)  // parts have more products than a second cache needs to bring them
     return for_tiles_in_ranges<Stored, Of>(rows, tiles, size, start, products, n, turn & 1, ahead, finish);
   for_widths(products[0].weights.count(), widest, turn & 1, [&](int64_t p, int nv) {
     for (int64_t i = 0; i < tiles; ++i) {
       const Part<Real> part = part_of<Of::all>(rows, i, tiles, p, nv, sums);
       const bool back = (turn * tiles + i) & 1;
       run_tile<Stored, Of>(part.rows, nv, start, products, n, back, ahead(part.r0, p), part.r0, p, sums);
+      compute_again<Stored, Of>(start, products, n, part);
       finish(part);
     }
   });

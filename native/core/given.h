@@ -10,7 +10,7 @@ namespace {
 // A slice is the rows of one task. It runs through all steps by itself, in groups of rows whose
 // states and deltas stay in the cache.
 
-constexpr int64_t GROUP = 128;
+constexpr int64_t GROUP = HAS_TILES ? 64 : 128;  // numbers in parts have 1.5 of the bytes
 
 INLINE int64_t slices_of(const JrnnSizes& s) { return smaller<int64_t>(s.slices, s.B); }
 INLINE int64_t rows_of_group(const JrnnSizes& s) {
@@ -43,11 +43,11 @@ struct Arena {
   }
   template <class Stored>
   Blocks<Stored> blocks(int64_t rows, int64_t columns) {
-    return {take<Stored>(rows * W<Stored> * panels<Stored>(columns)), rows * W<Stored>};
+    return {take<Stored>(rows * ROW<Stored> * panels<Stored>(columns)), rows * ROW<Stored>};
   }
   template <class Stored>
   Packed<Stored> packed(int64_t K, int64_t columns, int widest, int blocks = 1) {
-    const int64_t rows = terms_of<Stored>(K) * W<Stored>;
+    const int64_t rows = filled_terms<Stored>(K) * ROW<Stored>;
     return {take<Stored>(rows * panels<RealOf<Stored>>(columns) * blocks), K, columns, widest, blocks};
   }
 };
@@ -90,7 +90,7 @@ template <class Stored>
 struct Entering {
   const RealOf<Stored>* state;
   const RealOf<Stored>* output;
-  const Stored* stored;
+  const OutputOf<Stored>* stored;
 };
 
 template <class Stored>
@@ -106,7 +106,7 @@ struct Given {
   Rows<const Real> start_output, reset_output;  // an LSTM's h; null: of the states above
   const int32_t* lengths;
   const uint8_t* resets;
-  const Stored* hs;    // [T, B, H] as far as they are known
+  const OutputOf<Stored>* hs;  // [T, B, H] as far as they are known
   const Real* states;  // [T, B, H]: hs, or what is kept instead; null: no step reads them
   const Real* gates[JRNN_GATES] = {};  // [T, B, H]; of the backward pass, in the order of blocks.h
 
@@ -117,7 +117,7 @@ struct Given {
         start(rows_or(in.start[s.cell == JRNN_LSTM], zeros)),
         reset_state(rows_or(in.reset_state[s.cell == JRNN_LSTM], zeros)),
         mask{(const Real*)in.recurrent_mask, s.H}, alpha{(const Real*)in.alpha, s.H},
-        lengths(in.lengths), resets(in.resets), hs((const Stored*)outputs),
+        lengths(in.lengths), resets(in.resets), hs((const OutputOf<Stored>*)outputs),
         states((const Real*)(is_rounded<Stored> || s.cell == JRNN_LSTM || s.cell == JRNN_LEAKY_INPUT ? kept : outputs)) {
     if (s.cell != JRNN_LSTM) return;
     start_output = rows_or(in.start[0], zeros), reset_output = rows_or(in.reset_state[0], zeros);

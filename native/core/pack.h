@@ -24,6 +24,15 @@ INLINE void clear_row(Blocks<Stored> to, int64_t n) {
   for (int64_t p = 0; p < count; ++p) store<Real>(to.vector(0, p), Vector<Real>{});
 }
 
+// The rest of a panel that the last vector of a row leaves: whole panels are multiplied.
+template <class Stored>
+INLINE void clear_rest(Blocks<Stored> of, int64_t rows, int64_t n) {
+  using Real = RealOf<Stored>;
+  const int64_t count = panels<Real>(n);
+  if (count % NUMBERS<Stored> == 0 || !of.at) return;
+  for (int64_t r = 0; r < rows; ++r) store<Real>(of.vector(r, count), Vector<Real>{});
+}
+
 // A matrix in memory, whose number (k, column c) is at [k * row + c * column].
 template <class Real>
 struct Strided {
@@ -33,31 +42,43 @@ struct Strided {
 
 // A term of W columns, from row k of K on: columns and rows that are not there are zeros.
 template <class Real>
-INLINE void pack_term(Real* to, const Real* from, const Strided<Real>& w, int64_t, int64_t, int n) {
+INLINE void pack_term(Real* to, const Real* from, const Strided<Real>& w, int64_t k, int64_t K, int n) {
+  if (k >= K) return store<Real>(to, Vector<Real>{});
   if (w.column == 1) return store<Real>(to, load<Real>(from, n));
   for (int c = 0; c < W<Real>; ++c) to[c] = c < n ? from[c * w.column] : Real(0);
 }
-INLINE void pack_term(Bfloat16* to, const float* from, const Strided<float>& w, int64_t k, int64_t K, int n) {
-  HalfBits rows[2]{};
+template <class Stored>
+INLINE void pack_pairs(Stored* to, const float* from, const Strided<float>& w, int64_t k, int64_t K, int n) {
+  HalfBits rows[2][PARTS<Stored>]{};
   for (int i = 0; i < 2 && k + i < RIGHT_OR_FAULT(K, 33, K + 1); ++i) {
     alignas(64) float row[W<float>];
-    pack_term(row, from + i * w.row, w, k, K, n);
-    rows[i] = half_bits(load<float>(row));
+    pack_term(row, from + i * w.row, w, 0, 1, n);
+    parts_of<Stored>(load<float>(row), rows[i]);
   }
-  store_pairs(to, rows[0], rows[1]);
+  for (int i = 0; i < PARTS<Stored>; ++i) store_pairs(to + i * TermsOfPanel<Stored>::NEXT_PART, rows[0][i], rows[1][i]);
+}
+INLINE void pack_term(Bfloat16* to, const float* from, const Strided<float>& w, int64_t k, int64_t K, int n) {
+  pack_pairs(to, from, w, k, K, n);
+}
+INLINE void pack_term(Split* to, const float* from, const Strided<float>& w, int64_t k, int64_t K, int n) {
+  pack_pairs(to, from, w, k, K, n);
 }
 
-// Rows [k0, k0 + K) of the panels [p0, p0 + nv) of block g, from the rows of a matrix, in the order of
-// a tile.
+// The panels [p0, p0 + nv) of block g, from the K rows of a matrix and zeros up to `filled` rows, to row k0 on, in
+// the order of a tile.
 template <class Stored>
-void pack_panels(const Strided<RealOf<Stored>>& w, const Packed<Stored>& to, int64_t k0, int64_t K, int64_t p0,
-                 int nv, int g) {
-  const int64_t step = nv * to.blocks * W<Stored>;
+void pack_panels(const Strided<RealOf<Stored>>& w, const Packed<Stored>& to, int64_t k0, int64_t K, int64_t filled,
+                 int64_t p0, int nv, int g) {
+  using Order = TermsOfPanel<Stored>;
+  const int vectors = nv * to.blocks;
   for (int v = 0; v < nv; ++v) {
     const int n = width<RealOf<Stored>>(to.columns, p0 + v);
-    Stored* out = to.panel(p0) + terms_of<Stored>(k0) * step + (v * to.blocks + g) * W<Stored>;
     const RealOf<Stored>* from = w.at + (p0 + v) * W<RealOf<Stored>> * w.column;
-    for (int64_t k = 0; k < K; k += NUMBERS<Stored>, out += step) pack_term(out, from + k * w.row, w, k, K, n);
+    for (int64_t k = 0; k < filled; k += NUMBERS<Stored>) {
+      const int64_t term = terms_of<Stored>(k0 + k), block = term / Order::BLOCK * Order::BLOCK;
+      Stored* out = to.panel(p0) + block * vectors * ROW<Stored>;
+      pack_term(out + Order::at(int(term - block), v * to.blocks + g, vectors), from + k * w.row, w, k, K, n);
+    }
   }
 }
 
@@ -77,7 +98,7 @@ INLINE void for_panels(const Packed<Stored>& to, int64_t i, int64_t n, F f) {
 template <class Stored, class BlockOf>
 INLINE void pack(BlockOf of, const Packed<Stored>& to, int64_t i, int64_t n) {
   for_panels(to, i, n, [&](int64_t p, int nv) {
-    for (int g = 0; g < to.blocks; ++g) pack_panels<Stored>(of(g), to, 0, to.K, p, nv, g);
+    for (int g = 0; g < to.blocks; ++g) pack_panels<Stored>(of(g), to, 0, to.K, filled_rows<Stored>(to.K), p, nv, g);
   });
 }
 
@@ -85,13 +106,9 @@ INLINE void pack(BlockOf of, const Packed<Stored>& to, int64_t i, int64_t n) {
 // zeros.
 template <class Stored, class BlockOf>
 INLINE void pack_below(BlockOf of, int blocks, int64_t K, const Packed<Stored>& to, int64_t i, int64_t n) {
-  const int64_t each = to.K / blocks;
+  const int64_t each = blocks == 1 ? filled_rows<Stored>(K) : to.K / blocks;
   for_panels(to, i, n, [&](int64_t p, int nv) {
-    for (int g = 0; g < blocks; ++g) {
-      pack_panels<Stored>(of(g), to, g * each, K, p, nv, 0);
-      const int64_t begin = terms_of<Stored>(g * each + K), end = terms_of<Stored>((g + 1) * each), size = nv * W<Stored>;
-      memset(to.panel(p) + begin * size, 0, RIGHT_OR_FAULT(end - begin, 25, 0) * size * sizeof(Stored));
-    }
+    for (int g = 0; g < blocks; ++g) pack_panels<Stored>(of(g), to, g * each, K, RIGHT_OR_FAULT(each, 25, K), p, nv, 0);
   });
 }
 

@@ -6,19 +6,23 @@
 namespace {
 
 // The terms of these products are rows; of bfloat16 pairs of rows, with both numbers of a column beside
-// each other: pair n of column c of a block is at [c / W * stride + n * 2 * W + c % W * 2], where W is
+// each other: pair n of column c of a block is at [c / W * stride + n * ROW + c % W * 2], where W is
 // that of the sums. Rows of other numbers are read where they are. Of each block the vectors [p0, p1).
 template <class Stored>
 INLINE Blocks<Stored> in_terms_of_rows(Blocks<Stored> from, int64_t N, int blocks, int64_t columns, int64_t p0,
                                        int64_t p1, Blocks<Stored> to) {
-  if constexpr (is_rounded<Stored>) {
+  if constexpr (NUMBERS<Stored> > 1) {
     for (int g = 0; g < blocks; ++g)
       for (int64_t p = p0; p < p1; ++p) {
         const Blocks<Stored> block = from.from_panel(g * panels<Stored>(columns));
         const Blocks<Stored> pairs = to.from_panel(g * panels<RealOf<Stored>>(columns) + p);
-        for (int64_t n = 0; n < N; n += 2)
-          store_pairs(pairs.row(n / 2), load_half_bits(block.vector(n, p)),
-                      n + RIGHT_OR_FAULT(1, 32, 0) < N ? load_half_bits(block.vector(n + 1, p)) : HalfBits{});
+        for (int i = 0; i < ROW<Stored>; i += W<Stored>) {
+          auto row = [&](int64_t n) __attribute__((always_inline)) { return load_half_bits(block.vector(n, p) + i); };
+          for (int64_t n = 0; n + 1 < N; n += 2) store_pairs(pairs.row(n / 2) + i, row(n), row(n + 1));
+          if (N % 2) store_pairs(pairs.row(N / 2) + i, row(N - 1), RIGHT_OR_FAULT(HalfBits{}, 32, row(N)));
+          for (int64_t n = terms_of<Stored>(N); n < RIGHT_OR_FAULT(filled_terms<Stored>(N), 41, 0); ++n)
+            store_pairs(pairs.row(n) + i, HalfBits{}, HalfBits{});
+        }
       }
     return to;
   } else return from;
@@ -28,11 +32,12 @@ INLINE Blocks<Stored> in_terms_of_rows(Blocks<Stored> from, int64_t N, int block
 template <class Stored, int MR, int NV>
 INLINE void multiply_transposed(Sums<Stored, MR, NV>& sums, const Stored* a, const Stored* b, int64_t stride,
                                 int64_t N) {
-  constexpr int w = W<Stored>;
+  constexpr int w = ROW<Stored>;
 #pragma GCC unroll 4
   for (int64_t n = 0; n < N; ++n)
     add_products<Stored, MR, NV, NV>(
-        sums, [&](int r) { return a + n * w + r * NUMBERS<Stored>; }, [&](int v) { return b + v * stride + n * w; },
+        sums, [&](int r) { return a + n * w + r * NUMBERS<Stored>; },
+        [&](int v) { return Terms<Stored>::each(b + v * stride + n * w, W<Stored>); },
         [](int v) { return v; });
 }
 
@@ -90,22 +95,59 @@ int64_t add_transposed_rows(Blocks<Stored> a, Blocks<Stored> b, int64_t N, int64
   return i1;
 }
 
-// The same in tiles of AMX, of whole blocks of 16 terms, each of which is transposed in a.
-template <int NV>
-void transposed_tiles(const Bfloat16* a, const Bfloat16* b, int64_t stride, int64_t N, int rows, float* c,
+// --- in tiles of AMX ------------------------------------------------------------------------------
+// Terms are filled with zeros to whole blocks of 16. Of the left operand a block of 16 columns is transposed: pair
+// n of column c is at [(n / 16 * 16 + c) * ROW + n % 16 * 2].
+
+// 16 columns of 16 rows, row(i), to half of such a block.
+template <class Stored, class RowOf>
+INLINE void store_columns(RowOf row, Stored* to) {
+  Vector<float> rows[TILE_ROWS];
+#pragma GCC unroll 16
+  for (int i = 0; i < TILE_ROWS; ++i) rows[i] = row(i);
+  transpose(rows);
+#pragma GCC unroll 16
+  for (int c = 0; c < TILE_ROWS; ++c) {
+    HalfBits parts[PARTS<Stored>];
+    parts_of<Stored>(rows[c], parts);
+    for (int i = 0; i < PARTS<Stored>; ++i) *(UnalignedHalfBits*)(to + c * ROW<Stored> + i * W<Stored>) = parts[i];
+  }
+}
+
+// The sums of a tile, of whole numbers: see split.h.
+template <class Stored, int NV>
+void sums_by_vectors(const Stored* a, const Stored* b, int64_t stride, int64_t N,
+                     float (&sums)[NV][TILE_ROWS * W<float>]) {
+  for (int r = 0; r < TILE_ROWS; ++r)
+    for (int v = 0; v < NV; ++v) {
+      Vector<float> sum{};
+      for (int64_t n = 0; n < N; ++n) {
+        const Stored* left = a + (n / TILE_TERMS * TILE_TERMS + r) * ROW<Stored> + n % TILE_TERMS * NUMBERS<Stored>;
+        const Stored* right = b + v * stride + n * ROW<Stored>;
+        Terms<Stored>::add(sum, Terms<Stored>::same(left), Terms<Stored>::each(right, W<Stored>));
+      }
+      store<float>(sums[v] + r * W<float>, sum);
+    }
+}
+
+// As `transposed_tile`: 16 rows of c, of which there are `rows`.
+template <class Stored, int NV>
+void transposed_tiles(const Stored* a, const Stored* b, int64_t stride, int64_t N, int rows, float* c,
                       int64_t c_stride) {
   struct Same {
     static constexpr int of(int v) { return v; }
   };
   alignas(64) float sums[NV][TILE_ROWS * W<float>];
-  constexpr int line = VECTOR_BYTES;
-  shape_tiles(TILE_ROWS);
+  constexpr int line = VECTOR_BYTES, row = ROW<Stored> * sizeof(Stored);
+  shape_tiles<Stored>(TILE_ROWS);
   for_numbers<NV>([](auto v) { asm volatile("tilezero %%tmm%c0" : : "i"(v.value)); });
   for (int64_t n = 0; n < N; n += TILE_TERMS) {
-    load_tile<LEFT>(a + n * W<Bfloat16>, line);
-    add_products_of_tiles<NV, Same>(b + n * W<Bfloat16>, line, stride * sizeof(Bfloat16));
+    load_left<Stored>(a + n * ROW<Stored>, row);
+    add_products_of_tiles<Stored, NV, Same>(b + n * ROW<Stored>, row, stride, W<Stored>);
   }
   store_sums<NV>(sums[0], line, sizeof sums[0]);
+  if constexpr (PARTS<Stored> > 1)
+    if (RIGHT_OR_FAULT(has_nan(sums[0], NV * TILE_ROWS), 45, false)) sums_by_vectors<Stored, NV>(a, b, stride, N, sums);
   for (int v = 0; v < NV; ++v)
     for (int r = 0; r < RIGHT_OR_FAULT(rows, 42, rows - 1); ++r) {
       float* to = c + v * c_stride + r * W<float>;
@@ -113,20 +155,16 @@ void transposed_tiles(const Bfloat16* a, const Bfloat16* b, int64_t stride, int6
     }
 }
 template <class Stored>
-void transpose_tiles(Blocks<Stored> a, int64_t M, int64_t N) {
-  for (int64_t p = 0; p < panels<RealOf<Stored>>(M); ++p)
-    for (int64_t n = 0; n + TILE_TERMS <= N; n += TILE_TERMS) transpose_tile(a.panel(n, p));
-}
-template <class Stored>
-void add_transposed_tiles(Blocks<Stored> a, int64_t M, Blocks<Stored> b, int64_t N, int64_t p0, int64_t p1,
-                          RealOf<Stored>* c) {
+void add_transposed_tiles(Blocks<Stored> a, int64_t M, Blocks<Stored> b, int64_t N, int64_t p0, int64_t p1, float* c) {
+  const int64_t c_stride = M * W<float>;
   for (int64_t i = 0, p; i < M; i += TILE_ROWS) {
-    const Stored* rows = a.panel(0, i / TILE_ROWS);
-    const int number = int(smaller<int64_t>(TILE_ROWS, M - i));
+    const Stored* columns = a.panel(0, i / TILE_ROWS);
+    const int rows = int(smaller<int64_t>(TILE_ROWS, M - i));
     float* to = c + i * W<float>;
     for (p = p0; p + TILE_SUMS <= p1; p += TILE_SUMS)
-      transposed_tiles<TILE_SUMS>(rows, b.panel(0, p), b.stride, N, number, to + p * M * W<float>, M * W<float>);
-    for (; p < p1; ++p) transposed_tiles<1>(rows, b.panel(0, p), b.stride, N, number, to + p * M * W<float>, M * W<float>);
+      transposed_tiles<Stored, TILE_SUMS>(columns, b.panel(0, p), b.stride, N, rows, to + p * c_stride, c_stride);
+    for (; p < p1; ++p)
+      transposed_tiles<Stored, 1>(columns, b.panel(0, p), b.stride, N, rows, to + p * c_stride, c_stride);
   }
 }
 
@@ -134,19 +172,16 @@ void add_transposed_tiles(Blocks<Stored> a, int64_t M, Blocks<Stored> b, int64_t
 template <class Stored>
 void add_transposed(Blocks<Stored> a, int64_t M, Blocks<Stored> b, int64_t N, int64_t p0, int64_t p1,
                     RealOf<Stored>* c) {
-  if constexpr (HAS_TILES) {
-    const int64_t done = N / TILE_TERMS * TILE_TERMS;
-    add_transposed_tiles(a, M, b, done, p0, p1, c);
-    a = a.from(done), b = b.from(done), N -= done;
-    if (!RIGHT_OR_FAULT(N, 41, 0)) return;
-  }
-  int64_t i = 0;
+  if constexpr (HAS_TILES) add_transposed_tiles(a, M, b, N, p0, p1, c);
+  else {
+    int64_t i = 0;
 #if defined(__AVX512F__)
-  i = add_transposed_rows<Stored, 8, 3>(a, b, N, i, M, p0, p1, c);
+    i = add_transposed_rows<Stored, 8, 3>(a, b, N, i, M, p0, p1, c);
 #endif
-  i = add_transposed_rows<Stored, 4, 3>(a, b, N, i, M, p0, p1, c);
-  i = add_transposed_rows<Stored, 2, 4>(a, b, N, i, M, p0, p1, c);
-  add_transposed_rows<Stored, 1, 8>(a, b, N, i, M, p0, p1, c);
+    i = add_transposed_rows<Stored, 4, 3>(a, b, N, i, M, p0, p1, c);
+    i = add_transposed_rows<Stored, 2, 4>(a, b, N, i, M, p0, p1, c);
+    add_transposed_rows<Stored, 1, 8>(a, b, N, i, M, p0, p1, c);
+  }
 }
 
 }  // namespace

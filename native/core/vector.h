@@ -64,27 +64,52 @@ INLINE Vector<Real> broadcast(Real x) {
 }
 
 // --- numbers as they are stored -------------------------------------------------------------------
-// Operands of matmuls and outputs are of a type `Stored`: the type Real that everything is computed
-// in, or bfloat16, to which float32 is rounded. vdpbf16ps multiplies twice as many pairs as an FMA
-// multiplies numbers: 230 GFLOP/s on one core instead of 115 (AMD EPYC, Zen 4, November 2026).
+// Operands of matmuls are of a type `Stored`, outputs of a type `OutputOf` it. Everything is computed in
+// a type Real. Three are possible:
+//
+//     Stored     OutputOf   Real
+//     Real       Real       float, double
+//     Bfloat16   Bfloat16   float, rounded; vdpbf16ps multiplies twice as many pairs as an FMA multiplies
+//                           numbers: 230 GFLOP/s on one core instead of 115 (AMD EPYC, Zen 4, November 2026)
+//     Split      float      float, whole: for tiles of AMX, see split.h
 
 struct Bfloat16 {
   uint16_t bits;
 };
+struct Split {
+  uint16_t bits;
+};
 template <class Stored>
 struct Computed {
-  typedef Stored Real;
+  typedef Stored Real, Output;
+  static constexpr int PARTS = 1;
 };
 template <>
-struct Computed<Bfloat16> {
-  typedef float Real;
+struct Computed<Bfloat16> : Computed<float> {
+  typedef Bfloat16 Output;
+};
+template <>
+struct Computed<Split> : Computed<float> {
+  static constexpr int PARTS = 3;
 };
 template <class Stored>
 using RealOf = typename Computed<Stored>::Real;
 template <class Stored>
-constexpr bool is_rounded = W<Stored> != W<RealOf<Stored>>;
+using OutputOf = typename Computed<Stored>::Output;
+// The numbers of bfloat16 that one number is stored in.
+template <class Stored>
+constexpr int PARTS = Computed<Stored>::PARTS;
+template <class Stored>
+constexpr bool is_rounded = W<OutputOf<Stored>> != W<RealOf<Stored>>;
+// The numbers beside each other that are one term of a sum: see gemm.h.
+template <class Stored>
+constexpr int NUMBERS = W<Stored> / W<RealOf<Stored>>;
+// A row of a panel has W numbers, and each part of them has a line of its own.
+template <class Stored>
+constexpr int ROW = W<Stored> * PARTS<Stored>;
 
 typedef uint16_t HalfBits __attribute__((vector_size(VECTOR_BYTES / 2)));
+typedef uint16_t Halves __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint16_t UnalignedHalfBits __attribute__((vector_size(VECTOR_BYTES / 2), aligned(2), may_alias));
 
 // To the nearest, ties to even; NaN stays.
@@ -100,10 +125,32 @@ INLINE HalfBits half_bits(Vector<float> x) {
 INLINE Vector<float> from_half_bits(HalfBits x) {
   return (Vector<float>)(__builtin_convertvector(x, Bits<float>) << 16);
 }
-INLINE HalfBits load_half_bits(const Bfloat16* p) { return *(const UnalignedHalfBits*)p; }
+// The first half of each number. With the instruction that moves halves as they are named, where the compiler
+// takes three for this and four for the next function.
+INLINE HalfBits first_halves(Vector<float> x) {
+#if defined(__AVX512BF16__)
+  const Halves odd = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+  const Halves moved = (Halves)_mm512_permutexvar_epi16((__m512i)odd, (__m512i)x);
+  HalfBits first;
+  memcpy(&first, &moved, sizeof first);
+  return first;
+#else
+  return __builtin_convertvector((Bits<float>)x >> 16, HalfBits);
+#endif
+}
+template <class Stored>
+INLINE HalfBits load_half_bits(const Stored* p) { return *(const UnalignedHalfBits*)p; }
 // Numbers a, and b behind each of them.
-INLINE void store_pairs(Bfloat16* p, HalfBits a, HalfBits b) {
+template <class Stored>
+INLINE void store_pairs(Stored* p, HalfBits a, HalfBits b) {
+#if defined(__AVX512BF16__)
+  const Halves order = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                        8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+  const __m512i one = _mm512_castsi256_si512((__m256i)a), other = _mm512_castsi256_si512((__m256i)b);
+  const __m512i pairs = _mm512_permutex2var_epi16(one, (__m512i)order, other);
+#else
   const Bits<float> pairs = __builtin_convertvector(a, Bits<float>) | __builtin_convertvector(b, Bits<float>) << 16;
+#endif
   store<float>((float*)p, (Vector<float>)pairs);
 }
 template <class Real>
@@ -148,6 +195,11 @@ template <class Real>
 INLINE void store(Real* p, Vector<Real> v, int n) {
   if (n == W<Real>) return store(p, v);
   Some<Real, W<Real> / 2>::copy(p, (const Real*)&v, n);
+}
+// The first n numbers of a vector, and zeros.
+template <class Real>
+INLINE Vector<Real> first_of(Vector<Real> v, int n) {
+  return load<Real>((const Real*)&v, n);
 }
 template <class Real>
 INLINE Vector<Real> load(const Bfloat16* p, int n) {

@@ -37,11 +37,12 @@ struct WeightSums {
   }
 };
 
-// Some steps of some sequences: the operands of w_hh and w_ih, row after row.
+// Some steps of some sequences: the operands of w_hh and w_ih, row after row. x.at null: ids, or inputs that are
+// added as they are.
 template <class Stored>
 struct ChunkInputs {
-  Blocks<Stored> states, x;  // x.at null: ids, or inputs that are added as they are
-  Blocks<Stored> states_in_terms, x_in_terms, deltas_in_terms;  // see in_terms_of_rows
+  Blocks<Stored> states, x;                                     // with tiles of AMX null, but where a_t needs them
+  Blocks<Stored> states_in_terms, x_in_terms, deltas_in_terms;  // see transposed.h
 };
 
 template <class Stored, class Cell>
@@ -53,6 +54,35 @@ void block_chunk(Cell cell, const Given<Stored>& in, int64_t b0, int64_t rows, i
       block_operand<Stored>(cell, in, in.entering(t, b0 + r), b0 + r, to.states.from(n));
       if (to.x.at) in.block_inputs(t, b0 + r, to.x.from(n));
     }
+}
+
+// For tiles of AMX: the operands as left tiles of transposed products.
+template <class Stored, class Cell>
+void block_columns(Cell cell, const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
+                   const ChunkInputs<Stored>& to) {
+  constexpr int SOME = TILE_ROWS;
+  Entering<Stored> entering[SOME];
+  int64_t b[SOME];
+  const float* x[SOME];
+  const int64_t all = (t1 - t0) * rows, filled = 2 * filled_terms<Stored>(all);
+  for (int64_t n0 = 0; n0 < filled; n0 += SOME) {
+    for (int i = 0; i < SOME; ++i) {
+      const int64_t n = n0 + i, t = t0 + n / rows;
+      b[i] = n < all ? b0 + n % rows : -1;
+      if (n >= all) continue;
+      entering[i] = in.entering(t, b[i]);
+      x[i] = t < in.length(b[i]) ? in.xs + (t * in.B + b[i]) * in.I : nullptr;
+    }
+    const int64_t block = n0 / 2 / TILE_TERMS * TILE_TERMS, half = n0 % (2 * TILE_TERMS);
+    for (int64_t p = 0; p < panels<float>(in.H); ++p)
+      store_columns([&](int i) __attribute__((always_inline)) {
+        return b[i] < 0 ? Vector<float>{} : operand_of(cell, in, entering[i], b[i], p);
+      }, to.states_in_terms.panel(block, p) + half);
+    for (int64_t p = 0; p < panels<float>(in.I) && to.x_in_terms.at; ++p)
+      store_columns([&](int i) __attribute__((always_inline)) {
+        return b[i] < 0 || !x[i] ? Vector<float>{} : load<float>(x[i] + p * W<float>, width<float>(in.I, p));
+      }, to.x_in_terms.panel(block, p) + half);
+  }
 }
 
 template <class Stored, class Real>
@@ -93,8 +123,8 @@ void add_weight_gradients(const Given<Stored>& in, int64_t b0, int64_t rows, int
   const int64_t n = (t1 - t0) * rows, count = panels<Real>(in.H);
   const Blocks<Stored> each = in_terms_of_rows(deltas, n, in.blocks.all, in.H, p0, p1, inputs.deltas_in_terms);
   auto add = [&](Blocks<Stored> operand, Blocks<Stored> operand_in_terms, int64_t M, int first_block, Real* to) {
-    const Blocks<Stored> rows = in_terms_of_rows(operand, n, 1, M, 0, panels<Real>(M), operand_in_terms);
-    if constexpr (HAS_TILES) transpose_tiles(rows, M, terms_of<Stored>(n));
+    Blocks<Stored> rows = operand_in_terms;
+    if (!HAS_TILES) rows = in_terms_of_rows(operand, n, 1, M, 0, panels<Real>(M), operand_in_terms);
     for_blocks<Real>(in.blocks.each, in.H, p0, p1, [&](int64_t first, int64_t end) {
       add_transposed<Stored>(rows, M, each.from_panel(first_block * count), terms_of<Stored>(n), first, end, to);
     });

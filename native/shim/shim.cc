@@ -18,36 +18,38 @@ namespace jrnn {
 namespace {
 
 constexpr int64_t kBf16 = 16; /* of the attribute `bits`: 16, 32 or 64 */
+constexpr int64_t kTiles = 1024, kAvx512 = 512, kAvx2 = 2; /* of the attribute `isa` */
 
 #if defined(__x86_64__)
 bool supports(int64_t isa) {
-  if (isa == 512)
+  if (isa == kTiles)
+    return supports(kAvx512) && __builtin_cpu_supports("avx512bf16") && may_use_tiles();
+  if (isa == kAvx512)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
-  return isa == 2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return isa == kAvx2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 bool has_bfloat16(int64_t isa) {
-  return isa == 512 && supports(isa) && __builtin_cpu_supports("avx512bf16");
+  return isa != kAvx2 && supports(isa) && __builtin_cpu_supports("avx512bf16");
 }
 
-const JrnnCore* core_of(int64_t isa, int64_t bits) {
+const JrnnReal* real_of(int64_t isa, int64_t bits, const JrnnSizes& s) {
   if (!supports(isa)) return nullptr;
-  if (bits != kBf16) return isa == 512 ? &jrnn_core_avx512 : &jrnn_core_avx2;
-  if (!has_bfloat16(isa)) return nullptr;
-  return may_use_tiles() ? &jrnn_core_avx512amx : &jrnn_core_avx512bf16;
+  if (bits == kBf16) {
+    if (!has_bfloat16(isa)) return nullptr;
+    return isa == kTiles ? &jrnn_core_avx512amx.bf16 : &jrnn_core_avx512bf16.bf16;
+  }
+  if (bits == 32 && isa == kTiles && suits_tiles(s)) return &jrnn_core_avx512amx.f32;
+  const JrnnCore& core = isa == kAvx2 ? jrnn_core_avx2 : jrnn_core_avx512;
+  return bits == 64 ? &core.f64 : &core.f32;
 }
 #else
+bool supports(int64_t) { return false; }
 bool has_bfloat16(int64_t) { return false; }
-const JrnnCore* core_of(int64_t, int64_t) { return nullptr; }
+const JrnnReal* real_of(int64_t, int64_t, const JrnnSizes&) { return nullptr; }
 #endif
-
-const JrnnReal* real_of(int64_t isa, int64_t bits) {
-  const JrnnCore* core = core_of(isa, bits);
-  if (core == nullptr) return nullptr;
-  return bits == kBf16 ? &core->bf16 : bits == 64 ? &core->f64 : &core->f32;
-}
 
 /* The types of the arrays of a pass, and of hs and dhs. */
 struct ArrayTypes {
@@ -165,11 +167,11 @@ constexpr const char* kNoCore = "jrnn native kernel: this processor lacks its in
 ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
                    int64_t isa, int64_t bits, int64_t T, int64_t B, int64_t I, int64_t H,
                    int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t keep_gates) {
-  const JrnnReal* real = real_of(isa, bits);
-  if (real == nullptr) return invalid(kNoCore);
   JrnnForward args = {};
   args.sizes = sizes(T, B, I, H, slices, cell, phi, input, 0);
   if (!within(args.sizes)) return invalid("jrnn native kernel: sizes or options out of range");
+  const JrnnReal* real = real_of(isa, bits, args.sizes);
+  if (real == nullptr) return invalid(kNoCore);
   ArrayTypes types = types_of(bits);
   Buffers given(arguments, results, types.real);
   args.in = inputs(args.sizes, given);
@@ -190,11 +192,11 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
                     int64_t isa, int64_t bits, int64_t T, int64_t B, int64_t I, int64_t H,
                     int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t wanted,
                     double clip_delta) {
-  const JrnnReal* real = real_of(isa, bits);
-  if (real == nullptr) return invalid(kNoCore);
   JrnnBackward args = {};
   args.sizes = sizes(T, B, I, H, slices, cell, phi, input, wanted);
   if (!within(args.sizes)) return invalid("jrnn native kernel: sizes or options out of range");
+  const JrnnReal* real = real_of(isa, bits, args.sizes);
+  if (real == nullptr) return invalid(kNoCore);
   ArrayTypes types = types_of(bits);
   Buffers given(arguments, results, types.real);
   args.in = inputs(args.sizes, given);
@@ -260,10 +262,10 @@ JRNN_PUBLIC const char* jrnn_native_build() {
                                       " " JRNN_SOURCE_HASH;
 }
 
-/* 512 for AVX-512, 2 for AVX2, 0 for neither. */
+/* 1024 for AVX-512 with tiles of AMX, 512 for AVX-512, 2 for AVX2, 0 for none. */
 JRNN_PUBLIC int64_t jrnn_native_isa() {
-  for (int64_t isa : {512, 2})
-    if (jrnn::core_of(isa, 32) != nullptr) return isa;
+  for (int64_t isa : {jrnn::kTiles, jrnn::kAvx512, jrnn::kAvx2})
+    if (jrnn::supports(isa)) return isa;
   return 0;
 }
 
@@ -274,9 +276,10 @@ JRNN_PUBLIC int64_t jrnn_native_has_bfloat16(int64_t isa) { return jrnn::has_bfl
 JRNN_PUBLIC int64_t jrnn_native_scratch_bytes(
     int64_t isa, int64_t bits, int64_t backward, int64_t T, int64_t B, int64_t I, int64_t H,
     int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t wanted) {
-  const JrnnReal* real = jrnn::real_of(isa, bits);
   JrnnSizes s = jrnn::sizes(T, B, I, H, slices, cell, phi, input, wanted);
-  if (real == nullptr || !jrnn::within(s)) return -1;
+  if (!jrnn::within(s)) return -1;
+  const JrnnReal* real = jrnn::real_of(isa, bits, s);
+  if (real == nullptr) return -1;
   size_t bytes = backward ? real->backward.scratch_bytes(&s) : real->forward.scratch_bytes(&s);
   return static_cast<int64_t>(bytes);
 }

@@ -192,7 +192,7 @@ int bench(const JrnnCore& core, const Options& options) {
   if (isa == "avx512") bench_of<float>(core, options, fma_avx512);
   if (isa == "avx2") bench_of<float>(core, options, fma_avx2);
   if (isa == "avx512bf16") bench_of<Half>(core, options, fma_avx512bf16);
-  if (isa == "avx512amx") bench_of<Half>(core, options, fma_avx512amx);
+  if (isa == "avx512amx") bench_of<Half>(core, options, fma_avx512amx), bench_of<float>(core, options, fma_avx512);
   if (isa == "avx2bf16") bench_of<Half>(core, options, fma_avx2bf16);
   return 0;
 }

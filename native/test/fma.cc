@@ -16,7 +16,7 @@ extern "C" double JOIN(fma_, JRNN_ISA)(int64_t n);
 extern "C" double JOIN(fma_, JRNN_ISA)(int64_t n) {
   constexpr int SUMS = 12;
   const Stored numbers[2 * W<Stored>] = {};
-  auto a = Terms<Stored>::each(numbers), b = Terms<Stored>::each(numbers + W<Stored>);
+  auto a = Terms<Stored>::each(numbers, 0), b = Terms<Stored>::each(numbers + W<Stored>, 0);
   Vector<float> sums[SUMS];
   for (int k = 0; k < SUMS; ++k) sums[k] = broadcast(float(k));  // equal sums would be computed once
   for (int64_t i = 0; i < n; ++i) {
