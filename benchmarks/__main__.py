@@ -13,18 +13,14 @@ import argparse
 import re
 import shlex
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import commands
-from benchmarks.machine import processor
-from benchmarks.report import say, table
+from benchmarks import commands, machine, report
 from jrnn.native import cpu_cores as cores
 
 OWN_OUTPUT = "-m docs.scaling"  # a program without --out
@@ -60,7 +56,7 @@ def run_all(found: list[Figure], out: Path) -> Iterator[tuple[Any, str]]:
 
     def run(numbered: tuple[int, Figure]) -> tuple[Any, str]:
         n, figure = numbered
-        say(f"{n} of {len(found)} begins: {figure.command}")
+        report.say(f"{n} of {len(found)} begins: {figure.command}")
         return figure.run(out / f"{n:02}")
 
     with ThreadPoolExecutor(2) as pool:
@@ -68,23 +64,16 @@ def run_all(found: list[Figure], out: Path) -> Iterator[tuple[Any, str]]:
             yield from (map if timed else pool.map)(run, group)
 
 
-def reprint(found: list[Figure], out: Path) -> int:
-    """Run the commands; return how many failed."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jrnn", "jax"))
-    head = f"{time.strftime('%Y-%m-%d')}. {processor()}, {cores()} cores; {versions}."
-    texts, failed, start, done = [f"# Figures\n\n{head}"], [], time.monotonic(), 0.0
+def results(found: list[Figure], out: Path) -> report.Results:
+    """Run the commands, and yield their outputs; RuntimeError after all, if one failed."""
+    yield f"{machine.processor()}, {cores()} cores; {machine.versions()}."
+    failed = []
     for figure, (end, said) in zip(found, run_all(found, out), strict=True):
-        failed += [figure.command] if end.state != "done" else []
+        failed += [] if end.said == "done" else [figure.command]
         about = f"{', '.join(figure.pages)}; {end}; {end.seconds / 60:.1f} minutes."
-        texts.append(f"## `{figure.command}`\n\n{about}\n\n{said}")
-        (out / "figures.md").write_text("\n\n".join(texts) + "\n")
-        done += figure.minutes_of_all() / sum(f.minutes_of_all() for f in found)
-        left = (time.monotonic() - start) * (1 / done - 1) / 60
-        say(f"\n{figure.command}\n\n{said}\n\n{about} About {left:.0f} minutes more.\n")
-    for command in failed:
-        print(f"FAILED: {command}")
-    print(f"{len(found) - len(failed)} of {len(found)} commands ran: {out / 'figures.md'}")
-    return len(failed)
+        yield {"table": f"`{figure.command}`", "text": f"{about}\n\n{said}"}
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(found)} commands failed: {'; '.join(failed)}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,14 +91,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.list:
         rows = [[f.command, ", ".join(f.pages), f"{f.minutes:g}"] for f in found]
         hours = sum(f.minutes_of_all() for f in found) / 60
-        print(table(["command", "pages", "minutes"], rows))
+        print(report.table(["command", "pages", "minutes"], rows))
         print(f"\n{len(found)} commands, about {hours:.1f} hours on two cores.")
         return 0
-    try:
-        return int(reprint(found, args.out.resolve()) > 0)
-    except KeyboardInterrupt:
-        print(f"\nStopped; what was measured is in {args.out / 'figures.md'}", file=sys.stderr)
-        return 130
+    args.program, args.out = "figures", args.out.resolve()
+    return report.run(args, lambda args: results(found, args.out))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
 """Compile the gradients for an H100 and a TPU v5e, on a machine without either, and count.
 
-    python -m benchmarks.accelerators                          # T, B, I, H = 512, 32, 128, 256
-    python -m benchmarks.accelerators --rows 1 4 --cells lstm  # other rows of `cases.py`
+    python -m benchmarks.accelerators    # T, B, I, H = 512, 32, 128, 256
 
-Install first, in a separate environment (the compilers need one version of jax):
-
-    pip install -e '.[examples]' -r benchmarks/requirements-accelerators.txt
+The compilers need one version of jax, so an environment of their own, with `INSTALL`.
 
 It prints the operations of the loops per time step (`hlo.py`), forward + backward, and temporary
 bytes, of the programs that the devices would run; but XLA takes its first kernel for each matmul
@@ -16,16 +13,19 @@ most of the time of a small recurrence; on a TPU it is a step of the schedule. N
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks import cases, kernel, machine, report
+from benchmarks import kernel, machine, report
+from benchmarks.cases import CASES, CELLS, TOY_CASES, Case, Group
 from benchmarks.hlo import loop_operations
+from benchmarks.report import Results
 
+INSTALL = "pip install -e '.[examples]' -r benchmarks/requirements-accelerators.txt"
 RIVALS = ["autodiff", "flax", "haiku"]
 H100 = """
 gpu_device_info {
@@ -56,7 +56,6 @@ TARGETS: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {  # platform, 
     ),
     "TPU v5e": ("tpu", {"topology_name": "v5e:2x2"}, {}),
 }
-HEADER = ["T, B, I, H", "program", *TARGETS, "H100, MB"]  # of a TPU on-chip memory is omitted
 
 
 def compile_for(target: Any, jitted: Any, *args: Any) -> Any:
@@ -73,41 +72,30 @@ def compile_for(target: Any, jitted: Any, *args: Any) -> Any:
     return traced.lower(lowering_platforms=(platform,)).compile(compiler_options=options)
 
 
-def counted(row: int, cell: str) -> Iterator[list[str]]:
-    """A line of the table for every program."""
-    group = cases.Group(row, cases.CASES[row], cell=cell)
-    for one in kernel.recurrences(group, RIVALS):
+def counted(case: Case, cell: str, rivals: list[str]) -> Results:
+    """A record of every program of a cell."""
+    group = Group(case, cell=cell)
+    for one in kernel.recurrences(group, rivals):
         params, xs, y = kernel.arguments(group, one)
         jitted = jax.jit(kernel.cost_and_gradient(one))
-        programs = [compile_for(t, jitted, one.own(params), xs, y) for t in TARGETS.values()]
-        line = [f"{cell}, {group.case}", one.name]
-        for program in programs:
-            forward, backward = (n / group.case.T for n in loop_operations(program.as_text()))
-            line.append(f"{forward:.2f} + {backward:.2f} = {forward + backward:.2f}")
-        temporary = programs[0].memory_analysis().temp_size_in_bytes
-        yield [*line, report.number(temporary / 1e6)]
+        found = {"table": "Operations", "T, B, I, H": f"{cell}, {case}", "program": one.name}
+        for name, target in TARGETS.items():
+            compiled = compile_for(target, jitted, one.own(params), xs, y)
+            forward, backward = (n / case.T for n in loop_operations(compiled.as_text()))
+            found[name] = f"{forward:.2f} + {backward:.2f} = {forward + backward:.2f}"
+            if name == "H100":  # on-chip memory of a TPU would be omitted
+                found["MB"] = report.number(compiled.memory_analysis().temp_size_in_bytes / 1e6)
+        yield found
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program; return 0, or 1 if a compiler or a library is missing."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.accelerators", description=(__doc__ or "").split("\n\n")[0]
-    )
-    parser.add_argument("--rows", nargs="+", type=int, choices=cases.CASES, default=[2])
-    parser.add_argument("--cells", nargs="+", choices=cases.CELLS, default=list(cases.CELLS))
-    args = parser.parse_args(argv)
+def results(args: argparse.Namespace) -> Results:
+    """The records of all cells."""
     os.environ.update(ENVIRONMENT)  # JAX reads it when it looks for devices
-    try:
-        rows = [line for cell in args.cells for row in args.rows for line in counted(row, cell)]
-    except (ImportError, ValueError, RuntimeError) as error:  # of a rival, a compiler
-        install = (__doc__ or "").split("\n\n")[3].strip()
-        print(f"error: {error}\nIs everything installed? {install}", file=sys.stderr)
-        return 1
-    versions = machine.description()["versions"]
-    print(", ".join(f"{name} {version}" for name, version in versions.items()), end="\n\n")
-    print(report.table(HEADER, rows))
-    return 0
+    yield f"{machine.versions()}; {INSTALL}"
+    case = TOY_CASES[1] if args.toy else CASES[2]
+    tasks = {cell: partial(counted, case, cell) for cell in CELLS}
+    yield from report.in_order(tasks, RIVALS, args.minutes)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run(report.parser("accelerators", __doc__).parse_args(), results))

@@ -35,9 +35,6 @@ CASES = {
     4: Case(128, 64, 256, 512),
     5: Case(1024, 1, 32, 128),  # one sequence
     6: Case(64, 256, 512, 1024),  # nearly all matmul
-    7: Case(1024, 2, 32, 128),  # few sequences
-    8: Case(1024, 4, 32, 128),
-    9: Case(1024, 8, 32, 128),
     10: Case(128, 32, 64, 100),  # rows that vectors of 8 or 16 numbers do not fill
 }
 TOY_CASES = {1: Case(7, 4, 3, 5), 2: Case(5, 1, 2, 6)}
@@ -46,7 +43,6 @@ TOY_CASES = {1: Case(7, 4, 3, 5), 2: Case(5, 1, 2, 6)}
 class Group(NamedTuple):
     """Programs that compute the same, and are compared with one another."""
 
-    row: Any  # of `CASES`, or a name
     case: Case
     route: str = "batch"  # of `kernel.ROUTES`
     dtype: str = "float32"
@@ -55,7 +51,7 @@ class Group(NamedTuple):
 
     def __str__(self) -> str:
         what = "forward + backward" if self.gradient else "forward"
-        return f"{self.cell}, row {self.row} ({self.case}) {self.route} {self.dtype} {what}"
+        return f"{self.cell} ({self.case}) {self.route} {self.dtype} {what}"
 
     @property
     def has_libraries(self) -> bool:
@@ -64,9 +60,8 @@ class Group(NamedTuple):
 
     def key(self) -> dict[str, Any]:
         """The part of a record that describes it."""
-        found = self._asdict() | {"case": [*self.case], "place": str(self.case)}
         table = f"{self.cell}: {self.route}, {self.dtype}"
-        return found | {"table": table, "axis": ", ".join(self.case._fields)}
+        return {"table": table, "axis": ", ".join(self.case._fields), "place": str(self.case)}
 
     def flops(self) -> int:
         """FLOP of the matmuls of (1), and for the gradient also of (9), (11), (12)."""

@@ -22,18 +22,12 @@ TICK = 0.5  # seconds between two looks at a process
 class End(NamedTuple):
     """How a command ended."""
 
-    state: str  # done, left out, failed, stopped
-    reason: str
+    said: str  # done, left out, failed or stopped, and why
+    is_bad: bool
     seconds: float
 
-    @property
-    def is_bad(self) -> bool:
-        """Whether it is not as expected."""
-        return self.state in ("failed", "stopped")
-
     def __str__(self) -> str:
-        said = f"{self.state}: {self.reason}" if self.reason else self.state
-        return f"**{said}**" if self.is_bad else said
+        return f"**{self.said}**" if self.is_bad else self.said
 
 
 def run(command: str, folder: Path, limit: float | None = None) -> Iterator[End | None]:
@@ -59,12 +53,14 @@ def run(command: str, folder: Path, limit: float | None = None) -> Iterator[End 
         process.kill()
         process.wait()
     last = (folder / "errors.txt").read_text(errors="replace").strip().split("\n")[-3:]
-    said = " / ".join(line.strip() for line in last)[-300:]
-    state, how = "done", ""
+    why = " / ".join(line.strip() for line in last)[-300:]
+    is_missing = "ModuleNotFoundError: " in why
     if status is None:
-        state, how = "stopped", f"it did not end within {limit:.0f} s"
+        said = f"stopped: it did not end within {limit:.0f} s"
     elif status:
-        state = "left out" if "ModuleNotFoundError: " in said else "failed"
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    reason = ": ".join(filter(None, (how, said))) if how else ""
-    yield End(state, reason, time.monotonic() - start)
+        said = f"{'left out' if is_missing else 'failed'}: {how}"
+    else:
+        said, why = "done", ""
+    is_bad = status != 0 and not is_missing
+    yield End(": ".join(filter(None, (said, why))), is_bad, time.monotonic() - start)

@@ -11,11 +11,9 @@ rivals are those that take little time to compile.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
-import signal
 import sys
 import time
 from pathlib import Path
@@ -37,22 +35,18 @@ class Part(NamedTuple):
     program: str
     weight: float  # its share of the time
     options: str = ""
-    rivals: tuple[str, ...] = ()  # those that it knows
 
     def command(self, args: argparse.Namespace, seconds: float, folder: str) -> str:
         """Its command."""
-        rivals = [name for name in args.asked if name in self.rivals]
-        words = ["python", "-m", f"benchmarks.{self.program}", *self.options.split()]
-        words += ["--out", folder, "--minutes", str(seconds / 60)]
-        words += ["--toy"] if args.toy else []
-        words += ["--rivals", *rivals] if self.rivals else []
-        return shlex.join(words)
+        options = self.options.format(rivals=" ".join(args.rivals)) + " --toy" * args.toy
+        common = f"--out {shlex.quote(folder)} --minutes {seconds / 60}"
+        return f"python -m benchmarks.{self.program} {common} {options}"
 
 
 PARTS = [  # the weights are roughly seconds, for ten minutes in total
     Part("gradients", "gradients", 180),
-    Part("recurrences", "kernel", 320, "--device --rounds 5", tuple(NAMES)),
-    Part("training", "train_step", 60, rivals=("autodiff", "torch")),
+    Part("recurrences", "kernel", 320, "--device --rounds 5 --rivals {rivals}"),
+    Part("training", "train_step", 60, "--rivals {rivals}"),
 ]
 RIVALS = ["autodiff", "flax", "keras", "torch"]
 
@@ -75,42 +69,29 @@ def results(args: argparse.Namespace) -> report.Results:
             continue
         yield f"{part.name}: begins"
         with TemporaryDirectory() as folder:
-            file, taken = Path(folder, f"{part.program}.json"), {"records": 0, "lines": 0}
+            file, taken = Path(folder, f"{part.program}.json"), 0
             command = part.command(args, seconds, folder)
             for ended in commands.run(command, Path(folder), seconds + grace):
-                page = json.loads(file.read_text()) if file.exists() else {}
-                for kind, count in taken.items():
-                    new = page.get(kind, [])[count:]
-                    taken[kind] += len(new)
-                    yield from new
+                found = json.loads(file.read_text())["results"] if file.exists() else []
+                yield from found[taken:]
+                taken = len(found)
                 if ended is not None:
                     failed += [part.name] if ended.is_bad else []
-                    count = sum("table" in r for r in page.get("records", []))
-                    said = f"{count} results in {ended.seconds:.0f} s"
-                    yield f"{part.name}: {ended}, {said}"
+                    yield f"{part.name}: {ended}, {ended.seconds:.0f} s"
     if failed:
         raise RuntimeError(f"{', '.join(failed)}: lines of the page say why")
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = report.parser("device", __doc__)
     names, add = [part.name for part in PARTS], parser.add_argument
     add("--parts", nargs="+", choices=names, default=names)
-    add("--rivals", nargs="+", choices=NAMES, default=RIVALS, dest="asked")
-    add("--name", help="of the machine, for the page")
+    add("--rivals", nargs="+", choices=NAMES, default=RIVALS)
+    add("--name", default="device", help="of the machine, for the page")
     parser.set_defaults(minutes=10)
-    return report.parse(parser, argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run all parts; return 0, 1 if a part failed or a result is wrong, or 130 after Ctrl-C."""
-    args = parse(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C
-        signal.signal(number, signal.default_int_handler)
-    with contextlib.closing(results(args)) as found:  # which ends the process of a part
-        return report.collect("device", args, found)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run(parse(), results))

@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import report
+from benchmarks import machine, report
 from benchmarks.cases import Case
 from jrnn import kernel
 from jrnn.arrays import matmul_precision
@@ -40,7 +40,6 @@ METHOD = (
     "array that comes nearest to its bound, errors and bounds over its largest element."
 )
 DEFAULT_BITS = {"cpu": 24, "gpu": 11, "tpu": 8}  # of the operands of a float32 matmul
-BFLOAT16_BITS = 8
 FULL = Case(70, 16, 40, 128)  # with full tiles of a device
 SMALL = Case(21, 3, 5, 7)  # with partial ones
 TOY = Case(6, 2, 3, 4)
@@ -84,6 +83,9 @@ class Check(NamedTuple):
     case: Case
     precision: str | None  # "highest", or None: the default
 
+    def __str__(self) -> str:
+        return f"{self.cell} {self.form} {self.case} {self.precision or 'default'}"
+
     def call(self) -> Any:
         """Arguments of order 1, in float32, that the form has, and cotangents of the outputs."""
         options = CELLS[self.cell] | self.case._asdict()
@@ -101,9 +103,8 @@ class Check(NamedTuple):
     def bits(self) -> int:
         """The binary digits of operands of matmuls."""
         if "bfloat16" in self.form:
-            return BFLOAT16_BITS
-        default = DEFAULT_BITS.get(jax.default_backend(), BFLOAT16_BITS)
-        return 24 if self.precision else default
+            return 8
+        return 24 if self.precision else DEFAULT_BITS[jax.default_backend()]
 
     def right(self, call: Any) -> dict[str, Any]:
         """Outputs and cotangents by name, from NumPy in float64."""
@@ -131,38 +132,36 @@ def checks(toy: bool) -> Iterator[Check]:
     yield from (Check(cell, ALWAYS[1], SMALL, "highest") for cell in often)
 
 
-def gradients(args: argparse.Namespace, rivals: Sequence[str] = ()) -> report.Results:
-    """Yield a record per check: errors divided by their bounds, pass or fail."""
+def results(args: argparse.Namespace) -> report.Results:
+    """Yield a record per check: errors divided by their bounds, pass or fail.
+
+    Raises:
+        RuntimeError: a comparison is wrong; after all others.
+    """
+    yield machine.description()
     yield METHOD
     end = math.inf if args.minutes is None else time.monotonic() + 60 * args.minutes
-    every, missing = list(checks(args.toy)), 0
+    every, wrong = list(checks(args.toy)), []
     with ThreadPoolExecutor(min(os.cpu_count() or 1, AT_ONCE)) as pool:
-        for record in pool.map(partial(recorded, end), every):
-            missing += not record
-            yield from [record] if record else []
-    if missing:
-        yield f"Left out for lack of time: {missing} of {len(every)} comparisons."
-
-
-def wrong(records: list[report.Record]) -> list[str]:
-    """The comparisons that are wrong."""
-    bad = [
-        " ".join(str(x) for x in list(r.values())[1:5]) for r in records if r["result"] != "pass"
-    ]
-    return [f"{len(bad)} of {len(records)} comparisons are WRONG: {'; '.join(bad)}"] if bad else []
+        for check, record in zip(every, pool.map(partial(recorded, end), every), strict=True):
+            yield record
+            wrong += [str(check)] if "FAIL" in record["result"] else []
+    if wrong:
+        said = f"{len(wrong)} of {len(every)} comparisons are WRONG: {'; '.join(wrong)}"
+        raise RuntimeError(said)
 
 
 def recorded(end: float, check: Check) -> report.Record:
-    """The record of a check; empty if no time is left for it."""
-    if time.monotonic() >= end:
-        return {}
+    """The record of a check; without numbers if there is no time left for it, or if it fails."""
     key = {"table": "Comparisons", "cell": check.cell, "form": check.form}
     key |= {"T, B, I, H": str(check.case), "precision": check.precision or "default"}
+    unknown = dict.fromkeys(("digits", "array", "error", "bound", "of_bound"))
+    if time.monotonic() >= end:
+        return key | unknown | {"result": "left out for lack of time"}
     try:
         with jax.default_matmul_precision(check.precision):
             return key | compared(check, check.spec())
     except Exception as error:  # a failing form must not hide the others
-        unknown = dict.fromkeys(("digits", "array", "error", "bound", "of_bound"))
         return key | unknown | {"result": f"**FAIL**: {report.words(error)}"}
 
 
@@ -179,11 +178,11 @@ def compared(check: Check, spec: kernel.Spec) -> report.Record:
     for name, x in found.items():
         if x.shape != right[name].shape:  # otherwise NumPy would broadcast
             raise ValueError(f"{name}: expected {right[name].shape}; got {x.shape}")
-        error = float(np.abs(np.asarray(x, np.float64) - right[name]).max())
+        largest = float(np.abs(right[name]).max()) or 1.0
+        error = float(np.abs(np.asarray(x, np.float64) - right[name]).max()) / largest
         error = error if np.isfinite(error) else 1e30  # JSON has neither NaN nor infinity
-        largest, bound = float(np.abs(right[name]).max()) or 1.0, allowed[name]
-        errors[name] = {"error": error / largest, "bound": bound / largest}
-        errors[name]["of_bound"] = error / (bound or TINY)
+        bound = allowed[name] / largest
+        errors[name] = {"error": error, "bound": bound, "of_bound": error / (bound or TINY)}
     worst = max(errors, key=lambda name: errors[name]["of_bound"])
     result = "pass" if errors[worst]["of_bound"] <= 1 else "**FAIL**"
     shown = {"digits": check.bits(), "array": worst, **errors[worst]}
@@ -212,11 +211,5 @@ def bounds(check: Check, call: Any) -> dict[str, float]:
     return {name: (FACTOR * worst[name] + slack * m) if m else 0.0 for name, m in largest.items()}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program; return 0, or 1 if a comparison is wrong."""
-    args = report.parse(report.parser("gradients", __doc__), argv)
-    return report.run("gradients", args, lambda args: {"all": partial(gradients, args)}, wrong)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run(report.parser("gradients", __doc__).parse_args(), results))

@@ -20,7 +20,6 @@ NAME = r"%?([\w.\-]+)"
 class Instruction(NamedTuple):
     """One line of a computation, `name = shape operation(operands), attributes`."""
 
-    name: str
     operation: str
     rest: str  # operands), attributes
 
@@ -30,7 +29,7 @@ class Instruction(NamedTuple):
         return found[1] if found else ""
 
 
-Computations = dict[str, list[Instruction]]
+Computations = dict[str, dict[str, Instruction]]  # by their names
 
 
 def loop_operations(hlo: str) -> tuple[int, int]:
@@ -42,9 +41,9 @@ def loop_operations(hlo: str) -> tuple[int, int]:
     program: Computations = {}
     for line in hlo.splitlines():
         if header := re.match(rf"(?:(ENTRY) )?{NAME} \(.*\{{$", line):
-            instructions = program.setdefault(header[1] or header[2], [])
+            instructions = program.setdefault(header[1] or header[2], {})
         elif parts := re.match(rf"\s+(?:ROOT )?{NAME} = .*? ([a-z][\w\-]*)\((.*)", line):
-            instructions.append(Instruction(*parts.groups()))
+            instructions[parts[1]] = Instruction(parts[2], parts[3])
     counts = [0, 0]  # backward loops are those that JAX names as a transpose
     for loop in _loops("ENTRY", program):
         counts["transpose(" in loop.find(r'op_name="([^"]*)"')] += _operations(loop, program)
@@ -53,7 +52,7 @@ def loop_operations(hlo: str) -> tuple[int, int]:
 
 def _loops(name: str, program: Computations) -> Iterator[Instruction]:
     """The outermost loops of a computation and of the computations that it calls."""
-    for instruction in program[name]:
+    for instruction in program[name].values():
         if instruction.operation == "while":
             yield instruction
         elif instruction.operation == "call":
@@ -68,16 +67,16 @@ def _operations(instruction: Instruction, program: Computations) -> int:
         return 1
     body = program[instruction.find(rf"\b(?:body|to_apply)={NAME}")]
     trips = _trips(instruction, program) if instruction.operation == "while" else 1
-    return trips * sum(_operations(inner, program) for inner in body)
+    return trips * sum(_operations(inner, program) for inner in body.values())
 
 
 def _trips(loop: Instruction, program: Computations) -> int:
     if known := loop.find(r'"known_trip_count":\{"n":"(\d+)"'):
         return int(known)
-    condition = {i.name: i for i in program[loop.find(rf"\bcondition={NAME}")]}
+    condition = program[loop.find(rf"\bcondition={NAME}")]
     for compare in condition.values():
         bound = condition.get(compare.find(rf", {NAME}\), direction=LT"))
         if bound and bound.operation == "constant":
             return int(bound.rest.split(")")[0])
     repair = "That of a `lax.scan` is, that of a `lax.while_loop` is not."
-    refuse("hlo", "the number of trips of every loop in the text", f"none of {loop.name}", repair)
+    refuse("hlo", "the number of trips of every loop in the text", f"none: {loop.rest}", repair)

@@ -2,7 +2,6 @@
 
     python -m benchmarks.kernel                          # batch, vmap and ends
     python -m benchmarks.kernel --devices 2 --routes mesh
-    python -m benchmarks.kernel --backends xla native    # ratios over jrnn's by XLA
     python -m benchmarks.kernel --cell lstm              # or gru
 
 batch   a batch [T, B, I], on one device
@@ -12,7 +11,7 @@ ends    a batch with and without lengths and resets, in float32
 remat   a batch with and without `remat=True`, in float32: of h_last, and jrnn alone
 
 A rival whose result is wrong is left out. On a CPU, jrnn is measured with each backend that
-computes the call, the native kernel and XLA.
+computes the call, the native kernel and XLA; ratios are over the first.
 """
 
 import argparse
@@ -20,6 +19,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
+from statistics import median
 from typing import Any
 
 import jax
@@ -27,24 +27,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks import report
+from benchmarks import machine, report
 from benchmarks.cases import CASES, CELLS, TOY_CASES, Case, Group, data, ends
 from benchmarks.measuring import Program, compare, compile_program, time_beside_matmul, tolerance
-from benchmarks.report import Record, Results, Tasks
+from benchmarks.report import Results
 from benchmarks.rivals import NAMES, Recurrence, autodiff, jrnn_itself, load
+from jrnn import native
 from jrnn.parallel import BATCH, batch_mesh, use_cpu_cores
 
 ROUTES = ["batch", "vmap", "mesh", "ends", "remat"]
 DTYPES = ["float32", "bfloat16"]
 DEVICE = [  # the groups of `benchmarks.device`, in the order of their worth
-    *(Group(row, CASES[row]) for row in (2, 1, 4, 3, 5, 6)),  # nearly a matmul last
-    *(Group(row, CASES[row], cell=cell) for row in (2, 1) for cell in ("lstm", "gru")),
-    *(Group(row, CASES[row], dtype="bfloat16") for row in (2, 1)),
-    *(Group(row, CASES[row], gradient=False) for row in (2, 1)),
-    *(Group(2, CASES[2], dtype="bfloat16", cell=cell) for cell in ("lstm", "gru")),
-    Group(2, CASES[2], "vmap"),
+    *(Group(CASES[row]) for row in (2, 1, 4, 3, 5, 6)),  # nearly a matmul last
+    *(Group(CASES[row], cell=cell) for row in (2, 1) for cell in ("lstm", "gru")),
+    *(Group(CASES[row], dtype="bfloat16") for row in (2, 1)),
+    *(Group(CASES[row], gradient=False) for row in (2, 1)),
+    *(Group(CASES[2], dtype="bfloat16", cell=cell) for cell in ("lstm", "gru")),
+    Group(CASES[2], "vmap"),
 ]
-TOY_DEVICE = [Group(1, TOY_CASES[1], cell=cell) for cell in ("rnn", "lstm")]
+TOY_DEVICE = [Group(TOY_CASES[1], cell=cell) for cell in ("rnn", "lstm")]
 
 
 # --- the compared programs -----------------------------------------------------------------------
@@ -53,14 +54,10 @@ TOY_DEVICE = [Group(1, TOY_CASES[1], cell=cell) for cell in ("rnn", "lstm")]
 def recurrences(group: Group, rivals: list[str]) -> list[Recurrence]:
     """The programs of jrnn and of the rivals, but torch."""
     own = jrnn_itself.recurrences(group)
-    scans = "autodiff" in rivals and group.route != "remat"
-    others = autodiff.recurrences(group) if scans else []
-    if group.has_libraries:
-        libraries = [name for name in rivals if name not in ("autodiff", "torch")]
-        others += [r for name in libraries for r in load(name).recurrences(group)]
-        if any(r.kind == "relu" for r in others):
-            own.append(jrnn_itself.RELU)
-    found = [*own, *others]
+    libraries = [name for name in rivals if name != "torch"]
+    scans = [name for name in rivals if name == "autodiff" and group.route != "remat"]
+    names = libraries if group.has_libraries else scans
+    found = own + [one for name in names for one in load(name).recurrences(group)]
     if group.route != "vmap":
         return found
 
@@ -103,19 +100,19 @@ def program(group: Group, one: Recurrence) -> Program:
         function, args = cost_and_gradient(one), (*args, y)
     if group.route == "mesh":
         function, args = on_mesh(group, function, args)
-    with jrnn_itself.using(one.backend):
+    with native.turned(one.backend == "native"):
         return compile_program(one.label, function, args, partial(common, one, params))
 
 
 def arguments(group: Group, one: Recurrence) -> tuple[Any, jax.Array, jax.Array]:
-    """The parameters in the common form, xs and y, in the dtypes of a recurrence."""
+    """The parameters in the common form, xs and y, in the axes and dtypes of a recurrence."""
     params, *arrays = data(group.case, group.cell)
     if one.batch_first:
         arrays = [x.swapaxes(0, 1) for x in arrays]
     if group.route == "remat":
         arrays[1] = arrays[1][-1:]
-    xs, y = map(jnp.asarray, arrays, (one.input_dtype, one.state_dtype))
-    return jax.tree.map(lambda p: jnp.asarray(p, one.input_dtype), params), xs, y
+    xs, y = map(jnp.asarray, arrays, (jnp.float32, one.dtype))
+    return jax.tree.map(jnp.asarray, params), xs, y
 
 
 def cost_and_gradient(one: Recurrence) -> Callable[..., Any]:
@@ -144,7 +141,7 @@ def expected(case: Case, cell: str, kind: str, gradient: bool) -> dict[str, np.n
         one = one._replace(states=lambda params, xs: scan(params, xs)[-1:])
     route = "remat" if kind == "remat" else "batch"
     with jax.default_matmul_precision("highest"):
-        plain = program(Group("", case, route, gradient=gradient, cell=cell), one)
+        plain = program(Group(case, route, gradient=gradient, cell=cell), one)
         return jax.tree.map(np.asarray, plain.arrays(plain.call()))
 
 
@@ -152,19 +149,16 @@ def expected(case: Case, cell: str, kind: str, gradient: bool) -> dict[str, np.n
 
 
 def groups(args: argparse.Namespace) -> Iterator[Group]:
-    """The groups; a batch that cannot be split as a route asks is printed."""
+    """The groups that the options name."""
     if args.device:
         yield from TOY_DEVICE if args.toy else DEVICE
         return
     rows = args.rows or (TOY_CASES if args.toy else CASES)
     for row, route in itertools.product(rows, args.routes):
         case = TOY_CASES[min(row, 2)] if args.toy else CASES[row]
-        if route == "mesh" and ((n := jax.device_count()) == 1 or case.B % n):
-            report.say(f"row {row}: no mesh, a batch of {case.B} on {n} device(s)")
-            continue
         for gradient, dtype in itertools.product((False, True), args.dtypes):
             if dtype == "float32" or route not in ("ends", "remat"):
-                yield Group(row, case, route, dtype, gradient, args.cell)
+                yield Group(case, route, dtype, gradient, args.cell)
 
 
 def measure_group(args: argparse.Namespace, group: Group, rivals: list[str]) -> Results:
@@ -172,15 +166,12 @@ def measure_group(args: argparse.Namespace, group: Group, rivals: list[str]) -> 
 
     A rival whose result is wrong is left out, with a line.
     """
-    found: list[Recurrence] = []
+    programs = []
     for one in recurrences(group, rivals):
         params, xs, _ = arguments(group, one)
-        names = jrnn_itself.computing(one, (one.own(params), xs), args.backends)
-        found += [one._replace(backend=name) for name in names]
-    if not any(one.name == "jrnn" for one in found):
-        yield f"{group}: left out, since {', '.join(args.backends)} does not compute it"
-        return
-    programs = [(program(group, one), one) for one in found]
+        of_backends = jrnn_itself.backends(one, (one.own(params), xs))
+        found = [one._replace(backend=name) for name in of_backends]
+        programs += [(program(group, one), one) for one in found]
     if "torch" in rivals and group.has_libraries:
         torch = Recurrence("torch", lambda params, xs: None)
         programs.append((load("torch").program(group), torch))
@@ -194,48 +185,37 @@ def measure_group(args: argparse.Namespace, group: Group, rivals: list[str]) -> 
             if one.name.startswith("jrnn"):
                 raise
             yield f"{group}: {error}"
-    measured, flop_per_ms = time_beside_matmul([p for p, _ in right], args.rounds, args.toy)
+    seconds, speed = time_beside_matmul([p for p, _ in right], args.rounds, args.toy)
+    what = "gradient" if group.gradient else "forward"
     for p, one in right:
-        values = measured[p.name] | {"error": errors[p.name], "backend": one.backend}
+        values = {"ms": 1e3 * min(seconds[p.name]), **p.costs, "error": errors[p.name]}
+        titled = {f"{what} {title}": value for title, value in values.items()}
         over = "jrnn relu" if one.kind == "relu" else "jrnn"
-        yield group.key() | values | {"program": one.name, "label": one.label, "over": over}
-    floor = {"minimum_ms": group.flops() / flop_per_ms, "matmul_gflops": flop_per_ms / 1e6}
-    yield group.key() | {"program": "matmul floor"} | floor
+        key = group.key() | {"program": one.name, "label": one.label, "over": over}
+        yield key | {"values": titled, "median_ms": 1e3 * median(seconds[p.name])}
+    floor = {f"{what} ms": 1e3 * group.flops() / speed}
+    yield group.key() | {"program": "matmul floor", "values": floor}
 
 
-def tasks(args: argparse.Namespace) -> Tasks:
-    """A task for each group."""
+def results(args: argparse.Namespace) -> Results:
+    """The results of all groups."""
     use_cpu_cores(args.devices)
-    args.backends = jrnn_itself.wanted(args.backends)
-    return {str(group): partial(measure_group, args, group) for group in groups(args)}
+    yield machine.description()
+    tasks = {str(group): partial(measure_group, args, group) for group in groups(args)}
+    yield from report.in_order(tasks, args.rivals, args.minutes)
 
 
-def faults(records: list[Record]) -> list[str]:
-    """Nothing that could be measured is a fault."""
-    return [] if records else ["no row was measured: the lines above say why"]
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = report.parser("kernel", __doc__, list(CASES), NAMES, rounds=9)
     add = parser.add_argument
     add("--cell", choices=CELLS, default="rnn")
     add("--devices", type=report.positive, default=1, help="CPU cores that become devices")
-    what = "(None: batch, vmap, ends, and mesh with several devices)"
-    add("--routes", nargs="+", choices=ROUTES, help=what)
+    add("--routes", nargs="+", choices=ROUTES, default=["batch", "vmap", "ends"])
     add("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
-    what = "of jrnn; ratios are over the first (None: native, if it can run here, and xla)"
-    add("--backends", nargs="+", choices=jrnn_itself.BACKENDS, help=what)
     add("--device", action="store_true", help="the groups of benchmarks.device")
-    args = report.parse(parser, argv)
-    args.routes = args.routes or [r for r in ROUTES[:4] if r != "mesh" or args.devices > 1]
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the program; return 0, or 1 after bad input."""
-    return report.run("kernel", parse(argv), tasks, faults)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run(parse(), results))

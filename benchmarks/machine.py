@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -16,6 +15,7 @@ from jrnn.native import cpu_cores as cores
 
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "torch"]
 LIBRARIES += ["libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"]  # compilers
+SETTINGS = ["GLIBC_TUNABLES", "XLA_FLAGS"]  # of the allocator and the compiler
 VECTOR_UNITS = {  # by their flags in Linux
     "amx_bf16": "AMX",
     "avx512_bf16": "AVX-512 of bfloat16",
@@ -30,51 +30,38 @@ NVIDIA = [  # fields of `nvidia-smi --help-query-gpu`
 ]
 
 
-def description() -> dict[str, Any]:
-    """Versions, backend, processor, cores, native kernel and allocator."""
-    versions = {one.name: one.version for one in distributions()}
-    return {
-        "versions": {name: versions[name] for name in LIBRARIES if name in versions},
-        "python": platform.python_version(),
-        "backend": jax.default_backend(),
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "memory": {k: int(v) for k, v in (jax.devices()[0].memory_stats() or {}).items() if v},
-        "gpus": gpus(),
-        "processor": processor(),
-        "cores": cores(),
-        "native": native_kernel(),
-        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-    }
-
-
-def sentence(machine: dict[str, Any]) -> str:
-    """The description as text."""
-    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
+def description() -> str:
+    """Backend, processor, cores, versions, native kernel, settings and GPUs."""
+    backend, device = jax.default_backend(), jax.devices()[0]
+    memory = device.memory_stats() or {}
     said = [
-        "{devices} {backend} device(s), {device}; {processor}, {cores} cores.".format(**machine),
-        f"Python {machine['python']}, {versions}.",
-        machine["native"] if machine["backend"] == "cpu" else "",
-        f"Allocator: {machine['GLIBC_TUNABLES'] or 'default (GLIBC_TUNABLES not set)'}.",
-        f"XLA_FLAGS: {machine['XLA_FLAGS']}." if machine["XLA_FLAGS"] else "",
-        *(f"{name} {n / 1e9:,.1f} GB." for name, n in machine["memory"].items() if "bytes" in name),
-        *machine["gpus"],
+        f"{jax.device_count()} {backend} device(s), {device.device_kind};",
+        f"{processor()}, {cores()} cores.",
+        f"Python {platform.python_version()}, {versions()}.",
+        native_kernel() if backend == "cpu" else "",
+        *(f"{name} {os.environ.get(name, 'not set')}." for name in SETTINGS),
+        *(f"{name} {n / 1e9:,.1f} GB." for name, n in memory.items() if n and "bytes" in name),
+        gpus(),
     ]
     return " ".join(filter(None, said))
 
 
-def gpus() -> list[str]:
+def versions() -> str:
+    """The installed versions of the libraries that take part."""
+    found = {one.name: one.version for one in distributions()}
+    return ", ".join(f"{name} {found[name]}" for name in LIBRARIES if name in found)
+
+
+def gpus() -> str:
     """Clocks, power and temperature of each GPU, from nvidia-smi, or why there are none."""
     if not shutil.which("nvidia-smi"):
-        return []
-    query = ["nvidia-smi", f"--query-gpu={','.join(NVIDIA)}", "--format=csv,noheader"]
+        return ""
+    query = ["nvidia-smi", f"--query-gpu={','.join(NVIDIA)}", "--format=csv"]
     try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+        said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
     except subprocess.SubprocessError as error:
-        return [f"No clocks, no power: {error}."]
-    lines = [zip(NVIDIA, line.split(", "), strict=False) for line in said.stdout.splitlines()]
-    return [", ".join(f"{name} {value}" for name, value in line) + "." for line in lines]
+        return f"No clocks, no power: {error}."
+    return f"{'; '.join(said.splitlines())}."
 
 
 def native_kernel() -> str:

@@ -9,7 +9,6 @@ machine changes least.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 from typing import Any, NamedTuple
 
 import jax
@@ -43,8 +42,7 @@ class Program(NamedTuple):
     name: str
     call: Callable[[], Any]  # returns when the result is ready
     arrays: Callable[[Any], dict[str, Any]]  # the result with common names and axes
-    compile_seconds: float | None = None
-    temporary_bytes: int | None = None
+    costs: Mapping[str, float] = {}  # of compilation and memory, by their titles in a table
 
 
 def compile_program(
@@ -54,14 +52,10 @@ def compile_program(
     jax.clear_caches()
     start = time.perf_counter()
     compiled: Any = jax.jit(function).lower(*args).compile()
-    seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    size = None if memory is None else memory.temp_size_in_bytes
-
-    def call() -> Any:
-        return jax.block_until_ready(compiled(*args))
-
-    return Program(name, call, arrays, seconds, size)
+    costs = {"compile s": time.perf_counter() - start}
+    if memory := compiled.memory_analysis():
+        costs = {"MB": memory.temp_size_in_bytes / 1e6, **costs}
+    return Program(name, lambda: jax.block_until_ready(compiled(*args)), arrays, costs)
 
 
 def compare(program: Program, expected: dict[str, np.ndarray], tolerance: float) -> float:
@@ -80,22 +74,14 @@ def compare(program: Program, expected: dict[str, np.ndarray], tolerance: float)
     return largest
 
 
-def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, dict[str, Any]]:
-    """Time every program, and return its values by its name."""
+def time_in_turn(programs: Sequence[Program], rounds: int) -> dict[str, list[float]]:
+    """Time every program; return the seconds of its calls by its name."""
     calls = {program.name: program.call for program in programs}
     repeats = {name: _calls_of_a_turn(call) for name, call in calls.items()}
     seconds: dict[str, list[float]] = defaultdict(list)
     for n in range(rounds):
         one_round(calls, n, seconds, repeats)
-    return {
-        p.name: {
-            "minimum_ms": 1e3 * min(seconds[p.name]),
-            "median_ms": 1e3 * median(seconds[p.name]),
-            "compile_seconds": p.compile_seconds,
-            "temporary_bytes": p.temporary_bytes,
-        }
-        for p in programs
-    }
+    return seconds
 
 
 def one_round(
@@ -118,13 +104,13 @@ def one_round(
 
 def time_beside_matmul(
     programs: list[Program], rounds: int, toy: bool
-) -> tuple[dict[str, dict[str, Any]], float]:
-    """Time programs in turn with a large matmul; return values and its FLOP per millisecond."""
+) -> tuple[dict[str, list[float]], float]:
+    """Time programs in turn with a large matmul; return seconds and its FLOP per second."""
     size = 64 if toy else 2048 if jax.default_backend() == "cpu" else 8192  # at full speed
     a = jnp.ones((size, size), jnp.float32)
     matmul = compile_program(f"matmul {size}", jnp.matmul, (a, a), lambda c: {"c": c})
-    values = time_in_turn([matmul, *programs], rounds)
-    return values, 2 * size**3 / values[matmul.name]["minimum_ms"]
+    seconds = time_in_turn([matmul, *programs], rounds)
+    return seconds, 2 * size**3 / min(seconds[matmul.name])
 
 
 def _calls_of_a_turn(call: Callable[[], Any]) -> int:

@@ -1,34 +1,32 @@
 """Measure `remat=True`.
 
-    python -m benchmarks.scaling --rows remat losses
+    python -m benchmarks.scaling
 
-remat    the gradient of h_last with and without it, of one long sequence
-losses   the temporary bytes of long losses with and without it, compiled and not run
+The gradient of h_last with and without it, of one long sequence; and the temporary bytes of long
+losses with and without it, compiled and not run.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import jrnn
-from benchmarks import report
+from benchmarks import machine, report
 from benchmarks.cases import Case, Group
 from benchmarks.kernel import measure_group
 from benchmarks.measuring import compile_program
-from benchmarks.report import Record, Tasks
-from benchmarks.rivals import jrnn_itself
+from benchmarks.report import Results, Tasks
 from jrnn.parallel import use_cpu_cores
 
-ROWS = ["remat", "losses"]
 
+def losses(toy: bool) -> Results:
+    """The gradient of a character model over T steps, and of a forecast by two layers.
 
-def losses(toy: bool) -> Iterator[Record]:
-    """The gradient of a character model over T steps, and of a forecast by two layers."""
+    The data are their own targets.
+    """
     key, long, T = jax.random.key(0), 16 if toy else 1_000_000, 16 if toy else 16_384
     network = jrnn.init_rnn(key, 100, 64)
     stack = jrnn.init_stack(key, 16, (64, 64), cell="gru", layer_norm=True)
@@ -42,41 +40,31 @@ def losses(toy: bool) -> Iterator[Record]:
     ):
         model = params, jrnn.init_readout(key, 64, O)
         for name, remat in (("jrnn", True), ("jrnn without", False)):
-            gradient = jax.grad(partial(cost, loss, remat))
-            compiled = compile_program(name, gradient, (model, data), lambda g: {})
-            yield {"table": "losses", "axis": "loss", "place": place, "program": name} | {
-                "gradient": True,
-                "temporary_bytes": compiled.temporary_bytes,
-                "compile_seconds": compiled.compile_seconds,
-            }
+            gradient = jax.grad(partial(loss, remat=remat), (0, 1), has_aux=True)
+            compiled = compile_program(name, gradient, (*model, data, data), lambda g: {})
+            values = {f"gradient {title}": x for title, x in compiled.costs.items()}
+            record = {"table": "losses", "axis": "loss", "place": place, "program": name}
+            yield record | {"values": values}
 
 
-def cost(loss: Any, remat: bool, model: Any, data: Any) -> Any:
-    """A loss of a network and its readout, with the data as its own targets."""
-    return loss(*model, data, data, remat=remat)[0]
-
-
-def tasks(args: argparse.Namespace) -> Tasks:
-    """A task for each row."""
+def results(args: argparse.Namespace) -> Results:
+    """The recurrence, then the losses."""
     use_cpu_cores()
-    args.backends = jrnn_itself.wanted(None)
-    group = Group("remat", Case(16 if args.toy else 65_536, 1, 32, 256), "remat")
-    found: Tasks = {
+    yield machine.description()
+    group = Group(Case(16 if args.toy else 65_536, 1, 32, 256), "remat")
+    tasks: Tasks = {
         "remat": partial(measure_group, args, group),
         "losses": lambda rivals: losses(args.toy),
     }
-    return {row: found[row] for row in args.rows or ROWS}
+    yield from report.in_order(tasks, [], args.minutes)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    return report.parse(report.parser("scaling", __doc__, ROWS, rounds=5), argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the program; return 0, or 1 after bad input."""
-    return report.run("scaling", parse(argv), tasks)
+    parser = report.parser("scaling", __doc__)
+    parser.set_defaults(rounds=5)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run(parse(), results))

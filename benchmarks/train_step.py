@@ -15,7 +15,7 @@ import argparse
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,12 +24,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from tqdm import tqdm
 
 import jrnn
-from benchmarks import measuring, report
-from benchmarks.report import Record, Tasks
-from benchmarks.rivals import load
+from benchmarks import machine, measuring, report
+from benchmarks.report import Results
+from benchmarks.rivals import NAMES, load
 from benchmarks.rivals.autodiff import scans
 from jrnn.checks import refuse
 
@@ -42,7 +41,6 @@ from jrnn.parallel import batch_mesh, use_cpu_cores
 from jrnn.text import training_chunks
 from jrnn.training import TrainState, init_train_state, make_train_step
 
-RIVALS = ["autodiff", "torch"]
 RECIPE: dict[str, Any] = {"learning_rate": 2e-3, "schedule": "constant"}
 LENGTHS = {1: 64, 2: 128}  # steps per chunk
 TOY: dict[str, Any] = {"length": 5, "hidden_size": 8, "batch_size": 4}
@@ -73,17 +71,8 @@ class Trainer:
         return self.state.params
 
 
-def of_jrnn(model: Any, args: Settings) -> Trainer:
-    """The training step of `examples/char_lm.py`."""
-    optimizer = char_model.make_optimizer(args)
-    zeros = jrnn.zero_state(model.rnn, args.batch_size)
-    state = init_train_state(model, optimizer, zeros, jax.random.key(0))
-    return Trainer(make_train_step(char_model.make_loss(args), optimizer), state)
-
-
-def of_scan(scan: Callable[..., Any], model: Any, args: Settings) -> Trainer:
+def plain_step(scan: Callable[..., Any], optimizer: optax.GradientTransformation) -> Any:
     """A plain scan of an Elman network with a linear layer, trained as its users would."""
-    optimizer = char_model.make_optimizer(args)
 
     def loss(model: Any, h0: Any, batch: Any) -> Any:
         ids, labels = batch
@@ -100,21 +89,26 @@ def of_scan(scan: Callable[..., Any], model: Any, args: Settings) -> Trainer:
         learned = optax.apply_updates(state.params, updates)
         return state._replace(params=learned, opt_state=kept, carry=h), found
 
-    h0 = jnp.zeros((args.batch_size, args.hidden_size))
-    return Trainer(train_step, init_train_state(model, optimizer, h0, jax.random.key(0)))
+    return train_step
 
 
 def programs(model: Any, args: Settings, rivals: list[str]) -> dict[str, Any]:
-    """All programs by name."""
-    found: dict[str, Any] = {"jrnn": of_jrnn(model, args)}
+    """All programs by name; that of jrnn is the training step of `examples/char_lm.py`."""
+    optimizer = char_model.make_optimizer(args)
+    steps = {"jrnn": make_train_step(char_model.make_loss(args), optimizer)}
     if "autodiff" in rivals:
-        found |= {name: of_scan(scan, model, args) for name, scan in scans("rnn").items()}
+        steps |= {name: plain_step(scan, optimizer) for name, scan in scans("rnn").items()}
+    zeros = jrnn.zero_state(model.rnn, args.batch_size)
+    found: dict[str, Any] = {
+        name: Trainer(step, init_train_state(model, optimizer, zeros, jax.random.key(0)))
+        for name, step in steps.items()
+    }
     if "torch" in rivals:
         found["torch"] = load("torch").Trainer(model, args)
     return found
 
 
-def measure_row(options: argparse.Namespace, row: int, rivals: list[str]) -> Iterator[Record]:
+def measure_row(options: argparse.Namespace, row: int, rivals: list[str]) -> Results:
     """One record per program; its first steps, which compile and are compared, do not count."""
     sizes = {"length": LENGTHS[row], "hidden_size": options.hidden_size}
     sizes |= TOY if options.toy else {}
@@ -126,64 +120,56 @@ def measure_row(options: argparse.Namespace, row: int, rivals: list[str]) -> Ite
     running = programs(model, args, rivals)
     seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
     evaluate = char_model.make_evaluate(args, data.validation_streams, batch_mesh(1))
-    sizes = {name: getattr(args, name) for name in ("length", "batch_size", "hidden_size")}
-    place = ", ".join(map(str, sizes.values()))
-    key = {"table": "training step", "axis": "T, B, H", "place": place, "row": row} | sizes
+    place = f"{args.length}, {args.batch_size}, {args.hidden_size}"
     for name, program in running.items():
         timed = seconds[name][len(TOLERANCES) :]
-        times = {"minimum_ms": 1e3 * min(timed), "median_ms": 1e3 * median(timed)}
-        times["characters_per_second"] = args.length * args.batch_size / median(timed)
-        times["first_step_seconds"] = seconds[name][0]
+        values = {"median ms": 1e3 * median(timed), "minimum ms": 1e3 * min(timed)}
+        values["characters/s"] = args.length * args.batch_size / median(timed)
         if options.rounds >= LEARNED:
-            times["validation_bits"] = evaluate(jax.device_get(program.model()))
-        yield key | {"program": name} | times
+            values["validation bits"] = evaluate(jax.device_get(program.model()))
+        key = {"table": "training step", "axis": "T, B, H", "place": place, "program": name}
+        yield key | {"values": values}
 
 
 def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[float]]:
     """Train all programs, a step of each in turn; return the seconds of every step of each."""
     seconds: dict[str, list[float]] = defaultdict(list)
-    for n in tqdm(range(rounds), "training steps", leave=False, disable=None):
+    for n in range(rounds):
         batch, first = next(source)
         steps = {name: partial(program.step, batch, first) for name, program in running.items()}
         losses = measuring.one_round(steps, n, seconds)
         if n < len(TOLERANCES):
-            check_losses(losses, n, jax.default_backend() == "cpu")
+            exact = jax.default_backend() == "cpu"
+            check_losses(losses, n, (TOLERANCES if exact else ROUNDED_TOLERANCES)[n])
     return seconds
 
 
-def check_losses(losses: dict[str, float], n: int, exact: bool = True) -> None:
+def check_losses(losses: dict[str, float], n: int, tolerance: float) -> None:
     """Refuse to time programs with different losses."""
-    tolerance = (TOLERANCES if exact else ROUNDED_TOLERANCES)[n]
     for name, loss in losses.items():
         if not abs(loss - losses["jrnn"]) <= tolerance * abs(losses["jrnn"]):
             expected = f"jrnn's, {losses['jrnn']:.6f}, to {tolerance:g}"
             refuse(f"loss {n + 1} of {name}", expected, f"{loss:.6f}", "Not timed.")
 
 
-def tasks(options: argparse.Namespace) -> Tasks:
-    """A task for each row."""
+def results(options: argparse.Namespace) -> Results:
+    """The results of all rows."""
     use_cpu_cores(1)  # one device, with all cores
-    return {f"row {row}": partial(measure_row, options, row) for row in options.rows}
+    yield machine.description()
+    rows = options.rows or ([1] if options.toy else LENGTHS)
+    tasks = {f"row {row}": partial(measure_row, options, row) for row in rows}
+    known = ["autodiff", "torch"] if options.cell == "rnn" else ["torch"]
+    rivals = [name for name in options.rivals if name in known]
+    yield from report.in_order(tasks, rivals, options.minutes)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = report.parser("train_step", __doc__, list(LENGTHS), RIVALS, rounds=60)
+    parser = report.parser("train_step", __doc__, list(LENGTHS), NAMES, rounds=60)
     parser.add_argument("--cell", choices=list(char_model.CELLS), default="rnn")
     parser.add_argument("--hidden-size", type=report.positive, default=256)
-    options = report.parse(parser, argv)
-    options.rows = options.rows or ([1] if options.toy else list(LENGTHS))
-    if options.cell != "rnn":
-        options.rivals = [name for name in options.rivals if name == "torch"]
-    if options.rounds <= len(TOLERANCES):
-        parser.error(f"argument --rounds: at least {len(TOLERANCES) + 1}: the first ones compile")
-    return options
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the program; return 0, or 1 after bad input."""
-    return report.run("train_step", parse(argv), tasks)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.run(parse(), results))

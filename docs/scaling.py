@@ -298,8 +298,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     parallel.use_cpu_cores()
     times = time_in_turn(programs(), rounds=9)
-    print(machine.sentence(machine.description()))
-    pprint({name: f"{t['minimum_ms']:.3g} ms" for name, t in times.items()}, sort_dicts=False)
+    print(machine.description())
+    pprint({name: f"{1e3 * min(t):.3g} ms" for name, t in times.items()}, sort_dicts=False)
 
 
 if __name__ == "__main__":

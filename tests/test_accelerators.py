@@ -1,6 +1,7 @@
 """Counting the operations of compiled programs; no accelerator's compiler is needed for that."""
 
 import re
+from argparse import Namespace
 from itertools import product
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from jax import lax
 from programs import ROOT
 
-from benchmarks import accelerators
+from benchmarks import accelerators, report
 from benchmarks.hlo import loop_operations
 
 # A loop of 4 trips around one of 3, and a second loop, in the forms that the compilers write.
@@ -90,7 +91,7 @@ def test_one_more_line_in_a_body(line, forward, backward):
 
 def test_trips_that_are_not_in_the_text_are_refused():
     unknown = HLO.replace("%n = s32[]{:T(128)} constant(3)", "%n = s32[] get-tuple-element(%arg.1)")
-    with pytest.raises(ValueError, match=r"hlo: expected the number of trips .*; got none of whi"):
+    with pytest.raises(ValueError, match=r"hlo: expected the number of trips .*; got none: %"):
         loop_operations(unknown)
 
 
@@ -135,40 +136,48 @@ def test_twice_the_trips_are_twice_the_operations():
 # --- the program ---------------------------------------------------------------------------------
 
 
-def test_a_missing_compiler_is_an_error_with_the_command_that_installs_it(monkeypatch, capsys):
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """The options, and a program that changes nothing outside."""
+    monkeypatch.setattr(accelerators, "RIVALS", ["autodiff"])
+    monkeypatch.setattr(accelerators, "ENVIRONMENT", {})
+    return Namespace(program="accelerators", toy=True, minutes=None, out=tmp_path)
+
+
+def test_a_missing_compiler_is_an_error_and_the_page_has_the_command_that_installs_it(
+    monkeypatch, small
+):
     def fails(target, jitted, *args):
         raise RuntimeError(f"no plugin of {target[0]}")
 
-    monkeypatch.setattr(accelerators, "RIVALS", [])
-    monkeypatch.setattr(accelerators.cases, "CASES", accelerators.cases.TOY_CASES)
     monkeypatch.setattr(accelerators, "compile_for", fails)
-    monkeypatch.setattr(accelerators, "ENVIRONMENT", {})
-    assert accelerators.main(["--rows", "1", "--cells", "rnn"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: no plugin of cuda\nIs everything installed? pip install -e")
-    requirements = (ROOT / error.split()[-1]).read_text()
-    packages = set(re.findall(r"^([\w-]+)==", requirements, re.M))
+    assert report.run(small, accelerators.results) == 1
+    text = (small.out / "accelerators.md").read_text()
+    assert "- **rnn; lstm; gru: lines of the page say why**\n" in text
+    assert "- rnn, jrnn: RuntimeError: no plugin of cuda\n" in text
+    (install,) = re.findall(r"; pip install .*-r (.*)$", text, re.M)
+    packages = set(re.findall(r"^([\w-]+)==", (ROOT / install).read_text(), re.M))
     assert {"libtpu", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12", "flax", "dm-haiku"} <= packages
 
 
 @pytest.mark.usefixtures("float32")
-def test_every_program_is_counted_for_both_devices(monkeypatch, capsys):
+def test_every_program_is_counted_for_both_devices(monkeypatch, small):
     """By this machine's own compiler: all of the program but the accelerators' compilers."""
 
     def compile_here(target, jitted, *args):
         return jitted.lower(*args).compile()
 
     monkeypatch.setattr(accelerators, "compile_for", compile_here)
-    monkeypatch.setattr(accelerators, "RIVALS", ["autodiff"])
-    monkeypatch.setattr(accelerators, "ENVIRONMENT", {})
-    monkeypatch.setattr(accelerators.cases, "CASES", accelerators.cases.TOY_CASES)
-    assert accelerators.main(["--rows", "1", "--cells", "rnn", "lstm"]) == 0
-    head, *lines = capsys.readouterr().out.split("\n\n")[1].splitlines()
-    assert head == "| T, B, I, H | program | H100 | TPU v5e | H100, MB |"
+    monkeypatch.setattr(accelerators, "CELLS", ["rnn", "lstm"])
+    assert report.run(small, accelerators.results) == 0
+    head, *lines = (
+        (small.out / "accelerators.md").read_text().strip().split("\n\n")[-1].splitlines()
+    )
+    assert head == "| T, B, I, H | program | H100 | MB | TPU v5e |"
     cells = [line.strip("| ").split(" | ") for line in lines[1:]]
     programs = {(cell.split(",")[0], name) for cell, name, *_ in cells}
     assert programs >= set(product(("rnn", "lstm"), ("jrnn", "naive", "hoisted")))
-    for case, name, h100, tpu, size in cells:
+    for case, name, h100, size, tpu in cells:
         assert case.endswith(", 7, 4, 3, 5")
         assert h100 == tpu
         forward, backward, both = (float(n) for n in re.split(r" [+=] ", h100))

@@ -24,6 +24,7 @@ from benchmarks.rivals.autodiff import matmul_of_rounded
 from benchmarks.train_step import check_losses
 from docs import scaling as scaling_model
 from docs.scaling import HIDDEN, KERNEL, LINKS, Shape, hidden_mesh, hidden_split
+from jrnn import native
 
 
 def run(program, out, *options):
@@ -35,9 +36,8 @@ def run(program, out, *options):
     text = (out / f"{program}.md").read_text()
     assert " ".join(options) in text  # the command
     assert "GLIBC_TUNABLES" in text
-    result = json.loads((out / f"{program}.json").read_text())
-    assert "machine" in result["records"][0]
-    return result | {"records": result["records"][1:]}, text
+    found = json.loads((out / f"{program}.json").read_text())["results"]
+    return [r for r in found if isinstance(r, dict)], text
 
 
 CPUINFO = """processor\t: 0
@@ -68,47 +68,49 @@ def test_the_processor_and_its_vector_units(tmp_path, monkeypatch):
     cpuinfo.write_text(ARM)
     assert machine.processor(cpuinfo) == "aarch64 (SVE, NEON)"
     assert machine.processor(tmp_path / "missing") == "aarch64"
-    assert machine.processor() in machine.sentence(machine.description())
+    assert machine.processor() in machine.description()
 
 
-def test_what_was_measured_on_is_printed_and_written(tmp_path, capsys):
-    args = Namespace(command="python -m benchmarks.kernel", rounds=3, out=tmp_path)
-    args.rivals, args.minutes = [], None
-    tasks = {"one": lambda rivals: [record(1, "jrnn", 2.0)]}
-    assert report.run("kernel", args, lambda args: tasks) == 0
+def test_a_page_is_printed_and_written(tmp_path, capsys):
+    def results(args):
+        yield "a machine"
+        yield from report.in_order({"one": lambda rivals: [record(1, "jrnn", 2.0)]}, [], None)
+
+    args = Namespace(program="kernel", rounds=3, out=tmp_path)
+    assert report.run(args, results) == 0
     written, printed = (tmp_path / "kernel.md").read_text(), capsys.readouterr().out
-    sentence = machine.sentence(machine.description())
-    assert machine.processor() in sentence
-    assert (
-        f" {sentence} 3 rounds.\n\n{report.LEGEND}\n\n## rnn: batch, float32\n\n| T, B" in written
-    )
-    assert printed.startswith(f"{sentence}\n1 of 1: one\n")
+    assert f" 3 rounds.\n\n{report.LEGEND}\n\n- a machine\n\n## rnn: batch, float32\n" in written
+    said = "a machine\n1 of 1: one\nrnn: batch, float32, row 1, jrnn: gradient ms 2\n"
+    assert printed.startswith(said)
     assert printed.endswith(f"\n{written}\nkernel.md and kernel.json are in {tmp_path}\n")
-    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d UTC\. \d cpu", written, re.M)
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d UTC\. 3 rounds", written, re.M)
     kept = json.loads((tmp_path / "kernel.json").read_text())
-    assert kept["records"][0]["machine"]["processor"] == machine.processor()
+    assert kept["results"] == ["a machine", record(1, "jrnn", 2.0)]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_children")
 def test_kernel(tmp_path):
     options = ["--rivals", "autodiff", "--devices", "2", "--rounds", "1", "--rows", "1"]
-    result, text = run("kernel", tmp_path, *options)
-    records = [r for r in result["records"] if r["program"] != "matmul floor"]
-    found = {(r["route"], r["dtype"], r["gradient"], r["program"]) for r in records}
-    for gradient in (False, True):
-        for scan in ("naive", "hoisted", "hoisted x4"):
-            for route in ("batch", "vmap", "mesh"):
-                assert (route, "float32", gradient, scan) in found
-                assert (route, "bfloat16", gradient, f"{scan} mixed") in found
-    assert ("vmap", "float32", True, "jrnn batch") in found
-    assert all(0 < r["minimum_ms"] <= r["median_ms"] for r in records)
-    assert all(r["compile_seconds"] > 0 and r["temporary_bytes"] > 0 for r in records)
-    for route, dtype in {(r["route"], r["dtype"]) for r in records}:
-        assert (
-            f"## rnn: {route}, {dtype}\n\n| T, B, I, H | program | forward ms | over jrnn |" in text
-        )
-    own = {f"jrnn ({backend})" for backend in jrnn_itself.wanted(None)}
+    records, text = run("kernel", tmp_path, *options, "--routes", "batch", "vmap", "mesh")
+    found = {(r["table"], r["program"], *r["values"]) for r in records}
+    names = [("ms", "MB", "compile s", "error"), ("ms",)]
+    for what, scan, route, dtype in itertools.product(
+        ("forward", "gradient"),
+        ("naive", "hoisted", "hoisted x4", "jrnn"),
+        ("batch", "vmap", "mesh"),
+        ("float32", "bfloat16"),
+    ):
+        titles, floor = ([f"{what} {name}" for name in each] for each in names)
+        assert (f"rnn: {route}, {dtype}", scan, *titles) in found
+        assert (f"rnn: {route}, {dtype}", "matmul floor", *floor) in found
+    assert any(program == "jrnn batch" for _, program, *_ in found)
+    assert all(x > 0 for r in records for title, x in r["values"].items() if "error" not in title)
+    for table in {r["table"] for r in records}:
+        assert f"## {table}\n\n| T, B, I, H | program | forward ms | over jrnn |" in text
+    own = {
+        f"jrnn ({backend})" for backend in ("native", "xla") if native.enabled() or backend == "xla"
+    }
     table = text.split("## rnn: batch, float32")[1].split("##")[0]
     there = {line.split(" | ")[1] for line in table.splitlines() if line.startswith("| 7, 4")}
     assert there == own | {"naive", "hoisted", "hoisted x4", "best autodiff", "matmul floor"}
@@ -120,17 +122,20 @@ def test_kernel(tmp_path):
 def test_kernel_of_a_gated_cell(tmp_path, cell):
     """Every program is compared with the naive scan of the cell before it is timed."""
     options = ["--rivals", "autodiff", "--devices", "2", "--rounds", "1", "--rows", "1"]
-    result, _ = run("kernel", tmp_path, *options, "--dtypes", "float32", "--cell", cell)
-    found = {(r["route"], r["program"]) for r in result["records"]}
-    assert {("batch", "jrnn, a user's cell"), ("mesh", "jrnn"), ("ends", "naive")} <= found
-    assert all(r["error"] < FLOAT32_TOLERANCE for r in result["records"] if "error" in r)
+    options += ["--routes", "batch", "mesh", "ends", "--dtypes", "float32", "--cell", cell]
+    records, _ = run("kernel", tmp_path, *options)
+    found = {(r["table"].split(",")[0], r["program"]) for r in records}
+    programs = ("batch", "jrnn, a user's cell"), ("mesh", "jrnn"), ("ends", "naive")
+    assert {(f"{cell}: {route}", name) for route, name in programs} <= found
+    errors = [x for r in records for title, x in r["values"].items() if "error" in title]
+    assert max(errors) < FLOAT32_TOLERANCE
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_the_floor_counts_the_matmuls_of_every_gate(cell):
     case, gates = cases.TOY_CASES[1], {"rnn": 1, "lstm": 4, "gru": 3}[cell]
     T, B, I, H = case
-    group = cases.Group(1, case, cell=cell)
+    group = cases.Group(case, cell=cell)
     assert group._replace(gradient=False).flops() == gates * 2 * T * B * (H * H + I * H)
     assert group.flops() == gates * 2 * T * B * (3 * H * H + 2 * I * H)
     w_ih, w_hh, b_h, *rest = cases.data(case, cell)[0]
@@ -144,19 +149,21 @@ def test_the_floor_counts_the_matmuls_of_every_gate(cell):
 def test_a_mesh_that_does_not_divide_the_batch_is_said(tmp_path, capfd):
     options = ["--rounds", "1", "--rows", "2", "--routes", "batch", "mesh", "--dtypes", "float32"]
     command = [sys.executable, "-m", "benchmarks.kernel", "--toy", "--out", tmp_path, *options]
-    subprocess.run([*command, "--rivals", "autodiff", "--devices", "2"], cwd=ROOT, check=True)
-    assert "row 2: no mesh, a batch of 1 on 2 device(s)" in capfd.readouterr().out
+    done = subprocess.run([*command, "--rivals", "autodiff", "--devices", "2"], cwd=ROOT)
+    assert done.returncode == 1
+    text = (tmp_path / "kernel.md").read_text()
+    assert "\n- rnn (5, 1, 2, 6) mesh float32 forward, jrnn: " in text
+    assert "\n## rnn: batch, float32\n" in text
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_children")
 def test_train_step(tmp_path):
-    result, text = run("train_step", tmp_path, "--rounds", "5", "--rivals", "autodiff")
-    names = ["jrnn", "naive", "hoisted", "hoisted x4"]
-    assert [r["program"] for r in result["records"]] == names
-    for r in result["records"]:
-        rate = 1e3 * r["length"] * r["batch_size"] / r["median_ms"]
-        assert r["characters_per_second"] == pytest.approx(rate)
+    records, text = run("train_step", tmp_path, "--rounds", "5", "--rivals", "autodiff")
+    assert [r["program"] for r in records] == ["jrnn", "naive", "hoisted", "hoisted x4"]
+    for r in records:
+        rate = 1e3 * 5 * 4 / r["values"]["median ms"]
+        assert r["values"]["characters/s"] == pytest.approx(rate)
     assert "| 5, 4, 8 | best autodiff | " in text
 
 
@@ -165,21 +172,20 @@ def test_train_step(tmp_path):
 def test_the_final_losses(tmp_path, monkeypatch):
     monkeypatch.setattr(train_step, "LEARNED", 5)
     monkeypatch.setattr(train_step, "use_cpu_cores", lambda n: None)  # there are two devices
-    options = ["--toy", "--rounds", "5", "--rivals", "autodiff", "--out", str(tmp_path)]
-    assert train_step.main(options) == 0
-    _, *records = json.loads((tmp_path / "train_step.json").read_text())["records"]
-    bits = [r["validation_bits"] for r in records]
+    options = ["--toy", "--rounds", "5", "--rivals", "autodiff"]
+    records = [r for r in train_step.results(train_step.parse(options)) if isinstance(r, dict)]
+    bits = [r["values"]["validation bits"] for r in records]
     assert bits == pytest.approx([bits[0]] * 4, rel=1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_children")
 def test_scaling(tmp_path):
-    result, text = run("scaling", tmp_path, "--rounds", "1")
-    losses = [r for r in result["records"] if r["table"] == "losses"]
+    records, text = run("scaling", tmp_path)
+    losses = [r for r in records if r["table"] == "losses"]
     assert [r["program"] for r in losses] == ["jrnn", "jrnn without"] * 2
-    assert all(r["temporary_bytes"] > 0 for r in losses)
-    there = {r["program"] for r in result["records"] if r["table"] == "rnn: remat, float32"}
+    assert all(r["values"]["gradient MB"] > 0 for r in losses)
+    there = {r["program"] for r in records if r["table"] == "rnn: remat, float32"}
     assert there == {"jrnn", "jrnn without", "matmul floor"}
     assert "| 16, 1, 32, 256 | jrnn without " in text
     assert "| loss | program | gradient MB | over jrnn |" in text
@@ -202,16 +208,16 @@ def test_what_differs_is_not_timed():
 
 
 def test_losses_that_differ_are_not_timed():
-    check_losses({"jrnn": 4.0, "torch": 4.00001}, 0)
+    check_losses({"jrnn": 4.0, "torch": 4.00001}, 0, 1e-5)
     with pytest.raises(ValueError, match=r"loss 1 of torch: expected jrnn's, 4\.0+, to 1e-05; got"):
-        check_losses({"jrnn": 4.0, "torch": 4.0001}, 0)
+        check_losses({"jrnn": 4.0, "torch": 4.0001}, 0, 1e-5)
 
 
 def test_a_row_that_does_not_exist(capsys):
     with pytest.raises(SystemExit, match="2"):
-        kernel.main(["--rows", "11"])
+        kernel.parse(["--rows", "11"])
     said = capsys.readouterr().err
-    assert "argument --rows: invalid choice: 11 (choose from 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)" in said
+    assert "argument --rows: invalid choice: 11 (choose from 1, 2, 3, 4, 5, 6, 10)" in said
 
 
 def test_rounded_operands_have_rounded_gradients():
@@ -225,9 +231,10 @@ def test_rounded_operands_have_rounded_gradients():
         np.testing.assert_allclose(found, right, atol=1e-6)
 
 
-def record(row, program, ms, **more):
-    key = {"table": "rnn: batch, float32", "axis": "T, B", "place": f"row {row}", "gradient": True}
-    return {"program": program, "minimum_ms": ms, **key, **more}
+def record(row, program, ms, what="gradient", MB=None, **more):
+    key = {"table": "rnn: batch, float32", "axis": "T, B", "place": f"row {row}"}
+    size = {f"{what} MB": MB} if MB else {}
+    return {"program": program, "values": {f"{what} ms": ms, **size}, **key, **more}
 
 
 def lines_of(table):
@@ -239,19 +246,19 @@ def lines_of(table):
 def test_the_table_of_ratios():
     """Each program over jrnn's with the same activation, the best of several, and the means."""
     records = [
-        record(1, "jrnn", 2.0, temporary_bytes=30),
-        record(1, "jrnn", 1.0, gradient=False),
+        record(1, "jrnn", 2.0, MB=30),
+        record(1, "jrnn", 1.0, "forward"),
         record(1, "jrnn relu", 1.0, over="jrnn relu"),
-        record(1, "naive", 6.0, temporary_bytes=120),
-        record(1, "hoisted", 4.0, temporary_bytes=90),
-        record(1, "hoisted", 3.0, gradient=False),
+        record(1, "naive", 6.0, MB=120),
+        record(1, "hoisted", 4.0, MB=90),
+        record(1, "hoisted", 3.0, "forward"),
         record(1, "haiku relu", 2.5, over="jrnn relu"),  # 2.5 times jrnn's relu
         record(1, "keras", 3.0),
         record(1, "matmul floor", 1.0),
         record(2, "jrnn", 2.0),
         record(2, "naive", 1.0),
     ]
-    found = {key: cells["gradient ms"].ratio for key, cells in report.cells(records).items()}
+    found = {key: line["gradient ms over jrnn"] for key, line in report.lines_of(records).items()}
     assert {name: ratio for (shape, name), ratio in found.items() if shape == "row 1"} == {
         "jrnn": 1, "jrnn relu": 1, "naive": 3, "hoisted": 2, "haiku relu": 2.5, "keras": 1.5,
         "matmul floor": 0.5, "best autodiff": 2, "best JAX library": 1.5,
@@ -259,10 +266,10 @@ def test_the_table_of_ratios():
     }  # fmt: skip
     assert found["row 2", "best autodiff"] == 0.5
     lines = lines_of(report.compared(records))
-    assert lines["row 1", "hoisted"][:6] == ["3", "3.00", "4", "2.00", "9e-05", "3.00"]
-    assert lines["row 1", "best autodiff"][4:6] == ["9e-05", "3.00"]
-    assert lines["geometric mean", "naive"][2:4] == ["", f"{1.5**0.5:.2f}"]
-    assert lines["geometric mean", "best autodiff"][2:4] == ["", "1.00"]
+    assert lines["row 1", "hoisted"] == ["4", "2", "90", "3", "3", "3"]
+    assert lines["row 1", "best autodiff"] == ["4", "2", "90", "3", "3", "3"]
+    assert lines["geometric mean", "naive"][:2] == ["", "1.22"]  # of 3 and 0.5
+    assert lines["geometric mean", "best autodiff"][:2] == ["", "1"]
     assert "torch" not in report.compared(records)
 
 
@@ -273,7 +280,7 @@ def test_a_rival_computes_the_same(rival, cell):
     pytest.importorskip(rival, reason="the rivals are in benchmarks/requirements.txt")
     case = cases.TOY_CASES[1]
     for gradient in (False, True):
-        group = cases.Group(1, case, gradient=gradient, cell=cell)
+        group = cases.Group(case, gradient=gradient, cell=cell)
         if rival == "torch":
             programs, kinds = [rivals.load(rival).program(group)], ["tanh"]
         else:
@@ -290,13 +297,11 @@ def test_a_rival_computes_the_same(rival, cell):
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("route", ["vmap", "mesh", "ends", "remat"])
 def test_a_route_is_compared_with_the_plain_scan(route):
-    case = cases.TOY_CASES[1]
-    args = kernel.parse(["--toy", "--rows", "1", "--rounds", "1", "--dtypes", "float32"])
-    args.backends = ["xla"]
-    group = cases.Group(1, case, route)
+    args = kernel.parse(["--toy", "--rounds", "1"])
+    group = cases.Group(cases.TOY_CASES[1], route)
     *records, _ = kernel.measure_group(args, group, [])  # without the floor
     assert {r["program"] for r in records} >= {"jrnn"}
-    assert all(r["error"] < FLOAT32_TOLERANCE for r in records)
+    assert all(r["values"]["gradient error"] < FLOAT32_TOLERANCE for r in records)
 
 
 @pytest.mark.usefixtures("float32")
@@ -310,8 +315,7 @@ def test_a_rival_whose_result_is_wrong_is_left_out(monkeypatch):
 
     monkeypatch.setattr(autodiff, "recurrences", wrong)
     args = kernel.parse(["--toy", "--rows", "1", "--rounds", "1", "--rivals", "autodiff"])
-    args.backends = ["xla"]
-    group = cases.Group(1, cases.TOY_CASES[1], gradient=False)
+    group = cases.Group(cases.TOY_CASES[1], gradient=False)
     said, *records = kernel.measure_group(args, group, ["autodiff"])
     found = {r["program"] for r in records}
     assert found >= {"jrnn", "hoisted", "matmul floor"}
@@ -334,7 +338,7 @@ def test_programs_take_turns():
     times = time_in_turn(programs, rounds=2)
     turns = [order[0], *(b for a, b in itertools.pairwise(order) if a != b)]
     assert turns == ["a", "b", "a", "b", "a"]  # estimates of both, then a b, then b a
-    assert all(0 < t["minimum_ms"] <= t["median_ms"] for t in times.values())
+    assert all(t > 0 for each in times.values() for t in each)
 
 
 # --- the model of docs/scaling.md ----------------------------------------------------------------

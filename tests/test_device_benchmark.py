@@ -23,6 +23,7 @@ from programs import ROOT
 
 import jrnn
 from benchmarks import device, gradients, kernel, machine, report, train_step
+from benchmarks.cases import CASES
 from benchmarks.gradients import CELLS, TOY, Check, compared
 from benchmarks.rivals import autodiff
 from jrnn.cells.elman import ActivationName
@@ -144,11 +145,12 @@ def test_a_check_that_fails_does_not_hide_the_others_and_the_page_says_it(tmp_pa
 
     monkeypatch.setattr(gradients, "compared", fails)
     monkeypatch.setattr(gradients, "CELLS", {name: CELLS[name] for name in ("rnn", "gru")})
-    assert gradients.main(["--toy", "--out", str(tmp_path)]) == 1
+    args = Namespace(program="gradients", toy=True, minutes=None, out=tmp_path)
+    assert report.run(args, gradients.results) == 1
     page = json.loads((tmp_path / "gradients.json").read_text())
-    assert page["faults"] == ["1 of 2 comparisons are WRONG: gru vectors 6, 2, 3, 4 highest"]
+    assert page["fault"] == "1 of 2 comparisons are WRONG: gru vectors 6, 2, 3, 4 highest"
     text = (tmp_path / "gradients.md").read_text()
-    assert f"- **{page['faults'][0]}**\n" in text.split("## Comparisons")[0]
+    assert f"- **{page['fault']}**\n" in text.split("## Comparisons")[0]
     why = r"**FAIL**: RuntimeError: INTERNAL: a \| bad value"
     assert f"| gru | vectors | 6, 2, 3, 4 | highest |  |  |  |  |  | {why} |" in text
     assert re.search(r"\| rnn \| vectors .* \| pass \|", text)
@@ -156,9 +158,8 @@ def test_a_check_that_fails_does_not_hide_the_others_and_the_page_says_it(tmp_pa
 
 
 def test_what_there_is_no_time_for_is_said():
-    records, lines = by_kind(gradients.gradients(Namespace(toy=True, minutes=0)))
-    assert not records
-    assert lines[-1].startswith("Left out for lack of time: 10 of 10")
+    records, _ = by_kind(gradients.results(Namespace(toy=True, minutes=0)))
+    assert [r["result"] for r in records] == ["left out for lack of time"] * 10
 
 
 # --- tasks ---------------------------------------------------------------------------------------
@@ -193,12 +194,12 @@ def test_jrnn_that_fails_alone_is_a_fault_after_all_others(tmp_path, capsys):
         yield
 
     tasks = {"a": fails, "b": lambda rivals: iter([{"table": "B", "program": "b"}])}
-    args = Namespace(out=tmp_path, command="a command", rivals=[], minutes=None)
-    assert report.run("name", args, lambda args: tasks) == 1
+    args = Namespace(out=tmp_path, program="name")
+    assert report.run(args, lambda args: report.in_order(tasks, [], None)) == 1
     page = json.loads((tmp_path / "name.json").read_text())
-    assert page["records"][-1] == {"table": "B", "program": "b"}
-    assert page["faults"] == ["a: lines of the page say why"]
-    assert page["lines"] == ["a, jrnn: ValueError: w_hh of jrnn: expected the common result"]
+    line = "a, jrnn: ValueError: w_hh of jrnn: expected the common result"
+    assert page["results"] == [line, {"table": "B", "program": "b"}]
+    assert page["fault"] == "a: lines of the page say why"
     assert "error: a: lines of the page say why" in capsys.readouterr().err
 
 
@@ -207,11 +208,11 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path):
         yield {"table": "A", "program": "a"}
         raise KeyboardInterrupt
 
-    args = Namespace(out=tmp_path, command="a command", rivals=[], minutes=None)
-    assert report.run("name", args, lambda args: {"a": interrupted, "b": interrupted}) == 130
+    args, tasks = Namespace(out=tmp_path, program="name"), {"a": interrupted, "b": interrupted}
+    assert report.run(args, lambda args: report.in_order(tasks, [], None)) == 130
     page = json.loads((tmp_path / "name.json").read_text())
-    assert page["records"][1:] == [{"table": "A", "program": "a"}]
-    assert page["faults"] == ["interrupted: Ctrl-C, or a signal to end"]
+    assert page["results"] == [{"table": "A", "program": "a"}]
+    assert page["fault"] == "interrupted: Ctrl-C, or a signal to end"
     assert "| a |" in (tmp_path / "name.md").read_text()
 
 
@@ -227,7 +228,7 @@ def test_a_task_that_would_not_end_in_time_is_left_out(monkeypatch, capsys):
     records, lines = tried((), 10 / 60, **tasks)
     assert [r["program"] for r in records] == ["2", "5"]  # 3 seconds are left, less than 5
     assert lines == ["Left out for lack of time: c; d."]
-    assert capsys.readouterr().out == "1 of 4: a\n2 of 4, about 0.1 minutes more: b\n"
+    assert capsys.readouterr().out == "1 of 4: a\n2 of 4: b\n"
 
 
 @pytest.mark.usefixtures("float32")
@@ -238,7 +239,6 @@ def test_a_rival_that_is_missing_or_wrong_is_said_and_the_rest_is_measured(monke
     wrong = {"hoisted": lambda params, xs, cell: autodiff.naive(params, xs, cell=sine)}
     monkeypatch.setattr(autodiff, "SCANS", autodiff.SCANS | wrong)
     args = kernel.parse(["--toy", "--device", "--rounds", "1", "--rivals", "autodiff", "flax"])
-    args.backends = ["xla"]
     group = next(kernel.groups(args))
     tasks = {str(group): partial(kernel.measure_group, args, group)}
     records, lines = tried(**tasks)
@@ -250,19 +250,20 @@ def test_a_rival_that_is_missing_or_wrong_is_said_and_the_rest_is_measured(monke
 
 
 def test_what_is_worth_most_is_measured_first():
-    first = [(group.cell, group.row) for group in kernel.DEVICE[:10]]
-    assert first[:6] == [("rnn", row) for row in (2, 1, 4, 3, 5, 6)]
-    assert set(first[6:]) == {(cell, row) for cell in ("lstm", "gru") for row in (1, 2)}
+    first = [(group.cell, group.case) for group in kernel.DEVICE[:10]]
+    assert first[:6] == [("rnn", CASES[row]) for row in (2, 1, 4, 3, 5, 6)]
+    assert set(first[6:]) == {(cell, CASES[row]) for cell in ("lstm", "gru") for row in (1, 2)}
     assert len(set(kernel.DEVICE)) == len(kernel.DEVICE)
 
 
 def test_losses_may_differ_by_more_where_matmuls_are_rounded():
     losses = {"jrnn": 4.0, "torch": 4.01}
-    train_step.check_losses(losses, 0, exact=False)
+    exact, rounded = train_step.TOLERANCES[0], train_step.ROUNDED_TOLERANCES[0]
+    train_step.check_losses(losses, 0, rounded)
     with pytest.raises(ValueError, match=r"to 1e-05; got 4\.01"):
-        train_step.check_losses(losses, 0, exact=True)
+        train_step.check_losses(losses, 0, exact)
     with pytest.raises(ValueError, match=r"to 0\.01; got 4\.1"):
-        train_step.check_losses({"jrnn": 4.0, "torch": 4.1}, 0, exact=False)
+        train_step.check_losses({"jrnn": 4.0, "torch": 4.1}, 0, rounded)
 
 
 # --- commands that end in every way --------------------------------------------------------------
@@ -270,10 +271,10 @@ def test_losses_may_differ_by_more_where_matmuls_are_rounded():
 PROGRAM = """
 import json, os, pathlib, signal, subprocess, sys, time
 how, out = sys.argv[1], pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
-page = {"records": [{"table": "A", "value": 1.5, "pid": os.getpid()}], "lines": ["a line"]}
+found = {"table": "A", "value": 1.5, "pid": os.getpid()}
 if how == "hangs":
-    page["records"][0]["pid"] = subprocess.Popen(["sleep", "3600"]).pid
-(out / "program.json").write_text(json.dumps(page))
+    found["pid"] = subprocess.Popen(["sleep", "3600"]).pid
+(out / "program.json").write_text(json.dumps({"results": ["a line", found]}))
 if how == "crashes":
     print("the driver's last words", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGSEGV)
@@ -301,10 +302,11 @@ def part(tmp_path, monkeypatch):
 
 def measured(tmp_path, *words):
     """The exit status and the page of a run of all parts."""
-    status = device.main(["--out", str(tmp_path / "out"), *words])
+    status = report.run(device.parse(["--out", str(tmp_path / "out"), *words]), device.results)
     page = json.loads((tmp_path / "out/device.json").read_text())
     assert (tmp_path / "out/device.md").read_text() == f"{report.text(page)}\n"
-    return status, page
+    records, lines = by_kind(page["results"])
+    return status, page | {"records": records, "lines": lines}
 
 
 def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody(tmp_path, monkeypatch, part):
@@ -314,22 +316,22 @@ def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody(tmp_path, monkeyp
     assert status == 1
     assert [r["value"] for r in page["records"]] == [1.5] * 6
     said = " ".join(page["lines"])
-    assert "raises: **failed: exit status 1: a bad value / and more**, 1 results in " in said
-    assert "crashes: **failed: SIGSEGV: the driver's last words**, 1 results in " in said
-    assert "leaves: **failed: exit status 3**, 1 results in " in said
+    assert "raises: **failed: exit status 1: a bad value / and more**, " in said
+    assert "crashes: **failed: SIGSEGV: the driver's last words**, " in said
+    assert "leaves: **failed: exit status 3**, " in said
     assert "misses: left out: exit status 1: " in said
-    assert "No module named 'no_such_library', 1 results in " in said
+    assert "No module named 'no_such_library', " in said
     assert "lacks: left out: exit status 1: " in said
     assert "tyro is missing: " in said
-    assert "is right: done, 1 results in " in said
-    assert page["faults"] == ["raises, crashes, leaves: lines of the page say why"]
+    assert "is right: done, " in said
+    assert page["fault"] == "raises, crashes, leaves: lines of the page say why"
 
 
 def test_a_part_that_hangs_is_ended_with_its_children(tmp_path, monkeypatch, part):
     monkeypatch.setattr(device, "PARTS", [part("hangs"), part("is right", 1e6)])
     status, page = measured(tmp_path, "--minutes", "4")
     assert status == 1
-    assert "hangs: **stopped: it did not end within 12 s**, 1 results" in " ".join(page["lines"])
+    assert "hangs: **stopped: it did not end within 12 s**, " in " ".join(page["lines"])
     assert len(page["records"]) == 2
     wait_for_the_end_of(page["records"][0]["pid"])
 
@@ -343,15 +345,15 @@ def test_ctrl_c_or_a_full_disk_ends_the_part_and_its_children(
 
     def interrupted(out, name, page):
         right(out, name, page)
-        if page["records"] and not page["faults"]:
+        if isinstance(page["results"][-1], dict) and not page["fault"]:
             raise error
 
     monkeypatch.setattr(report, "write", interrupted)
     status, page = measured(tmp_path)
-    assert page["lines"][-1] == "hangs: begins"
+    assert page["lines"][-2:] == ["hangs: begins", "a line"]
     if error is KeyboardInterrupt:
         assert status == 130
-        assert page["faults"] == ["interrupted: Ctrl-C, or a signal to end"]
+        assert page["fault"] == "interrupted: Ctrl-C, or a signal to end"
     else:
         assert status == 1
         assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
@@ -370,9 +372,10 @@ def test_a_page_that_cannot_be_written_is_an_error_that_names_it(
 ):
     monkeypatch.setattr(device, "PARTS", [part("is right")])
     (tmp_path / "file").touch()
-    assert device.main(["--out", str(tmp_path / "file/folder")]) == 1
+    args = device.parse(["--out", str(tmp_path / "file/folder")])
+    assert report.run(args, device.results) == 1
     said = capsys.readouterr()
-    assert "# device\n\n    python -m benchmarks.device --out" in said.out
+    assert "# device\n\n    python " in said.out
     assert "Not a directory" in said.err
     assert f"{tmp_path}/file/folder" in said.err
 
@@ -393,9 +396,9 @@ def test_the_whole_command(tmp_path):
     status, page = measured(tmp_path, *words)
     text = report.text(page)
     assert status == 0, text
-    assert text.startswith("# the machine's name\n\n    python -m benchmarks.device --out ")
+    assert text.startswith("# the machine's name\n\n    python ")
     assert machine.processor() in text
-    tables = {r["table"] for r in page["records"] if "table" in r}
+    tables = {r["table"] for r in page["records"]}
     of_cells = {f"{cell}: batch, float32" for cell in ("rnn", "lstm")}
     assert tables == {"Comparisons", *of_cells, "training step"}
     for part in device.PARTS:
@@ -409,7 +412,7 @@ def test_a_signal_in_the_middle_after_the_terminal_has_gone(tmp_path):
     process.stdout.close()  # whatever is said from now on fails
     path = tmp_path / "device.json"
     try:
-        while not (path.exists() and json.loads(path.read_text())["records"]):
+        while not (path.exists() and by_kind(json.loads(path.read_text())["results"])[0]):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGHUP)
@@ -417,7 +420,9 @@ def test_a_signal_in_the_middle_after_the_terminal_has_gone(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "**interrupted: Ctrl-C, or a signal to end**" in (tmp_path / "device.md").read_text()
+    text = (tmp_path / "device.md").read_text()
+    assert text.startswith(f"# device\n\n    {' '.join(['python', *words[1:]])}\n")
+    assert "**interrupted: Ctrl-C, or a signal to end**" in text
 
 
 def test_a_busy_machine_is_said(monkeypatch):
@@ -437,31 +442,27 @@ def test_what_nvidia_smi_says(status, tmp_path, monkeypatch):
     program.write_text(f"#!/bin/sh\necho '{', '.join(values)}'\nexit {status}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    (found,) = machine.gpus()
     if status:
-        assert found.startswith("No clocks, no power: Command ")
+        assert machine.gpus().startswith("No clocks, no power: Command ")
     else:
-        assert found.startswith("name value 0, driver_version value 1, memory.total value 2, ")
+        assert machine.gpus() == f"{', '.join(values)}."
 
 
 def a_record(program, ms, cell="rnn"):
-    key = {"row": 2, "table": f"{cell}: batch, float32", "axis": "T, B, I, H", "gradient": True}
-    figures = {"minimum_ms": ms, "median_ms": ms, "compile_seconds": 1.0, "temporary_bytes": 1000}
-    more = {"error": 1e-6, "program": program}
-    return key | {"place": "4, 3, 2, 1"} | figures | more
+    key = {"table": f"{cell}: batch, float32", "axis": "T, B, I, H", "place": "4, 3, 2, 1"}
+    return key | {"program": program, "values": {"ms": ms, "MB": 0.001, "error": 1e-6}}
 
 
 def test_each_cell_has_a_table_of_its_own(tmp_path):
     of_rnn = [a_record("jrnn", 2.0), a_record("naive", 3.0), a_record("torch", 0.5)]
     records = [*of_rnn, a_record("jrnn", 8.0, "lstm"), a_record("naive", 4.0, "lstm")]
-    args = Namespace(out=tmp_path, command="a command")
-    assert report.collect("device", args, records) == 0
+    args = Namespace(out=tmp_path, program="device")
+    assert report.run(args, lambda args: (each for each in records)) == 0
     text = (tmp_path / "device.md").read_text()
-    for cell, ms, ratio in (("rnn", 3, "1.50"), ("lstm", 4, "0.50")):
+    for cell, ms, ratio in (("rnn", 3, "1.5"), ("lstm", 4, "0.5")):
         assert f"\n## {cell}: batch, float32\n" in text
-        assert f"| 4, 3, 2, 1 | naive | {ms} | {ratio} | 0.001 | 1.00 | 1 | 1.00 | 1e-06 |" in text
-    assert report.sentence(records[3]) == "lstm: batch, float32, 4, 3, 2, 1: jrnn 8 ms"
-    assert report.sentence(records[1]) == ""
+        assert f"| 4, 3, 2, 1 | naive | {ms} | {ratio} | 0.001 | 1 | 1e-06 |" in text
+    assert report.sentence(records[3]) == "lstm: batch, float32, 4, 3, 2, 1, jrnn: ms 8"
 
 
 def test_the_package_alone_is_enough():
@@ -477,7 +478,8 @@ def test_bad_options(capsys):
     with pytest.raises(SystemExit):
         device.parse(["--parts", "all"])
     assert "argument --parts: invalid" in capsys.readouterr().err
-    for part in device.PARTS:  # a part knows its rivals and its options
-        words = part.command(device.parse(["--toy"]), 60.0, "out")
-        assert "--toy" in words
-        assert "--minutes 1.0" in words
+    for part in device.PARTS:
+        words = part.command(device.parse(["--toy", "--rivals", "torch"]), 60.0, "a folder")
+        assert "--out 'a folder' --minutes 1.0 " in words
+        assert " --toy" in words
+        assert ("--rivals torch" in words) == (part.name != "gradients")

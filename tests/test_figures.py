@@ -151,7 +151,7 @@ def test_commands_without_times_run_two_at_once(tmp_path, monkeypatch):
         Figure(f"python {program} {words}", ["docs/page.md"], 1, timed)
         for words, timed in (("c none", True), ("a b", False), ("b a", False))
     ]
-    found = [(end.state, said) for end, said in command.run_all(made, tmp_path / "out")]
+    found = [(end.said, text) for end, text in command.run_all(made, tmp_path / "out")]
     assert found == [("done", f"{n} True") for n in "cab"]
     assert [f.minutes_of_all() for f in made] == [1, 0.5, 0.5]
 
@@ -169,12 +169,12 @@ def test_a_command_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, ca
     ]
     monkeypatch.setattr(command, "figures", lambda: made)
     assert command.main(["--out", str(tmp_path / "out")]) == 1
-    printed = capsys.readouterr().out
-    assert f"FAILED: {made[1].command}\n2 of 3 commands ran: " in printed
+    failed = f"1 of 3 commands failed: {made[1].command}"
+    assert f"error: {failed}\n" in capsys.readouterr().err
     written = (tmp_path / "out/figures.md").read_text()
     assert written.count("| a table | here ['--out', ") == 3
     assert "docs/page.md; **failed: exit status 1: no data**; 0.0 minutes." in written
-    on = re.escape(command.processor())
-    assert re.search(rf"\d{{4}}-\d\d-\d\d\. {on}, \d+ cores; jrnn .*, jax .*\.", written)
+    on = re.escape(command.machine.processor())
+    assert re.search(rf"\n- \*\*{failed}\*\*\n- {on}, \d+ cores; jrnn .*, jax .*\.\n", written)
     assert (tmp_path / "out/03/output.txt").read_text().startswith("| a table |")
     assert command.main(["--only", "right|last", "--out", str(tmp_path / "out")]) == 0

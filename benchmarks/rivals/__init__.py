@@ -30,9 +30,8 @@ class Recurrence(NamedTuple):
     own: Callable[[Any], Any] = lambda params: params  # from the common form of the parameters
     kind: str = "tanh"  # of the result, of `kernel.expected`
     batch_first: bool = False  # xs [B, T, I] instead of [T, B, I], hs and y likewise
-    input_dtype: Any = jnp.float32  # dtype of the parameters and xs
-    state_dtype: Any = jnp.float32  # of hs and y
-    backend: str | None = None  # of jrnn_itself.BACKENDS; None: a rival's
+    dtype: Any = jnp.float32  # of hs and y
+    backend: str | None = None  # of jrnn: native or xla; None: a rival's
 
     @property
     def label(self) -> str:

@@ -126,16 +126,13 @@ matmul_of_rounded.defvjp(lambda a, w: (_rounded(a, w), (a, w)), _matmul_bwd)
 
 
 def recurrences(group: Group) -> list[Recurrence]:
-    """The three scans; in bfloat16 all of each, and jrnn's mixed precision: operands alone."""
-    plain = scans(group.cell)
-    if group.route == "ends":
-        plain = {name: partial(scan, **ends(group.case)) for name, scan in plain.items()}
-    if group.dtype == "float32":
-        kind = "ends" if group.route == "ends" else "tanh"
-        return [Recurrence(name, scan, kind=kind) for name, scan in plain.items()]
-    half: Any = {"input_dtype": jnp.bfloat16, "state_dtype": jnp.bfloat16}
-    found = [Recurrence(f"{name} bfloat16", scan, **half) for name, scan in plain.items()]
-    return found + [
-        Recurrence(f"{name} mixed", partial(scan, mixed=True), state_dtype=jnp.bfloat16)
-        for name, scan in plain.items()
+    """The three scans; in bfloat16 they round what jrnn's mixed precision rounds."""
+    ended = group.route == "ends"
+    options: dict[str, Any] = ends(group.case) if ended else {}
+    one = Recurrence("", naive, kind="ends" if ended else "tanh")
+    if group.dtype == "bfloat16":
+        options, one = {"mixed": True}, one._replace(dtype=jnp.bfloat16)
+    return [
+        one._replace(name=name, states=partial(scan, **options))
+        for name, scan in scans(group.cell).items()
     ]

@@ -5,7 +5,6 @@ process can time them in turn.
 """
 
 import dataclasses
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,12 +14,9 @@ import jax.numpy as jnp
 import jrnn
 from benchmarks.cases import Group, ends
 from benchmarks.rivals import Recurrence
-from jrnn import native
 from jrnn.cells.gru import GRU
 from jrnn.cells.lstm import LSTM
-from jrnn.checks import refuse
 
-BACKENDS = ["native", "xla"]
 GATED = {"lstm": LSTM, "gru": GRU}
 
 
@@ -42,16 +38,16 @@ def recurrences(group: Group) -> list[Recurrence]:
     """
     is_remat = group.route == "remat"
     network = partial(last if is_remat else states, getattr(jrnn, group.cell))
-    full = plain = Recurrence("jrnn", network, kind="remat" if is_remat else "tanh")
-    if group.route == "ends":
-        full = full._replace(states=partial(network, **ends(group.case)), kind="ends")
+    plain = Recurrence("jrnn", network, kind="remat" if is_remat else "tanh")
+    without = plain._replace(name="jrnn without")
     if is_remat:
-        full = full._replace(states=partial(network, remat=True))
+        return [plain._replace(states=partial(network, remat=True)), without]
+    if group.route == "ends":
+        ended = partial(network, **ends(group.case))
+        return [plain._replace(states=ended, kind="ends"), without]
     if group.dtype == "bfloat16":
-        rounded = partial(full.states, compute_dtype=jnp.bfloat16)
-        full = full._replace(states=rounded, state_dtype=jnp.bfloat16)
-    if full is not plain:
-        return [full, plain._replace(name="jrnn without")]
+        rounded = partial(network, compute_dtype=jnp.bfloat16)
+        return [plain._replace(states=rounded, dtype=jnp.bfloat16), without]
     if group.cell not in GATED or not group.has_libraries:
         return [plain]
     cell = dataclasses.replace(GATED[group.cell], adjoint=None)
@@ -62,26 +58,9 @@ def recurrences(group: Group) -> list[Recurrence]:
 RELU = Recurrence("jrnn relu", partial(states, jrnn.rnn, activation="relu"), kind="relu")
 
 
-def using(backend: str | None) -> AbstractContextManager[Any]:
-    """Compile for this backend inside the block; None changes nothing."""
-    return nullcontext() if backend is None else native.turned(backend == "native")
-
-
-def wanted(named: list[str] | None) -> list[str]:
-    """The backends to measure, without repeats; None: both where the native kernel may run."""
-    if named is None:
-        return BACKENDS if native.enabled() and jax.default_backend() == "cpu" else ["xla"]
-    if "native" in named and not native.available():
-        repair = "Leave --backends out, or name xla."
-        refuse("--backends", "a native kernel that can run here", native.why_not(), repair)
-    return list(dict.fromkeys(named))
-
-
-def computing(one: Recurrence, args: Any, backends: list[str]) -> list[str | None]:
-    """The backends, of those given, that compute a recurrence; [None] if it is not jrnn's."""
+def backends(one: Recurrence, args: Any) -> list[str | None]:
+    """The backends that compute a recurrence on these arguments; [None] if it is not jrnn's."""
     if not one.name.startswith("jrnn"):
         return [None]
-    with using("native"):
-        passes = jrnn.explain(one.states, *args)
-    is_native = any(one.backend.startswith("native") for one in passes)
-    return [backend for backend in backends if backend == "xla" or is_native]
+    passes = jrnn.explain(one.states, *args)
+    return ["native", "xla"] if any(p.backend.startswith("native") for p in passes) else ["xla"]
