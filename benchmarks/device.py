@@ -14,11 +14,13 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any
 
 from benchmarks import commands, report
 from benchmarks.rivals import NAMES
@@ -27,27 +29,12 @@ from jrnn.native import cpu_cores as cores
 GRACE = 1 / 20  # share of the whole time that a part may overrun before it is killed
 BUSY = 0.5  # share of the cores that other programs use
 
-
-class Part(NamedTuple):
-    """A part of the page."""
-
-    name: str
-    program: str
-    weight: float  # its share of the time
-    options: str = ""
-
-    def command(self, args: argparse.Namespace, seconds: float, folder: str) -> str:
-        """Its command."""
-        options = self.options.format(rivals=" ".join(args.rivals)) + " --toy" * args.toy
-        common = f"--out {shlex.quote(folder)} --minutes {seconds / 60}"
-        return f"python -m benchmarks.{self.program} {common} {options}"
-
-
-PARTS = [  # the weights are roughly seconds, for ten minutes in total
-    Part("gradients", "gradients", 180),
-    Part("recurrences", "kernel", 320, "--device --rounds 5 --rivals {rivals}"),
-    Part("training", "train_step", 60, "--rivals {rivals}"),
-]
+# The parts: the command, and its share of the time, which is about its seconds of ten minutes.
+PARTS = {
+    "gradients": ("python -m benchmarks.gradients", 180),
+    "recurrences": ("python -m benchmarks.kernel --device --rounds 5 --rivals {rivals}", 320),
+    "training": ("python -m benchmarks.train_step --rivals {rivals}", 60),
+}
 RIVALS = ["autodiff", "flax", "keras", "torch"]
 
 
@@ -57,36 +44,47 @@ def results(args: argparse.Namespace) -> report.Results:
     Raises:
         RuntimeError: a part failed; after all others.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     if (load := os.getloadavg()[0]) > BUSY * cores():
         yield f"**The machine was busy: load {load:.1f} on {cores()} cores. Times mean little.**"
-    parts, failed = [part for part in PARTS if part.name in args.parts], []
-    grace, end = 60 * args.minutes * GRACE, time.monotonic() + 60 * args.minutes
-    for n, part in enumerate(parts):
-        share = part.weight / sum(p.weight for p in parts[n:])
+    parts = [name for name in PARTS if name in args.parts]
+    grace, end, failed = 60 * args.minutes * GRACE, time.monotonic() + 60 * args.minutes, []
+    for n, name in enumerate(parts):
+        command, weight = PARTS[name]
+        share = weight / sum(PARTS[other][1] for other in parts[n:])
         seconds = (end - grace - time.monotonic()) * share
         if seconds <= 0:
-            yield f"{part.name}: left out, there was no time left for it"
+            yield f"{name}: left out, there was no time left for it"
             continue
-        yield f"{part.name}: begins"
-        with TemporaryDirectory() as folder:
-            file, taken = Path(folder, f"{part.program}.json"), 0
-            command = part.command(args, seconds, folder)
-            for ended in commands.run(command, Path(folder), seconds + grace):
-                found = json.loads(file.read_text())["results"] if file.exists() else []
-                yield from found[taken:]
-                taken = len(found)
-                if ended is not None:
-                    failed += [part.name] if ended.is_bad else []
-                    yield f"{part.name}: {ended}, {ended.seconds:.0f} s"
+        yield f"{name}: begins"
+        command = command.format(rivals=" ".join(args.rivals)) + " --toy" * args.toy
+        ended = yield from run(f"{command} --minutes {seconds / 60}", seconds + grace)
+        failed += [name] if ended.is_bad else []
+        yield f"{name}: {ended}, {ended.seconds:.0f} s"
     if failed:
         raise RuntimeError(f"{', '.join(failed)}: lines of the page say why")
+
+
+def run(command: str, limit: float) -> Generator[report.Record | str, None, Any]:
+    """Run a command, and yield what it finds when it finds it; return how it ended."""
+    taken = 0
+    with TemporaryDirectory() as folder:
+        words = f"{command} --out {shlex.quote(folder)}"
+        for ended in commands.run(words, Path(folder), limit):
+            pages = [json.loads(page.read_text()) for page in Path(folder).glob("*.json")]
+            found = pages[0]["results"] if pages else []
+            yield from found[taken:]
+            taken = len(found)
+            if ended is not None:
+                return ended
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = report.parser("device", __doc__)
-    names, add = [part.name for part in PARTS], parser.add_argument
-    add("--parts", nargs="+", choices=names, default=names)
+    add = parser.add_argument
+    add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add("--rivals", nargs="+", choices=NAMES, default=RIVALS)
     add("--name", default="device", help="of the machine, for the page")
     parser.set_defaults(minutes=10)

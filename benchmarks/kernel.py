@@ -137,9 +137,9 @@ def expected(case: Case, cell: str, kind: str, gradient: bool) -> dict[str, np.n
     """The result of a plain scan in full float32, of a `Recurrence.kind`."""
     scan = partial(autodiff.naive, cell=autodiff.CELLS["relu" if kind == "relu" else cell])
     one = Recurrence("the reference", partial(scan, **ends(case)) if kind == "ends" else scan)
+    route = "batch"
     if kind == "remat":
-        one = one._replace(states=lambda params, xs: scan(params, xs)[-1:])
-    route = "remat" if kind == "remat" else "batch"
+        one, route = one._replace(states=lambda *given: scan(*given)[-1:]), "remat"
     with jax.default_matmul_precision("highest"):
         plain = program(Group(case, route, gradient=gradient, cell=cell), one)
         return jax.tree.map(np.asarray, plain.arrays(plain.call()))

@@ -65,13 +65,11 @@ def gpus() -> str:
 
 
 def native_kernel() -> str:
-    """Whether the native kernel runs here, for which instructions, and on how many cores."""
+    """Whether the native kernel runs here, for which instructions, on at most how many cores."""
     if not native.available():
         return f"No native kernel: {native.why_not()}"
-    n = cores()  # at most, of a call on one device
     off = "" if native.enabled() else "; it is turned off"
-    slices = f"a batch in at most {n} slice{'s' if n > 1 else ''}"
-    return f"Native kernel: {native.ISAS[native.library().isa]}, {slices}{off}."
+    return f"Native kernel: {native.ISAS[native.library().isa]}, on {cores()} core(s){off}."
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

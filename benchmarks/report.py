@@ -15,7 +15,6 @@ import json
 import math
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -218,10 +217,7 @@ LEGEND = (
 
 
 def run(args: argparse.Namespace, results: Callable[[argparse.Namespace], Results]) -> int:
-    """Write the page after every result; return 0, 1 with a fault, or 130 after Ctrl-C.
-
-    SIGTERM and SIGHUP are like Ctrl-C.
-    """
+    """Write the page after every result; return 0, 1 with a fault, or 130 after Ctrl-C."""
     name, status = args.program, 0
     page: dict[str, Any] = {
         "title": vars(args).get("name", name),
@@ -231,8 +227,6 @@ def run(args: argparse.Namespace, results: Callable[[argparse.Namespace], Result
         "fault": "",
         "results": [],
     }
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     try:
         with contextlib.closing(results(args)) as every:  # which ends the processes that it runs
             try:

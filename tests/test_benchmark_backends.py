@@ -76,7 +76,7 @@ def test_the_native_kernel_is_described(monkeypatch):
     if native.available():
         with native.turned(True):
             assert "Native kernel: AVX" in machine.native_kernel()
-            assert f"a batch in at most {machine.cores()} slice" in machine.native_kernel()
+            assert f", on {machine.cores()} core(s)." in machine.native_kernel()
         with native.turned(False):
             assert machine.native_kernel().endswith("; it is turned off.")
     monkeypatch.setattr(native, "available", lambda: False)

@@ -291,13 +291,16 @@ sys.exit({"leaves": 3, "raises": "a bad value\\nand more"}.get(how, 0))
 
 
 @pytest.fixture
-def part(tmp_path, monkeypatch):
-    """A part whose program ends in a way that is named."""
+def make_parts(tmp_path, monkeypatch):
+    """A function that makes parts whose programs end in the ways that are named."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    words = lambda part, args, seconds, folder: f"python {program} {part.name} --out {folder}"
-    monkeypatch.setattr(device.Part, "command", words)
-    return lambda how, weight=1: device.Part(how, "program", weight)
+
+    def make(**weights):
+        made = {how: (f"python {program} {how}", weight) for how, weight in weights.items()}
+        monkeypatch.setattr(device, "PARTS", made)
+
+    return make
 
 
 def measured(tmp_path, *words):
@@ -309,9 +312,8 @@ def measured(tmp_path, *words):
     return status, page | {"records": records, "lines": lines}
 
 
-def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody(tmp_path, monkeypatch, part):
-    names = ["raises", "crashes", "leaves", "misses", "lacks", "is right"]
-    monkeypatch.setattr(device, "PARTS", list(map(part, names)))
+def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody(tmp_path, make_parts):
+    make_parts(raises=1, crashes=1, leaves=1, misses=1, lacks=1, right=1)
     status, page = measured(tmp_path)
     assert status == 1
     assert [r["value"] for r in page["records"]] == [1.5] * 6
@@ -323,12 +325,12 @@ def test_a_part_that_ends_badly_loses_nothing_and_stops_nobody(tmp_path, monkeyp
     assert "No module named 'no_such_library', " in said
     assert "lacks: left out: exit status 1: " in said
     assert "tyro is missing: " in said
-    assert "is right: done, " in said
+    assert "right: done, " in said
     assert page["fault"] == "raises, crashes, leaves: lines of the page say why"
 
 
-def test_a_part_that_hangs_is_ended_with_its_children(tmp_path, monkeypatch, part):
-    monkeypatch.setattr(device, "PARTS", [part("hangs"), part("is right", 1e6)])
+def test_a_part_that_hangs_is_ended_with_its_children(tmp_path, make_parts):
+    make_parts(hangs=1, right=1e6)
     status, page = measured(tmp_path, "--minutes", "4")
     assert status == 1
     assert "hangs: **stopped: it did not end within 12 s**, " in " ".join(page["lines"])
@@ -338,9 +340,9 @@ def test_a_part_that_hangs_is_ended_with_its_children(tmp_path, monkeypatch, par
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_ctrl_c_or_a_full_disk_ends_the_part_and_its_children(
-    error, tmp_path, monkeypatch, part, capsys
+    error, tmp_path, monkeypatch, make_parts, capsys
 ):
-    monkeypatch.setattr(device, "PARTS", [part("hangs"), part("is right")])
+    make_parts(hangs=1, right=1)
     right = report.write
 
     def interrupted(out, name, page):
@@ -360,17 +362,15 @@ def test_ctrl_c_or_a_full_disk_ends_the_part_and_its_children(
     wait_for_the_end_of(page["records"][0]["pid"])
 
 
-def test_a_part_for_which_no_time_is_left(tmp_path, monkeypatch, part):
-    monkeypatch.setattr(device, "PARTS", [part("is right")])
+def test_a_part_for_which_no_time_is_left(tmp_path, make_parts):
+    make_parts(right=1)
     status, page = measured(tmp_path, "--minutes", "0")
     assert (status, page["records"]) == (0, [])
-    assert "is right: left out, there was no time left for it" in page["lines"]
+    assert "right: left out, there was no time left for it" in page["lines"]
 
 
-def test_a_page_that_cannot_be_written_is_an_error_that_names_it(
-    tmp_path, monkeypatch, part, capsys
-):
-    monkeypatch.setattr(device, "PARTS", [part("is right")])
+def test_a_page_that_cannot_be_written_is_an_error_that_names_it(tmp_path, make_parts, capsys):
+    make_parts(right=1)
     (tmp_path / "file").touch()
     args = device.parse(["--out", str(tmp_path / "file/folder")])
     assert report.run(args, device.results) == 1
@@ -401,8 +401,8 @@ def test_the_whole_command(tmp_path):
     tables = {r["table"] for r in page["records"]}
     of_cells = {f"{cell}: batch, float32" for cell in ("rnn", "lstm")}
     assert tables == {"Comparisons", *of_cells, "training step"}
-    for part in device.PARTS:
-        assert any(line.startswith(f"{part.name}: done, ") for line in page["lines"])
+    for name in device.PARTS:
+        assert any(line.startswith(f"{name}: done, ") for line in page["lines"])
 
 
 @pytest.mark.usefixtures("quick_children")
@@ -426,7 +426,7 @@ def test_a_signal_in_the_middle_after_the_terminal_has_gone(tmp_path):
 
 
 def test_a_busy_machine_is_said(monkeypatch):
-    monkeypatch.setattr(device, "PARTS", [])
+    monkeypatch.setattr(device, "PARTS", {})
     monkeypatch.setattr(device, "cores", lambda: 4)
     for load, said in ((2.5, 1), (1.5, 0)):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0, 0))
@@ -478,8 +478,6 @@ def test_bad_options(capsys):
     with pytest.raises(SystemExit):
         device.parse(["--parts", "all"])
     assert "argument --parts: invalid" in capsys.readouterr().err
-    for part in device.PARTS:
-        words = part.command(device.parse(["--toy", "--rivals", "torch"]), 60.0, "a folder")
-        assert "--out 'a folder' --minutes 1.0 " in words
-        assert " --toy" in words
-        assert ("--rivals torch" in words) == (part.name != "gradients")
+    with pytest.raises(SystemExit):
+        device.parse(["--rivals", "equinox"])
+    assert "argument --rivals: invalid" in capsys.readouterr().err

@@ -105,24 +105,20 @@ def scans(cell: str) -> dict[str, Callable[..., Any]]:
     return {name: partial(scan, cell=CELLS[cell]) for name, scan in SCANS.items()}
 
 
-@jax.custom_vjp
-def matmul_of_rounded(a: Any, w: Any) -> Any:
-    """a w in float32 with operands rounded to bfloat16, also in the gradient."""
-    return _rounded(a, w)
-
-
 def _rounded(a: Any, w: Any) -> Any:
     a, w = a.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
     return jnp.matmul(a, w, preferred_element_type=jnp.float32)
 
 
-def _matmul_bwd(residuals: Any, g: Any) -> Any:
+def _rounded_bwd(residuals: Any, g: Any) -> Any:
     a, w = residuals
     flat_a, flat_g = a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1])
     return _rounded(g, w.T), _rounded(flat_a.T, flat_g)
 
 
-matmul_of_rounded.defvjp(lambda a, w: (_rounded(a, w), (a, w)), _matmul_bwd)
+# a w in float32 with operands rounded to bfloat16, also in the gradient
+matmul_of_rounded = jax.custom_vjp(_rounded)
+matmul_of_rounded.defvjp(lambda a, w: (_rounded(a, w), (a, w)), _rounded_bwd)
 
 
 def recurrences(group: Group) -> list[Recurrence]:
