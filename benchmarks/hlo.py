@@ -9,27 +9,12 @@ or the bound in its condition, i < n with i from 0, as `lax.scan` counts (XLA:TP
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from jrnn.checks import refuse
 
-FREE = {"get-tuple-element", "parameter", "constant", "tuple", "bitcast"}
+FREE = {"", "get-tuple-element", "parameter", "constant", "tuple", "bitcast"}
 NAME = r"%?([\w.\-]+)"
-
-
-class Instruction(NamedTuple):
-    """One line of a computation, `name = shape operation(operands), attributes`."""
-
-    operation: str
-    rest: str  # operands), attributes
-
-    def find(self, pattern: str) -> str:
-        """The group of a pattern in the operands and attributes; empty if it is not there."""
-        found = re.search(pattern, self.rest)
-        return found[1] if found else ""
-
-
-Computations = dict[str, dict[str, Instruction]]  # by their names
+Program = dict[str, list[str]]  # the lines `name = shape operation(operands), attributes`
 
 
 def loop_operations(hlo: str) -> tuple[int, int]:
@@ -38,45 +23,51 @@ def loop_operations(hlo: str) -> tuple[int, int]:
     Raises:
         ValueError: the trip count of a loop is not in the text.
     """
-    program: Computations = {}
-    for line in hlo.splitlines():
-        if header := re.match(rf"(?:(ENTRY) )?{NAME} \(.*\{{$", line):
-            instructions = program.setdefault(header[1] or header[2], {})
-        elif parts := re.match(rf"\s+(?:ROOT )?{NAME} = .*? ([a-z][\w\-]*)\((.*)", line):
-            instructions[parts[1]] = Instruction(parts[2], parts[3])
+    found = re.findall(rf"^(ENTRY )?{NAME} \([^\n]*\{{\n(.*?)^\}}", hlo, re.M | re.S)
+    program = {entry.strip() or name: body.splitlines() for entry, name, body in found}
     counts = [0, 0]  # backward loops are those that JAX names as a transpose
     for loop in _loops("ENTRY", program):
-        counts["transpose(" in loop.find(r'op_name="([^"]*)"')] += _operations(loop, program)
+        counts["transpose(" in _find(r'op_name="([^"]*)"', loop)] += _operations(loop, program)
     return counts[0], counts[1]
 
 
-def _loops(name: str, program: Computations) -> Iterator[Instruction]:
+def _find(pattern: str, text: str) -> str:
+    """The group of a pattern; empty if it is not there."""
+    found = re.search(pattern, text)
+    return found[1] if found else ""
+
+
+def _operation(line: str) -> str:
+    return _find(r"^\s+(?:ROOT )?%?[\w.\-]+ = .*? ([a-z][\w\-]*)\(", line)
+
+
+def _loops(name: str, program: Program) -> Iterator[str]:
     """The outermost loops of a computation and of the computations that it calls."""
-    for instruction in program[name].values():
-        if instruction.operation == "while":
-            yield instruction
-        elif instruction.operation == "call":
-            yield from _loops(instruction.find(rf"\bto_apply={NAME}"), program)
+    for line in program[name]:
+        if _operation(line) == "while":
+            yield line
+        elif _operation(line) == "call":
+            yield from _loops(_find(rf"\bto_apply={NAME}", line), program)
 
 
-def _operations(instruction: Instruction, program: Computations) -> int:
-    """The number of operations in one execution of an instruction."""
-    if instruction.operation in FREE or instruction.operation.endswith("-done"):
+def _operations(line: str, program: Program) -> int:
+    """The number of operations in one execution of a line."""
+    operation = _operation(line)
+    if operation in FREE or operation.endswith("-done"):
         return 0
-    if instruction.operation not in ("while", "call"):
+    if operation not in ("while", "call"):
         return 1
-    body = program[instruction.find(rf"\b(?:body|to_apply)={NAME}")]
-    trips = _trips(instruction, program) if instruction.operation == "while" else 1
-    return trips * sum(_operations(inner, program) for inner in body.values())
+    body = program[_find(rf"\b(?:body|to_apply)={NAME}", line)]
+    trips = _trips(line, program) if operation == "while" else 1
+    return trips * sum(_operations(inner, program) for inner in body)
 
 
-def _trips(loop: Instruction, program: Computations) -> int:
-    if known := loop.find(r'"known_trip_count":\{"n":"(\d+)"'):
+def _trips(loop: str, program: Program) -> int:
+    if known := _find(r'"known_trip_count":\{"n":"(\d+)"', loop):
         return int(known)
-    condition = program[loop.find(rf"\bcondition={NAME}")]
-    for compare in condition.values():
-        bound = condition.get(compare.find(rf", {NAME}\), direction=LT"))
-        if bound and bound.operation == "constant":
-            return int(bound.rest.split(")")[0])
+    condition = "\n".join(program[_find(rf"\bcondition={NAME}", loop)])
+    for bound in re.findall(rf", {NAME}\), direction=LT", condition):
+        if number := _find(rf"%?{re.escape(bound)} = .* constant\((\d+)\)", condition):
+            return int(number)
     repair = "That of a `lax.scan` is, that of a `lax.while_loop` is not."
-    refuse("hlo", "the number of trips of every loop in the text", f"none: {loop.rest}", repair)
+    refuse("hlo", "the number of trips of every loop in the text", f"none: {loop.strip()}", repair)

@@ -91,7 +91,7 @@ def test_one_more_line_in_a_body(line, forward, backward):
 
 def test_trips_that_are_not_in_the_text_are_refused():
     unknown = HLO.replace("%n = s32[]{:T(128)} constant(3)", "%n = s32[] get-tuple-element(%arg.1)")
-    with pytest.raises(ValueError, match=r"hlo: expected the number of trips .*; got none: %"):
+    with pytest.raises(ValueError, match=r"hlo: expected the number of trips .*; got none: %while"):
         loop_operations(unknown)
 
 
