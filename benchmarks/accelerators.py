@@ -23,7 +23,7 @@ from jax.sharding import SingleDeviceSharding
 from benchmarks import kernel, machine, report
 from benchmarks.cases import CASES, CELLS, TOY_CASES, Case, Group
 from benchmarks.hlo import loop_operations
-from benchmarks.report import Results
+from benchmarks.report import Record, Results
 
 INSTALL = "pip install -e '.[examples]' -r benchmarks/requirements-accelerators.txt"
 RIVALS = ["autodiff", "flax", "haiku"]
@@ -78,13 +78,14 @@ def counted(case: Case, cell: str, rivals: list[str]) -> Results:
     for one in kernel.recurrences(group, rivals):
         params, xs, y = kernel.arguments(group, one)
         jitted = jax.jit(kernel.cost_and_gradient(one))
-        found = {"table": "Operations", "T, B, I, H": f"{cell}, {case}", "program": one.name}
+        found: Record = {"table": "Operations", "T, B, I, H": f"{cell}, {case}"}
+        found["program"] = one.name
         for name, target in TARGETS.items():
             compiled = compile_for(target, jitted, one.own(params), xs, y)
             forward, backward = (n / case.T for n in loop_operations(compiled.as_text()))
             found[name] = f"{forward:.2f} + {backward:.2f} = {forward + backward:.2f}"
             if name == "H100":  # on-chip memory of a TPU would be omitted
-                found["MB"] = report.number(compiled.memory_analysis().temp_size_in_bytes / 1e6)
+                found["H100, MB"] = compiled.memory_analysis().temp_size_in_bytes / 1e6
         yield found
 
 

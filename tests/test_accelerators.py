@@ -173,7 +173,7 @@ def test_every_program_is_counted_for_both_devices(monkeypatch, small):
     head, *lines = (
         (small.out / "accelerators.md").read_text().strip().split("\n\n")[-1].splitlines()
     )
-    assert head == "| T, B, I, H | program | H100 | MB | TPU v5e |"
+    assert head == "| T, B, I, H | program | H100 | H100, MB | TPU v5e |"
     cells = [line.strip("| ").split(" | ") for line in lines[1:]]
     programs = {(cell.split(",")[0], name) for cell, name, *_ in cells}
     assert programs >= set(product(("rnn", "lstm"), ("jrnn", "naive", "hoisted")))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-os.environ.setdefault("KERAS_BACKEND", "jax")  # keras reads it at import
+os.environ["KERAS_BACKEND"] = "jax"  # keras reads it at import
 
 NAMES = ["autodiff", "flax", "haiku", "keras", "torch"]
 

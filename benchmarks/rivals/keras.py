@@ -11,12 +11,7 @@ import keras
 
 from benchmarks.cases import Group
 from benchmarks.rivals import Recurrence
-from jrnn.checks import refuse
 from jrnn.interop import to_keras
-
-if keras.backend.backend() != "jax":
-    came = f"the backend {keras.backend.backend()}"
-    refuse("--rivals", "keras on JAX", came, "Set KERAS_BACKEND=jax, or leave keras out.")
 
 LAYERS = {"rnn": keras.layers.SimpleRNN, "lstm": keras.layers.LSTM, "gru": keras.layers.GRU}
 
