@@ -54,7 +54,7 @@ def run(command: str, folder: Path, limit: float | None = None) -> Iterator[End 
         process.wait()
     last = (folder / "errors.txt").read_text(errors="replace").strip().split("\n")[-3:]
     why = " / ".join(line.strip() for line in last)[-300:]
-    is_missing = "ModuleNotFoundError: " in why
+    is_missing = bool(status) and "ModuleNotFoundError: " in why
     if status is None:
         said = f"stopped: it did not end within {limit:.0f} s"
     elif status:

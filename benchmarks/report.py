@@ -6,7 +6,7 @@ run again with fewer rivals, and does not stop the others.
 
 A record is a dict of one program. It names its `table`, the `axis` that differs between the lines
 of it, its `place` on this axis, its `program`, its `label`, if that is more, and its `values`, by
-the titles of their columns. Records without a place are shown as they are.
+the titles of their columns. A record without values is a line of a table, or has a `text`.
 """
 
 import argparse
@@ -250,11 +250,12 @@ def run(args: argparse.Namespace, results: Callable[[argparse.Namespace], Result
 
 
 def sentence(found: Record | str) -> str:
-    """A result for the screen, of many values the first."""
+    """A result for the screen: a line, with the first of many values."""
     if isinstance(found, str):
         return found
     if "values" not in found:
-        return ", ".join(number(x) for x in found.values() if not isinstance(x, dict))
+        shown = ", ".join(number(x) for x in found.values() if not isinstance(x, dict))
+        return shown.split("\n")[0]
     title, value = next(iter(found["values"].items()))
     return f"{found['table']}, {found['place']}, {found['program']}: {title} {number(value)}"
 

@@ -7,8 +7,9 @@
 The recipe: H = 256, chunks over 32 streams, Adam at 2e-3, gradients clipped to norm 1, the state
 carried over the chunks. Row 1 uses chunks of 64, as `examples/char_lm.py`, row 2 chunks of 128. All
 programs start from the same parameters and read the same characters, on one device. A round is one
-training step of each. The first losses must agree. The plain scans use the optax optimiser of jrnn,
-whose step is that of `examples/char_lm.py`, and donate their buffers, too.
+training step of each. The first losses must agree. The rivals are autodiff and torch; others are
+ignored. The plain scans use the optax optimiser of jrnn, whose step is that of
+`examples/char_lm.py`, and donate their buffers, too.
 """
 
 import argparse

@@ -235,8 +235,8 @@ def test_a_task_that_would_not_end_in_time_is_left_out(monkeypatch, capsys):
 def test_a_rival_that_is_missing_or_wrong_is_said_and_the_rest_is_measured(monkeypatch):
     monkeypatch.setitem(sys.modules, "flax", None)
     monkeypatch.delitem(sys.modules, "benchmarks.rivals.flax", raising=False)
-    sine = autodiff.Cell(lambda x, h, states: (jnp.sin(x + h),))
-    wrong = {"hoisted": lambda params, xs, cell: autodiff.naive(params, xs, cell=sine)}
+    monkeypatch.setitem(autodiff.CELLS, "sine", (lambda x, h, states: (jnp.sin(x + h),), 1))
+    wrong = {"hoisted": lambda params, xs, cell: autodiff.naive(params, xs, cell="sine")}
     monkeypatch.setattr(autodiff, "SCANS", autodiff.SCANS | wrong)
     args = kernel.parse(["--toy", "--device", "--rounds", "1", "--rivals", "autodiff", "flax"])
     group = next(kernel.groups(args))

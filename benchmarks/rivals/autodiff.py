@@ -9,7 +9,7 @@ hoisted x4      the same, four steps in one iteration (`unroll=4`)
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,6 @@ from jax import lax
 
 from benchmarks.cases import Group, ends
 from benchmarks.rivals import Recurrence
-
-
-class Cell(NamedTuple):
-    """A recurrence, as a step from x_t w_ih + b_h, h_{t-1} w_hh and the states before it."""
-
-    step: Callable[[Any, Any, tuple[Any, ...]], tuple[Any, ...]]
-    states: int = 1  # the first is h
 
 
 def _lstm(x: Any, h: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -39,11 +32,13 @@ def _gru(x: Any, h: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
     return ((1 - z) * n + z * states[0],)
 
 
-CELLS = {  # every program is compared with one of them
-    "rnn": Cell(lambda x, h, states: (jnp.tanh(x + h),)),
-    "relu": Cell(lambda x, h, states: (jax.nn.relu(x + h),)),  # of an Elman network
-    "lstm": Cell(_lstm, states=2),
-    "gru": Cell(_gru),
+# The step, from x_t w_ih + b_h, h_{t-1} w_hh and the states before it, of which h is the first; and
+# the number of states. Every program is compared with one of them.
+CELLS: dict[str, tuple[Callable[..., tuple[Any, ...]], int]] = {
+    "rnn": (lambda x, h, states: (jnp.tanh(x + h),), 1),
+    "relu": (lambda x, h, states: (jax.nn.relu(x + h),), 1),  # of an Elman network
+    "lstm": (_lstm, 2),
+    "gru": (_gru, 1),
 }
 
 
@@ -52,7 +47,7 @@ def hoisted(
     xs: Any,
     h0: Any = None,
     *,
-    cell: Cell = CELLS["rnn"],
+    cell: str = "rnn",
     hoist: bool = True,
     unroll: int = 1,
     mixed: bool = False,
@@ -64,6 +59,7 @@ def hoisted(
     `mixed`: operands of matmuls, and hs, are bfloat16, as with jrnn's `compute_dtype`.
     """
     matmul: Any = matmul_of_rounded if mixed else jnp.matmul
+    cell_step, states = CELLS[cell]
 
     def project(xs: Any) -> Any:
         ids = jnp.issubdtype(xs.dtype, jnp.integer)
@@ -76,16 +72,16 @@ def hoisted(
             valid, reset = (each[:, None] for each in ends_t)
             before = jax.tree.map(lambda s: jnp.where(reset, 0.0, s), held)
         projected = x if hoist else project(x)
-        after = cell.step(projected, matmul(before[0], params.w_hh), before)
+        after = cell_step(projected, matmul(before[0], params.w_hh), before)
         if not ends_t:
             return after, after[0]
-        states = jax.tree.map(lambda a, s: jnp.where(valid, a, s), after, held)
-        return states, jnp.where(valid, states[0], 0.0)
+        kept = jax.tree.map(lambda a, s: jnp.where(valid, a, s), after, held)
+        return kept, jnp.where(valid, kept[0], 0.0)
 
     inputs = project(xs) if hoist else xs
     first = inputs[0] if hoist else project(xs[0])  # for its shape and mesh axes; XLA removes it
     zeros = jnp.zeros_like(first[..., : len(params.w_hh)])
-    start = (zeros if h0 is None else h0, *(zeros,) * (cell.states - 1))
+    start = (zeros if h0 is None else h0, *(zeros,) * (states - 1))
     valid = () if resets is None else (jnp.arange(len(xs))[:, None] < lengths, resets)
     hs = lax.scan(step, start, (inputs, *valid), unroll=unroll)[1]
     # Rounded at the end, because jaxlib 0.10.2 takes time quadratic in T to stack bfloat16.
@@ -102,7 +98,7 @@ SCANS: dict[str, Callable[..., Any]] = {
 
 def scans(cell: str) -> dict[str, Callable[..., Any]]:
     """The three scans of a cell."""
-    return {name: partial(scan, cell=CELLS[cell]) for name, scan in SCANS.items()}
+    return {name: partial(scan, cell=cell) for name, scan in SCANS.items()}
 
 
 def _rounded(a: Any, w: Any) -> Any:
