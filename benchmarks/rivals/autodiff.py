@@ -119,12 +119,11 @@ matmul_of_rounded.defvjp(lambda a, w: (_rounded(a, w), (a, w)), _rounded_bwd)
 
 def recurrences(group: Group) -> list[Recurrence]:
     """The three scans; in bfloat16 they round what jrnn's mixed precision rounds."""
-    ended = group.route == "ends"
-    options: dict[str, Any] = ends(group.case) if ended else {}
-    one = Recurrence("", naive, kind="ends" if ended else "tanh")
-    if group.dtype == "bfloat16":
-        options, one = {"mixed": True}, one._replace(dtype=jnp.bfloat16)
-    return [
-        one._replace(name=name, states=partial(scan, **options))
-        for name, scan in scans(group.cell).items()
-    ]
+    options: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
+    if group.route == "ends":
+        options, changes = dict(ends(group.case)), {"kind": "ends"}
+    elif group.dtype == "bfloat16":
+        options, changes = {"mixed": True}, {"dtype": jnp.bfloat16}
+    found = scans(group.cell).items()
+    return [Recurrence(name, partial(scan, **options), **changes) for name, scan in found]
