@@ -34,16 +34,6 @@ class Figure(NamedTuple):
     minutes: float
     timed: bool = True  # its numbers are times: it runs alone
 
-    def minutes_of_all(self) -> float:
-        """Its part of the time of all: of the others two run at once."""
-        return self.minutes / (1 if self.timed else 2)
-
-    def run(self, folder: Path) -> tuple[Any, str]:
-        """How the command ended, a `commands.End`, and its output."""
-        out = "" if OWN_OUTPUT in self.command else f" --out {shlex.quote(str(folder))}"
-        *_, end = commands.run(self.command + out, folder)
-        return end, (folder / "output.txt").read_text().strip()
-
 
 def figures() -> list[Figure]:
     """All of them."""
@@ -52,12 +42,15 @@ def figures() -> list[Figure]:
 
 
 def run_all(found: list[Figure], out: Path) -> Iterator[tuple[Any, str]]:
-    """The results of all commands, in their order; those without times run two at once."""
+    """How each command ended, and its output; those without times run two at once."""
 
     def run(numbered: tuple[int, Figure]) -> tuple[Any, str]:
         n, figure = numbered
         report.say(f"{n} of {len(found)} begins: {figure.command}")
-        return figure.run(out / f"{n:02}")
+        folder = out / f"{n:02}"
+        where = "" if OWN_OUTPUT in figure.command else f" --out {shlex.quote(str(folder))}"
+        *_, end = commands.run(figure.command + where, folder)
+        return end, (folder / "output.txt").read_text().strip()
 
     with ThreadPoolExecutor(2) as pool:
         for timed, group in groupby(enumerate(found, 1), lambda numbered: numbered[1].timed):
@@ -90,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"argument --only: no command or page matches {args.only!r}; see --list")
     if args.list:
         rows = [[f.command, ", ".join(f.pages), f"{f.minutes:g}"] for f in found]
-        hours = sum(f.minutes_of_all() for f in found) / 60
+        hours = sum(f.minutes / (1 if f.timed else 2) for f in found) / 60
         print(report.table(["command", "pages", "minutes"], rows))
         print(f"\n{len(found)} commands, about {hours:.1f} hours on two cores.")
         return 0

@@ -4,10 +4,10 @@
 
 The compilers need one version of jax, so an environment of their own, with `INSTALL`.
 
-It prints the operations of the loops per time step (`hlo.py`), forward + backward, and temporary
-bytes, of the programs that the devices would run; but XLA takes its first kernel for each matmul
-here, where it would time several on an H100. On a GPU an operation is a kernel launch, which takes
-most of the time of a small recurrence; on a TPU it is a step of the schedule. Nothing is run.
+It prints the operations of the loops per time step (`hlo.py`), forward + backward, of the programs
+that the devices would run; but XLA takes its first kernel for each matmul here, where it would time
+several on an H100. On a GPU an operation is a kernel launch, which takes most of the time of a
+small recurrence; on a TPU it is a step of the schedule. Nothing is run.
 """
 
 import argparse
@@ -84,8 +84,6 @@ def counted(case: Case, cell: str, rivals: list[str]) -> Results:
             compiled = compile_for(target, jitted, one.own(params), xs, y)
             forward, backward = (n / case.T for n in loop_operations(compiled.as_text()))
             found[name] = f"{forward:.2f} + {backward:.2f} = {forward + backward:.2f}"
-            if name == "H100":  # on-chip memory of a TPU would be omitted
-                found["H100, MB"] = compiled.memory_analysis().temp_size_in_bytes / 1e6
         yield found
 
 

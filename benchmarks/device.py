@@ -35,15 +35,10 @@ PARTS = {
     "recurrences": ("python -m benchmarks.kernel --device --rounds 5 --rivals {rivals}", 320),
     "training": ("python -m benchmarks.train_step --rivals {rivals}", 60),
 }
-RIVALS = ["autodiff", "flax", "keras", "torch"]
 
 
 def results(args: argparse.Namespace) -> report.Results:
-    """Run the parts; yield what they find, and a line when each begins and ends.
-
-    Raises:
-        RuntimeError: a part failed; after all others.
-    """
+    """Run the parts, and yield what they find; RuntimeError after all, if one failed."""
     for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C
         signal.signal(number, signal.default_int_handler)
     if (load := os.getloadavg()[0]) > BUSY * cores():
@@ -85,7 +80,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = report.parser("device", __doc__)
     add = parser.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    add("--rivals", nargs="+", choices=NAMES, default=RIVALS)
+    add("--rivals", nargs="+", choices=NAMES, default=["autodiff", "flax", "keras", "torch"])
     add("--name", default="device", help="of the machine, for the page")
     parser.set_defaults(minutes=10)
     return parser.parse_args(argv)

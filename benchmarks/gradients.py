@@ -43,7 +43,6 @@ DEFAULT_BITS = {"cpu": 24, "gpu": 11, "tpu": 8}  # of the operands of a float32 
 FULL = Case(70, 16, 40, 128)  # with full tiles of a device
 SMALL = Case(21, 3, 5, 7)  # with partial ones
 TOY = Case(6, 2, 3, 4)
-TINY = 1e-30  # a divisor for a bound of 0
 AT_ONCE = 8  # checks: nothing is timed, and nearly all of the time is compilation
 FACTOR = 12  # of what moved runs of the oracle differ by
 RUNS = 4  # of the oracle, for a bound
@@ -133,11 +132,7 @@ def checks(toy: bool) -> Iterator[Check]:
 
 
 def results(args: argparse.Namespace) -> report.Results:
-    """Yield a record per check: errors divided by their bounds, pass or fail.
-
-    Raises:
-        RuntimeError: a comparison is wrong; after all others.
-    """
+    """Yield a record per check, pass or fail; RuntimeError after all, if one is wrong."""
     yield machine.description()
     yield METHOD
     end = math.inf if args.minutes is None else time.monotonic() + 60 * args.minutes
@@ -182,7 +177,7 @@ def compared(check: Check, spec: kernel.Spec) -> report.Record:
         error = float(np.abs(np.asarray(x, np.float64) - right[name]).max()) / largest
         error = error if np.isfinite(error) else 1e30  # JSON has neither NaN nor infinity
         bound = allowed[name] / largest
-        errors[name] = {"error": error, "bound": bound, "of_bound": error / (bound or TINY)}
+        errors[name] = {"error": error, "bound": bound, "of_bound": error / (bound or 1e-30)}
     worst = max(errors, key=lambda name: errors[name]["of_bound"])
     result = "pass" if errors[worst]["of_bound"] <= 1 else "**FAIL**"
     shown = {"digits": check.bits(), "array": worst, **errors[worst]}

@@ -135,7 +135,7 @@ def common(one: Recurrence, params: Any, result: Any) -> dict[str, Any]:
 @lru_cache(maxsize=8)
 def expected(case: Case, cell: str, kind: str, gradient: bool) -> dict[str, np.ndarray]:
     """The result of a plain scan in full float32, of a `Recurrence.kind`."""
-    scan = partial(autodiff.naive, cell="relu" if kind == "relu" else cell)
+    scan = partial(autodiff.SCANS["naive"], cell="relu" if kind == "relu" else cell)
     one = Recurrence("the reference", partial(scan, **ends(case)) if kind == "ends" else scan)
     route = "batch"
     if kind == "remat":
@@ -200,7 +200,7 @@ def measure_group(args: argparse.Namespace, group: Group, rivals: list[str]) -> 
 def results(args: argparse.Namespace) -> Results:
     """The results of all groups."""
     use_cpu_cores(args.devices)
-    yield machine.description()
+    yield f"{machine.description()} {args.rounds} rounds."
     tasks = {str(group): partial(measure_group, args, group) for group in groups(args)}
     yield from report.in_order(tasks, args.rivals, args.minutes)
 

@@ -15,7 +15,6 @@ from jrnn.native import cpu_cores as cores
 
 LIBRARIES = ["jrnn", "jax", "jaxlib", "flax", "dm-haiku", "keras", "torch"]
 LIBRARIES += ["libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"]  # compilers
-SETTINGS = ["GLIBC_TUNABLES", "XLA_FLAGS"]  # of the allocator and the compiler
 VECTOR_UNITS = {  # by their flags in Linux
     "amx_bf16": "AMX",
     "avx512_bf16": "AVX-512 of bfloat16",
@@ -39,7 +38,7 @@ def description() -> str:
         f"{processor()}, {cores()} cores.",
         f"Python {platform.python_version()}, {versions()}.",
         native_kernel() if backend == "cpu" else "",
-        *(f"{name} {os.environ.get(name, 'not set')}." for name in SETTINGS),
+        *(f"{name} {os.environ.get(name, 'not set')}." for name in ("GLIBC_TUNABLES", "XLA_FLAGS")),
         *(f"{name} {n / 1e9:,.1f} GB." for name, n in memory.items() if n and "bytes" in name),
         gpus(),
     ]

@@ -223,7 +223,6 @@ def run(args: argparse.Namespace, results: Callable[[argparse.Namespace], Result
         "title": vars(args).get("name", name),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "rounds": vars(args).get("rounds"),
         "fault": "",
         "results": [],
     }
@@ -272,9 +271,8 @@ def text(page: Mapping[str, Any]) -> str:
     lines = [f"**{page['fault']}**"] if page["fault"] else []
     lines += [found for found in page["results"] if isinstance(found, str)]
     every = [found for found in page["results"] if not isinstance(found, str)]
-    rounds = f" {page['rounds']} rounds." if page["rounds"] else ""
     legend = LEGEND if any("values" in r for r in every) else ""
-    texts = [f"# {page['title']}", f"    {page['command']}", f"{page['date']}.{rounds}", legend]
+    texts = [f"# {page['title']}", f"    {page['command']}", f"{page['date']}.", legend]
     texts.append("\n".join(f"- {line}" for line in lines))
     for title in dict.fromkeys(r["table"] for r in every):
         texts.append(f"## {title}\n\n{shown([r for r in every if r['table'] == title])}")

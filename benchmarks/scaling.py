@@ -23,10 +23,7 @@ from jrnn.parallel import use_cpu_cores
 
 
 def losses(toy: bool) -> Results:
-    """The gradient of a character model over T steps, and of a forecast by two layers.
-
-    The data are their own targets.
-    """
+    """The gradients of a character model and of a forecast, with the data as their own targets."""
     key, long, T = jax.random.key(0), 16 if toy else 1_000_000, 16 if toy else 16_384
     network = jrnn.init_rnn(key, 100, 64)
     stack = jrnn.init_stack(key, 16, (64, 64), cell="gru", layer_norm=True)
@@ -50,7 +47,7 @@ def losses(toy: bool) -> Results:
 def results(args: argparse.Namespace) -> Results:
     """The recurrence, then the losses."""
     use_cpu_cores()
-    yield machine.description()
+    yield f"{machine.description()} {args.rounds} rounds."
     group = Group(Case(16 if args.toy else 65_536, 1, 32, 256), "remat")
     tasks: Tasks = {
         "remat": partial(measure_group, args, group),

@@ -42,7 +42,6 @@ from jrnn.parallel import batch_mesh, use_cpu_cores
 from jrnn.text import training_chunks
 from jrnn.training import TrainState, init_train_state, make_train_step
 
-RECIPE: dict[str, Any] = {"learning_rate": 2e-3, "schedule": "constant"}
 LENGTHS = {1: 64, 2: 128}  # steps per chunk
 TOY: dict[str, Any] = {"length": 5, "hidden_size": 8, "batch_size": 4}
 # Before the first update only rounding differs. Then Adam divides small gradients, which are mostly
@@ -111,9 +110,9 @@ def programs(model: Any, args: Settings, rivals: list[str]) -> dict[str, Any]:
 
 def measure_row(options: argparse.Namespace, row: int, rivals: list[str]) -> Results:
     """One record per program; its first steps, which compile and are compared, do not count."""
-    sizes = {"length": LENGTHS[row], "hidden_size": options.hidden_size}
-    sizes |= TOY if options.toy else {}
-    args = resolved(Settings(cell=options.cell, **RECIPE, **sizes))
+    recipe: dict[str, Any] = {"cell": options.cell, "learning_rate": 2e-3, "schedule": "constant"}
+    recipe |= {"length": LENGTHS[row], "hidden_size": options.hidden_size}
+    args = resolved(Settings(**recipe | (TOY if options.toy else {})))
     data = load_data(None, args.batch_size, args.length, tempfile.gettempdir())
     model = char_model.init_model(jax.random.key(0), args, len(data.alphabet.characters))
     if args.cell == "gru":  # torch's second bias stays 0, as it does not exist in other networks
@@ -156,7 +155,7 @@ def check_losses(losses: dict[str, float], n: int, tolerance: float) -> None:
 def results(options: argparse.Namespace) -> Results:
     """The results of all rows."""
     use_cpu_cores(1)  # one device, with all cores
-    yield machine.description()
+    yield f"{machine.description()} {options.rounds} rounds."
     rows = options.rows or ([1] if options.toy else LENGTHS)
     tasks = {f"row {row}": partial(measure_row, options, row) for row in rows}
     known = ["autodiff", "torch"] if options.cell == "rnn" else ["torch"]

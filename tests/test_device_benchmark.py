@@ -236,7 +236,7 @@ def test_a_rival_that_is_missing_or_wrong_is_said_and_the_rest_is_measured(monke
     monkeypatch.setitem(sys.modules, "flax", None)
     monkeypatch.delitem(sys.modules, "benchmarks.rivals.flax", raising=False)
     monkeypatch.setitem(autodiff.CELLS, "sine", (lambda x, h, states: (jnp.sin(x + h),), 1))
-    wrong = {"hoisted": lambda params, xs, cell: autodiff.naive(params, xs, cell="sine")}
+    wrong = {"hoisted": lambda params, xs, cell: autodiff.SCANS["naive"](params, xs, cell="sine")}
     monkeypatch.setattr(autodiff, "SCANS", autodiff.SCANS | wrong)
     args = kernel.parse(["--toy", "--device", "--rounds", "1", "--rivals", "autodiff", "flax"])
     group = next(kernel.groups(args))

@@ -88,9 +88,8 @@ def hoisted(
     return hs.astype(jnp.bfloat16) if mixed else hs
 
 
-naive = partial(hoisted, hoist=False)
 SCANS: dict[str, Callable[..., Any]] = {
-    "naive": naive,
+    "naive": partial(hoisted, hoist=False),
     "hoisted": hoisted,
     "hoisted x4": partial(hoisted, unroll=4),
 }

@@ -27,7 +27,6 @@ def recurrences(group: Group) -> list[Recurrence]:
 
 def _recurrence(group: Group, name: str, make: Any) -> Recurrence:
     _, _, I, H = group.case
-    optimized = make is nnx.OptimizedLSTMCell
     rnn = nnx.RNN(make(I, H, rngs=nnx.Rngs(0)), time_major=True, rngs=False)
     graph, empty = nnx.split(rnn)
 
@@ -37,6 +36,6 @@ def _recurrence(group: Group, name: str, make: Any) -> Recurrence:
         return nnx.merge(graph, state)(xs, initial_carry=carry)
 
     def own(params: Any) -> Any:
-        return in_form(empty, to_nnx(params, optimized=optimized))
+        return in_form(empty, to_nnx(params, optimized=make is nnx.OptimizedLSTMCell))
 
     return Recurrence(name, states, own)

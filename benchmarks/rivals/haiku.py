@@ -11,9 +11,10 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+import jrnn
 from benchmarks.cases import Group
 from benchmarks.rivals import Recurrence, in_form
-from benchmarks.rivals.jrnn_itself import RELU
+from benchmarks.rivals.jrnn_itself import states
 from jrnn.interop import to_haiku
 
 
@@ -39,4 +40,5 @@ def recurrences(group: Group) -> list[Recurrence]:
     empty = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 1, I)))
     if is_lstm:
         return [Recurrence("haiku", apply, own)]
-    return [RELU, Recurrence("haiku relu", apply, own, kind="relu")]
+    relu = Recurrence("jrnn relu", partial(states, jrnn.rnn, activation="relu"), kind="relu")
+    return [relu, Recurrence("haiku relu", apply, own, kind="relu")]

@@ -54,10 +54,6 @@ def recurrences(group: Group) -> list[Recurrence]:
     return [plain, Recurrence("jrnn, a user's cell", partial(states, partial(jrnn.unroll, cell)))]
 
 
-# For a rival that has only relu.
-RELU = Recurrence("jrnn relu", partial(states, jrnn.rnn, activation="relu"), kind="relu")
-
-
 def backends(one: Recurrence, args: Any) -> list[str | None]:
     """The backends that compute a recurrence on these arguments; [None] if it is not jrnn's."""
     if not one.name.startswith("jrnn"):
