@@ -228,6 +228,49 @@ def test_special_numbers_are_those_of_xla(cell):
 
 
 @built
+@pytest.mark.parametrize("network", ["rnn", "lstm", "gru"])
+def test_large_networks_round_no_more_than_xla(network):
+    """Where the processor has tiles, a product of float32 is a sum of products of its parts."""
+    params = getattr(jrnn, f"init_{network}")(jax.random.key(0), 40, 200, dtype=jnp.float32)
+    xs = jax.random.normal(jax.random.key(1), (6, 32, 40), jnp.float32)
+
+    def results(params, xs):
+        run = lambda *args: jnp.sin(getattr(jrnn, network)(*args)[1])
+        return run(params, xs), jax.grad(lambda *args: run(*args).sum(), (0, 1))(params, xs)
+
+    found = jax.jit(results)(params, xs)
+    assert calls(jax.jit(results).lower(params, xs))
+    with native.turned(False):
+        by_xla = jax.jit(results)(params, xs)
+    exact = results(*jax.tree.map(lambda x: x.astype(jnp.float64), (params, xs)))
+
+    def error(x, exact):
+        return np.linalg.norm(np.float64(x) - exact)
+
+    for one, other, true in zip(*map(jax.tree.leaves, (found, by_xla, exact)), strict=True):
+        # The sums of biases alone round more, over 96 rows one after the other.
+        assert error(one, true) <= (1.3 if one.ndim > 1 else 2) * error(other, true)
+
+
+@built
+def test_infinite_inputs_of_a_large_network_are_those_of_xla():
+    """Numbers whose smaller parts are 0 times one whose parts must not make it NaN."""
+    params = jrnn.RNNParams(np.full((40, 200), 0.125, np.float32), np.full((200,) * 2, 0.25), None)
+    params = jax.tree.map(np.float32, params)
+    xs = np.random.default_rng(0).random((6, 32, 40), np.float32)
+    xs[0, 3, 7], xs[1, 0, 0], xs[1, 20, 1] = np.inf, 3.4e38, np.nan
+    run = lambda params: jrnn.rnn(params, xs, activation="relu")[1]
+    both = jax.jit(lambda params: (run(params), jax.grad(lambda p: run(p).sum())(params)))
+    found = both(params)
+    assert calls(both.lower(params))
+    with native.turned(False):
+        expected = both(params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-5), found, expected)
+    assert np.isinf(found[0]).any()
+    assert np.isfinite(found[0]).any()
+
+
+@built
 def test_wrong_sizes_are_an_error_and_no_crash():
     shape = jax.ShapeDtypeStruct((T, B, H), jnp.float32)
     sizes = {"T": T, "B": B, "I": I, "H": H, "slices": 1, "cell": 0, "phi": 0, "input": 0}
