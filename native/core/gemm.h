@@ -437,16 +437,17 @@ INLINE Part<Real> part_of(int64_t rows, int64_t i, int64_t n, int64_t p, int nv,
   return {r, p, int(r_end - r), nv, nv * ALL, sums};
 }
 
-// Numbers in parts: sums that are NaN are computed again, of whole numbers (split.h).
+// Numbers in parts: rows of sums with NaN are computed again, of whole numbers (split.h).
 template <class Stored, class Of>
 INLINE void compute_again(const Start<RealOf<Stored>>& start, const Term<Stored>* products, int n,
                           const Part<RealOf<Stored>>& part) {
   if constexpr (PARTS<Stored> > 1) {
     if (__builtin_expect(!RIGHT_OR_FAULT(has_nan(part.sums, part.count()), 44, false), 1)) return;
-    const int most = rows_in_registers(part.panels, Of::all);
-    for (int r = 0; r < part.rows; r += most)
-      tile_of<Stored, Of>(smaller(most, part.rows - r), part.panels)(
-          start, products, n, false, Ahead{}, part.r0 + r, part.p0, part.sums + r * part.nv * W<float>);
+    for (int r = 0; r < part.rows; ++r) {
+      float* row = part.sums + r * part.nv * W<float>;
+      if (!has_nan(row, part.nv)) continue;
+      tile_of<Stored, 1, Of>(part.panels)(start, products, n, false, Ahead{}, part.r0 + r, part.p0, row);
+    }
   }
 }
 
