@@ -107,11 +107,7 @@ INLINE void store_columns(RowOf row, Stored* to) {
   for (int i = 0; i < TILE_ROWS; ++i) rows[i] = row(i);
   transpose(rows);
 #pragma GCC unroll 16
-  for (int c = 0; c < TILE_ROWS; ++c) {
-    HalfBits parts[PARTS<Stored>];
-    parts_of<Stored>(rows[c], parts);
-    for (int i = 0; i < PARTS<Stored>; ++i) *(UnalignedHalfBits*)(to + c * ROW<Stored> + i * W<Stored>) = parts[i];
-  }
+  for (int c = 0; c < TILE_ROWS; ++c) store<float>(to + c * ROW<Stored>, rows[c]);
 }
 
 // The sums of a tile, of whole numbers: see split.h.
