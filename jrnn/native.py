@@ -15,14 +15,17 @@ import functools
 import os
 import re
 import runpy
+from ctypes import c_char_p, c_int64
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
+import numpy as np
 from jax._src import config  # for an option of jrnn's own; the public `jax.config` cannot add one
 
 FILE = "libjrnn.so.1"
+HANDLERS = "forward", "backward", "loss", "loss_gradient"
 ISAS = {1024: "AVX-512 with AMX", 512: "AVX-512", 2: "AVX2"}
 
 
@@ -43,12 +46,14 @@ class Library(NamedTuple):
         isa: a key of ISAS.
         has_bfloat16: whether this processor multiplies it.
         scratch_bytes: a function of C, see native/shim.
+        loss_scratch_bytes: the same of the losses.
     """
 
     path: Path
     isa: int
     has_bfloat16: bool
     scratch_bytes: Any
+    loss_scratch_bytes: Any
 
 
 def available() -> bool:
@@ -127,6 +132,23 @@ def library() -> Library:
     return found
 
 
+def call(name: str, results: Any, arguments: Any, **options: int | float) -> list[jax.Array]:
+    """A call of the library, in a program that is lowered for a CPU.
+
+    Args:
+        name: of the handler, such as "forward".
+        results: their types.
+        arguments: the arrays.
+        options: the attributes of the call, without `isa`.
+
+    Returns:
+        The results.
+    """
+    function: Any = jax.ffi.ffi_call(f"jrnn_native_{name}", results)
+    attributes = {k: np.int64(x) if isinstance(x, int) else x for k, x in options.items()}
+    return cast(list[jax.Array], function(*arguments, isa=np.int64(library().isa), **attributes))
+
+
 @functools.cache
 def _load() -> Library | str:
     """The first library that fits, or the reason why there is none."""
@@ -156,21 +178,23 @@ def _open(file: Path) -> Library | str:
     """A library, or the reason why it does not fit. Nothing is registered before all checks."""
     try:
         loaded = ctypes.CDLL(str(file))
-        names = "build", "isa", "has_bfloat16", "scratch_bytes"
-        build, isa, has_bfloat16, scratch = (getattr(loaded, f"jrnn_native_{n}") for n in names)
-        handlers = {name: getattr(loaded, f"Jrnn{name}Handler") for name in ("Forward", "Backward")}
+        names = "build", "isa", "has_bfloat16", "scratch_bytes", "loss_scratch_bytes"
+        build, isa, has_bfloat16, *scratch = (getattr(loaded, f"jrnn_native_{n}") for n in names)
+        symbols = (f"Jrnn{name.title().replace('_', '')}Handler" for name in HANDLERS)
+        handlers = {name: getattr(loaded, f) for name, f in zip(HANDLERS, symbols, strict=True)}
     except (OSError, AttributeError) as error:
         return f"{file} cannot be loaded: {error}."
-    build.restype, isa.restype, scratch.restype = ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64
-    has_bfloat16.argtypes, scratch.argtypes = [ctypes.c_int64], [ctypes.c_int64] * 12
+    build.restype, isa.restype, has_bfloat16.argtypes = c_char_p, c_int64, [c_int64]
+    for function, arguments in zip(scratch, (12, 7), strict=True):
+        function.restype, function.argtypes = c_int64, [c_int64] * arguments
     if (wrong := _wrong_build(build().decode())) is not None:
         return f"{file} {wrong}."
     if isa() not in ISAS:
         return "This processor has neither AVX2 nor AVX-512."
     for name, handler in handlers.items():
         target = jax.ffi.pycapsule(handler)
-        jax.ffi.register_ffi_target(f"jrnn_native_{name.lower()}", target, platform="cpu")
-    return Library(file, isa(), bool(has_bfloat16(isa())), scratch)
+        jax.ffi.register_ffi_target(f"jrnn_native_{name}", target, platform="cpu")
+    return Library(file, isa(), bool(has_bfloat16(isa())), *scratch)
 
 
 def _wrong_build(build: str) -> str | None:

@@ -15,10 +15,11 @@ from jaxprs import equations, named, sizes
 from mutations import assert_seen, mutated, planted
 
 import jrnn
-from jrnn.loss import blockwise, softmax
+from jrnn.loss import blockwise, native, softmax
 
 T, B, H, O = 7, 3, 4, 8  # 21 positions in blocks of 4, 8 classes in blocks of 3: both with a rest
-LAYOUTS = {"by positions": (T, B), "by classes": (T * B,)}
+BLOCKS = {"by positions": (T, B), "by classes": (T * B,)}
+LAYOUTS = {**BLOCKS, "natively": (T, B)}  # where the native kernel runs
 KINDS = ["ids", "any sum"]
 RNG = np.random.default_rng(1)
 MASK = RNG.random(T * B) > 0.4
@@ -34,7 +35,11 @@ SMALL = {"POSITIONS": 4, "LOGITS": 1, "CLASSES": 3, "LONG": 1000}  # sequences a
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
+def small_blocks(monkeypatch, request):
+    given = getattr(request.node, "callspec", None)
+    if given is not None and given.params.get("layout") == "natively":
+        monkeypatch.setattr(native, "FEWEST", 1)
+        return
     for name, size in SMALL.items():
         monkeypatch.setattr(blockwise, name, size)
 
@@ -148,7 +153,7 @@ def test_sizes(lead, O, kind):
 def test_both_ways_are_taken():
     scans = [
         [s.params["length"] for s in named(jax.make_jaxpr(fused)(**example(lead)), "scan")]
-        for lead in LAYOUTS.values()
+        for lead in BLOCKS.values()
     ]
     assert scans == [[5], [2]]  # and a rest of one position, and of two classes
 
@@ -222,7 +227,7 @@ def test_traced_labels_outside_the_range_are_nan(layout, wrong):
     assert np.isnan(found["hs"]).all(-1).sum() == 1
 
 
-@in_tiers(layout=LAYOUTS, dtype=[np.int8, np.uint8, np.uint16])
+@in_tiers(layout=BLOCKS, dtype=[np.int8, np.uint8, np.uint16])
 def test_labels_of_any_integer_type(layout, dtype):
     """Of 300 classes, more than a byte counts; int64 is that of every other test."""
     at = example(LAYOUTS[layout], O=300)
@@ -283,7 +288,7 @@ def assert_fault_seen(layout, fault):
     assert_seen(value_and_grad(lambda **at: 3 * cost(**at), at)[1], three)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", BLOCKS)
 @planted(OF_BOTH)
 def test_planted_fault(layout, fault):
     assert_fault_seen(layout, fault)
@@ -366,7 +371,7 @@ def test_vmap_of_grad_is_the_gradient_of_each(lead, shared):
         assert_close(jax.tree.map(lambda d: d[n], found), expected(at)[1])
 
 
-@in_tiers(layout=LAYOUTS, place=["grad of shard_map", "shard_map of grad"])
+@in_tiers(layout=BLOCKS, place=["grad of shard_map", "shard_map of grad"])
 def test_shard_map_is_one_device(layout, place):
     lead, batch = ((T, 4), P(None, "data")) if layout == "by positions" else ((22,), P("data"))
     at = example(lead, "any sum")

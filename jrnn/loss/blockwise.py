@@ -46,6 +46,9 @@ not depend on the number of positions, which may be unknown if `jax.export` has 
 sequence with T >= 8 H uses blocks of positions too: there an [H, O] is at most an eighth of its
 logits. Blocks of classes need a softmax. Other losses of one short sequence use no blocks: their
 outputs are as large as their targets, which the caller holds.
+
+Few positions need no blocks. Their softmax cross-entropy is computed by the native kernel, where it
+runs and is faster (`jrnn/loss/native.py`).
 """
 
 from collections.abc import Callable
@@ -68,6 +71,8 @@ from jrnn.arrays import (
     varying_alike,
     wide,
 )
+from jrnn.loss.native import losses_of
+from jrnn.loss.native import why_not as losses_why_not
 from jrnn.loss.softmax import (
     assert_labels_fit,
     assert_states_fit,
@@ -181,6 +186,9 @@ def cost(
         if not classes and _reads_traced(loss, outputs, labels):
             return _sum_by_checkpoints(precision, loss, *arguments)
         return _sum_by_positions(precision, loss, *arguments)
+    if classes and by_positions and losses_why_not(precision, params, hs, labels) is None:
+        w_ho, b_o, hs, labels, m = varying_alike((*params, hs, labels, m))
+        return _weighted_sum(losses_of(precision, w_ho, b_o, hs, labels), m)
     if classes and not by_positions and O > CLASSES:
         return _weighted_sum(_losses_by_classes(precision, params, hs, labels), m)
     logits = add_bias(jnp.matmul(hs, params.w_ho, precision=precision), params.b_o)

@@ -6,6 +6,7 @@
 #include "core.h"
 
 #include "backward.h"
+#include "loss.h"
 
 namespace {
 
@@ -17,13 +18,9 @@ void phi_run(int32_t which, const void* x, void* y, int64_t n) {
   }
 }
 
-template <class Stored>
-size_t forward_bytes(const JrnnSizes* s) {
-  return bytes_of<ForwardScratch<Stored>>(*s);
-}
-template <class Stored>
-size_t backward_bytes(const JrnnSizes* s) {
-  return bytes_of<BackwardScratch<Stored>>(*s);
+template <class Scratch, class Sizes>
+size_t bytes(const Sizes* s) {
+  return bytes_of<Scratch>(*s);
 }
 
 // A task, which may change the shapes of tiles.
@@ -37,9 +34,16 @@ void run_task(const Args* args, int32_t phase, int32_t task) {
 
 template <class Stored>
 constexpr JrnnReal real() {
-  return {{forward_bytes<Stored>, forward_tasks, run_task<JrnnForward, forward_run<Stored>>},
-          {backward_bytes<Stored>, backward_tasks, run_task<JrnnBackward, backward_run<Stored>>},
-          phi_run<RealOf<Stored>>};
+  JrnnReal all{};
+  all.forward = {bytes<ForwardScratch<Stored>>, forward_tasks, run_task<JrnnForward, forward_run<Stored>>};
+  all.backward = {bytes<BackwardScratch<Stored>>, backward_tasks, run_task<JrnnBackward, backward_run<Stored>>};
+  if constexpr (!is_rounded<Stored>) {
+    all.loss = {bytes<LossScratch<Stored>>, loss_tasks, run_task<JrnnLoss, loss_run<Stored>>};
+    all.loss_gradient = {bytes<LossGradientScratch<Stored>>, loss_gradient_tasks,
+                         run_task<JrnnLossGradient, loss_gradient_run<Stored>>};
+  }
+  all.phi = phi_run<RealOf<Stored>>;
+  return all;
 }
 
 }  // namespace

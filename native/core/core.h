@@ -131,10 +131,55 @@ typedef struct {
   void (*run)(const JrnnBackward *, int32_t phase, int32_t task);
 } JrnnBackwardPass;
 
-/* One floating type; null: the object does not have it. */
+/* --- readout and softmax cross-entropy, see loss.h --- */
+
+/* N positions, H units, O classes; all >= 1. `slices`: as in JrnnSizes, of positions. */
+typedef struct {
+  int64_t N, H, O;
+  int32_t slices;
+} JrnnLossSizes;
+
+typedef struct {
+  JrnnLossSizes sizes;
+  const void *hs;        /* [N, H] */
+  const void *w_ho;      /* [H, O] */
+  const void *b_o;       /* [O]; null: zeros */
+  const int32_t *labels; /* [N]; one outside [0, O) gives NaN */
+  void *losses;          /* [N] J_n */
+  void *deltas;          /* [N, O] p_n - y_n, for the gradient; null: not wanted */
+  void *scratch;
+} JrnnLoss;
+
+typedef struct {
+  JrnnLossSizes sizes;
+  const void *hs;      /* [N, H] */
+  const void *w_ho;    /* [H, O] */
+  const void *deltas;  /* [N, O] */
+  const void *dlosses; /* [N] the cotangents of the losses */
+  void *dhs;           /* [N, H]; null: not wanted */
+  void *dw_ho;         /* [H, O] */
+  void *db_o;          /* [O]; null: not wanted */
+  void *scratch;
+} JrnnLossGradient;
+
+typedef struct {
+  size_t (*scratch_bytes)(const JrnnLossSizes *);
+  int32_t (*tasks)(const JrnnLossSizes *, int32_t phase);
+  void (*run)(const JrnnLoss *, int32_t phase, int32_t task);
+} JrnnLossPass;
+
+typedef struct {
+  size_t (*scratch_bytes)(const JrnnLossSizes *);
+  int32_t (*tasks)(const JrnnLossSizes *, int32_t phase);
+  void (*run)(const JrnnLossGradient *, int32_t phase, int32_t task);
+} JrnnLossGradientPass;
+
+/* One floating type; null: the object does not have it. That of bfloat16 has no losses. */
 typedef struct {
   JrnnForwardPass forward;
   JrnnBackwardPass backward;
+  JrnnLossPass loss;
+  JrnnLossGradientPass loss_gradient;
   void (*phi)(int32_t phi, const void *x, void *y, int64_t n); /* elementwise; for tests */
 } JrnnReal;
 

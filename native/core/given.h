@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t GROUP = HAS_TILES ? 64 : 128;  // numbers in parts have 1.5 of the bytes
 
 INLINE int64_t slices_of(const JrnnSizes& s) { return smaller<int64_t>(s.slices, s.B); }
+INLINE int64_t slices_of(const JrnnLossSizes& s) { return smaller<int64_t>(s.slices, s.N); }
 INLINE int64_t rows_of_group(const JrnnSizes& s) {
   return smaller(GROUP, (s.B + slices_of(s) - 1) / slices_of(s));
 }
@@ -53,8 +54,8 @@ struct Arena {
 };
 
 // The scratch of a pass: what the slices share, then the same for each slice.
-template <class Scratch>
-Scratch scratch_of(const JrnnSizes& s, void* base, int64_t slice, size_t* bytes = nullptr) {
+template <class Scratch, class Sizes>
+Scratch scratch_of(const Sizes& s, void* base, int64_t slice, size_t* bytes = nullptr) {
   Scratch found{};
   Arena arena(base);
   found.shared(s, arena);
@@ -66,8 +67,8 @@ Scratch scratch_of(const JrnnSizes& s, void* base, int64_t slice, size_t* bytes 
   if (bytes) *bytes = arena.used + 64;
   return found;
 }
-template <class Scratch>
-size_t bytes_of(const JrnnSizes& s) {
+template <class Scratch, class Sizes>
+size_t bytes_of(const Sizes& s) {
   size_t bytes;
   scratch_of<Scratch>(s, nullptr, slices_of(s) - 1, &bytes);
   return bytes;

@@ -52,6 +52,14 @@ INLINE ExpParts<Real> exp_parts(Vector<Real> x) {
   return {(Vector<Real>)(((Bits<Real>)shifted << E::shift) + one), p * f * f + f};
 }
 
+// e^x of x <= 0; below the smallest normal number 0.
+template <class Real>
+INLINE Vector<Real> exp_of(Vector<Real> x) {
+  const Vector<Real> low = broadcast(Exp<Real>::sigmoid_is_0);
+  const ExpParts<Real> e = exp_parts<Real>(x < low ? low : x);
+  return x < low ? Vector<Real>{} : e.power * e.rest + e.power;
+}
+
 template <class Real>
 INLINE Vector<Real> tanh_of(Vector<Real> x) {
   const Bits<Real> sign = (Bits<Real>)broadcast<Real>(Real(-0.0));

@@ -110,6 +110,19 @@ INLINE void store_columns(RowOf row, Stored* to) {
   for (int c = 0; c < TILE_ROWS; ++c) store<float>(to + c * ROW<Stored>, rows[c]);
 }
 
+// N rows of a matrix, as they lie in memory, in such blocks.
+template <class Stored>
+void store_rows_as_columns(const float* from, int64_t N, int64_t columns, Blocks<Stored> to) {
+  for (int64_t first = 0; first < 2 * filled_terms<Stored>(N); first += TILE_ROWS) {
+    const int64_t block = first / 2 / TILE_TERMS * TILE_TERMS, half = first % (2 * TILE_TERMS);
+    for (int64_t p = 0; p < panels<float>(columns); ++p)
+      store_columns([&](int i) __attribute__((always_inline)) {
+        const float* row = from + (first + i) * columns + p * W<float>;
+        return first + i < N ? load<float>(row, width<float>(columns, p)) : Vector<float>{};
+      }, to.panel(block, p) + half);
+  }
+}
+
 // The sums of a tile, of whole numbers: see split.h.
 template <class Stored, int NV>
 void sums_by_vectors(const Stored* a, const Stored* b, int64_t stride, int64_t N,

@@ -1,4 +1,4 @@
-/* The core behind XLA's foreign function interface: two handlers, and what Python asks the library.
+/* The core behind XLA's foreign function interface: four handlers, and what Python asks the library.
 
    Every array of `core.h` is an argument or a result, in the order of its struct; one without
    elements stands for null. Python gives the sizes and the scratch, and everything is checked again
@@ -35,7 +35,8 @@ bool has_bfloat16(int64_t isa) {
   return isa != kAvx2 && supports(isa) && __builtin_cpu_supports("avx512bf16");
 }
 
-const JrnnReal* real_of(int64_t isa, int64_t bits, const JrnnSizes& s) {
+template <typename Sizes>
+const JrnnReal* real_of(int64_t isa, int64_t bits, const Sizes& s) {
   if (!supports(isa)) return nullptr;
   if (bits == kBf16) {
     if (!has_bfloat16(isa)) return nullptr;
@@ -48,7 +49,8 @@ const JrnnReal* real_of(int64_t isa, int64_t bits, const JrnnSizes& s) {
 #else
 bool supports(int64_t) { return false; }
 bool has_bfloat16(int64_t) { return false; }
-const JrnnReal* real_of(int64_t, int64_t, const JrnnSizes&) { return nullptr; }
+template <typename Sizes>
+const JrnnReal* real_of(int64_t, int64_t, const Sizes&) { return nullptr; }
 #endif
 
 /* The types of the arrays of a pass, and of hs and dhs. */
@@ -224,13 +226,69 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
   return ffi::Error::Success();
 }
 
-auto options() {
+/* `bits` is 32 or 64: of bfloat16 there are no losses. */
+bool within(const JrnnLossSizes& s, int64_t bits) {
+  return s.N >= 1 && s.H >= 1 && s.O >= 1 && s.slices >= 1 && bits != kBf16;
+}
+
+ffi::Error loss(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
+                int64_t isa, int64_t bits, int64_t N, int64_t H, int64_t O, int64_t slices) {
+  JrnnLoss args = {};
+  args.sizes = {N, H, O, static_cast<int32_t>(slices)};
+  if (!within(args.sizes, bits)) return invalid("jrnn native kernel: sizes or options out of range");
+  const JrnnReal* real = real_of(isa, bits, args.sizes);
+  if (real == nullptr) return invalid(kNoCore);
+  Buffers given(arguments, results, types_of(bits).real);
+  args.hs = given.argument("hs", N * H, true);
+  args.w_ho = given.argument("w_ho", H * O, true);
+  args.b_o = given.argument("b_o", O);
+  args.labels = static_cast<const int32_t*>(given.argument("labels", N, true, ffi::DataType::S32));
+  args.losses = given.result("losses", N, true);
+  args.deltas = given.result("deltas", N * O);
+  int64_t bytes = static_cast<int64_t>(real->loss.scratch_bytes(&args.sizes));
+  args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
+  if (!given.error().empty()) return invalid(given.error());
+  run_pass(pool, real->loss, args);
+  return ffi::Error::Success();
+}
+
+ffi::Error loss_gradient(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
+                         int64_t isa, int64_t bits, int64_t N, int64_t H, int64_t O, int64_t slices) {
+  JrnnLossGradient args = {};
+  args.sizes = {N, H, O, static_cast<int32_t>(slices)};
+  if (!within(args.sizes, bits)) return invalid("jrnn native kernel: sizes or options out of range");
+  const JrnnReal* real = real_of(isa, bits, args.sizes);
+  if (real == nullptr) return invalid(kNoCore);
+  Buffers given(arguments, results, types_of(bits).real);
+  args.hs = given.argument("hs", N * H, true);
+  args.w_ho = given.argument("w_ho", H * O, true);
+  args.deltas = given.argument("deltas", N * O, true);
+  args.dlosses = given.argument("dlosses", N, true);
+  args.dhs = given.result("dhs", N * H);
+  args.dw_ho = given.result("dw_ho", H * O, true);
+  args.db_o = given.result("db_o", O);
+  int64_t bytes = static_cast<int64_t>(real->loss_gradient.scratch_bytes(&args.sizes));
+  args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
+  if (!given.error().empty()) return invalid(given.error());
+  run_pass(pool, real->loss_gradient, args);
+  return ffi::Error::Success();
+}
+
+auto binding() {
   return ffi::Ffi::Bind()
       .Ctx<ffi::ThreadPool>()
       .RemainingArgs()
       .RemainingRets()
       .Attr<int64_t>("isa")
-      .Attr<int64_t>("bits")
+      .Attr<int64_t>("bits");
+}
+
+auto loss_options() {
+  return binding().Attr<int64_t>("N").Attr<int64_t>("H").Attr<int64_t>("O").Attr<int64_t>("slices");
+}
+
+auto options() {
+  return binding()
       .Attr<int64_t>("T")
       .Attr<int64_t>("B")
       .Attr<int64_t>("I")
@@ -252,6 +310,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JrnnForwardHandler, jrnn::forward,
                               jrnn::options().Attr<int64_t>("keep_gates"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(JrnnBackwardHandler, jrnn::backward,
                               jrnn::options().Attr<int64_t>("wanted").Attr<double>("clip_delta"));
+
+JRNN_PUBLIC XLA_FFI_Error* JrnnLossHandler(XLA_FFI_CallFrame*);
+JRNN_PUBLIC XLA_FFI_Error* JrnnLossGradientHandler(XLA_FFI_CallFrame*);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(JrnnLossHandler, jrnn::loss, jrnn::loss_options());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(JrnnLossGradientHandler, jrnn::loss_gradient, jrnn::loss_options());
 
 #define JRNN_TEXT_(x) #x
 #define JRNN_TEXT(x) JRNN_TEXT_(x)
@@ -281,5 +344,17 @@ JRNN_PUBLIC int64_t jrnn_native_scratch_bytes(
   const JrnnReal* real = jrnn::real_of(isa, bits, s);
   if (real == nullptr) return -1;
   size_t bytes = backward ? real->backward.scratch_bytes(&s) : real->forward.scratch_bytes(&s);
+  return static_cast<int64_t>(bytes);
+}
+
+/* The same of the losses, or of their gradients. */
+JRNN_PUBLIC int64_t jrnn_native_loss_scratch_bytes(int64_t isa, int64_t bits, int64_t gradient,
+                                                   int64_t N, int64_t H, int64_t O,
+                                                   int64_t slices) {
+  JrnnLossSizes s = {N, H, O, static_cast<int32_t>(slices)};
+  if (!jrnn::within(s, bits)) return -1;
+  const JrnnReal* real = jrnn::real_of(isa, bits, s);
+  if (real == nullptr) return -1;
+  size_t bytes = gradient ? real->loss_gradient.scratch_bytes(&s) : real->loss.scratch_bytes(&s);
   return static_cast<int64_t>(bytes);
 }

@@ -42,7 +42,7 @@ class Guarded {
  public:
   explicit Guarded(int64_t n = 0) : count(n), bytes(2 * BORDER + n * sizeof(T) + sizeof(T)) {
     for (unsigned char& x : bytes) x = FILL;
-    memset(data(), 0xff, n * sizeof(T));
+    if (n > 0) memset(data(), 0xff, n * sizeof(T));
     poison(true);
   }
   explicit Guarded(const Array<T>& from) : Guarded(int64_t(from.size())) {

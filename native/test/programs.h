@@ -26,6 +26,9 @@ struct Options {
 void check_phi(const JrnnCore& core, const std::function<void(const std::string&)>& fail);
 // 0 if tanh and sigmoid are within their bounds for every float.
 int all_floats(const JrnnCore& core, int threads);
+// What is wrong with a random loss and its gradient, or with special values; "" if nothing is.
+std::string check_loss(const JrnnCore& core, uint64_t number);
+std::string check_special_losses(const JrnnCore& core);
 int bench(const JrnnCore& core, const Options& options);
 
 }  // namespace test

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jrnn import native
 from jrnn.arrays import are_ids, in_32_bits, mesh_axes, varying
@@ -247,20 +246,13 @@ class _Call(NamedTuple):
         """An argument that is not there."""
         return jnp.zeros(0, self.dtype)
 
-    def _options(self) -> dict[str, int]:
-        return {"isa": native.library().isa, "bits": self.bits}
-
     def scratch(self, backward: bool, wanted: int = 0) -> jax.ShapeDtypeStruct:
         """A result that XLA allocates and counts, and that the library works in."""
-        isa, bits = self._options().values()
-        sizes = tuple(self.sizes.values())
-        nbytes = native.library().scratch_bytes(isa, bits, backward, *sizes, wanted)
+        library, sizes = native.library(), tuple(self.sizes.values())
+        nbytes = library.scratch_bytes(library.isa, self.bits, backward, *sizes, wanted)
         return jax.ShapeDtypeStruct((nbytes,), jnp.uint8)
 
     def run(self, name: str, results: Any, arguments: Any, **options: Any) -> list[jax.Array]:
         """The call; its results vary over the mesh as its arguments do."""
-        function: Any = jax.ffi.ffi_call(f"jrnn_native_{name}", results)
-        options = {k: np.int64(x) if isinstance(x, int) else x for k, x in options.items()}
-        attributes = {k: np.int64(x) for k, x in (self._options() | self.sizes).items()}
-        found = function(*arguments, **attributes, **options)
+        found = native.call(name, results, arguments, bits=self.bits, **self.sizes, **options)
         return [varying(x, self.axes) for x in found]
