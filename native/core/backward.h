@@ -109,19 +109,28 @@ struct BackwardGroup {
   }
 
   INLINE void finish(int64_t t, int64_t at, int64_t n, const Part<Real>& part) const {
+    const bool plain = !in.lengths && !in.resets && !in.mask && !call.d_mask && !call.clips && t >= 0 &&
+                       t + 1 < in.T && (part.p0 + part.nv) * W<Real> <= in.H;
+    if (plain) finish<true>(t, at, n, part);
+    else finish<false>(t, at, n, part);
+  }
+  // PLAIN: whole panels of units, and no option that a step must ask for.
+  template <bool PLAIN>
+  INLINE void finish(int64_t t, int64_t at, int64_t n, const Part<Real>& part) const {
     for (int i = 0; i < part.rows; ++i) {
-      Place place{part.r0 + i, b0 + part.r0 + i, 0, 0, 0};
-      const int64_t b = place.b, length = in.length(b);
-      const bool later = t + 1 < length, anew = later && in.starts_anew(t + 1, b);
+      Place place{part.r0 + i, b0 + part.r0 + i, 0, 0, W<Real>};
+      const int64_t b = place.b, length = PLAIN ? in.T : in.length(b);
+      const bool later = PLAIN || t + 1 < length, anew = !PLAIN && later && in.starts_anew(t + 1, b);
       const Entering<Stored> e = later ? in.entering(t + 1, b) : Entering<Stored>{};
       const Real* before = Cell::GATES && t >= 0 && t < length ? in.entering(t, b).state : nullptr;
       for (int v = 0; v < part.nv; ++v) {
         place.to_panel(part.p0 + v, in.H);
+        if (PLAIN) place.columns = W<Real>;
         Arriving c;
-        if (later) c = arriving(part.at(i, v), e, anew, place);
+        if (later) c = arriving<PLAIN>(part.at(i, v), e, anew, place);
         else
           for (int s = 0; s < Cell::STATES; ++s) c.of[s] = place.load(call.d_last[s]);
-        if (t >= 0) leave(c, t, t < length, before, place, at, n);
+        if (PLAIN || t >= 0) leave<PLAIN>(c, t, t < length, before, place, at, n);
         else
           for (int s = 0; s < Cell::STATES; ++s)
             if (call.d_start[s]) place.store(call.d_start[s], RIGHT_OR_FAULT(c.of[s], 12, V{}));
@@ -130,27 +139,29 @@ struct BackwardGroup {
   }
 
   // c_t (16) from delta_{t+1} w_hh^T, and the sums (17) of step t + 1.
+  template <bool PLAIN>
   INLINE Arriving arriving(V product, const Entering<Stored>& e, bool anew, const Place& at) const {
     V h_e{}, beside{};
-    if (Cell::READS_H || call.d_mask)
+    if (Cell::READS_H || (!PLAIN && call.d_mask))
       h_e = UNROUNDED ? cell.output(at.load(e.state)) : output_of<Stored>(cell, e, at.j, at.columns);
-    if (call.d_mask) at.add(call.d_mask, product * h_e);
-    if (RIGHT_OR_FAULT(bool(in.mask), 13, false)) product *= at.load(in.mask);
+    if (!PLAIN && call.d_mask) at.add(call.d_mask, product * h_e);
+    if (!PLAIN && RIGHT_OR_FAULT(bool(in.mask), 13, false)) product *= at.load(in.mask);
     if (Cell::READS) beside = load<Real>(mem.beside.panel(at.r, at.p));
     Arriving d{{cell.back(product, h_e)}};
     if (Cell::READS) d.of[RIGHT_OR_FAULT(Cell::STATES - 1, 27, 0)] += beside;
-    if (RIGHT_OR_FAULT(!anew, 14, true)) return d;
+    if (PLAIN || RIGHT_OR_FAULT(!anew, 14, true)) return d;
     for (int s = 0; s < Cell::STATES; ++s)
       if (call.d_reset[s]) at.add(call.d_reset[s], d.of[s]);
     return Arriving{};
   }
 
   // delta_t from c_t, to the rows of the deltas that begin at `first`.
+  template <bool PLAIN>
   INLINE void leave(const Arriving& c, int64_t t, bool inside, const Real* before, const Place& at, int64_t first,
                     int64_t n) const {
     const int64_t row = (t * in.B + at.b) * in.H;
     Cotangents<Real, Of::all> found{};
-    if (inside) {
+    if (PLAIN || inside) {
       Stepped<Real> s{};
       s.dh = RIGHT_OR_FAULT(c.of[0], 18, t + 1 == in.T ? c.of[0] : V{}), s.dc = c.of[Cell::STATES - 1];
       if (call.dhs) s.d_output = at.load(call.dhs + row);
@@ -160,7 +171,7 @@ struct BackwardGroup {
       else s.h = UNROUNDED ? cell.output(at.load(in.states + row)) : at.load(in.hs + row);
       if (Cell::STATES > 1) s.after = at.load(in.states + row);
       found = cell.adjoint(s);
-      for (int g = 0; g < RIGHT_OR_FAULT(Of::all, 30, 1) && call.clips; ++g) found.delta[g] = clipped(found.delta[g]);
+      for (int g = 0; g < RIGHT_OR_FAULT(Of::all, 30, 1) && !PLAIN && call.clips; ++g) found.delta[g] = clipped(found.delta[g]);
       if (pulls()) found.pull = load<Real>(mem.pull.panel(n + at.r, at.p));
       if (Cell::LEAKS && call.d_alpha) at.add(call.d_alpha, found.pull * found.d);
     }

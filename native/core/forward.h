@@ -178,16 +178,23 @@ struct ForwardGroup {
   // The step of the cell for one tile of a_t.
   INLINE void finish(int64_t t, const Part<Real>& part) const {
     cell.gates(part.sums, part.count());
+    const bool plain = !in.lengths && !in.mask && t + 1 < in.T && (part.p0 + part.panels) * W<Real> <= in.H;
+    if (plain) finish<true>(t, part);
+    else finish<false>(t, part);
+  }
+  // PLAIN: whole panels of units, and no option that a step must ask for.
+  template <bool PLAIN>
+  INLINE void finish(int64_t t, const Part<Real>& part) const {
     for (int r = 0; r < part.rows; ++r) {
-      const int64_t b = b0 + part.r0 + r, row = (t * in.B + b) * in.H, length = in.length(b);
+      const int64_t b = b0 + part.r0 + r, row = (t * in.B + b) * in.H, length = PLAIN ? in.T : in.length(b);
       const Real* e = Cell::READS ? in.entering(t, b).state : nullptr;
       for (int v = 0; v < part.panels; ++v) {
         const int64_t p = part.p0 + v, j = p * W<Real>;
-        const int n = width<Real>(in.H, p);
+        const int n = PLAIN ? W<Real> : width<Real>(in.H, p);
         After<Real> after{};
         Vector<Real> found[Of::all]{};
         if (Cell::READS) after.state = load<Real>(e + j, n);
-        if (t < length) {
+        if (PLAIN || t < length) {
           Vector<Real> alpha{};
           if (Cell::LEAKS) alpha = load<Real>(in.alpha.row(b) + j, n);
           for (int g = 0; g < Of::all; ++g) found[g] = part.at(r, v * Of::all + g);
@@ -197,13 +204,13 @@ struct ForwardGroup {
         store<Real>(hs + row + j, h, n);
         if (KEEPS) store<Real>(kept + row + j, after.state, n);
         for (int g = 0; g < Cell::GATES && gates[0]; ++g) store<Real>(gates[g] + row + j, found[g], n);
-        if (t + 1 == RIGHT_OR_FAULT(length, 7, in.T)) {
+        if (!PLAIN && t + 1 == RIGHT_OR_FAULT(length, 7, in.T)) {
           if (last) store<Real>(last.row(b) + j, after.state, n);
           if (Cell::STATES > 1 && last_h) store<Real>(last_h.row(b) + j, h, n);
         }
         // Pairs of terms, and tiles, read units that there are not, where infinite inputs times 0 are NaN.
         if (NUMBERS<Stored> > 1 && n < W<Real>) h = first_of<Real>(h, n);
-        if (in.mask) {
+        if (!PLAIN && in.mask) {
           const Vector<Real> m = load<Real>(in.mask.row(b) + j, n);
           h = rounded<Stored>(h) * RIGHT_OR_FAULT(rounded<Stored>(m), 37, m);
         }
