@@ -171,10 +171,12 @@ def lines_of(records: list[Record]) -> dict[tuple[str, str], Line]:
         for best, names in _best(list(there)).items():
             there[best] = _combined([there[name] for name in names], min)
     if len(places) > 1:
-        found["geometric mean"] = {
-            name: _combined([there[name] for there in places if name in there], geometric_mean)
-            for name in dict.fromkeys(name for there in places for name in there)
+        every = dict.fromkeys(name for there in places for name in there)
+        means = {
+            name: _combined([x[name] for x in places if name in x], geometric_mean)
+            for name in every
         }
+        found["geometric mean"] = {name: mean for name, mean in means.items() if mean}
     return {(place, name): line for place, there in found.items() for name, line in there.items()}
 
 

@@ -9,7 +9,8 @@ carried over the chunks. Row 1 uses chunks of 64, as `examples/char_lm.py`, row 
 programs start from the same parameters and read the same characters, on one device. A round is one
 training step of each. The first losses must agree. The rivals are autodiff and torch; others are
 ignored. The plain scans use the optax optimiser of jrnn, whose step is that of
-`examples/char_lm.py`, and donate their buffers, too.
+`examples/char_lm.py`, and donate their buffers, too. A second table has the parts of jrnn's step,
+each alone.
 """
 
 import argparse
@@ -108,6 +109,26 @@ def programs(model: Any, args: Settings, rivals: list[str]) -> dict[str, Any]:
     return found
 
 
+def parts(model: Any, args: Settings, batch: Any) -> list[measuring.Program]:
+    """The parts of a training step of jrnn, each as a program of its own."""
+    zeros, (ids, labels) = jrnn.zero_state(model.rnn, args.batch_size), batch
+    hs = char_model.apply(args, model.rnn, ids, zeros)[1]
+    optimizer = char_model.make_optimizer(args)
+
+    def recurrence(rnn: Any, hs: Any) -> Any:
+        return jnp.vdot(char_model.apply(args, rnn, ids, zeros)[1], hs)
+
+    def loss(readout: Any, hs: Any) -> Any:
+        return jrnn.readout_cross_entropy(readout, hs, labels) / labels.size
+
+    functions: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "recurrence": (jax.grad(recurrence), (model.rnn, hs)),
+        "readout and loss": (jax.value_and_grad(loss, (0, 1)), (model.readout, hs)),
+        "optimiser": (optimizer.update, (model, optimizer.init(model), model)),
+    }
+    return [measuring.compile_program(k, f, args, dict) for k, (f, args) in functions.items()]
+
+
 def measure_row(options: argparse.Namespace, row: int, rivals: list[str]) -> Results:
     """One record per program; its first steps, which compile and are compared, do not count."""
     recipe: dict[str, Any] = {"cell": options.cell, "learning_rate": 2e-3, "schedule": "constant"}
@@ -120,15 +141,23 @@ def measure_row(options: argparse.Namespace, row: int, rivals: list[str]) -> Res
     running = programs(model, args, rivals)
     seconds = train(running, training_chunks(data.streams, args.length), options.rounds)
     evaluate = char_model.make_evaluate(args, data.validation_streams, batch_mesh(1))
-    place = f"{args.length}, {args.batch_size}, {args.hidden_size}"
+    key = {"axis": "T, B, H", "place": f"{args.length}, {args.batch_size}, {args.hidden_size}"}
     for name, program in running.items():
-        timed = seconds[name][len(TOLERANCES) :]
-        values = {"median ms": 1e3 * median(timed), "minimum ms": 1e3 * min(timed)}
+        values = of_seconds(timed := seconds[name][len(TOLERANCES) :])
         values["characters/s"] = args.length * args.batch_size / median(timed)
         if options.rounds >= LEARNED:
             values["validation bits"] = evaluate(jax.device_get(program.model()))
-        key = {"table": "training step", "axis": "T, B, H", "place": place, "program": name}
-        yield key | {"values": values}
+        yield key | {"table": "training step", "program": name, "values": values}
+    batch = next(training_chunks(data.streams, args.length))[0]
+    step = min(seconds["jrnn"])
+    for name, timed in measuring.time_in_turn(parts(model, args, batch), 10).items():
+        values = {**of_seconds(timed), "of the step": min(timed) / step}
+        yield key | {"table": "parts of jrnn's step", "program": name, "values": values}
+
+
+def of_seconds(timed: list[float]) -> dict[str, float]:
+    """Their median and minimum, in milliseconds."""
+    return {"median ms": 1e3 * median(timed), "minimum ms": 1e3 * min(timed)}
 
 
 def train(running: dict[str, Any], source: Any, rounds: int) -> dict[str, list[float]]:
