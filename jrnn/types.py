@@ -25,7 +25,7 @@ class RNNParams(NamedTuple):
 
     Attributes:
         w_ih: `[I, H]`; or None, see `init_rnn`.
-        w_hh: `[H, H]`.
+        w_hh: `[H, H]`, from unit i to unit j at `[i, j]`: papers that write W h have the transpose.
         b_h: `[H]`.
     """
 
@@ -81,7 +81,7 @@ class LeakyParams(NamedTuple):
 
     Attributes:
         w_ih: `[I, H]`; or None, see `init_rnn`.
-        w_hh: `[H, H]`.
+        w_hh: `[H, H]`, from unit i to unit j at `[i, j]`, as in `RNNParams`.
         b_h: `[H]`.
         alpha: `[H]` in (0, 1]; its gradient is 0.
         log_tau: `[H]` log of the time constant, in steps: alpha = 1 - exp(-1 / tau).

@@ -27,7 +27,9 @@ INTERNAL += (
     "pytree_json",
     "types",
 )  # users meet their names as jrnn.name
-OF_PACKAGE = {f"jrnn.native.{name}" for name in ("Library", "available", "is_off", "library")}
+OF_PACKAGE = {
+    f"jrnn.native.{name}" for name in ("Library", "available", "call", "is_off", "library")
+}
 PAGES = [ROOT / "README.md", ROOT / "examples/README.md", *(ROOT / "docs").rglob("*.md")]
 
 

@@ -148,6 +148,11 @@ def test_initial_stacks_of_one_kind(cell):
         assert np.array_equal(params.layers[1].backward.b_h[7:14], [2.0] * 7)
 
 
+BOTH_WAYS, ONE_WAY = (
+    jrnn.init_stack(jax.random.key(0), I, (H, H), cell="lstm", bidirectional=both)
+    for both in (True, False)
+)
+GRUS = jrnn.init_stack(jax.random.key(0), I, (H,), cell="gru", bidirectional=True)
 REFUSED = {
     "a pair that is no pair": (
         lambda: jrnn.stack(STACK, XS, (STATES[0][0], *STATES[1:]), cell=OPTIONS["cell"]),
@@ -155,7 +160,22 @@ REFUSED = {
     ),
     "an array for an LSTM": (
         lambda: jrnn.stack(STACK, XS, (STATES[1], *STATES[1:]), cell=OPTIONS["cell"]),
-        "h0[0]: expected a pair of states, forwards and backwards; got ndarray.",
+        "h0[0]: expected a pair of states, forwards and backwards; got float64[",
+    ),
+    "torch's states": (
+        lambda: jrnn.stack(BOTH_WAYS, XS, (np.zeros((4, B, H)), np.zeros((4, B, H)))),
+        "h0: expected None or a tuple of 2 states, one for each layer; got (h_n, c_n) of all "
+        "layers, as torch has them. With s = list(map(jrnn.LSTMState, *h0)), "
+        "tuple(zip(s[::2], s[1::2])) is one.",
+    ),
+    "torch's states of one direction": (
+        lambda: jrnn.stack(ONE_WAY, XS, (np.zeros((2, B, H)), np.zeros((2, B, H)))),
+        "tuple(map(jrnn.LSTMState, *h0)) is one.",
+    ),
+    "a pair of states for a GRU": (
+        lambda: jrnn.stack(GRUS, XS, ((np.zeros((B, H)), np.zeros((B, H))),)),
+        "h0[0]: expected one array with the states forwards and backwards side by side; got tuple. "
+        "jnp.concatenate(h0[0], -1) is one; None is for zeros.",
     ),
     "an LSTMState for a GRU": (
         lambda: jrnn.stack(STACK, XS, (None, STATES[0][0], *[None] * 4), cell=OPTIONS["cell"]),

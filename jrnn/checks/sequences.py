@@ -267,7 +267,10 @@ def cell_data(
     if names != set(cell.data):
         expected = f"a dict of {', '.join(cell.data)}" if cell.data else "None"
         came = ", ".join(sorted(map(str, names))) if names is not None else type(data).__name__
-        refuse("data", expected, came, f"They are what the cell {cell.name} reads.")
+        repair = f"They are what the cell {cell.name} reads."
+        if getattr(data, "ndim", None) == 1 and are_ids(data):
+            repair += " Was it meant as lengths=?"
+        refuse("data", expected, came, repair)
     H = int(params.w_hh.shape[0])
     for name, x in data.items():
         array(name, x)

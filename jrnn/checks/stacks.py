@@ -234,6 +234,13 @@ def layer_states(
     if alone and cells is not None:
         _several(argument, states, cells[0], layers[0], batch)
         return
+    if cells is not None and _of_torch(states) and cells[0].states == 2:
+        kind = f"jrnn.{getattr(cells[0].state, '__name__', 'tuple')}"
+        repair = f"tuple(map({kind}, *{argument})) is one."
+        if _directions(layers[0]) == 2:
+            repair = f"With s = list(map({kind}, *{argument})), tuple(zip(s[::2], s[1::2])) is one."
+        expected = f"None or a tuple of {len(layers)} states, one for each layer"
+        refuse(argument, expected, "(h_n, c_n) of all layers, as torch has them", repair)
     if not isinstance(states, (tuple, list)) or len(states) != len(layers):
         are, repair = "states", ZEROS
         if argument == "recurrent_mask":
@@ -251,15 +258,25 @@ def layer_states(
         if h is None:
             continue
         if cells is None or not several:
+            if D == 2 and type(h) in (tuple, list):
+                expected = "one array with the states forwards and backwards side by side"
+                repair = f"jnp.concatenate({name}, -1) is one; None is for zeros."
+                refuse(name, expected, type(h).__name__, repair)
             state(name, h, layer.forward, batch, D)
         elif D == 1:
             _several(name, h, cells[i], layer, batch)
         else:
             if type(h) not in (tuple, list) or len(h) != 2:
                 expected = "a pair of states, forwards and backwards"
-                refuse(name, expected, type(h).__name__, "Either may be None: zeros.")
+                refuse(name, expected, kind_of(h), "Either may be None: zeros.")
             for j, own in enumerate(h):
                 _several(f"{name}[{j}]", own, cells[i], layer, batch)
+
+
+def _of_torch(states: Any) -> bool:
+    """Whether states are (h_n, c_n), each [layers, B, H]."""
+    pair = isinstance(states, (tuple, list)) and len(states) == 2
+    return pair and all(getattr(x, "ndim", 0) == 3 for x in states)
 
 
 def _several(
