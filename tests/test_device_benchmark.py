@@ -400,7 +400,7 @@ def test_the_whole_command(tmp_path):
     assert machine.processor() in text
     tables = {r["table"] for r in page["records"]}
     of_cells = {f"{cell}: batch, float32" for cell in ("rnn", "lstm")}
-    assert tables == {"Comparisons", *of_cells, "training step"}
+    assert tables == {"Comparisons", *of_cells, "training step", "parts of jrnn's step"}
     for name in device.PARTS:
         assert any(line.startswith(f"{name}: done, ") for line in page["lines"])
 
