@@ -54,8 +54,9 @@ def test_a_training_step_has_two_calls_for_its_loss():
         (PARAMS, HS[:, 0], LABELS[:, 0]),  # a sequence, which `vmap` may make a batch
         (jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS), HS.astype(jnp.bfloat16), LABELS),
         (jrnn.ReadoutParams(np.zeros((H, 20_000)), None), HS, LABELS),  # a large w_ho
+        (jrnn.ReadoutParams(np.zeros((H, 2)), None), HS, LABELS % 2),
     ],
-    ids=["few", "floats", "one sequence", "bfloat16", "many classes"],
+    ids=["few", "floats", "one sequence", "bfloat16", "many classes", "two classes"],
 )
 def test_what_it_does_not_serve_runs_elsewhere(params, hs, labels):
     assert calls(jax.grad(cost, (0, 1)), params, hs, labels) == 0

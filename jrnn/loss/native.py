@@ -25,9 +25,9 @@ from jrnn.loss.softmax import cross_entropy_bwd, cross_entropy_fwd
 from jrnn.primitives import bind, jvp_of_program, map_each, primitive
 from jrnn.types import ReadoutParams
 
-FEWEST = 128  # positions
+FEWEST, FEWEST_CLASSES = 128, 4  # positions, and classes
 WEIGHTS = 1024  # at most H * O / N: see `why_not`
-WORK = 2**20  # N * H * O for each slice: to wake a thread takes as long as less of it
+WORK = 2**18  # N * H * O for each slice: to wake a thread takes as long as less of it
 
 
 class LossSpec(NamedTuple):
@@ -45,9 +45,10 @@ def why_not(
 ) -> str | None:
     """The reason why the library does not compute these losses; None if it does.
 
-    It packs w_ho and sums its gradient in scratch of that size. For 64 positions XLA takes 0.4 to
-    2.4 of its time, for 128 and more up to 1024 N numbers of w_ho 1.1 to 2.1 (H = 16 to 1024,
-    O = 2 to 8000, N up to 16384; two cores, Intel Xeon, family 6, model 167, November 2026).
+    It packs w_ho and sums its gradient in scratch of that size. From 128 positions on, with up to
+    1024 N numbers of w_ho, XLA takes 0.9 to 2.5 of its time; for 64 positions 0.4 to 2.4, for two
+    classes 0.8 to 1.3, in less memory (H = 16 to 1024, O = 2 to 8000, N up to 16384; two cores,
+    Intel Xeon, family 6, model 167, November 2026).
 
     Args:
         precision: of the matmuls.
@@ -65,6 +66,8 @@ def why_not(
         return f"the native kernel has no matmul algorithm {precision}"
     if len(hs) < FEWEST or params.w_ho.size > WEIGHTS * len(hs):
         return "XLA is faster for few positions"
+    if params.w_ho.shape[1] < FEWEST_CLASSES:
+        return "XLA is faster for few classes"
     return None
 
 
@@ -110,7 +113,7 @@ def _slices(hs: jax.Array, w_ho: jax.Array) -> int:
     """
     (N, H), O = hs.shape, w_ho.shape[1]
     cores = native.cpu_cores() // devices_of_this_process()
-    return max(1, min(cores, max(2, N // O), N * H * O // WORK))
+    return max(1, min(cores, max(2, N // O), N * H * max(O, 16) // WORK))  # in panels of 16 classes
 
 
 def _losses(
