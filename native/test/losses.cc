@@ -125,7 +125,7 @@ std::string compared(const Given<float>& in, const Found<Real>& found, const Fou
   const Array<Array<double>> wanted = leaves(exact);
   Array<Array<Array<float>>> loops;
   for (size_t leaf = 0; leaf < all.size(); ++leaf) {
-    double largest = 0, worst = 0, bound = 0;
+    double largest = leaf ? 0 : 1, worst = 0, bound = 0;  // a loss is the logarithm of a sum that is at least 1
     for (double x : wanted[leaf]) largest = std::max(largest, std::fabs(x));
     for (double x : wanted[0]) largest = std::max(largest, std::fabs(x));
     const double e = error(all[leaf], wanted[leaf]);
