@@ -166,6 +166,16 @@ JrnnSizes sizes(int64_t T, int64_t B, int64_t I, int64_t H, int64_t slices, int6
 
 constexpr const char* kNoCore = "jrnn native kernel: this processor lacks its instructions";
 
+/* The end of a call: the scratch, the last result; all phases, if every buffer fits. */
+template <typename Pass, typename Args>
+ffi::Error ended(ffi::ThreadPool& pool, const Pass& pass, Args& args, Buffers& given) {
+  int64_t bytes = static_cast<int64_t>(pass.scratch_bytes(&args.sizes));
+  args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
+  if (!given.error().empty()) return invalid(given.error());
+  run_pass(pool, pass, args);
+  return ffi::Error::Success();
+}
+
 ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
                    int64_t isa, int64_t bits, int64_t T, int64_t B, int64_t I, int64_t H,
                    int64_t slices, int64_t cell, int64_t phi, int64_t input, int64_t keep_gates) {
@@ -183,11 +193,7 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rema
   for (int n = 0; n < gates_of(args.sizes.cell) && keep_gates; ++n)
     args.gates[n] = given.result("gates", T * B * H, true);
   states(args.sizes, args.last, [&](int64_t n) { return given.result("last", n, n > 0); });
-  int64_t bytes = static_cast<int64_t>(real->forward.scratch_bytes(&args.sizes));
-  args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
-  if (!given.error().empty()) return invalid(given.error());
-  run_pass(pool, real->forward, args);
-  return ffi::Error::Success();
+  return ended(pool, real->forward, args, given);
 }
 
 ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
@@ -219,11 +225,7 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
   states(args.sizes, args.d_reset_state, [&](int64_t n) { return given.result("d_reset_state", n); });
   args.d_mask = given.result("d_mask", B * H);
   args.d_alpha = given.result("d_alpha", B * H, wanted & JRNN_WANT_DALPHA);
-  int64_t bytes = static_cast<int64_t>(real->backward.scratch_bytes(&args.sizes));
-  args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
-  if (!given.error().empty()) return invalid(given.error());
-  run_pass(pool, real->backward, args);
-  return ffi::Error::Success();
+  return ended(pool, real->backward, args, given);
 }
 
 /* `bits` is 32 or 64: of bfloat16 there are no losses. */
@@ -245,11 +247,7 @@ ffi::Error loss(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Remaini
   args.labels = static_cast<const int32_t*>(given.argument("labels", N, true, ffi::DataType::S32));
   args.losses = given.result("losses", N, true);
   args.deltas = given.result("deltas", N * O);
-  int64_t bytes = static_cast<int64_t>(real->loss.scratch_bytes(&args.sizes));
-  args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
-  if (!given.error().empty()) return invalid(given.error());
-  run_pass(pool, real->loss, args);
-  return ffi::Error::Success();
+  return ended(pool, real->loss, args, given);
 }
 
 ffi::Error loss_gradient(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results,
@@ -267,11 +265,7 @@ ffi::Error loss_gradient(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi
   args.dhs = given.result("dhs", N * H);
   args.dw_ho = given.result("dw_ho", H * O, true);
   args.db_o = given.result("db_o", O);
-  int64_t bytes = static_cast<int64_t>(real->loss_gradient.scratch_bytes(&args.sizes));
-  args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
-  if (!given.error().empty()) return invalid(given.error());
-  run_pass(pool, real->loss_gradient, args);
-  return ffi::Error::Success();
+  return ended(pool, real->loss_gradient, args, given);
 }
 
 auto binding() {

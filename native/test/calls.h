@@ -152,6 +152,17 @@ Array<Computed<Stored>> all_computed(const Array<Stored>& from) {
   return to;
 }
 
+// The largest error; NaN counts as infinitely wrong.
+template <class Real>
+double error(const Array<Real>& found, const Array<double>& expected) {
+  double most = 0;
+  for (size_t i = 0; i < found.size(); ++i) {
+    const double e = std::fabs(double(found[i]) - expected[i]);
+    most = std::isnan(e) ? INFINITY : std::max(most, e);
+  }
+  return most;
+}
+
 inline const JrnnReal& real_of(const JrnnCore& core, float) { return core.f32; }
 inline const JrnnReal& real_of(const JrnnCore& core, double) { return core.f64; }
 inline const JrnnReal& real_of(const JrnnCore& core, Half) { return core.bf16; }

@@ -95,16 +95,6 @@ Found<Real> by_core(const JrnnCore& core, const Given<Real>& in, bool asked, int
   return {losses.values(), deltas.values(), dhs.values(), dw_ho.values(), db_o.values()};
 }
 
-template <class Real>
-double error(const Array<Real>& found, const Array<double>& exact) {
-  double most = 0;
-  for (size_t i = 0; i < found.size(); ++i) {
-    const double e = std::fabs(double(found[i]) - exact[i]);
-    most = std::isnan(e) ? INFINITY : std::max(most, e);
-  }
-  return most;
-}
-
 // As given, and every number moved by -1, 0 or 1 units in the last place.
 Given<float> moved(Given<float> in, uint64_t seed) {
   Random random(seed);

@@ -44,17 +44,6 @@ double largest(const Array<Real>& x) {
   for (Real value : x) most = std::max(most, std::fabs(double(value)));
   return most;
 }
-// NaN counts as infinitely wrong.
-template <class Real>
-double error(const Array<Real>& found, const Array<double>& expected) {
-  double most = 0;
-  for (size_t i = 0; i < found.size(); ++i) {
-    const double e = std::fabs(double(found[i]) - expected[i]);
-    most = std::isnan(e) ? INFINITY : std::max(most, e);
-  }
-  return most;
-}
-
 // In double: 1e-10 of the largest number of a leaf; 1e-13 where all of a leaf cancels.
 class DoubleBounds {
  public:
