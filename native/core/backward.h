@@ -71,7 +71,7 @@ struct BackwardGroup {
     const bool late = late_row >= 0, weights = !late && (sums.hh || sums.ih || sums.b);
     const int64_t first = late ? late_row + (t0 - span.t0) * rows : 0;
     if (pulls()) {
-      block_chunk<Stored>(cell, in, b0, rows, t0, t1, mem.inputs);
+      block_chunk(in, b0, rows, t0, t1, mem.inputs);
       compute_pull(t0, t1);
     }
     for (int64_t t = t1 - 1; t >= t0; --t) {
@@ -81,8 +81,8 @@ struct BackwardGroup {
     }
     const Blocks<Stored> deltas = mem.deltas.from(first);
     if (weights) {
-      if constexpr (HAS_TILES) block_columns(cell, in, b0, rows, t0, t1, mem.inputs);
-      else if (!pulls()) block_chunk<Stored>(cell, in, b0, rows, t0, t1, mem.inputs);
+      if constexpr (HAS_TILES) block_columns(in, b0, rows, t0, t1, mem.inputs);
+      else if (!pulls()) block_chunk(in, b0, rows, t0, t1, mem.inputs);
       add_weight_gradients(in, b0, rows, t0, t1, mem.inputs, deltas, 0, panels<Real>(in.H), sums);
     }
     if (call.dx) add_dx(t0, t1, deltas);
@@ -143,7 +143,7 @@ struct BackwardGroup {
   INLINE Arriving arriving(V product, const Entering<Stored>& e, bool anew, const Place& at) const {
     V h_e{}, beside{};
     if (Cell::READS_H || (!PLAIN && call.d_mask))
-      h_e = UNROUNDED ? cell.output(at.load(e.state)) : output_of<Stored>(cell, e, at.j, at.columns);
+      h_e = UNROUNDED ? cell.output(at.load(e.state)) : output_of(in, e, at.j, at.columns);
     if (!PLAIN && call.d_mask) at.add(call.d_mask, product * h_e);
     if (!PLAIN && RIGHT_OR_FAULT(bool(in.mask), 13, false)) product *= at.load(in.mask);
     if (Cell::READS) beside = load<Real>(mem.beside.panel(at.r, at.p));
@@ -315,10 +315,8 @@ void late_weight_gradients(const BackwardCall<Stored>& call, void* scratch, cons
       for (int64_t t0 = span.t0; t0 < end; t0 += several) {
         const int64_t t1 = smaller(end, t0 + several);
         const Blocks<Stored> deltas = all.from(late_row + (t0 - span.t0) * rows);
-        with_cell<Real>(s, [&](auto cell) {
-          if constexpr (HAS_TILES) block_columns(cell, call.in, b0, rows, t0, t1, inputs);
-          else block_chunk<Stored>(cell, call.in, b0, rows, t0, t1, inputs);
-        });
+        if constexpr (HAS_TILES) block_columns(call.in, b0, rows, t0, t1, inputs);
+        else block_chunk(call.in, b0, rows, t0, t1, inputs);
         add_weight_gradients(call.in, b0, rows, t0, t1, inputs, deltas, p0, p1, sums);
         if (ids)
           add_rows_of_ids(call.in, b0, rows, t0, t1, deltas, p0, p1,

@@ -15,29 +15,27 @@ namespace {
 constexpr int64_t FEW_ROWS = 6, STEP_ROWS = 16;
 
 // h_e of n units from j on, as the matmul reads it.
-template <class Stored, class Cell>
-INLINE Vector<RealOf<Stored>> output_of(Cell cell, const Entering<Stored>& e, int64_t j, int n) {
+template <class Stored>
+INLINE Vector<RealOf<Stored>> output_of(const Given<Stored>& in, const Entering<Stored>& e, int64_t j, int n) {
   using Real = RealOf<Stored>;
   if (e.stored) return load<Real>(e.stored + j, n);
-  return rounded<Stored>(e.output ? load<Real>(e.output + j, n) : cell.output(load<Real>(e.state + j, n)));
+  return rounded<Stored>(e.output ? load<Real>(e.output + j, n) : in.output(load<Real>(e.state + j, n)));
 }
 
 // m * h_e of panel p of a row.
-template <class Stored, class Cell>
-INLINE Vector<RealOf<Stored>> operand_of(Cell cell, const Given<Stored>& in, const Entering<Stored>& e, int64_t b,
-                                         int64_t p) {
+template <class Stored>
+INLINE Vector<RealOf<Stored>> operand_of(const Given<Stored>& in, const Entering<Stored>& e, int64_t b, int64_t p) {
   using Real = RealOf<Stored>;
   const int n = width<Real>(in.H, p);
-  const Vector<Real> h = output_of<Stored>(cell, e, p * W<Real>, n);
+  const Vector<Real> h = output_of(in, e, p * W<Real>, n);
   return in.mask ? h * rounded<Stored>(load<Real>(in.mask.row(b) + p * W<Real>, n)) : h;
 }
 // The same of one row, into blocks.
-template <class Stored, class Cell>
-INLINE void block_operand(Cell cell, const Given<Stored>& in, const Entering<Stored>& e, int64_t b,
-                          Blocks<Stored> to) {
+template <class Stored>
+void block_operand(const Given<Stored>& in, const Entering<Stored>& e, int64_t b, Blocks<Stored> to) {
   using Real = RealOf<Stored>;
   const int64_t count = panels<Real>(in.H);
-  for (int64_t p = 0; p < count; ++p) store<Real>(to.vector(0, p), operand_of(cell, in, e, b, p));
+  for (int64_t p = 0; p < count; ++p) store<Real>(to.vector(0, p), operand_of(in, e, b, p));
 }
 
 // The bias in the order of a tile: the blocks of a panel of units one after the other.
@@ -108,7 +106,7 @@ struct ForwardGroup {
       const int64_t b = b0 + r;
       if (last && !in.length(b)) memcpy(last.row(b), in.start.row(b), in.H * sizeof(Real));
       if (last_h && !in.length(b)) memcpy(last_h.row(b), in.start_output.row(b), in.H * sizeof(Real));
-      block_operand<Stored>(cell, in, {in.start.row(b), in.of(in.start_output, b), nullptr}, b, mem.operand.from(r));
+      block_operand<Stored>(in, {in.start.row(b), in.of(in.start_output, b), nullptr}, b, mem.operand.from(r));
     }
     for (int64_t t = 0; t < steps; ++t) {
       if (several && t % several == 0) project(t, smaller(steps, t + several));
@@ -150,7 +148,7 @@ struct ForwardGroup {
     if (!in.resets) return;
     for (int64_t r = 0; r < rows; ++r)
       if (in.starts_anew(t, b0 + r))
-        block_operand<Stored>(cell, in, in.entering(t, b0 + r), b0 + r, mem.operand.from(r));
+        block_operand(in, in.entering(t, b0 + r), b0 + r, mem.operand.from(r));
   }
 
   // Step t; `at`: its place among the projected steps, or -1.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "blocks.h"
+#include "math.h"
 #include "pack.h"
 
 namespace {
@@ -99,6 +100,7 @@ struct Given {
   using Real = RealOf<Stored>;
   int64_t T, B, I, H;
   int32_t input;
+  int32_t phi_of_state;  // the output is phi of the state: (29); else JRNN_IDENTITY
   CellBlocks blocks;
   const Real* xs;
   const int32_t* ids;
@@ -113,7 +115,8 @@ struct Given {
 
   // zeros: [H]
   Given(const JrnnSizes& s, const JrnnInputs& in, const void* outputs, const void* kept, const Real* zeros)
-      : T(s.T), B(s.B), I(s.I), H(s.H), input(s.input), blocks(blocks_of(s.cell)), xs((const Real*)in.xs),
+      : T(s.T), B(s.B), I(s.I), H(s.H), input(s.input),
+        phi_of_state(s.cell == JRNN_LEAKY_INPUT ? s.phi : JRNN_IDENTITY), blocks(blocks_of(s.cell)), xs((const Real*)in.xs),
         ids((const int32_t*)in.xs), w_ih((const Real*)in.w_ih), w_hh((const Real*)in.w_hh), b((const Real*)in.b),
         start(rows_or(in.start[s.cell == JRNN_LSTM], zeros)),
         reset_state(rows_or(in.reset_state[s.cell == JRNN_LSTM], zeros)),
@@ -150,6 +153,7 @@ struct Given {
     if (t) return {before(t, row), nullptr, hs + ((t - 1) * B + row) * H};
     return {before(t, row), of(RIGHT_OR_FAULT(start_output, 26, start), row), nullptr};
   }
+  Vector<Real> output(Vector<Real> state) const { return phi_of<Real>(phi_of_state, state); }
   static const Real* of(Rows<const Real> outputs, int64_t row) { return outputs ? outputs.row(row) : nullptr; }
   // The inputs of a step into blocks. In the padding they may be NaN: 0 * NaN would reach a weight.
   void block_inputs(int64_t t, int64_t row, Blocks<Stored> to) const {

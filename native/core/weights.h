@@ -45,20 +45,20 @@ struct ChunkInputs {
   Blocks<Stored> states_in_terms, x_in_terms, deltas_in_terms;  // see transposed.h
 };
 
-template <class Stored, class Cell>
-void block_chunk(Cell cell, const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
+template <class Stored>
+void block_chunk(const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
                  const ChunkInputs<Stored>& to) {
   int64_t n = 0;
   for (int64_t t = t0; t < t1; ++t)
     for (int64_t r = 0; r < rows; ++r, ++n) {
-      block_operand<Stored>(cell, in, in.entering(t, b0 + r), b0 + r, to.states.from(n));
+      block_operand(in, in.entering(t, b0 + r), b0 + r, to.states.from(n));
       if (to.x.at) in.block_inputs(t, b0 + r, to.x.from(n));
     }
 }
 
 // For tiles of AMX: the operands as left tiles of transposed products.
-template <class Stored, class Cell>
-void block_columns(Cell cell, const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
+template <class Stored>
+void block_columns(const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
                    const ChunkInputs<Stored>& to) {
   constexpr int SOME = TILE_ROWS;
   Entering<Stored> entering[SOME];
@@ -76,7 +76,7 @@ void block_columns(Cell cell, const Given<Stored>& in, int64_t b0, int64_t rows,
     const int64_t block = n0 / 2 / TILE_TERMS * TILE_TERMS, half = n0 % (2 * TILE_TERMS);
     for (int64_t p = 0; p < panels<float>(in.H); ++p)
       store_columns([&](int i) __attribute__((always_inline)) {
-        return b[i] < 0 ? Vector<float>{} : operand_of(cell, in, entering[i], b[i], p);
+        return b[i] < 0 ? Vector<float>{} : operand_of(in, entering[i], b[i], p);
       }, to.states_in_terms.panel(block, p) + half);
     for (int64_t p = 0; p < panels<float>(in.I) && to.x_in_terms.at; ++p)
       store_columns([&](int i) __attribute__((always_inline)) {
