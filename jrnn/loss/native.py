@@ -56,8 +56,12 @@ def why_not(
         hs: `[N, H]`.
         labels: `[N]` ids or `[N, O]`.
     """
-    if native.is_off() or not native.available() or jax.default_backend() != "cpu":
-        return "the native kernel is off, or is not there"
+    if native.is_off():
+        return "the native kernel is turned off"
+    if not native.available():
+        return native.why_not()
+    if jax.default_backend() != "cpu":
+        return f"the native kernel is for CPUs, not for {jax.default_backend()}"
     if not are_ids(labels):
         return "the native kernel has losses of ids"
     if hs.dtype != params.w_ho.dtype or hs.dtype not in (jnp.float32, jnp.float64):

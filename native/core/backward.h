@@ -171,7 +171,8 @@ struct BackwardGroup {
       else s.h = UNROUNDED ? cell.output(at.load(in.states + row)) : at.load(in.hs + row);
       if (Cell::STATES > 1) s.after = at.load(in.states + row);
       found = cell.adjoint(s);
-      for (int g = 0; g < RIGHT_OR_FAULT(Of::all, 30, 1) && !PLAIN && call.clips; ++g) found.delta[g] = clipped(found.delta[g]);
+      if (!PLAIN && call.clips)
+        for (int g = 0; g < RIGHT_OR_FAULT(Of::all, 30, 1); ++g) found.delta[g] = clipped(found.delta[g]);
       if (pulls()) found.pull = load<Real>(mem.pull.panel(n + at.r, at.p));
       if (Cell::LEAKS && call.d_alpha) at.add(call.d_alpha, found.pull * found.d);
     }

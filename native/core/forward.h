@@ -161,15 +161,7 @@ struct ForwardGroup {
         in.block_inputs(t, b0 + r, mem.x.from(r));
         if (t + 1 < in.T) prefetch_row(in.xs + ((t + 1) * in.B + b0 + r) * in.I, in.I);
       }
-    ArrayAhead written[2 + Cell::GATES] = {ArrayAhead::of(hs)};
-    int count = 1;
-    if (KEEPS) written[count++] = ArrayAhead::of(kept);
-    for (int g = 0; g < Cell::GATES && gates[0]; ++g) written[count++] = ArrayAhead::of(gates[g]);
-    auto ahead = [&](int64_t r, int64_t p) -> Ahead {
-      if (t + 1 >= in.T) return {};
-      return {written, count, ((t + 1) * in.B + b0 + r) * in.H + p * W<Real>, in.H};
-    };
-    for_tiles<Stored, Of>(rows, start, products + (at >= 0), at >= 0 ? 1 : 2, t, ahead,
+    for_tiles<Stored, Of>(rows, start, products + (at >= 0), at >= 0 ? 1 : 2, t, no_prefetch,
                           [&](const Part<Real>& part) { finish(t, part); });
   }
 

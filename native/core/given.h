@@ -116,8 +116,9 @@ struct Given {
   // zeros: [H]
   Given(const JrnnSizes& s, const JrnnInputs& in, const void* outputs, const void* kept, const Real* zeros)
       : T(s.T), B(s.B), I(s.I), H(s.H), input(s.input),
-        phi_of_state(s.cell == JRNN_LEAKY_INPUT ? s.phi : JRNN_IDENTITY), blocks(blocks_of(s.cell)), xs((const Real*)in.xs),
-        ids((const int32_t*)in.xs), w_ih((const Real*)in.w_ih), w_hh((const Real*)in.w_hh), b((const Real*)in.b),
+        phi_of_state(s.cell == JRNN_LEAKY_INPUT ? s.phi : JRNN_IDENTITY), blocks(blocks_of(s.cell)),
+        xs((const Real*)in.xs), ids((const int32_t*)in.xs),
+        w_ih((const Real*)in.w_ih), w_hh((const Real*)in.w_hh), b((const Real*)in.b),
         start(rows_or(in.start[s.cell == JRNN_LSTM], zeros)),
         reset_state(rows_or(in.reset_state[s.cell == JRNN_LSTM], zeros)),
         mask{(const Real*)in.recurrent_mask, s.H}, alpha{(const Real*)in.alpha, s.H},
