@@ -103,11 +103,18 @@ INLINE void load_left(const Stored* at, int64_t row) {
   });
 }
 
+// Work beside products of tiles, which leave the units for vectors idle: pieces of it, each after two tiles of weights.
+struct Beside {
+  void (*piece)(void* work) = nullptr;
+  void* work = nullptr;
+};
+
 // Sum To::of(v) += the left tile x tile v of the right operand, for v < NV. `row`: bytes from a row to the next;
 // `next`, `next_part`: numbers from a tile to the next, and from a part of it. Of numbers in parts each part of the
 // right operand, from the smallest on, with those of the left that count: see split.h.
 template <class Stored, int NV, class To>
-INLINE void add_products_of_tiles(const Stored* right, int64_t row, int64_t next, int64_t next_part) {
+INLINE void add_products_of_tiles(const Stored* right, int64_t row, int64_t next, int64_t next_part,
+                                  Beside beside = {}) {
   constexpr int parts = PARTS<Stored>, first = LEFT + parts, tiles = 8 - first;
   for_numbers<NV * parts>([&](auto n) __attribute__((always_inline)) {
     constexpr int v = n.value / parts, part = parts - 1 - n.value % parts;
@@ -116,6 +123,7 @@ INLINE void add_products_of_tiles(const Stored* right, int64_t row, int64_t next
     for_numbers<parts - part>([&](auto i) __attribute__((always_inline)) {
       add_tile_products<To::of(v), LEFT + parts - 1 - part - i.value, tile>();
     });
+    if (part == 0 && v % 2 == 0 && beside.piece) beside.piece(beside.work);
   });
 }
 

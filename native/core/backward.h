@@ -101,7 +101,7 @@ struct BackwardGroup {
     if (call.dhs) read[count++] = ArrayAhead::of(call.dhs);
     for (int g = 0; g < Cell::GATES; ++g) read[count++] = ArrayAhead::of(in.gates[g]);
     auto ahead = [&](int64_t r, int64_t p) -> Ahead {
-      if (t < 1) return {};
+      if (HAS_TILES || t < 1) return {};
       return {read, count, ((t - 1) * in.B + b0 + r) * in.H + p * W<Real>, in.H};
     };
     for_tiles<Stored>(rows, Start<Real>{mem.zeros, 0, 0}, &term, t + 1 < steps ? 1 : 0, t + 1, ahead,
@@ -162,6 +162,7 @@ struct BackwardGroup {
     const int64_t row = (t * in.B + at.b) * in.H;
     Cotangents<Real, Of::all> found{};
     if (PLAIN || inside) {
+      if (PLAIN && HAS_TILES && t > 1) prefetch(row + at.j - in.B * in.H);
       Stepped<Real> s{};
       s.dh = RIGHT_OR_FAULT(c.of[0], 18, t + 1 == in.T ? c.of[0] : V{}), s.dc = c.of[Cell::STATES - 1];
       if (call.dhs) s.d_output = at.load(call.dhs + row);
@@ -182,6 +183,13 @@ struct BackwardGroup {
       store<Real>(mem.deltas.from_panel(g * panels<Stored>(in.H)).vector(first + at.r, at.p), delta);
     }
     if (Cell::READS) store<Real>(mem.beside.panel(at.r, at.p), found.beside);
+  }
+  // What step t - 1 reads. Without tiles of AMX it is spread over the terms of a product.
+  INLINE void prefetch(int64_t at) const {
+    if (call.dhs) __builtin_prefetch(call.dhs + at);
+    if (Cell::GATES) __builtin_prefetch(in.states + at - in.B * in.H);
+    else __builtin_prefetch(in.hs + at);
+    for (int g = 0; g < Cell::GATES; ++g) __builtin_prefetch(in.gates[g] + at);
   }
   bool pulls() const { return Cell::READS_H && call.d_alpha; }
   INLINE V clipped(V delta) const {  // NaN stays

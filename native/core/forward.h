@@ -194,6 +194,7 @@ struct ForwardGroup {
         store<Real>(hs + row + j, h, n);
         if (KEEPS) store<Real>(kept + row + j, after.state, n);
         for (int g = 0; g < Cell::GATES && gates[0]; ++g) store<Real>(gates[g] + row + j, found[g], n);
+        if (PLAIN && HAS_TILES) __builtin_prefetch(hs + row + j + in.B * in.H, 1);
         if (!PLAIN && t + 1 == RIGHT_OR_FAULT(length, 7, in.T)) {
           if (last) store<Real>(last.row(b) + j, after.state, n);
           if (Cell::STATES > 1 && last_h) store<Real>(last_h.row(b) + j, h, n);
