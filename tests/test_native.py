@@ -229,9 +229,11 @@ def test_special_numbers_are_those_of_xla(cell):
 
 @built
 @pytest.mark.parametrize("network", ["rnn", "lstm", "gru"])
-def test_large_networks_round_no_more_than_xla(network):
+@pytest.mark.parametrize("hidden_size", [128, 200])
+def test_large_networks_round_no_more_than_xla(network, hidden_size):
     """Where the processor has tiles, a product of float32 is a sum of products of its parts."""
-    params = getattr(jrnn, f"init_{network}")(jax.random.key(0), 40, 200, dtype=jnp.float32)
+    init = getattr(jrnn, f"init_{network}")
+    params = init(jax.random.key(0), 40, hidden_size, dtype=jnp.float32)
     xs = jax.random.normal(jax.random.key(1), (6, 32, 40), jnp.float32)
 
     def results(params, xs):

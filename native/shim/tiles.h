@@ -25,14 +25,14 @@ inline bool may_use_tiles() {
 #endif
 }
 
-/* Whether they are faster than FMAs for float32: where matmuls take most of the time, and a slice fills 0.8 of
-   its tiles of 16 rows. The gradient by FMAs takes 1.1 to 1.4 of the time by tiles at H = 192 to 512, B = 16 to
-   64, and 0.9 to 1.1 at H = 128 or B = 8 to 12 (I = H / 2, one core, Intel Xeon, family 6, model 167, November
-   2026). */
+/* Whether they are faster than FMAs for float32: where matmuls take most of the time, and a slice fills enough of
+   its tiles of 16 rows. The gradient by tiles takes 0.90 to 0.94 of the time by FMAs at H = 128, 0.84 at 128 of an
+   LSTM, 0.7 to 0.9 at 256 to 1024 (B = 32 to 256); 0.99 to 1.04 at H = 128, B = 24 and 40; 1.0 to 1.3 with 8 or fewer
+   rows of a slice, or H = 64 (I = H / 2, two cores, Intel Xeon, family 6, model 167, November 2026). */
 inline bool suits_tiles(const JrnnSizes& s) {
   int64_t slices = s.slices < s.B ? s.slices : s.B, rows = (s.B + slices - 1) / slices;
   int64_t filled = (rows + 15) / 16 * 16;
-  return s.H >= 192 && 10 * rows >= 8 * filled;
+  return 10 * rows >= 6 * filled && s.H * rows >= 112 * filled;
 }
 
 /* Losses with their gradients by FMAs take 1.06 of the time by tiles at N, H, O = 2048, 256, 104, 1.15 at 2048, 512,
