@@ -559,7 +559,10 @@ struct Unfinished {
     return {finish_one, this};
   }
   // Where the sums of the next tile go, of room for two.
-  Real* free_sums(Real* room) const { return HAS_TILES && part.sums == room ? room + MOST_SUMS * W<Real> : room; }
+  Real* free_sums(Real* room) const {
+    const bool waits = RIGHT_OR_FAULT(HAS_TILES && part.sums == room, 50, false);
+    return waits ? room + MOST_SUMS * W<Real> : room;
+  }
 };
 
 // start + all products, for some rows and all columns, in tiles; each goes to finish(part) while it is
