@@ -16,6 +16,38 @@
 
 namespace {
 
+// dx_t = delta_t w_ih^T (13), or delta_t itself, of some steps of some sequences.
+template <class Stored>
+void add_dx(const BackwardCall<Stored>& call, const BackwardScratch<Stored>& mem, int64_t b0, int64_t rows, int64_t t0,
+            int64_t t1, Blocks<Stored> deltas) {
+  using Real = RealOf<Stored>;
+  const Given<Stored>& in = call.in;
+  if (in.input == JRNN_ADDED) {
+    int64_t n = 0;
+    for (int64_t t = t0; t < t1; ++t)
+      for (int64_t b = b0; b < b0 + rows; ++b, ++n)
+        for (int g = 0; g < in.blocks.each; ++g)
+          for (int64_t p = 0; p < panels<Real>(in.H); ++p) {
+            const Vector<Real> delta = load<Real>(deltas.from_panel(g * panels<Stored>(in.H)).vector(n, p));
+            Real* to = call.dx_row(t, b) + in.blocks.place(g) * in.H + p * W<Real>;
+            store<Real>(to, delta, width<Real>(in.H, p));
+          }
+    return;
+  }
+  const Term<Stored> term = {deltas, mem.w_ih_t};
+  for_tiles<Stored>((t1 - t0) * rows, Start<Real>{mem.zeros, 0, 0}, &term, 1, 0, no_prefetch,
+                    [&](const Part<Real>& part) {
+    for (int i = 0; i < part.rows; ++i) {
+      const int64_t n = part.r0 + i;
+      Real* to = call.dx_row(t0 + n / rows, b0 + n % rows);
+      for (int v = 0; v < part.nv; ++v) {
+        const int64_t p = part.p0 + v;
+        store<Real>(to + p * W<Real>, part.at(i, v), width<Real>(in.I, p));
+      }
+    }
+  });
+}
+
 // Row r of a group, sequence b of the batch, and the units of panel p.
 template <class Real>
 struct PlaceOf {
@@ -85,7 +117,7 @@ struct BackwardGroup {
       else if (!pulls()) block_chunk(in, b0, rows, t0, t1, mem.inputs);
       add_weight_gradients(in, b0, rows, t0, t1, mem.inputs, deltas, 0, panels<Real>(in.H), sums);
     }
-    if (call.dx) add_dx(t0, t1, deltas);
+    if (call.dx) add_dx(call, mem, b0, rows, t0, t1, deltas);
     for (int64_t p = 0; p < panels<Stored>(in.H) * Of::all; ++p)
       memcpy(mem.deltas.panel(mem.rows_of_deltas, p), deltas.panel(0, p), rows * ROW<Stored> * sizeof(Stored));
   }
@@ -204,7 +236,7 @@ struct BackwardGroup {
     const Term<Stored> products[2] = {{mem.inputs.x, mem.w_ih}, {mem.inputs.states, mem.w_hh}};
     const bool vectors = in.input == JRNN_VECTORS;
     for_tiles<Stored>((t1 - t0) * rows, Start<Real>{mem.bias, 0, W<Real>}, products + !vectors, vectors ? 2 : 1, 0,
-                      ForwardGroup<Stored, Cell>::no_prefetch, [&](const Part<Real>& part) {
+                      no_prefetch, [&](const Part<Real>& part) {
       for (int i = 0; i < part.rows; ++i) {
         const int64_t n = part.r0 + i, t = t0 + n / rows, b = b0 + n % rows;
         const Real* e = in.entering(t, b).state;
@@ -219,38 +251,10 @@ struct BackwardGroup {
     });
   }
 
-  // dx_t = delta_t w_ih^T (13), or delta_t itself.
-  void add_dx(int64_t t0, int64_t t1, Blocks<Stored> deltas) const {
-    if (in.input == JRNN_ADDED) {
-      int64_t n = 0;
-      for (int64_t t = t0; t < t1; ++t)
-        for (int64_t b = b0; b < b0 + rows; ++b, ++n)
-          for (int g = 0; g < Of::each; ++g)
-            for (int64_t p = 0; p < panels<Real>(in.H); ++p) {
-              const V delta = load<Real>(deltas.from_panel(g * panels<Stored>(in.H)).vector(n, p));
-              store<Real>(dx_row(t, b) + in.blocks.place(g) * in.H + p * W<Real>, delta, width<Real>(in.H, p));
-            }
-      return;
-    }
-    const Term<Stored> term = {deltas, mem.w_ih_t};
-    for_tiles<Stored>((t1 - t0) * rows, Start<Real>{mem.zeros, 0, 0}, &term, 1, 0,
-                      ForwardGroup<Stored, Cell>::no_prefetch, [&](const Part<Real>& part) {
-      for (int i = 0; i < part.rows; ++i) {
-        const int64_t n = part.r0 + i;
-        Real* to = dx_row(t0 + n / rows, b0 + n % rows);
-        for (int v = 0; v < part.nv; ++v) {
-          const int64_t p = part.p0 + v;
-          store<Real>(to + p * W<Real>, part.at(i, v), width<Real>(in.I, p));
-        }
-      }
-    });
-  }
-  int64_t dx_columns() const { return in.input == JRNN_ADDED ? Of::each * in.H : in.I; }
-  Real* dx_row(int64_t t, int64_t b) const { return call.dx + (t * in.B + b) * dx_columns(); }
   void clear(Rows<Real> sum) const {
     if (sum) memset(sum.row(b0), 0, rows * in.H * sizeof(Real));
   }
-  void clear_dx(int64_t t) const { memset(dx_row(t, b0), 0, rows * dx_columns() * sizeof(Real)); }
+  void clear_dx(int64_t t) const { memset(call.dx_row(t, b0), 0, rows * call.dx_columns() * sizeof(Real)); }
 };
 
 // --- the phases -----------------------------------------------------------------------------------

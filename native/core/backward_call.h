@@ -160,6 +160,8 @@ struct BackwardCall {
     for (int g = 0; g < gates_of(c.sizes.cell); ++g) in.gates[g] = (const Real*)c.gates[in.blocks.place(g)];
   }
 
+  int64_t dx_columns() const { return in.input == JRNN_ADDED ? in.blocks.each * in.H : in.I; }
+  Real* dx_row(int64_t t, int64_t b) const { return dx + (t * in.B + b) * dx_columns(); }
   WeightSums<Real> wanted(WeightSums<Real> sums) const {
     return {dw_hh ? sums.hh : nullptr, dw_ih ? sums.ih : nullptr, db ? sums.b : nullptr};
   }

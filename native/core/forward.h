@@ -81,6 +81,36 @@ struct ForwardScratch {
   }
 };
 
+// x_t w_ih + b of a row that needs no matmul.
+template <class Stored, class Real>
+void look_up(const Given<Stored>& in, const Real* bias, int64_t t, int64_t b, Blocks<Real> to) {
+  for (int64_t p = 0; p < panels<Real>(in.H); ++p)
+    for (int g = 0; g < in.blocks.all; ++g) {
+      const int64_t n = p * in.blocks.all + g;
+      const Vector<Real> x = in.projected(t, b, g, p * W<Real>, width<Real>(in.H, p));
+      store<Real>(to.panel(0, n), x + load<Real>(bias + n * W<Real>));
+    }
+}
+
+// The same of the steps [t0, t1) of some sequences, row after row.
+template <class Of, class Stored>
+void project(const Given<Stored>& in, const ForwardScratch<Stored>& mem, int64_t b0, int64_t rows, int64_t t0,
+             int64_t t1) {
+  using Real = RealOf<Stored>;
+  for (int64_t t = t0, n = 0; t < t1; ++t)
+    for (int64_t r = 0; r < rows; ++r, ++n)
+      if (in.input == JRNN_VECTORS) in.block_inputs(t, b0 + r, mem.x.from(n));
+      else look_up(in, mem.bias, t, b0 + r, mem.projected.from(n));
+  if (in.input != JRNN_VECTORS) return;
+  const Term<Stored> x = {mem.x, mem.w_ih};
+  for_tiles<Stored, Of>((t1 - t0) * rows, Start<Real>{mem.bias, 0, W<Real>}, &x, 1, 0, no_prefetch,
+                        [&](const Part<Real>& part) {
+    for (int r = 0; r < part.rows; ++r)
+      for (int v = 0; v < part.nv; ++v)
+        store<Real>(mem.projected.panel(part.r0 + r, part.p0 * Of::all + v), part.at(r, v));
+  });
+}
+
 // Some rows of the batch, through all steps.
 template <class Stored, class Cell>
 struct ForwardGroup {
@@ -109,7 +139,7 @@ struct ForwardGroup {
       block_operand<Stored>(in, {in.start.row(b), in.of(in.start_output, b), nullptr}, b, mem.operand.from(r));
     }
     for (int64_t t = 0; t < steps; ++t) {
-      if (several && t % several == 0) project(t, smaller(steps, t + several));
+      if (several && t % several == 0) project<Of>(in, mem, b0, rows, t, smaller(steps, t + several));
       enter_resets(t);
       step(t, several ? t % several : -1);
       const Blocks<Stored> used = mem.operand;
@@ -118,31 +148,7 @@ struct ForwardGroup {
     for (int64_t t = steps; t < in.T; ++t) pad(t);
   }
 
-  // x_t w_ih + b of the steps [t0, t1), row after row.
-  void project(int64_t t0, int64_t t1) {
-    for (int64_t t = t0, n = 0; t < t1; ++t)
-      for (int64_t r = 0; r < rows; ++r, ++n)
-        if (in.input == JRNN_VECTORS) in.block_inputs(t, b0 + r, mem.x.from(n));
-        else look_up(t, b0 + r, mem.projected.from(n));
-    if (in.input != JRNN_VECTORS) return;
-    const Term<Stored> x = {mem.x, mem.w_ih};
-    for_tiles<Stored, Of>((t1 - t0) * rows, bias(), &x, 1, 0, no_prefetch, [&](const Part<Real>& part) {
-      for (int r = 0; r < part.rows; ++r)
-        for (int v = 0; v < part.nv; ++v)
-          store<Real>(mem.projected.panel(part.r0 + r, part.p0 * Of::all + v), part.at(r, v));
-    });
-  }
   Start<Real> bias() const { return {mem.bias, 0, W<Real>}; }
-  static Ahead no_prefetch(int64_t, int64_t) { return {}; }
-
-  void look_up(int64_t t, int64_t b, Blocks<Real> to) const {
-    for (int64_t p = 0; p < panels<Real>(in.H); ++p)
-      for (int g = 0; g < Of::all; ++g) {
-        const int64_t n = p * Of::all + g;
-        const Vector<Real> x = in.projected(t, b, g, p * W<Real>, width<Real>(in.H, p));
-        store<Real>(to.panel(0, n), x + load<Real>(mem.bias + n * W<Real>));
-      }
-  }
 
   void enter_resets(int64_t t) const {
     if (!in.resets) return;

@@ -194,6 +194,7 @@ struct Ahead {
   int64_t at = 0, stride = 0;     // the first row of a tile, and from a row to the next
   const char* weights = nullptr;  // of a later range, for the second cache: see for_tiles_in_ranges
 };
+INLINE Ahead no_prefetch(int64_t, int64_t) { return {}; }
 constexpr int SEVERAL = 4;  // tiles that use a range together: each prefetches its part of the next one
 template <class Real, int PANELS, int NV>
 struct Prefetch {

@@ -26,8 +26,7 @@ INLINE void for_chunks(const JrnnLossSizes& s, int64_t slice, F f) {
 // f(r, p, v): the vector of sums of row r and panel p, for some rows x weights.
 template <class Stored, class F>
 INLINE void for_sums(int64_t rows, const Start<RealOf<Stored>>& start, const Term<Stored>& term, F f) {
-  for_tiles<Stored>(rows, start, &term, 1, 0, [](int64_t, int64_t) { return Ahead{}; },
-                    [&](const Part<RealOf<Stored>>& part) {
+  for_tiles<Stored>(rows, start, &term, 1, 0, no_prefetch, [&](const Part<RealOf<Stored>>& part) {
     for (int i = 0; i < part.rows; ++i)
       for (int v = 0; v < part.nv; ++v) f(part.r0 + i, part.p0 + v, part.at(i, v));
   });
