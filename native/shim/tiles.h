@@ -26,9 +26,9 @@ inline bool may_use_tiles() {
 }
 
 /* Whether they are faster than FMAs for float32: where matmuls take most of the time, and a slice fills enough of
-   its tiles of 16 rows. The gradient by tiles takes 0.90 to 0.94 of the time by FMAs at H = 128, 0.84 at 128 of an
-   LSTM, 0.7 to 0.9 at 256 to 1024 (B = 32 to 256); 0.99 to 1.04 at H = 128, B = 24 and 40; 1.0 to 1.3 with 8 or fewer
-   rows of a slice, or H = 64 (I = H / 2, two cores, Intel Xeon, family 6, model 167, November 2026). */
+   its tiles of 16 rows. The gradient by tiles takes 0.90 to 0.94 of the time by FMAs at H = 128 (LSTM 0.84), mostly
+   0.7 to 0.9 at 256 to 1024 (B = 32 to 256); 0.99 to 1.04 at H = 128, B = 24 and 40; 1.0 to 1.3 with 8 or fewer
+   rows of a slice, or H = 64 (I = H / 2 or less, two cores, Intel Xeon, family 6, model 167, November 2026). */
 inline bool suits_tiles(const JrnnSizes& s) {
   int64_t slices = s.slices < s.B ? s.slices : s.B, rows = (s.B + slices - 1) / slices;
   int64_t filled = (rows + 15) / 16 * 16;

@@ -44,6 +44,7 @@ double largest(const Array<Real>& x) {
   for (Real value : x) most = std::max(most, std::fabs(double(value)));
   return most;
 }
+
 // In double: 1e-10 of the largest number of a leaf; 1e-13 where all of a leaf cancels.
 class DoubleBounds {
  public:
