@@ -179,6 +179,24 @@ def test_an_infinite_input_in_bfloat16_saturates_the_units_of_its_step(network):
 
 
 @built
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="a Linux without huge pages"
+)
+def test_large_results_may_lie_in_huge_pages():
+    """`hg` are the flags of memory whose owner asked for them: native/shim/pages.h."""
+    params = jrnn.init_rnn(jax.random.key(0), I, 256)
+    _, hs = jrnn.rnn(params, jnp.zeros((128, 32, I)))
+    inside, flags = False, ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            begin, end = (int(bound, 16) for bound in bounds.groups())
+            inside = begin <= hs.unsafe_buffer_pointer() < end
+        elif inside and line.startswith("VmFlags"):
+            flags = line
+    assert "hg" in flags.split(), flags
+
+
+@built
 @pytest.mark.parametrize("slices", [1, 2, 3])
 def test_any_number_of_slices(slices):
     spec = kernel.Spec(elman("tanh"), backend=Native(slices))

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "../core/blocks.h"
+#include "pages.h"
 #include "pool.h"
 #include "tiles.h"
 #include "xla/ffi/api/ffi.h"
@@ -85,7 +86,9 @@ class Buffers {
   void* result(const char* name, int64_t count, bool needed, ffi::DataType type) {
     auto buffer = rets_.get<ffi::AnyBuffer>(result_++);
     if (!buffer.has_value()) return fail(name, "is missing");
-    return checked(name, **buffer, count, needed, type);
+    void* data = checked(name, **buffer, count, needed, type);
+    if (data != nullptr) ask_for_huge_pages(data, (*buffer)->size_bytes());
+    return data;
   }
 
   const std::string& error() const { return error_; }
