@@ -200,7 +200,7 @@ struct ForwardGroup {
         store<Real>(hs + row + j, h, n);
         if (KEEPS) store<Real>(kept + row + j, after.state, n);
         for (int g = 0; g < Cell::GATES && gates[0]; ++g) store<Real>(gates[g] + row + j, found[g], n);
-        // With tiles this is spread over products (`Unfinished`), and a pass takes 0.93 to 0.97 of the time; without
+        // With tiles this is spread over products (`for_tiles`), and a pass takes 0.93 to 0.97 of the time; without
         // them a prefetch costs more than it brings (Intel Xeon, family 6, model 167, November 2026).
         if (PLAIN && HAS_TILES) __builtin_prefetch(hs + row + j + in.B * in.H, 1);
         if (!PLAIN && t + 1 == RIGHT_OR_FAULT(length, 7, in.T)) {

@@ -192,7 +192,7 @@ void loss_gradient_chunk(const JrnnLossGradient& c, const LossGradientScratch<St
   }
   const Blocks<Stored> right = in_terms_of_rows(mem.deltas, rows, 1, s.O, 0, panels<Real>(s.O), mem.deltas_in_terms);
   add_transposed<Stored>(left, s.H, right, terms_of<Stored>(rows), 0, panels<Real>(s.O), mem.dw);
-  add_column_sums(mem.deltas, rows, 0, panels<Real>(s.O), mem.db);
+  add_column_sums(right, terms_of<Stored>(rows), 0, panels<Real>(s.O), mem.db);
 }
 
 template <class Stored>

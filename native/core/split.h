@@ -18,16 +18,21 @@ namespace {
 
 INLINE Vector<float> cut(Vector<float> x) { return (Vector<float>)((Bits<float>)x & 0xffff0000); }
 
+// Three numbers whose first halves are the parts of x.
+INLINE void divide(Vector<float> x, Vector<float> (&parts)[3]) {
+  const Vector<float> high = cut(x), none{};
+  parts[0] = x;
+  parts[1] = x == high ? none : x - RIGHT_OR_FAULT(high, 43, none);
+  parts[2] = parts[1] - cut(parts[1]);
+}
 // The parts of x as they are stored.
 template <class Stored>
-INLINE void parts_of(Vector<float> x, HalfBits (&parts)[PARTS<Stored>]) {
-  if constexpr (PARTS<Stored> == 1) parts[0] = half_bits(x);
+INLINE void parts_of(Vector<float> x, HalfBits (&halves)[PARTS<Stored>]) {
+  if constexpr (PARTS<Stored> == 1) halves[0] = half_bits(x);
   else {
-    const Vector<float> high = cut(x), none{};
-    const Vector<float> rest = x == high ? none : x - RIGHT_OR_FAULT(high, 43, none);
-    parts[0] = first_halves(x);
-    parts[1] = first_halves(rest);
-    parts[2] = first_halves(rest - cut(rest));
+    Vector<float> parts[3];
+    divide(x, parts);
+    for (int i = 0; i < 3; ++i) halves[i] = first_halves(parts[i]);
   }
 }
 template <class Real>
@@ -35,6 +40,15 @@ INLINE void store(Split* p, Vector<Real> x) {
   HalfBits parts[3];
   parts_of<Split>(x, parts);
   for (int i = 0; i < 3; ++i) *(UnalignedHalfBits*)(p + i * W<Split>) = parts[i];
+}
+// Two vectors, one behind the other in a line for each part.
+INLINE void store_line(Bfloat16* p, Vector<float> x, Vector<float> y) {
+  store<float>(p, x), store<float>(p + W<float>, y);
+}
+INLINE void store_line(Split* p, Vector<float> x, Vector<float> y) {
+  Vector<float> of_x[3], of_y[3];
+  divide(x, of_x), divide(y, of_y);
+  for (int i = 0; i < 3; ++i) store<float>((float*)(p + i * W<Split>), first_halves(of_x[i], of_y[i]));
 }
 // The sum of the parts of W numbers, or of one.
 template <class Real>

@@ -99,28 +99,30 @@ int64_t add_transposed_rows(Blocks<Stored> a, Blocks<Stored> b, int64_t N, int64
 // Terms are filled with zeros to whole blocks of 16. Of the left operand a block of 16 columns is transposed: pair
 // n of column c is at [(n / 16 * 16 + c) * ROW + n % 16 * 2].
 
-// 16 columns of 16 rows, row(i), to half of such a block.
+// 16 columns of the rows of such a block, row(0) to row(31).
 template <class Stored, class RowOf>
 INLINE void store_columns(RowOf row, Stored* to) {
-  Vector<float> rows[TILE_ROWS];
-#pragma GCC unroll 16
-  for (int i = 0; i < TILE_ROWS; ++i) rows[i] = row(i);
-  transpose(rows);
-#pragma GCC unroll 16
-  for (int c = 0; c < TILE_ROWS; ++c) store<float>(to + c * ROW<Stored>, rows[c]);
+  constexpr int w = W<float>;
+  alignas(64) float rows[2 * TILE_ROWS * w];
+  for (int i = 0; i < 2 * TILE_ROWS; ++i) store<float>(rows + i * w, row(i));
+#pragma GCC unroll 4
+  for (int c = 0; c < w; c += 4) {
+    Vector<float> first[4], second[4];
+    four_columns(rows + c, first), four_columns(rows + TILE_ROWS * w + c, second);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) store_line(to + (c + i) * ROW<Stored>, first[i], second[i]);
+  }
 }
 
 // N rows of a matrix, as they lie in memory, in such blocks.
 template <class Stored>
 void store_rows_as_columns(const float* from, int64_t N, int64_t columns, Blocks<Stored> to) {
-  for (int64_t first = 0; first < 2 * filled_terms<Stored>(N); first += TILE_ROWS) {
-    const int64_t block = first / 2 / TILE_TERMS * TILE_TERMS, half = first % (2 * TILE_TERMS);
+  for (int64_t first = 0; first < N; first += 2 * TILE_TERMS)
     for (int64_t p = 0; p < panels<float>(columns); ++p)
       store_columns([&](int i) __attribute__((always_inline)) {
         const float* row = from + (first + i) * columns + p * W<float>;
         return first + i < N ? load<float>(row, width<float>(columns, p)) : Vector<float>{};
-      }, to.panel(block, p) + half);
-  }
+      }, to.panel(first / 2, p));
 }
 
 // The sums of a tile, of whole numbers: see split.h.

@@ -138,6 +138,17 @@ INLINE HalfBits first_halves(Vector<float> x) {
   return __builtin_convertvector((Bits<float>)x >> 16, HalfBits);
 #endif
 }
+// The same of x, and of y behind them.
+INLINE Vector<float> first_halves(Vector<float> x, Vector<float> y) {
+#if defined(__AVX512BF16__)
+  const Halves odd = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                      33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+  return (Vector<float>)_mm512_permutex2var_epi16((__m512i)x, (__m512i)odd, (__m512i)y);
+#else
+  const HalfBits both[2] = {first_halves(x), first_halves(y)};
+  return load<float>((const float*)both);
+#endif
+}
 template <class Stored>
 INLINE HalfBits load_half_bits(const Stored* p) { return *(const UnalignedHalfBits*)p; }
 // Numbers a, and b behind each of them.

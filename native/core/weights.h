@@ -60,12 +60,12 @@ void block_chunk(const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, 
 template <class Stored>
 void block_columns(const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0, int64_t t1,
                    const ChunkInputs<Stored>& to) {
-  constexpr int SOME = TILE_ROWS;
+  constexpr int SOME = 2 * TILE_TERMS;
   Entering<Stored> entering[SOME];
   int64_t b[SOME];
   const float* x[SOME];
-  const int64_t all = (t1 - t0) * rows, filled = 2 * filled_terms<Stored>(all);
-  for (int64_t n0 = 0; n0 < filled; n0 += SOME) {
+  const int64_t all = (t1 - t0) * rows;
+  for (int64_t n0 = 0; n0 < all; n0 += SOME) {
     for (int i = 0; i < SOME; ++i) {
       const int64_t n = n0 + i, t = t0 + n / rows;
       b[i] = n < all ? b0 + n % rows : -1;
@@ -73,23 +73,24 @@ void block_columns(const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0
       entering[i] = in.entering(t, b[i]);
       x[i] = t < in.length(b[i]) ? in.xs + (t * in.B + b[i]) * in.I : nullptr;
     }
-    const int64_t block = n0 / 2 / TILE_TERMS * TILE_TERMS, half = n0 % (2 * TILE_TERMS);
     for (int64_t p = 0; p < panels<float>(in.H); ++p)
       store_columns([&](int i) __attribute__((always_inline)) {
         return b[i] < 0 ? Vector<float>{} : operand_of(in, entering[i], b[i], p);
-      }, to.states_in_terms.panel(block, p) + half);
+      }, to.states_in_terms.panel(n0 / 2, p));
     for (int64_t p = 0; p < panels<float>(in.I) && to.x_in_terms.at; ++p)
       store_columns([&](int i) __attribute__((always_inline)) {
         return b[i] < 0 || !x[i] ? Vector<float>{} : load<float>(x[i] + p * W<float>, width<float>(in.I, p));
-      }, to.x_in_terms.panel(block, p) + half);
+      }, to.x_in_terms.panel(n0 / 2, p));
   }
 }
 
+// Of N terms.
 template <class Stored, class Real>
-void add_column_sums(Blocks<Stored> deltas, int64_t rows, int64_t p0, int64_t p1, Real* sums) {
+void add_column_sums(Blocks<Stored> deltas, int64_t N, int64_t p0, int64_t p1, Real* sums) {
   for (int64_t p = p0; p < p1; ++p) {
     Vector<Real> sum{};
-    for (int64_t n = RIGHT_OR_FAULT(0, 8, 1); n < rows; ++n) sum += load<Real>(deltas.vector(n, p));
+    for (int64_t n = RIGHT_OR_FAULT(0, 8, 1); n < N; ++n)
+      Terms<Stored>::add(sum, Terms<Stored>::each(deltas.panel(n, p), W<Stored>));
     store<Real>(sums + p * W<Real>, load<Real>(sums + p * W<Real>) + sum);
   }
 }
@@ -136,7 +137,7 @@ void add_weight_gradients(const Given<Stored>& in, int64_t b0, int64_t rows, int
     });
   if (sums.ih && in.input == JRNN_VECTORS) add(inputs.x, inputs.x_in_terms, in.I, 0, sums.ih);
   for (int g = 0; g < in.blocks.all && sums.b; ++g)
-    add_column_sums(deltas.from_panel(g * panels<Stored>(in.H)), n, p0, p1, sums.b + g * count * W<Real>);
+    add_column_sums(each.from_panel(g * count), terms_of<Stored>(n), p0, p1, sums.b + g * count * W<Real>);
 }
 
 // The panels [p0, p1) of each of some blocks of `rows` rows, summed over n slices, into a row-major
