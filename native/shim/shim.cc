@@ -67,7 +67,9 @@ ArrayTypes types_of(int64_t bits) {
 class Buffers {
  public:
   Buffers(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::DataType real)
-      : args_(args), rets_(rets), real_(real) {}
+      : args_(args), rets_(rets), real_(real) {
+    ask_for_huge_pages(rets);
+  }
 
   const void* argument(const char* name, int64_t count, bool needed = false) {
     return argument(name, count, needed, real_);
@@ -86,9 +88,7 @@ class Buffers {
   void* result(const char* name, int64_t count, bool needed, ffi::DataType type) {
     auto buffer = rets_.get<ffi::AnyBuffer>(result_++);
     if (!buffer.has_value()) return fail(name, "is missing");
-    void* data = checked(name, **buffer, count, needed, type);
-    if (data != nullptr) ask_for_huge_pages(data, (*buffer)->size_bytes());
-    return data;
+    return checked(name, **buffer, count, needed, type);
   }
 
   const std::string& error() const { return error_; }
