@@ -111,7 +111,7 @@ struct Beside {
 // How often the products of so many blocks of 16 terms with nv vectors of weights leave room for a piece.
 constexpr int64_t chances_of(int64_t blocks, int nv) { return blocks * ((nv + 1) / 2); }
 
-// f(begin, end) for parts of [0, count), one after the other: from `begin` on, `some` in each piece, to `end`.
+// f(begin, end) for parts of [0, count), one after the other: `some` in each piece.
 template <class F>
 struct Pieces {
   F f;
@@ -125,10 +125,11 @@ struct Pieces {
   }
   void begin(int64_t of) { count = of, done = 0; }
   void end() { run(count - done); }
-  // Beside products with so many chances.
+  // Beside products with so many chances, all of it.
   Beside beside(int64_t chances) {
+    if (!chances) end();
     if (done == count) return {};
-    some = (count - done + chances - 1) / larger<int64_t>(1, chances);
+    some = RIGHT_OR_FAULT((count - done + chances - 1) / chances, 50, (count - done) / chances);
     return {[](void* work) { ((Pieces*)work)->run(((Pieces*)work)->some); }, this};
   }
 };

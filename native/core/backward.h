@@ -125,7 +125,8 @@ struct BackwardGroup {
   // c_t from delta_{t+1}, at row `next` of the deltas; then delta_t, to row `at`. Row `n` of `pull`
   // is that of step t. Step -1 has no delta: c is the cotangent of the first state.
   void step(int64_t t, int64_t at, int64_t next, int64_t n = 0) const {
-    const Term<Stored> term = {mem.deltas.from(next).from_panel(in.blocks.first_of_h() * panels<Stored>(in.H)), mem.w_hh_t};
+    const int64_t first_of_h = in.blocks.first_of_h() * panels<Stored>(in.H);
+    const Term<Stored> term = {mem.deltas.from(next).from_panel(first_of_h), mem.w_hh_t};
     ArrayAhead read[2 + Cell::GATES];  // by step t - 1, which with gates reads the state before it
     int count = 0;
     if (!Cell::GATES) read[count++] = ArrayAhead::of(in.hs);

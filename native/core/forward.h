@@ -275,7 +275,8 @@ void forward_slice(const JrnnForward& call, int32_t slice) {
     for_groups(s, slice, [&](int64_t b0, int64_t rows) {
       auto* hs = (OutputOf<Stored>*)call.hs;
       ForwardGroup<Stored, decltype(cell)> group{cell, in, mem, b0, rows, hs, (Real*)call.kept, {}, last, last_h};
-      for (int g = 0; g < decltype(cell)::GATES; ++g) group.gates[g] = (Real*)call.gates[RIGHT_OR_FAULT(in.blocks.place(g), 29, g)];
+      for (int g = 0; g < decltype(cell)::GATES; ++g)
+        group.gates[g] = (Real*)call.gates[RIGHT_OR_FAULT(in.blocks.place(g), 29, g)];
       group.run(s);
     });
   });

@@ -553,15 +553,14 @@ INLINE void for_tiles_in_ranges(int64_t rows, int64_t tiles, int64_t size, const
 // weights larger than a cache, the part that was read last is still there. Several tiles read a panel
 // larger than the first cache range by range.
 //
-// With tiles of AMX the rows of a tile are finished beside the products of the next one, and the last ones after them:
+// With tiles of AMX the rows of a tile are finished beside the products of the next one, before its sums are stored:
 // an Elman gradient takes 0.87 to 0.95 of the time of one after the other, of an LSTM and a GRU 0.87 (T, B, I, H =
 // 512, 32, 128, 256 and 128, 64, 256, 512; Intel Xeon, family 6, model 167, November 2026).
 template <class Stored, class Of = Alone, class AheadOf, class Finish>
 INLINE void for_tiles(int64_t rows, const Start<RealOf<Stored>>& start, const Term<Stored>* products, int n,
                       int64_t turn, AheadOf ahead, Finish finish) {
   using Real = RealOf<Stored>;
-  constexpr int64_t SIZE = MOST_SUMS * W<Real>;
-  alignas(64) Real sums[(1 + HAS_TILES) * SIZE];
+  alignas(64) Real sums[MOST_SUMS * W<Real>];
   const int widest = products[0].weights.widest, most = rows_of(widest, Of::all);
   const int64_t tiles = (rows + most - 1) / most, size = size_of_range(products, n, widest * Of::each);
   if (PARTS<Stored> == 1 && tiles > 1 && size)  // parts have more products than a second cache needs to bring them
@@ -574,11 +573,10 @@ INLINE void for_tiles(int64_t rows, const Start<RealOf<Stored>>& start, const Te
   });
   for_widths(products[0].weights.count(), widest, turn & 1, [&](int64_t p, int nv) {
     for (int64_t i = 0; i < tiles; ++i) {
-      const bool waits = RIGHT_OR_FAULT(HAS_TILES && before.sums == sums, 50, false), back = (turn * tiles + i) & 1;
-      const Part<Real> part = part_of<Of::all>(rows, i, tiles, p, nv, waits ? sums + SIZE : sums);
+      const bool back = (turn * tiles + i) & 1;
+      const Part<Real> part = part_of<Of::all>(rows, i, tiles, p, nv, sums);
       const Beside beside = unfinished.beside(chances_of<Stored, Of>(products, n, nv));
-      run_tile<Stored, Of>(part.rows, nv, beside, start, products, n, back, ahead(part.r0, p), part.r0, p, part.sums);
-      unfinished.end();
+      run_tile<Stored, Of>(part.rows, nv, beside, start, products, n, back, ahead(part.r0, p), part.r0, p, sums);
       before = part, unfinished.begin(part.rows);
       if (!HAS_TILES) unfinished.end();
     }
