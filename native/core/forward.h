@@ -200,9 +200,11 @@ struct ForwardGroup {
         store<Real>(hs + row + j, h, n);
         if (KEEPS) store<Real>(kept + row + j, after.state, n);
         for (int g = 0; g < Cell::GATES && gates[0]; ++g) store<Real>(gates[g] + row + j, found[g], n);
-        // With tiles this is spread over products (`for_tiles`), and a pass takes 0.93 to 0.97 of the time; without
-        // them a prefetch costs more than it brings (Intel Xeon, family 6, model 167, November 2026).
-        if (PLAIN && HAS_TILES) __builtin_prefetch(hs + row + j + in.B * in.H, 1);
+        // What the next step writes. With tiles this is spread over products (`for_tiles`), and a pass takes 0.93 to
+        // 0.97 of the time (Intel Xeon, family 6, model 167, November 2026). Without them it goes to the second cache:
+        // a pass takes 0.90 at T, B, I, H = 784, 64, 1, 128 and 0.95 at 512, 32, 128, 256 (AMD EPYC, family 25, model
+        // 17, November 2026).
+        if (PLAIN) __builtin_prefetch(hs + row + j + in.B * in.H, 1, HAS_TILES ? 3 : 2);
         if (!PLAIN && t + 1 == RIGHT_OR_FAULT(length, 7, in.T)) {
           if (last) store<Real>(last.row(b) + j, after.state, n);
           if (Cell::STATES > 1 && last_h) store<Real>(last_h.row(b) + j, h, n);

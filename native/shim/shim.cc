@@ -67,9 +67,7 @@ ArrayTypes types_of(int64_t bits) {
 class Buffers {
  public:
   Buffers(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::DataType real)
-      : args_(args), rets_(rets), real_(real) {
-    ask_for_huge_pages(rets);
-  }
+      : args_(args), rets_(rets), real_(real) {}
 
   const void* argument(const char* name, int64_t count, bool needed = false) {
     return argument(name, count, needed, real_);
@@ -92,6 +90,7 @@ class Buffers {
   }
 
   const std::string& error() const { return error_; }
+  ffi::RemainingRets results() const { return rets_; }
 
  private:
   void* checked(const char* name, const ffi::AnyBuffer& buffer, int64_t count, bool needed,
@@ -175,6 +174,7 @@ ffi::Error ended(ffi::ThreadPool& pool, const Pass& pass, Args& args, Buffers& g
   int64_t bytes = static_cast<int64_t>(pass.scratch_bytes(&args.sizes));
   args.scratch = given.result("scratch", bytes, bytes > 0, ffi::DataType::U8);
   if (!given.error().empty()) return invalid(given.error());
+  ask_for_huge_pages(given.results());
   run_pass(pool, pass, args);
   return ffi::Error::Success();
 }
