@@ -1,12 +1,11 @@
-// Tiles of AMX: registers of 16 rows of 64 bytes. One instruction adds the products of 16 rows of 32
-// numbers of bfloat16 and 32 rows of 16 to 16 x 16 sums of float, as vdpbf16ps adds those of one row.
+// Products in tiles of AMX.
 //
 // Operands are of bfloat16, or of float in three parts of it (split.h). A product in bfloat16 of 16 rows and weights of
 // 384 x 256 takes 1/6 of the time of FMAs of float (Intel Xeon, family 6, model 167, November 2026), by
 // vectors of bfloat16 1 to 2 times that of FMAs.
 #pragma once
 
-#include "vector.h"
+#include "amx_registers.h"
 
 namespace {
 
@@ -21,13 +20,6 @@ constexpr int TILE_TERMS = 16;  // pairs of numbers in a row
 constexpr int TILE_SUMS = 4;    // tiles 0 to 3 hold sums, those from LEFT on the parts of rows, the others weights
 constexpr int LEFT = 4;
 
-// The shapes of all tiles, as the processor loads them; all zero: no tile is in use.
-struct TileShapes {
-  uint8_t palette, start, reserved[14];
-  uint16_t row_bytes[16];
-  uint8_t rows[16];
-};
-
 // The rows that the tiles of this thread have since a task set them; 0: none has.
 thread_local int shaped_for = 0;
 
@@ -35,10 +27,10 @@ thread_local int shaped_for = 0;
 struct KeptTiles {
   alignas(64) TileShapes kept;
   KeptTiles() {
-    asm volatile("sttilecfg %0" : "=m"(kept));
+    read_shapes(kept);
     shaped_for = 0;
   }
-  ~KeptTiles() { asm volatile("ldtilecfg %0" : : "m"(kept)); }
+  ~KeptTiles() { set_shapes(kept); }
 };
 
 // Sums and left operands of so many rows. A new shape takes 170 cycles.
@@ -52,20 +44,7 @@ INLINE void shape_tiles(int rows) {
     shapes.row_bytes[i] = VECTOR_BYTES;
     shapes.rows[i] = uint8_t(i < LEFT + PARTS<Stored> ? rows : TILE_TERMS);
   }
-  asm volatile("ldtilecfg %0" : : "m"(shapes));
-}
-
-template <int TILE>
-INLINE void load_tile(const void* at, int64_t stride) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(at), "r"(stride), "i"(TILE) : "memory");
-}
-template <int TILE>
-INLINE void store_tile(void* at, int64_t stride) {
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(at), "r"(stride), "i"(TILE) : "memory");
-}
-template <int SUM, int A, int B>
-INLINE void add_tile_products() {
-  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(SUM), "i"(A), "i"(B));
+  set_shapes(shapes);
 }
 
 // f(0), ..., f(N - 1), of numbers that the compiler knows.
@@ -103,13 +82,15 @@ INLINE void load_left(const Stored* at, int64_t row) {
   });
 }
 
-// Work beside products of tiles, which leave the units for vectors idle: pieces of it, each after two tiles of weights.
+// Work beside products of tiles, which leave the units for vectors idle: pieces of it.
 struct Beside {
   void (*piece)(void* work) = nullptr;
   void* work = nullptr;
 };
-// How often the products of so many blocks of 16 terms with nv vectors of weights leave room for a piece.
-constexpr int64_t chances_of(int64_t blocks, int nv) { return blocks * ((nv + 1) / 2); }
+// Whether there is room for a piece after the products of a part of vector v of the weights, and how often for nv of
+// them: after two tiles of weights.
+constexpr bool leaves_room(int v, int part) { return part == 0 && v % 2 == 0; }
+constexpr int rooms_of(int nv) { return (nv + 1) / 2; }
 
 // f(begin, end) for parts of [0, count), one after the other: `some` in each piece.
 template <class F>
@@ -125,11 +106,11 @@ struct Pieces {
   }
   void begin(int64_t of) { count = of, done = 0; }
   void end() { run(count - done); }
-  // Beside products with so many chances, all of it.
-  Beside beside(int64_t chances) {
-    if (!chances) end();
+  // Beside products with room for so many pieces, all of it.
+  Beside beside(int64_t rooms) {
+    if (!rooms) end();
     if (done == count) return {};
-    some = RIGHT_OR_FAULT((count - done + chances - 1) / chances, 50, (count - done) / chances);
+    some = RIGHT_OR_FAULT((count - done + rooms - 1) / rooms, 50, (count - done) / rooms);
     return {[](void* work) { ((Pieces*)work)->run(((Pieces*)work)->some); }, this};
   }
 };
@@ -148,7 +129,7 @@ INLINE void add_products_of_tiles(const Stored* right, int64_t row, int64_t next
     for_numbers<parts - part>([&](auto i) __attribute__((always_inline)) {
       add_tile_products<To::of(v), LEFT + parts - 1 - part - i.value, tile>();
     });
-    if (part == 0 && v % 2 == 0 && beside.piece) beside.piece(beside.work);
+    if (leaves_room(v, part) && beside.piece) beside.piece(beside.work);
   });
 }
 

@@ -151,7 +151,7 @@ void transposed_tiles(const Stored* a, const Stored* b, int64_t stride, int64_t 
   alignas(64) float sums[NV][TILE_ROWS * W<float>];
   constexpr int line = VECTOR_BYTES, row = ROW<Stored> * sizeof(Stored);
   shape_tiles<Stored>(TILE_ROWS);
-  for_numbers<NV>([](auto v) { asm volatile("tilezero %%tmm%c0" : : "i"(v.value)); });
+  for_numbers<NV>([](auto v) { clear_tile<v.value>(); });
   for (int64_t n = 0; n < N; n += TILE_TERMS) {
     load_left<Stored>(a + n * ROW<Stored>, row);
     add_products_of_tiles<Stored, NV, Same>(b + n * ROW<Stored>, row, stride, W<Stored>);

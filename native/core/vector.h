@@ -4,8 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__AVX512BF16__)
-#include <immintrin.h>  // for its two instructions, which the compiler's vectors do not have
+#if defined(__AVX512BF16__) || defined(JRNN_AMX)
+#include <immintrin.h>  // for instructions that the compiler's vectors do not have
 #endif
 
 #define INLINE inline __attribute__((always_inline))

@@ -84,13 +84,16 @@ void block_columns(const Given<Stored>& in, int64_t b0, int64_t rows, int64_t t0
   }
 }
 
-// Of N terms.
+// Of N terms, in several sums: one after the other they would round more, and each would wait for the last.
 template <class Stored, class Real>
 void add_column_sums(Blocks<Stored> deltas, int64_t N, int64_t p0, int64_t p1, Real* sums) {
   for (int64_t p = p0; p < p1; ++p) {
-    Vector<Real> sum{};
-    for (int64_t n = RIGHT_OR_FAULT(0, 8, 1); n < N; ++n)
-      Terms<Stored>::add(sum, Terms<Stored>::each(deltas.panel(n, p), W<Stored>));
+    Vector<Real> several[4]{};
+    for (int64_t n = RIGHT_OR_FAULT(0, 8, 1); n < N; n += 4)
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i)
+        if (n + i < N) Terms<Stored>::add(several[i], Terms<Stored>::each(deltas.panel(n + i, p), W<Stored>));
+    const Vector<Real> sum = (several[0] + several[1]) + (several[2] + several[3]);
     store<Real>(sums + p * W<Real>, load<Real>(sums + p * W<Real>) + sum);
   }
 }

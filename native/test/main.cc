@@ -228,7 +228,8 @@ void check_ids(const JrnnCore& core) {
 }
 
 void usage() {
-  puts("test_core [--isa avx512|avx2|avx512bf16|avx512amx|avx2bf16] [--cases N] [--first N] [--threads N]   random cases; 10000\n"
+  puts("test_core [--isa ISA] [--cases N] [--first N] [--threads N]   random cases; 10000\n"
+       "    ISA: avx512, avx2, avx512bf16, avx512amx, avx2bf16, amxemulated\n"
        "test_core --case N        one of them\n"
        "test_core --all-floats    tanh and sigmoid of all 2^32 floats\n"
        "test_core --bench [ROUNDS] [--rows 1 2 ...] [--cell N]   speed beside a bare loop of FMAs; N: JrnnCell");

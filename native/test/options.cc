@@ -16,9 +16,9 @@ bool core_named(const char* isa, const JrnnCore** found) {
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool bf16 = v4 && __builtin_cpu_supports("avx512bf16");
   const JrnnCore* const cores[] = {&jrnn_core_avx512, &jrnn_core_avx2, &jrnn_core_avx512bf16, &jrnn_core_avx512amx,
-                                   &jrnn_core_avx2bf16};
-  const bool has[] = {v4, v3, bf16, bf16 && may_use_tiles(), v3};
-  for (int i = 0; i < 5; ++i)
+                                   &jrnn_core_avx2bf16, &jrnn_core_amxemulated};
+  const bool has[] = {v4, v3, bf16, bf16 && may_use_tiles(), v3, v4};
+  for (int i = 0; i < 6; ++i)
     if (isa ? !strcmp(isa, cores[i]->isa) : has[i]) {
       *found = cores[i];
       return has[i];

@@ -7,8 +7,9 @@
 
 #include "core.h"
 
-/* For tests: bfloat16 by the instructions of AVX2. */
+/* For tests: bfloat16 by the instructions of AVX2; tiles of AMX by arrays. */
 extern "C" const JrnnCore jrnn_core_avx2bf16;
+extern "C" const JrnnCore jrnn_core_amxemulated;
 
 namespace test {
 
