@@ -87,10 +87,14 @@ struct Beside {
   void (*piece)(void* work) = nullptr;
   void* work = nullptr;
 };
-// Whether there is room for a piece after the products of a part of vector v of the weights, and how often for nv of
-// them: after two tiles of weights.
+// There is room for a piece after every second vector of the weights, whose first part is multiplied last; and for
+// so many of them after nv vectors.
 constexpr bool leaves_room(int v, int part) { return part == 0 && v % 2 == 0; }
-constexpr int rooms_of(int nv) { return (nv + 1) / 2; }
+constexpr int rooms_of(int nv) {
+  int rooms = 0;
+  for (int v = 0; v < nv; ++v) rooms += leaves_room(v, 0);
+  return rooms;
+}
 
 // f(begin, end) for parts of [0, count), one after the other: `some` in each piece.
 template <class F>

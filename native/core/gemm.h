@@ -471,7 +471,7 @@ INLINE void compute_again(const Start<RealOf<Stored>>& start, const Term<Stored>
 
 // The pieces that there is room for beside the products of a tile.
 template <class Stored, class Of>
-INLINE int64_t rooms_of(const Term<Stored>* products, int n, int panels) {
+INLINE int64_t rooms_beside(const Term<Stored>* products, int n, int panels) {
   int64_t blocks = 0;
   for (int i = 0; i < n; ++i) blocks += filled_terms<Stored>(products[i].weights.K) / TILE_TERMS;
   return blocks * rooms_of(panels * Of::each);
@@ -577,7 +577,7 @@ INLINE void for_tiles(int64_t rows, const Start<RealOf<Stored>>& start, const Te
     for (int64_t i = 0; i < tiles; ++i) {
       const bool back = (turn * tiles + i) & 1;
       const Part<Real> part = part_of<Of::all>(rows, i, tiles, p, nv, sums);
-      const Beside beside = unfinished.beside(rooms_of<Stored, Of>(products, n, nv));
+      const Beside beside = unfinished.beside(rooms_beside<Stored, Of>(products, n, nv));
       run_tile<Stored, Of>(part.rows, nv, beside, start, products, n, back, ahead(part.r0, p), part.r0, p, sums);
       before = part, unfinished.begin(part.rows);
       if (!HAS_TILES) unfinished.end();
