@@ -186,6 +186,7 @@ def test_large_results_may_lie_in_huge_pages():
     """`hg` are the flags of memory whose owner asked for them: native/shim/pages.h."""
     params = jrnn.init_rnn(jax.random.key(0), I, 256)
     _, hs = jrnn.rnn(params, jnp.zeros((520, 32, I)))  # 34 MB
+    hs.block_until_ready()  # the flags are set while it is computed
     inside, flags = False, ""
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if bounds := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
