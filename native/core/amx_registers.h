@@ -78,12 +78,13 @@ void add_tile_products() {
   for (int k = 0; k < terms; ++k)
     for (int c = 0; c < 16; ++c) b[k][c] = number(tiles_in_use[B].row[k / 2], 2 * c + k % 2);
   for (int r = 0; r < shapes.rows[SUM]; ++r) {
-    float sums[16];
+    float sums[16], halves[2][16]{};  // of the first numbers of pairs and of the second, as the processor adds them
     memcpy(sums, tiles_in_use[SUM].row[r], sizeof sums);
     for (int k = 0; k < terms; ++k) {
       const float a = number(tiles_in_use[A].row[r], k);
-      for (int c = 0; c < 16; ++c) sums[c] += a * b[k][c];
+      for (int c = 0; c < 16; ++c) halves[k % 2][c] += a * b[k][c];
     }
+    for (int c = 0; c < 16; ++c) sums[c] += halves[0][c] + halves[1][c];
     memcpy(tiles_in_use[SUM].row[r], sums, shapes.row_bytes[SUM]);
   }
 }
