@@ -26,7 +26,8 @@ from jax._src import config  # for an option of jrnn's own; the public `jax.conf
 
 FILE = "libjrnn.so.1"
 HANDLERS = "forward", "backward", "loss", "loss_gradient"
-ISAS = {1024: "AVX-512 with AMX", 512: "AVX-512", 2: "AVX2"}
+TILES = 1024
+ISAS = {TILES: "AVX-512 with AMX", 512: "AVX-512", 2: "AVX2"}
 
 
 _enabled: Any = config.bool_state(

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from programs import ROOT
 import jrnn
 from jrnn import kernel, native
 from jrnn.cells.elman import elman
-from jrnn.kernel import reference
+from jrnn.kernel import dispatch, reference
 from jrnn.kernel.backends.native import Native
 
 CASE = make_case()
@@ -462,19 +463,69 @@ def test_random_networks_marks_and_options_agree_with_xla():
 
 @built
 @pytest.mark.parametrize(
-    ("network", "T", "B", "I", "H", "number"),
+    ("network", "T", "B", "I", "H", "halved", "number"),
     [
-        ("rnn", 1, 1, 256, 512, 0),  # the weights are copied for one step
-        ("rnn", 200, 4, 256, 512, 2),
-        ("rnn", 400, 3, 256, 512, 0),  # the cores would read w_hh for few sequences
-        ("rnn", 400, 1, 32, 384, 2),
-        ("lstm", 400, 1, 32, 384, 0),
-        ("lstm", 400, 2, 32, 384, 2),
+        ("rnn", 1, 1, 256, 512, False, 0),  # the weights are copied for one step
+        ("rnn", 200, 4, 256, 512, False, 2),
+        ("rnn", 400, 3, 256, 512, False, 0),  # the cores would read w_hh for few sequences
+        ("rnn", 400, 1, 32, 384, False, 2),
+        ("lstm", 400, 1, 32, 384, False, 0),
+        ("lstm", 400, 2, 32, 384, False, 2),
+        ("rnn", 400, 1, 256, 512, True, 2),
+        ("lstm", 400, 1, 32, 392, True, 2),
+        ("lstm", 800, 1, 32, 1024, True, 0),
     ],
 )
-def test_few_sequences_of_large_networks_run_elsewhere(network, T, B, I, H, number):
+def test_few_sequences_of_large_networks_run_elsewhere(
+    monkeypatch, network, T, B, I, H, halved, number
+):
+    monkeypatch.setattr(dispatch, "is_halved", lambda *_: halved)
     init = getattr(jrnn, f"init_{network}")
     params = jax.eval_shape(lambda key: init(key, I, H, dtype=jnp.float32), jax.random.key(0))
     xs = jax.ShapeDtypeStruct((T, B, I), jnp.float32)
     gradient = jax.grad(lambda params, xs: getattr(jrnn, network)(params, xs)[1].sum())
     assert calls(jax.jit(gradient).lower(params, xs)) == number
+
+
+@built
+@pytest.mark.parametrize("network", ["rnn", "lstm", "gru", "leaky"])
+def test_the_halves_of_one_sequence(monkeypatch, network):
+    """Two cores meet; with resets one goes forward alone."""
+    monkeypatch.setattr(dispatch, "is_halved", lambda *_: True)
+    options = {"alpha": 0.3} if network == "leaky" else {}
+    params = getattr(jrnn, f"init_{network}")(jax.random.key(0), 20, 70, **options)
+    resets = np.arange(700)[:, None] % 90 == 0
+
+    def gradient(params, xs, resets):
+        cost = lambda params, xs: jnp.sin(
+            getattr(jrnn, network)(params, xs, resets=resets)[1]
+        ).mean()
+        return jax.value_and_grad(cost, (0, 1))(params, xs)
+
+    for marks in (None, resets):
+        xs = jax.random.normal(jax.random.key(1), (700, 1, 20), params.w_hh.dtype)
+        lowered = jax.jit(gradient).lower(params, xs, marks)
+        assert lowered.as_text().count("slices = 2 :") == 2
+        found = lowered.compile()(params, xs, marks)
+        with native.turned(False):
+            assert_close(found, jax.jit(gradient)(params, xs, marks))
+
+
+@pytest.mark.parametrize(
+    ("T", "H", "cores", "isa", "forward", "backward"),
+    [
+        (1024, 128, 2, 512, True, False),
+        (1024, 256, 16, 2, True, True),
+        (1024, 256, 1, 512, False, False),
+        (1024, 256, 2, native.TILES, False, False),
+        (16, 256, 2, 512, False, False),
+        (1024, 64, 2, 512, False, False),
+    ],
+)
+def test_one_sequence_is_halved_where_it_pays(monkeypatch, T, H, cores, isa, forward, backward):
+    monkeypatch.setattr(native, "cpu_cores", lambda: cores)
+    monkeypatch.setattr(native, "library", lambda: SimpleNamespace(isa=isa))
+    spec, shape = kernel.Spec(elman("tanh")), dispatch.Shape(T, 1, 32, H)
+    found = [dispatch.is_halved(spec, shape, d) for d in ("forward", "backward")]
+    assert found == [forward, backward]
+    assert not dispatch.is_halved(spec, shape._replace(B=2), "forward")

@@ -15,7 +15,7 @@ from jax.export import is_symbolic_dim
 from jrnn import native
 from jrnn.arrays import are_ids, steps
 from jrnn.kernel import step
-from jrnn.kernel.backends.native import Native, number_of_slices, reads_gates, why_not
+from jrnn.kernel.backends.native import Native, reads_gates, why_not
 from jrnn.kernel.backends.xla import XLA, schedule_for
 from jrnn.kernel.reference import Reference
 from jrnn.kernel.types import Backend, Inputs, Spec
@@ -50,7 +50,7 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
         return Choice(spec.backend, "the call names it")
     reason = why_not_native(spec, shape) if platform == "cpu" else "the native kernel is for CPUs"
     if reason is None:
-        slices = number_of_slices(T, B or 0, I + H, native.cpu_cores() // spec.devices)
+        slices = number_of_slices(spec, shape, direction)
         return Choice(Native(slices), "it goes through time in one call")
     X, G = len(spec.cell.x_blocks), step.number_of_blocks(spec.cell)
     if direction == "backward" and B == G == 1 and platform == "cpu":
@@ -65,6 +65,38 @@ def choose(spec: Spec, shape: Shape, platform: str, direction: Direction) -> Cho
     return Choice(XLA(schedule), reason)
 
 
+def number_of_slices(spec: Spec, shape: Shape, direction: Direction) -> int:
+    """How many slices a batch is cut into: one for each core, but no more than memory allows.
+
+    Each slice sums its own weight gradients, H for each of the I + H rows of the weights. Beyond
+    two slices these sums may be as large as the states, T * B * H: 1.4 of the bytes of XLA's loops
+    with 10 slices at T, B, I, H = 128, 64, 256, 512, where 16 would need 1.7.
+    """
+    T, B, I, H, _ = shape
+    if B == 1:
+        return 2 if is_halved(spec, shape, direction) else 1
+    return max(1, min(_cores(spec), B or 0, max(2, T * (B or 0) // (I + H))))
+
+
+def is_halved(spec: Spec, shape: Shape, direction: Direction) -> bool:
+    """Whether one sequence is cut into halves of its units, for cores that exchange h at each step.
+
+    A forward pass takes 0.50 to 0.65 of the time of one core from H = 128 on, a gradient 0.60 at
+    H = 512 and 0.75 by an LSTM at H = 128 (native/core/pair.h; two cores of an AMD EPYC, family 25,
+    model 17, November 2026). Short steps, or few, gain nothing. Nor does a processor with AMX: on
+    an Intel Xeon h takes longer to the other core than half of a step. While one core goes back in
+    time the other one sums the weight gradients, so there a step must be longer.
+    """
+    T, B, _, H, _ = shape
+    work = step.number_of_blocks(spec.cell) * H * H
+    is_long = work >= (2**13 if direction == "forward" else 2**15) and T * work >= 2**21
+    return B == 1 and is_long and _cores(spec) > 1 and native.library().isa != native.TILES
+
+
+def _cores(spec: Spec) -> int:
+    return native.cpu_cores() // spec.devices
+
+
 def why_not_native(spec: Spec, shape: Shape) -> str | None:
     """Why the native kernel does not serve a call on a CPU, or is slower than XLA; None: it runs.
 
@@ -73,8 +105,9 @@ def why_not_native(spec: Spec, shape: Shape) -> str | None:
     I = H = 1024: T * B up to 800). At every step, each core reads all of w_hh for its part of the
     batch. XLA shares the columns among the cores, which takes 0.6 to 0.95 of the time where the
     batch gives a core one or two rows and w_hh leaves its cache: one sequence, Elman H = 448 to
-    1024, LSTM H = 384 and 512, GRU H = 512; two or three, Elman and GRU H = 512. (Two cores of an
-    AMD EPYC with 1 MB of second cache each, November 2026.)
+    1024, LSTM H = 384 and 512, GRU H = 512; two or three, Elman and GRU H = 512. Where one sequence
+    is halved, XLA takes 1.2 to 1.8 of the time, and 1.0 to 1.1 by an LSTM at H = 1024. (Two cores
+    of an AMD EPYC with 1 MB of second cache each, November 2026.)
     """
     T, B, I, H, dtype = shape
     if spec.no_native is not None:
@@ -87,10 +120,12 @@ def why_not_native(spec: Spec, shape: Shape) -> str | None:
         return "the batch is empty" if B == 0 else "the native kernel has no open batch size"
     if (missing := why_not(spec, dtype)) is not None:
         return missing
-    if B < 4 and H >= 448:
+    halved = is_halved(spec, shape, "backward")
+    if B < 4 and H >= 448 and not halved:
         return "XLA is faster for fewer than 4 sequences of H >= 448"
-    if B == 1 and step.number_of_blocks(spec.cell) * H * H > 2**19:
-        return "XLA is faster for one sequence where w_hh has more than 2^19 numbers"
+    most = 21 if halved else 19
+    if B == 1 and step.number_of_blocks(spec.cell) * H * H > 2**most:
+        return f"XLA is faster for one sequence where w_hh has more than 2^{most} numbers"
     if 2 * T * B < I + H:
         return "XLA is faster for few steps of few sequences, 2 T B < I + H"
     return None

@@ -89,14 +89,18 @@ struct BackwardGroup {
   int64_t late_row;  // of the deltas of this group, if they are kept; or -1
 
   void run() const {
-    if (span.t1 == in.T) clear(call.d_reset[0]), clear(call.d_reset[1]), clear(call.d_mask), clear(call.d_alpha);
-    for (int64_t t = larger(span.t0, steps); t < span.t1 && call.dx; ++t) clear_dx(t);
+    begin();
     const int64_t several = steps_of_chunk(call.sizes);
     for (int64_t t1 = smaller(span.t1, steps); t1 > span.t0; t1 -= several) chunk(larger(span.t0, t1 - several), t1);
-    if (span.t0) return;
-    const bool first = call.d_start[0] || call.d_start[1], reset = call.d_reset[0] || call.d_reset[1];
-    if (!first && !reset && !call.d_mask) return;
-    step(-1, 0, mem.rows_of_deltas);
+    if (wants_start()) step(-1, 0, mem.rows_of_deltas);
+  }
+  void begin() const {
+    if (span.t1 == in.T) clear(call.d_reset[0]), clear(call.d_reset[1]), clear(call.d_mask), clear(call.d_alpha);
+    for (int64_t t = larger(span.t0, steps); t < span.t1 && call.dx; ++t) clear_dx(t);
+  }
+  // Whether something is wanted of the state before the first step.
+  bool wants_start() const {
+    return !span.t0 && (call.d_start[0] || call.d_start[1] || call.d_reset[0] || call.d_reset[1] || call.d_mask);
   }
 
   void chunk(int64_t t0, int64_t t1) const {
@@ -118,6 +122,9 @@ struct BackwardGroup {
       add_weight_gradients(in, b0, rows, t0, t1, mem.inputs, deltas, 0, panels<Real>(in.H), sums);
     }
     if (call.dx) add_dx(call, mem, b0, rows, t0, t1, deltas);
+    keep_for_step_before(deltas);
+  }
+  void keep_for_step_before(Blocks<Stored> deltas) const {
     for (int64_t p = 0; p < panels<Stored>(in.H) * Of::all; ++p)
       memcpy(mem.deltas.panel(mem.rows_of_deltas, p), deltas.panel(0, p), rows * ROW<Stored> * sizeof(Stored));
   }
@@ -125,31 +132,57 @@ struct BackwardGroup {
   // c_t from delta_{t+1}, at row `next` of the deltas; then delta_t, to row `at`. Row `n` of `pull`
   // is that of step t. Step -1 has no delta: c is the cotangent of the first state.
   void step(int64_t t, int64_t at, int64_t next, int64_t n = 0) const {
-    const int64_t first_of_h = in.blocks.first_of_h() * panels<Stored>(in.H);
-    const Term<Stored> term = {mem.deltas.from(next).from_panel(first_of_h), mem.w_hh_t};
-    ArrayAhead read[2 + Cell::GATES];  // by step t - 1, which with gates reads the state before it
+    const Term<Stored> term = {deltas_of_h(next), mem.w_hh_t[0]};
+    ArrayAhead read[2 + Cell::GATES];
+    const int count = read_before(t, read);
+    auto ahead = [&](int64_t r, int64_t p) { return ahead_of(t, r, p, read, count); };
+    for_tiles<Stored>(rows, Start<Real>{mem.zeros, 0, 0}, &term, t + 1 < steps ? 1 : 0, t + 1, ahead,
+                      [&](const Part<Real>& part) { finish(t, at, n, part); });
+  }
+  // The same of a side of one row, as pair.h asks for it.
+  __attribute__((noinline, noclone)) bool step_of_side(int64_t t, int side, const Wait& wait) const {
+    const int64_t at = late_row + t - span.t0, next = t + 1 == span.t1 ? mem.rows_of_deltas : at + 1;
+    const int64_t p0 = panel_of_side<Real>(call.sizes, 2, side);
+    const int64_t terms = in.blocks.each == 1 ? in.H : panels<Stored>(in.H) * W<Stored>;
+    const RowOfSide<Stored> row = {{deltas_of_h(next), mem.w_hh_t[side]},
+                                   t + 1 < steps ? in.blocks.each : 0,
+                                   terms_of<Stored>(terms),
+                                   terms_of_first_side<Stored>(call.sizes)};
+    ArrayAhead read[2 + Cell::GATES];
+    const int count = read_before(t, read);
+    auto start = [&](int64_t) -> Start<Real> { return {mem.zeros, 0, 0}; };
+    auto ahead = [&](int64_t p) { return ahead_of(t, 0, p0 + p, read, count); };
+    return for_tiles_of_side<Stored, Alone>(row, side, (t + 1) & 1, wait, start, ahead, [&](Part<Real> part) {
+      part.p0 += p0;
+      finish(t, at, 0, part);
+    });
+  }
+  Blocks<Stored> deltas_of_h(int64_t row) const {
+    return mem.deltas.from(row).from_panel(in.blocks.first_of_h() * panels<Stored>(in.H));
+  }
+  // What step t - 1 reads, which with gates reads the state before it.
+  int read_before(int64_t t, ArrayAhead* read) const {
     int count = 0;
     if (!Cell::GATES) read[count++] = ArrayAhead::of(in.hs);
     else if (t > 1) read[count++] = ArrayAhead::of(in.states - in.B * in.H);
     if (call.dhs) read[count++] = ArrayAhead::of(call.dhs);
     for (int g = 0; g < Cell::GATES; ++g) read[count++] = ArrayAhead::of(in.gates[g]);
-    auto ahead = [&](int64_t r, int64_t p) -> Ahead {
-      if (HAS_TILES || t < 1) return {};
-      return {read, count, ((t - 1) * in.B + b0 + r) * in.H + p * W<Real>, in.H};
-    };
-    for_tiles<Stored>(rows, Start<Real>{mem.zeros, 0, 0}, &term, t + 1 < steps ? 1 : 0, t + 1, ahead,
-                      [&](const Part<Real>& part) { finish(t, at, n, part); });
+    return count;
+  }
+  Ahead ahead_of(int64_t t, int64_t r, int64_t p, const ArrayAhead* read, int count) const {
+    if (HAS_TILES || t < 1) return {};
+    return {read, count, ((t - 1) * in.B + b0 + r) * in.H + p * W<Real>, in.H};
   }
 
   INLINE void finish(int64_t t, int64_t at, int64_t n, const Part<Real>& part) const {
     const bool plain = !in.lengths && !in.resets && !in.mask && !call.d_mask && !call.clips && t >= 0 &&
                        t + 1 < in.T && (part.p0 + part.nv) * W<Real> <= in.H;
-    if (plain) finish<true>(t, at, n, part);
-    else finish<false>(t, at, n, part);
+    if (plain) finish_units<true>(t, at, n, part);
+    else finish_units<false>(t, at, n, part);
   }
   // PLAIN: whole panels of units, and no option that a step must ask for.
   template <bool PLAIN>
-  INLINE void finish(int64_t t, int64_t at, int64_t n, const Part<Real>& part) const {
+  __attribute__((noinline)) void finish_units(int64_t t, int64_t at, int64_t n, const Part<Real>& part) const {
     for (int i = 0; i < part.rows; ++i) {
       Place place{part.r0 + i, b0 + part.r0 + i, 0, 0, W<Real>};
       const int64_t b = place.b, length = PLAIN ? in.T : in.length(b);
@@ -269,15 +302,20 @@ void backward_prepare(const JrnnBackward& c, int32_t task) {
   const Given<Stored> in(s, c.in, c.hs, c.kept, mem.zeros);
   const int32_t n = tasks_of_packing(s);
   const int each = in.blocks.each, first = in.blocks.first_of_h();
-  auto transposed_w_hh = [&](int g) {
-    return RIGHT_OR_FAULT(in.transposed_w_hh(first + g), 16, in.block_of_w_hh(first + g));
-  };
-  pack_below<Stored>(transposed_w_hh, each, s.H, mem.w_hh_t, task, n);
+  const int sides = sides_of_gradient(s);
+  for (int i = 0; i < sides; ++i) {
+    auto transposed_w_hh = [&](int g) {
+      const auto w = RIGHT_OR_FAULT(in.transposed_w_hh(first + g), 16, in.block_of_w_hh(first + g));
+      return w.from_panel(panel_of_side<Real>(s, sides, i));
+    };
+    pack_below<Stored>(transposed_w_hh, each, s.H, mem.w_hh_t[i], task, n);
+  }
   if (mem.wants_dx(s)) pack_below<Stored>([&](int g) { return in.transposed_w_ih(g); }, each, s.H, mem.w_ih_t, task, n);
-  if (mem.pulls(s)) pack_weights(in, mem.w_ih, mem.w_hh, task, n);
+  if (pulls(s)) pack_weights(in, mem.w_ih, mem.w_hh, 0, task, n);
   if (task) return;
   pad_bias(in, mem.bias);
   memset(mem.zeros, 0, larger<int64_t>(s.H, W<Real>) * sizeof(Real));
+  if (mem.pair) Pair(mem.pair, 1, 0).begin();
 }
 
 // f(first row, rows, the row of their deltas if they are kept) for each group of a slice.
@@ -290,20 +328,48 @@ INLINE void for_groups_of_deltas(const JrnnSizes& s, Span span, int64_t slice, F
   });
 }
 
+// The phases of one sequence in two sides, but for the weight gradients.
+template <class Group>
+void backward_sides(const Group& group, bool is_rest, int32_t task) {
+  const JrnnSizes& s = group.call.sizes;
+  const Span span = group.span;
+  const int64_t end = smaller(span.t1, group.steps), count = larger<int64_t>(0, end - span.t0);
+  // The second thread would sum weight gradients, a third or half of the work of a step.
+  const Pair pair(group.mem.pair, s.H * s.H * group.in.blocks.each, 6);
+  auto step_of_side = [&](int64_t n, int side, const Wait& wait) {
+    return group.step_of_side(end - 1 - n, side, wait);
+  };
+  const Step step(step_of_side);
+  if (!is_rest) {
+    if (task) return go_second(pair, count, step);
+    group.mem.clear_rests(s), group.begin();
+    return go_first(pair, count, step);
+  }
+  go_on_alone(pair, count, step);
+  for (int side = 0; side < 2 && group.wants_start(); ++side) group.step_of_side(-1, side, Wait{});
+  if (RIGHT_OR_FAULT(count, 54, 0)) group.keep_for_step_before(group.mem.deltas.from(group.late_row));
+  pair.begin_span();
+}
+
 template <class Stored>
-void backward_slice(const JrnnBackward& c, Span span, int32_t slice) {
+void backward_slice(const JrnnBackward& c, Span span, bool is_rest, int32_t task) {
   using Real = RealOf<Stored>;
   const JrnnSizes& s = c.sizes;
+  const bool two_sides = sides_of_gradient(s) > 1;
+  const int32_t slice = two_sides ? 0 : task;
   const auto mem = scratch_of<BackwardScratch<Stored>>(s, c.scratch, slice);
   const BackwardCall<Stored> call(c, mem.zeros);
   WeightSums<Real> sums{};
   if (!is_late(s)) sums = call.wanted(mem.sums);
   sums.clear(s, 0, panels<Real>(s.H));
-  mem.clear_rests(s);
+  if (!two_sides) mem.clear_rests(s);
   with_cell<Real>(s, [&](auto cell) {
     for_groups_of_deltas(s, span, slice, [&](int64_t b0, int64_t rows, int64_t late_row) {
       const int64_t steps = call.in.longest(b0, rows);
-      BackwardGroup<Stored, decltype(cell)>{cell, call, call.in, mem, sums, span, b0, rows, steps, late_row}.run();
+      const BackwardGroup<Stored, decltype(cell)> group{cell, call,  call.in, mem,   sums,
+                                                        span, b0,    rows,    steps, late_row};
+      if (two_sides) backward_sides(group, is_rest, task);
+      else group.run();
     });
   });
 }
@@ -341,6 +407,20 @@ void late_weight_gradients(const BackwardCall<Stored>& call, void* scratch, cons
   }
 }
 
+// dx of part i of n of the steps of a span of one sequence.
+template <class Stored>
+void add_dx_of_sides(const BackwardCall<Stored>& call, const BackwardScratch<Stored>& mem, Span span, int64_t i,
+                     int64_t n) {
+  const int64_t several = steps_of_chunk(call.sizes);
+  const int64_t first_row = RIGHT_OR_FAULT(span.n % 2, 55, 0) * rows_of_span(call.sizes);
+  const int64_t count = larger<int64_t>(0, smaller(span.t1, call.in.length(0)) - span.t0);
+  const int64_t end = span.t0 + count * (i + 1) / n;
+  for (int64_t t0 = span.t0 + count * i / n, t1; t0 < end; t0 = t1) {
+    t1 = smaller(end, t0 + several);
+    add_dx(call, mem, 0, 1, t0, t1, mem.deltas.from(first_row + t0 - span.t0));
+  }
+}
+
 // The weight gradients of some panels of each block; after the last span summed over the slices.
 template <class Stored>
 void backward_weights(const JrnnBackward& c, Span span, int32_t task) {
@@ -352,6 +432,7 @@ void backward_weights(const JrnnBackward& c, Span span, int32_t task) {
   const int64_t p0 = count * task / tasks, p1 = count * (task + 1) / tasks;
   const WeightSums<Real> sums = call.wanted(mem.sums);
   if (is_late(s)) late_weight_gradients(call, c.scratch, mem.late_inputs_of(task), sums, span, p0, p1);
+  if (call.dx && sides_of_gradient(s) > 1) add_dx_of_sides(call, mem, span, task, tasks);
   if (span.t0) return;
   const int64_t n = is_late(s) ? 1 : slices_of(s);
   // Found once: for each vector it took 0.07 of a pass of an LSTM (T = 64, B = 32, H = 256, Intel Xeon).
@@ -368,9 +449,10 @@ template <class Stored>
 void backward_run(const JrnnBackward* call, int32_t phase, int32_t task) {
   if (!phase) return backward_prepare<Stored>(*call, task);
   const JrnnSizes& s = call->sizes;
-  const int32_t slices = int32_t(phase <= spans_of(s) ? slices_of(s) : 0);
-  if (task < slices) backward_slice<Stored>(*call, span_of(s, phase - 1), task);
-  else backward_weights<Stored>(*call, span_of(s, phase - 2), task - slices);
+  const BackwardPhase at = backward_phase(s, phase);
+  const int32_t of_steps = at.span < spans_of(s) ? tasks_of_steps(s) : 0;
+  if (task < of_steps) backward_slice<Stored>(*call, span_of(s, at.span), at.is_rest, task);
+  else backward_weights<Stored>(*call, span_of(s, at.span - 1), task - of_steps);
 }
 
 }  // namespace

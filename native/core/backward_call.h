@@ -20,6 +20,10 @@ INLINE bool is_late(const JrnnSizes& s) {
   return is_few(s) || (s.input == JRNN_IDS && s.I * slices_of(s) > s.T * s.B);
 }
 
+// Whether a_t is computed again, for d_alpha.
+INLINE bool pulls(const JrnnSizes& s) { return (s.wanted & JRNN_WANT_DALPHA) && s.cell == JRNN_LEAKY_INPUT; }
+INLINE int sides_of_gradient(const JrnnSizes& s) { return pulls(s) ? 1 : sides_of(s); }
+
 // The steps [t0, t1): number n, counted from the end.
 struct Span {
   int64_t n, t0, t1;
@@ -40,21 +44,38 @@ INLINE int64_t rows_of_span(const JrnnSizes& s) {
 
 // H / 64 tasks: every one reads all states and inputs, into panels.
 inline int32_t tasks_of_weights(const JrnnSizes& s) {
-  return is_late(s) ? int32_t(smaller<int64_t>(16, larger<int64_t>(1, s.H / 64))) : tasks_of_packing(s);
+  if (!is_late(s)) return tasks_of_packing(s);
+  return int32_t(smaller<int64_t>(16, larger<int64_t>(sides_of_gradient(s), s.H / 64)));
 }
-// Phase 0 packs the weights. Phase n + 1 has the slices of span n, and the weight gradients of span n - 1.
+// Phase 0 packs the weights. Phase n + 1 has the slices of span n, and the weight gradients of span n - 1. In its
+// place two sides have two phases: both of them and the weight gradients, and what the sides have left.
+INLINE int32_t tasks_of_steps(const JrnnSizes& s) {
+  return int32_t(sides_of_gradient(s) > 1 ? 2 : slices_of(s));
+}
+struct BackwardPhase {
+  int64_t span;
+  bool is_rest;
+};
+INLINE BackwardPhase backward_phase(const JrnnSizes& s, int32_t phase) {
+  if (sides_of_gradient(s) > 1) return {(phase - 1) / 2, phase % 2 == 0};
+  return {phase - 1, false};
+}
 inline int32_t backward_tasks(const JrnnSizes* s, int32_t phase) {
-  if (phase > spans_of(*s) + 1) return -1;
   if (!phase) return tasks_of_packing(*s);
-  return int32_t(phase <= spans_of(*s) ? slices_of(*s) : 0) + (phase > 1 ? tasks_of_weights(*s) : 0);
+  const BackwardPhase at = backward_phase(*s, phase);
+  const int64_t spans = spans_of(*s);
+  if (at.span > spans || (at.span == spans && at.is_rest)) return -1;
+  if (at.is_rest) return 1;
+  return (at.span < spans ? tasks_of_steps(*s) : 0) + (at.span ? tasks_of_weights(*s) : 0);
 }
 
 template <class Stored>
 struct BackwardScratch {
   using Real = RealOf<Stored>;
-  Packed<Stored> w_hh_t, w_ih_t;  // for delta_t w_hh^T and dx
-  Packed<Stored> w_hh, w_ih;      // for a_t, which d_alpha reads
+  Packed<Stored> w_hh_t[2], w_ih_t;  // for delta_t w_hh^T, of each side, and dx
+  Packed<Stored> w_hh, w_ih;         // for a_t, which d_alpha reads
   Real *bias, *zeros;
+  int64_t* pair;
   WeightSums<Real> sums;
   Blocks<Stored> deltas;
   Blocks<Real> beside, pull;
@@ -64,7 +85,6 @@ struct BackwardScratch {
   int64_t rows_of_deltas;         // before the rows of the step after a chunk
 
   static bool wants_dx(const JrnnSizes& s) { return (s.wanted & JRNN_WANT_DX) && s.input == JRNN_VECTORS; }
-  static bool pulls(const JrnnSizes& s) { return (s.wanted & JRNN_WANT_DALPHA) && s.cell == JRNN_LEAKY_INPUT; }
   // The rows of the transposed weights; those of several blocks are filled to whole panels.
   static int64_t units_of_blocks(const JrnnSizes& s) {
     const int each = blocks_of(s.cell).each;
@@ -74,7 +94,10 @@ struct BackwardScratch {
   void shared(const JrnnSizes& s, Arena& arena) {
     const int64_t rows = rows_of_group(s), chunk = rows * steps_of_chunk(s);
     const int64_t units = units_of_blocks(s);
-    w_hh_t = arena.packed<Stored>(units, s.H, widest_for(rows));
+    const int sides = sides_of_gradient(s);
+    for (int i = 0; i < sides; ++i)
+      w_hh_t[i] = arena.packed<Stored>(units, units_of_side<Real>(s, sides, i), widest_for(rows));
+    if (sides > 1) pair = arena.take<int64_t>(Pair::SIZE);
     if (wants_dx(s)) w_ih_t = arena.packed<Stored>(units, s.I, widest_for(chunk));
     if (pulls(s)) w_hh = arena.packed<Stored>(s.H, s.H, widest_for(chunk));
     if (pulls(s) && s.input == JRNN_VECTORS) w_ih = arena.packed<Stored>(s.I, s.H, widest_for(chunk));

@@ -2,8 +2,9 @@
 
    A pass (forward or backward) is some phases; a phase is a number of tasks. The tasks of a phase
    may run in any order and at the same time, on any threads; a phase begins when the phase before it
-   has ended. A task waits for nothing, allocates nothing, and keeps nothing: all memory comes in by
-   the arguments. So the caller owns the threads, and a pass is
+   has ended. A task waits for nothing, but two tasks of one sequence do for each other, for some steps at most
+   (pair.h). It allocates nothing, and keeps nothing: all memory comes in by the arguments. So the caller owns the
+   threads, and a pass is
 
        for (phase = 0; (n = pass->tasks(&args.sizes, phase)) >= 0; ++phase)
          parallel for (task = 0; task < n; ++task)
@@ -65,7 +66,7 @@ enum { JRNN_GATES = 4 };  /* gates of a cell, at most: in the order of `JrnnCell
 /* The static part of a call: it decides the scratch and the tasks. T, B, H >= 1; I >= 1, or 0. */
 typedef struct {
   int64_t T, B, I, H;
-  int32_t slices; /* >= 1; more than B count as B */
+  int32_t slices; /* >= 1; more than B count as B, but of one sequence two are halves of its units */
   int32_t cell;   /* JrnnCell */
   int32_t phi;    /* JrnnPhi, of Elman and leaky cells */
   int32_t input;  /* JrnnInput */

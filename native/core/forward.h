@@ -6,7 +6,7 @@
 #pragma once
 
 #include "cells.h"
-#include "given.h"
+#include "sides.h"
 
 namespace {
 
@@ -50,12 +50,21 @@ void pad_bias(const Given<Stored>& in, Real* to) {
     }
 }
 
+// The units of some panels: their weights, and the inputs as their matmul reads them.
+template <class Stored>
+struct Side {
+  int64_t p0, p1;
+  Packed<Stored> w_ih, w_hh;
+  Blocks<Stored> x;
+};
+
 template <class Stored>
 struct ForwardScratch {
   using Real = RealOf<Stored>;
-  Packed<Stored> w_ih, w_hh;
+  Side<Stored> sides[2];
   Real *bias, *zeros;
-  Blocks<Stored> operand, next, x;
+  int64_t* pair;
+  Blocks<Stored> operands[2];  // m * h_e of a step, in turn
   Blocks<Real> projected;
 
   static bool projects(const JrnnSizes& s) { return s.input != JRNN_VECTORS || rows_of_group(s) < FEW_ROWS; }
@@ -66,25 +75,32 @@ struct ForwardScratch {
     const int64_t rows = rows_of_group(s);
     const CellBlocks blocks = blocks_of(s.cell);
     auto widest = [&](int64_t n) { return widest_for(n, blocks.all); };
-    if (s.input == JRNN_VECTORS)
-      w_ih = arena.packed<Stored>(s.I, s.H, widest(projects(s) ? rows * steps_projected(s) : rows), blocks.each);
-    w_hh = arena.packed<Stored>(s.H, s.H, widest(rows), blocks.each);
+    for (int i = 0; i < sides_of(s); ++i) {
+      Side<Stored>& side = sides[i];
+      side.p0 = panel_of_side<Real>(s, sides_of(s), i), side.p1 = panel_of_side<Real>(s, sides_of(s), i + 1);
+      const int64_t units = units_of_side<Real>(s, sides_of(s), i);
+      const int widest_of_x = widest(projects(s) ? rows * steps_projected(s) : rows);
+      if (s.input == JRNN_VECTORS) side.w_ih = arena.packed<Stored>(s.I, units, widest_of_x, blocks.each);
+      side.w_hh = arena.packed<Stored>(s.H, units, widest(rows), blocks.each);
+    }
     bias = arena.take<Real>(panels<Real>(s.H) * W<Real> * blocks.all);
     zeros = arena.take<Real>(s.H);
+    if (sides_of(s) > 1) pair = arena.take<int64_t>(Pair::SIZE);
   }
   void own(const JrnnSizes& s, Arena& arena) {
     const int64_t rows = rows_of_group(s), several = projects(s) ? rows * steps_projected(s) : 0;
-    operand = arena.blocks<Stored>(rows, s.H);
-    next = arena.blocks<Stored>(rows, s.H);
-    if (s.input == JRNN_VECTORS) x = arena.blocks<Stored>(larger(rows, several), s.I);
+    for (Blocks<Stored>& operand : operands) operand = arena.blocks<Stored>(rows, s.H);
+    for (int i = 0; i < sides_of(s) && s.input == JRNN_VECTORS; ++i)
+      sides[i].x = arena.blocks<Stored>(larger(rows, several), s.I);
     projected = arena.blocks<Real>(several, panels<Real>(s.H) * W<Real> * blocks_of(s.cell).all);
   }
 };
 
 // x_t w_ih + b of a row that needs no matmul.
 template <class Stored, class Real>
-void look_up(const Given<Stored>& in, const Real* bias, int64_t t, int64_t b, Blocks<Real> to) {
-  for (int64_t p = 0; p < panels<Real>(in.H); ++p)
+void look_up(const Given<Stored>& in, const Side<Stored>& side, const Real* bias, int64_t t, int64_t b,
+             Blocks<Real> to) {
+  for (int64_t p = side.p0; p < side.p1; ++p)
     for (int g = 0; g < in.blocks.all; ++g) {
       const int64_t n = p * in.blocks.all + g;
       const Vector<Real> x = in.projected(t, b, g, p * W<Real>, width<Real>(in.H, p));
@@ -94,20 +110,20 @@ void look_up(const Given<Stored>& in, const Real* bias, int64_t t, int64_t b, Bl
 
 // The same of the steps [t0, t1) of some sequences, row after row.
 template <class Of, class Stored>
-void project(const Given<Stored>& in, const ForwardScratch<Stored>& mem, int64_t b0, int64_t rows, int64_t t0,
-             int64_t t1) {
+void project(const Given<Stored>& in, const ForwardScratch<Stored>& mem, const Side<Stored>& side, int64_t b0,
+             int64_t rows, int64_t t0, int64_t t1) {
   using Real = RealOf<Stored>;
   for (int64_t t = t0, n = 0; t < t1; ++t)
     for (int64_t r = 0; r < rows; ++r, ++n)
-      if (in.input == JRNN_VECTORS) in.block_inputs(t, b0 + r, mem.x.from(n));
-      else look_up(in, mem.bias, t, b0 + r, mem.projected.from(n));
+      if (in.input == JRNN_VECTORS) in.block_inputs(t, b0 + r, side.x.from(n));
+      else look_up(in, side, mem.bias, t, b0 + r, mem.projected.from(n));
   if (in.input != JRNN_VECTORS) return;
-  const Term<Stored> x = {mem.x, mem.w_ih};
-  for_tiles<Stored, Of>((t1 - t0) * rows, Start<Real>{mem.bias, 0, W<Real>}, &x, 1, 0, no_prefetch,
-                        [&](const Part<Real>& part) {
+  const Term<Stored> x = {side.x, side.w_ih};
+  const Start<Real> bias = {mem.bias + side.p0 * Of::all * W<Real>, 0, W<Real>};
+  for_tiles<Stored, Of>((t1 - t0) * rows, bias, &x, 1, 0, no_prefetch, [&](const Part<Real>& part) {
     for (int r = 0; r < part.rows; ++r)
       for (int v = 0; v < part.nv; ++v)
-        store<Real>(mem.projected.panel(part.r0 + r, part.p0 * Of::all + v), part.at(r, v));
+        store<Real>(mem.projected.panel(part.r0 + r, (side.p0 + part.p0) * Of::all + v), part.at(r, v));
   });
 }
 
@@ -126,61 +142,87 @@ struct ForwardGroup {
   using Of = typename Cell::Of;
   static constexpr bool KEEPS = Cell::KEEPS || (Cell::READS && is_rounded<Stored>);
 
-  void run(const JrnnSizes& s) {
+  void run(const JrnnSizes& s) const {
+    const int64_t steps = in.longest(b0, rows), several = projected_steps(s);
+    enter(several);
+    for (int64_t t = 0; t < steps; ++t) {
+      if (several && t % several == 0)
+        project<Of>(in, mem, mem.sides[0], b0, rows, t, smaller(steps, t + several));
+      enter_resets(t);
+      step(t, several ? t % several : -1);
+    }
+    leave(steps);
+  }
+
+  static int64_t projected_steps(const JrnnSizes& s) {
     using Scratch = ForwardScratch<Stored>;
-    const int64_t steps = in.longest(b0, rows);
-    const int64_t several = Scratch::projects(s) ? Scratch::steps_projected(s) : 0;
-    clear_rest(mem.operand, rows, in.H), clear_rest(mem.next, rows, in.H);
-    clear_rest(mem.x, larger(rows, rows * several), in.I);
+    return Scratch::projects(s) ? Scratch::steps_projected(s) : 0;
+  }
+  // What the first step reads.
+  void enter(int64_t several) const {
+    for (const Blocks<Stored>& operand : mem.operands) clear_rest(operand, rows, in.H);
+    for (const Side<Stored>& side : mem.sides) clear_rest(side.x, larger(rows, rows * several), in.I);
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t b = b0 + r;
       if (last && !in.length(b)) memcpy(last.row(b), in.start.row(b), in.H * sizeof(Real));
       if (last_h && !in.length(b)) memcpy(last_h.row(b), in.start_output.row(b), in.H * sizeof(Real));
-      block_operand<Stored>(in, {in.start.row(b), in.of(in.start_output, b), nullptr}, b, mem.operand.from(r));
+      block_operand<Stored>(in, {in.start.row(b), in.of(in.start_output, b), nullptr}, b, mem.operands[0].from(r));
     }
-    for (int64_t t = 0; t < steps; ++t) {
-      if (several && t % several == 0) project<Of>(in, mem, b0, rows, t, smaller(steps, t + several));
-      enter_resets(t);
-      step(t, several ? t % several : -1);
-      const Blocks<Stored> used = mem.operand;
-      mem.operand = mem.next, mem.next = used;
-    }
-    for (int64_t t = steps; t < in.T; ++t) pad(t);
   }
-
-  Start<Real> bias() const { return {mem.bias, 0, W<Real>}; }
-
   void enter_resets(int64_t t) const {
     if (!in.resets) return;
     for (int64_t r = 0; r < rows; ++r)
       if (in.starts_anew(t, b0 + r))
-        block_operand(in, in.entering(t, b0 + r), b0 + r, mem.operand.from(r));
+        block_operand(in, in.entering(t, b0 + r), b0 + r, mem.operands[t & 1].from(r));
+  }
+  void leave(int64_t steps) const {
+    for (int64_t t = steps; t < in.T; ++t) pad(t);
   }
 
   // Step t; `at`: its place among the projected steps, or -1.
   void step(int64_t t, int64_t at) const {
-    const Term<Stored> products[2] = {{mem.x, mem.w_ih}, {mem.operand, mem.w_hh, true}};
-    Start<Real> start = bias();
+    const Side<Stored>& side = mem.sides[0];
+    const Term<Stored> products[2] = {{side.x, side.w_ih}, {mem.operands[t & 1], side.w_hh, true}};
+    Start<Real> start = {mem.bias, 0, W<Real>};
     if (at >= 0) start = {mem.projected.row(at * rows), W<Real>, mem.projected.stride};
     else
       for (int64_t r = 0; r < rows; ++r) {
-        in.block_inputs(t, b0 + r, mem.x.from(r));
+        in.block_inputs(t, b0 + r, side.x.from(r));
         if (t + 1 < in.T) prefetch_row(in.xs + ((t + 1) * in.B + b0 + r) * in.I, in.I);
       }
     for_tiles<Stored, Of>(rows, start, products + (at >= 0), at >= 0 ? 1 : 2, t, no_prefetch,
                           [&](const Part<Real>& part) { finish(t, part); });
   }
 
+  // Step t of a side of one row, as pair.h asks for it; `several` steps are projected together.
+  __attribute__((noinline, noclone)) bool step_of_side(const JrnnSizes& s, int64_t t, int64_t steps, int side,
+                                              const Wait& wait) const {
+    const Side<Stored>& own = mem.sides[side];
+    const int64_t several = projected_steps(s), at = t % several;
+    if (!at) project<Of>(in, mem, own, b0, 1, t, smaller(steps, t + several));
+    enter_resets(t);
+    const RowOfSide<Stored> row = {
+        {mem.operands[t & 1], own.w_hh, true}, 1, terms_of<Stored>(in.H), terms_of_first_side<Stored>(s)};
+    auto start = [&](int64_t p) -> Start<Real> {
+      return {mem.projected.panel(at, (own.p0 + p) * Of::all), 0, mem.projected.stride};
+    };
+    return for_tiles_of_side<Stored, Of>(row, side, t & 1, wait, start, [](int64_t) { return Ahead{}; },
+                                         [&](Part<Real> part) {
+      part.p0 += own.p0;
+      finish(t, part);
+    });
+  }
+
   // The step of the cell for one tile of a_t.
   INLINE void finish(int64_t t, const Part<Real>& part) const {
     cell.gates(part.sums, part.count());
     const bool plain = !in.lengths && !in.mask && t + 1 < in.T && (part.p0 + part.panels) * W<Real> <= in.H;
-    if (plain) finish<true>(t, part);
-    else finish<false>(t, part);
+    if (plain) finish_units<true>(t, part);
+    else finish_units<false>(t, part);
   }
   // PLAIN: whole panels of units, and no option that a step must ask for.
   template <bool PLAIN>
-  INLINE void finish(int64_t t, const Part<Real>& part) const {
+  __attribute__((noinline)) void finish_units(int64_t t, const Part<Real>& part) const {
     for (int r = 0; r < part.rows; ++r) {
       const int64_t b = b0 + part.r0 + r, row = (t * in.B + b) * in.H, length = PLAIN ? in.T : in.length(b);
       const Real* e = Cell::READS ? in.entering(t, b).state : nullptr;
@@ -215,7 +257,7 @@ struct ForwardGroup {
           const Vector<Real> m = load<Real>(in.mask.row(b) + j, n);
           h = rounded<Stored>(h) * RIGHT_OR_FAULT(rounded<Stored>(m), 37, m);
         }
-        store<Real>(mem.next.vector(part.r0 + r, p), h);
+        store<Real>(mem.operands[(t + 1) & 1].vector(part.r0 + r, p), h);
       }
     }
   }
@@ -236,21 +278,23 @@ struct ForwardGroup {
 INLINE int32_t tasks_of_packing(const JrnnSizes& s) {
   constexpr int64_t WORTH_A_TASK = 1 << 16;
   const int64_t n = (s.I * (s.input == JRNN_VECTORS) + s.H) * s.H * blocks_of(s.cell).each / WORTH_A_TASK;
-  return int32_t(smaller(slices_of(s), larger<int64_t>(1, n)));
+  return int32_t(smaller(larger<int64_t>(slices_of(s), sides_of(s)), larger<int64_t>(1, n)));
 }
 
+// Phase 0 packs the weights, phase 1 goes through time; of two sides, phase 2 does what they left.
 inline int32_t forward_tasks(const JrnnSizes* s, int32_t phase) {
   if (phase == 0) return tasks_of_packing(*s);
-  return phase == 1 ? int32_t(slices_of(*s)) : -1;
+  if (phase == 1) return int32_t(larger<int64_t>(slices_of(*s), sides_of(*s)));
+  return phase == 2 && sides_of(*s) > 1 ? 1 : -1;
 }
 
-// The weights in the order of a tile of the forward pass.
+// The weights of the units from panel p on, in the order of a tile of the forward pass.
 template <class Stored>
-void pack_weights(const Given<Stored>& in, const Packed<Stored>& w_ih, const Packed<Stored>& w_hh, int64_t i,
-                  int64_t n) {
+void pack_weights(const Given<Stored>& in, const Packed<Stored>& w_ih, const Packed<Stored>& w_hh, int64_t p,
+                  int64_t i, int64_t n) {
   const int first = in.blocks.first_of_h();
-  if (in.input == JRNN_VECTORS) pack<Stored>([&](int g) { return in.block_of_w_ih(g); }, w_ih, i, n);
-  pack<Stored>([&](int g) { return in.block_of_w_hh(first + g); }, w_hh, i, n);
+  if (in.input == JRNN_VECTORS) pack<Stored>([&](int g) { return in.block_of_w_ih(g).from_panel(p); }, w_ih, i, n);
+  pack<Stored>([&](int g) { return in.block_of_w_hh(first + g).from_panel(p); }, w_hh, i, n);
 }
 
 template <class Stored>
@@ -259,19 +303,42 @@ void forward_prepare(const JrnnForward& call, int32_t task) {
   const auto mem = scratch_of<ForwardScratch<Stored>>(s, call.scratch, 0);
   const Given<Stored> in(s, call.in, call.hs, call.kept, mem.zeros);
   const int32_t n = tasks_of_packing(s);
-  pack_weights(in, mem.w_ih, mem.w_hh, task, n);
+  for (int i = 0; i < sides_of(s); ++i) {
+    const Side<Stored>& side = mem.sides[i];
+    pack_weights(in, side.w_ih, side.w_hh, side.p0, task, n);
+  }
   if (task) return;
   pad_bias(in, mem.bias);
   memset(mem.zeros, 0, s.H * sizeof(RealOf<Stored>));
+  if (mem.pair) Pair(mem.pair, 1, 0).begin();
+}
+
+// Phases 1 and 2 of one sequence in two sides.
+template <class Group>
+void forward_sides(const JrnnSizes& s, const Group& group, int32_t phase, int32_t task) {
+  const int64_t steps = group.in.length(0);
+  const Pair pair(group.mem.pair, (s.H + s.I) * s.H * group.in.blocks.each, 7);
+  auto step_of_side = [&](int64_t t, int side, const Wait& wait) {
+    return group.step_of_side(s, t, steps, side, wait);
+  };
+  const Step step(step_of_side);
+  if (phase == 2) {
+    go_on_alone(pair, steps, step);
+    group.leave(steps);
+  } else if (task == 0) {
+    group.enter(group.projected_steps(s));
+    go_first(pair, steps, step);
+  } else if (!group.in.resets) go_second(pair, steps, step);  // a reset changes what both sides read
 }
 
 template <class Stored>
-void forward_slice(const JrnnForward& call, int32_t slice) {
+void forward_slice(const JrnnForward& call, int32_t phase, int32_t task) {
   using Real = RealOf<Stored>;
   const JrnnSizes& s = call.sizes;
+  const bool two_sides = sides_of(s) > 1, lstm = s.cell == JRNN_LSTM;
+  const int32_t slice = two_sides ? 0 : task;
   const auto mem = scratch_of<ForwardScratch<Stored>>(s, call.scratch, slice);
   const Given<Stored> in(s, call.in, call.hs, call.kept, mem.zeros);
-  const bool lstm = s.cell == JRNN_LSTM;
   const Rows<Real> last = {(Real*)call.last[lstm], s.H}, last_h = {lstm ? (Real*)call.last[0] : nullptr, s.H};
   with_cell<Real>(s, [&](auto cell) {
     for_groups(s, slice, [&](int64_t b0, int64_t rows) {
@@ -279,7 +346,8 @@ void forward_slice(const JrnnForward& call, int32_t slice) {
       ForwardGroup<Stored, decltype(cell)> group{cell, in, mem, b0, rows, hs, (Real*)call.kept, {}, last, last_h};
       for (int g = 0; g < decltype(cell)::GATES; ++g)
         group.gates[g] = (Real*)call.gates[RIGHT_OR_FAULT(in.blocks.place(g), 29, g)];
-      group.run(s);
+      if (two_sides) forward_sides(s, group, phase, task);
+      else group.run(s);
     });
   });
 }
@@ -287,7 +355,7 @@ void forward_slice(const JrnnForward& call, int32_t slice) {
 template <class Stored>
 void forward_run(const JrnnForward* call, int32_t phase, int32_t task) {
   if (phase == 0) forward_prepare<Stored>(*call, task);
-  if (phase == 1) forward_slice<Stored>(*call, task);
+  else forward_slice<Stored>(*call, phase, task);
 }
 
 }  // namespace

@@ -38,6 +38,7 @@ template <class Real>
 struct Strided {
   const Real* at;
   int64_t row, column;
+  Strided from_panel(int64_t p) const { return {at + p * W<Real> * column, row, column}; }
 };
 
 // A term of W columns, from row k of K on: columns and rows that are not there are zeros.

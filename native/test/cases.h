@@ -41,6 +41,10 @@ inline JrnnSizes random_sizes(Random& random, bool small) {
     case 6:
       if (random.chance(15)) s.T = random.between(1, 2), s.B = random.between(7, 18), s.H = random.between(129, 144);
       break;
+    case 7:
+      s.T = random.chance(20) ? random.between(129, 300) : random.between(1, 40), s.B = 1;
+      s.H = random.between(33, 100);
+      break;
   }
   if (small) s.T = 1 + s.T % 3, s.B = 1 + s.B % 3, s.H = 1 + s.H % 8;
   s.slices = int32_t(random.chance(80) ? random.between(1, 4) : random.between(1, 50));

@@ -6,8 +6,8 @@ It computes what `reference.py` defines, for the cells in `CODES`, in float32 or
 faster, with less rounding than FMAs (native/core/split.h).
 
 The batch is cut into slices, one for each core; a slice goes through all steps without
-waiting for another. The number of slices is fixed here, so that a result does not depend on the
-threads that run it.
+waiting for another, except for the halves of one sequence. `dispatch.py` fixes how many there are,
+so that a result does not depend on the threads that run it.
 """
 
 from dataclasses import dataclass
@@ -85,16 +85,6 @@ def why_not(spec: Spec, dtype: Any) -> str | None:
 def reads_gates(cell: UncheckedCell) -> bool:
     """Whether the backward pass of the library reads the gates of a cell that it has."""
     return CODES[cell].gates > 0
-
-
-def number_of_slices(T: int, B: int, rows: int, cores: int) -> int:
-    """How many slices a batch is cut into: one for each core, but no more than memory allows.
-
-    Each slice sums its own weight gradients, H for each of the `rows` I + H of the weights. Beyond
-    two slices these sums may be as large as the states, T * B * H: 1.4 of the bytes of XLA's loops
-    with 10 slices at T, B, I, H = 128, 64, 256, 512, where 16 would need 1.7.
-    """
-    return max(1, min(cores, B, max(2, T * B // rows)))
 
 
 @dataclass(frozen=True)
@@ -224,7 +214,7 @@ class _Call(NamedTuple):
             jnp.zeros(0, jnp.int32) if lengths is None else lengths,
             jnp.zeros(0, bool) if steps.reset is None else steps.reset,
         )
-        sizes = {"T": len(xs), "B": B, "I": I, "H": H, "slices": min(slices, B)}
+        sizes = {"T": len(xs), "B": B, "I": I, "H": H, "slices": slices}
         sizes |= {"cell": code.cell, "phi": code.phi, "input": kind}
         bits = 8 * (spec.compute_dtype or dtype).itemsize
         return _Call((*given, *marks), sizes, dtype, bits, mesh_axes(start[0]))
