@@ -140,7 +140,7 @@ struct BackwardGroup {
                       [&](const Part<Real>& part) { finish(t, at, n, part); });
   }
   // The same of a side of one row, as pair.h asks for it.
-  __attribute__((noinline, noclone)) bool step_of_side(int64_t t, int side, const Wait& wait) const {
+  OWN_COPY bool step_of_side(int64_t t, int side, const Wait& wait) const {
     const int64_t at = late_row + t - span.t0, next = t + 1 == span.t1 ? mem.rows_of_deltas : at + 1;
     const int64_t p0 = panel_of_side<Real>(call.sizes, 2, side);
     const int64_t terms = in.blocks.each == 1 ? in.H : panels<Stored>(in.H) * W<Stored>;
@@ -182,7 +182,7 @@ struct BackwardGroup {
   }
   // PLAIN: whole panels of units, and no option that a step must ask for.
   template <bool PLAIN>
-  __attribute__((noinline)) void finish_units(int64_t t, int64_t at, int64_t n, const Part<Real>& part) const {
+  OWN_COPY void finish_units(int64_t t, int64_t at, int64_t n, const Part<Real>& part) const {
     for (int i = 0; i < part.rows; ++i) {
       Place place{part.r0 + i, b0 + part.r0 + i, 0, 0, W<Real>};
       const int64_t b = place.b, length = PLAIN ? in.T : in.length(b);
@@ -315,7 +315,7 @@ void backward_prepare(const JrnnBackward& c, int32_t task) {
   if (task) return;
   pad_bias(in, mem.bias);
   memset(mem.zeros, 0, larger<int64_t>(s.H, W<Real>) * sizeof(Real));
-  if (mem.pair) Pair(mem.pair, 1, 0).begin();
+  if (mem.pair) Pair(mem.pair).begin();
 }
 
 // f(first row, rows, the row of their deltas if they are kept) for each group of a slice.

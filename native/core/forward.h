@@ -194,9 +194,8 @@ struct ForwardGroup {
                           [&](const Part<Real>& part) { finish(t, part); });
   }
 
-  // Step t of a side of one row, as pair.h asks for it; `several` steps are projected together.
-  __attribute__((noinline, noclone)) bool step_of_side(const JrnnSizes& s, int64_t t, int64_t steps, int side,
-                                              const Wait& wait) const {
+  // Step t of a side of one row, as pair.h asks for it.
+  OWN_COPY bool step_of_side(const JrnnSizes& s, int64_t t, int64_t steps, int side, const Wait& wait) const {
     const Side<Stored>& own = mem.sides[side];
     const int64_t several = projected_steps(s), at = t % several;
     if (!at) project<Of>(in, mem, own, b0, 1, t, smaller(steps, t + several));
@@ -222,7 +221,7 @@ struct ForwardGroup {
   }
   // PLAIN: whole panels of units, and no option that a step must ask for.
   template <bool PLAIN>
-  __attribute__((noinline)) void finish_units(int64_t t, const Part<Real>& part) const {
+  OWN_COPY void finish_units(int64_t t, const Part<Real>& part) const {
     for (int r = 0; r < part.rows; ++r) {
       const int64_t b = b0 + part.r0 + r, row = (t * in.B + b) * in.H, length = PLAIN ? in.T : in.length(b);
       const Real* e = Cell::READS ? in.entering(t, b).state : nullptr;
@@ -310,14 +309,14 @@ void forward_prepare(const JrnnForward& call, int32_t task) {
   if (task) return;
   pad_bias(in, mem.bias);
   memset(mem.zeros, 0, s.H * sizeof(RealOf<Stored>));
-  if (mem.pair) Pair(mem.pair, 1, 0).begin();
+  if (mem.pair) Pair(mem.pair).begin();
 }
 
 // Phases 1 and 2 of one sequence in two sides.
 template <class Group>
 void forward_sides(const JrnnSizes& s, const Group& group, int32_t phase, int32_t task) {
   const int64_t steps = group.in.length(0);
-  const Pair pair(group.mem.pair, (s.H + s.I) * s.H * group.in.blocks.each, 7);
+  const Pair pair(group.mem.pair, (s.H + s.I) * s.H * group.in.blocks.each);
   auto step_of_side = [&](int64_t t, int side, const Wait& wait) {
     return group.step_of_side(s, t, steps, side, wait);
   };

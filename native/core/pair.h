@@ -37,13 +37,12 @@ struct Pair {
   static constexpr int64_t APART = 16, SIZE = 4 * APART;  // numbers: processors bring two lines at once
   int64_t *stage, *done, *faster;  // done: the steps that a side has made; faster: whether two are, UNKNOWN or bool
   int64_t patience;                // of ticks: 50 us and more, and longer than some steps
-  int64_t several;                 // steps whose time is measured
+  int64_t several;                 // the steps whose time is measured
   int most_eighths;                // of the time of one thread that two may take
   // work: the products of a step
-  Pair(int64_t* at, int64_t work, int eighths)
+  explicit Pair(int64_t* at, int64_t work = 1, int eighths = 7)
       : stage(at), done(at + APART), faster(at + 3 * APART), patience(SLOWER * (150000 + work)),
-        several(smaller<int64_t>(16, larger<int64_t>(1, (1 << 18) / work))),
-        most_eighths(eighths) {}
+        several(smaller<int64_t>(16, larger<int64_t>(1, (1 << 18) / work))), most_eighths(eighths) {}
 
   static int64_t read(const int64_t* at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
   static void write(int64_t* at, int64_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
@@ -126,8 +125,9 @@ inline void go_on_alone(const Pair& pair, int64_t steps, const Step& step) {
   pair.made(0, steps), pair.made(1, steps);
 }
 
+// The first thread: alone, with the second one, and alone again.
 inline void go_first(const Pair& pair, int64_t steps, const Step& step) {
-  constexpr int64_t TRIED = 4;
+  constexpr int64_t TRIED = 4;  // times of several steps
   const bool is_faster = Pair::read(pair.faster) == true;
   int64_t t = 0;
   if (steps) step.alone(t++);  // not measured: the first one of the backward pass has no product
@@ -149,6 +149,7 @@ inline void go_first(const Pair& pair, int64_t steps, const Step& step) {
   go_on_alone(pair, steps, step);
 }
 
+// The second one: it comes if two are not known to be slow, and has its side until they part.
 inline void go_second(const Pair& pair, int64_t steps, const Step& step) {
   if (Pair::read(pair.faster) == false || !pair.change(ALONE, OFFERED)) return;
   const auto begins = [&] { return Pair::read(pair.stage) == TOGETHER; };
