@@ -252,7 +252,8 @@ def test_special_numbers_are_those_of_xla(cell):
 @pytest.mark.parametrize("hidden_size", [128, 200])
 def test_large_networks_round_little_more_than_xla(network, hidden_size):
     """With tiles a product of float32 is a sum of products of its parts. FMAs add all terms to one
-    sum, where XLA has several: up to 1.9 times its error (AMD EPYC, family 25, model 17)."""
+    sum, where XLA has several: up to 1.9 times its error with jax 0.10, 2.0 with jax 0.12 (AMD
+    EPYC, family 25, model 17)."""
     init = getattr(jrnn, f"init_{network}")
     params = init(jax.random.key(0), 40, hidden_size, dtype=jnp.float32)
     xs = jax.random.normal(jax.random.key(1), (6, 32, 40), jnp.float32)
@@ -272,7 +273,7 @@ def test_large_networks_round_little_more_than_xla(network, hidden_size):
 
     tiles = native.ISAS[native.library().isa] == "AVX-512 with AMX"
     for one, other, true in zip(*map(jax.tree.leaves, (found, by_xla, exact)), strict=True):
-        most = (1.3 if one.ndim > 1 else 1.5) if tiles else 2
+        most = (1.3 if one.ndim > 1 else 1.5) if tiles else 2.2
         assert error(one, true) <= most * error(other, true)
 
 
