@@ -412,13 +412,14 @@ template <class Stored>
 void add_dx_of_sides(const BackwardCall<Stored>& call, const BackwardScratch<Stored>& mem, Span span, int64_t i,
                      int64_t n) {
   const int64_t several = steps_of_chunk(call.sizes);
-  const int64_t first_row = RIGHT_OR_FAULT(span.n % 2, 55, 0) * rows_of_span(call.sizes);
-  const int64_t count = larger<int64_t>(0, smaller(span.t1, call.in.length(0)) - span.t0);
-  const int64_t end = span.t0 + count * (i + 1) / n;
-  for (int64_t t0 = span.t0 + count * i / n, t1; t0 < end; t0 = t1) {
-    t1 = smaller(end, t0 + several);
-    add_dx(call, mem, 0, 1, t0, t1, mem.deltas.from(first_row + t0 - span.t0));
-  }
+  for_groups_of_deltas(call.sizes, span, 0, [&](int64_t b0, int64_t rows, int64_t late_row) {
+    const int64_t count = larger<int64_t>(0, smaller(span.t1, call.in.longest(b0, rows)) - span.t0);
+    const int64_t end = span.t0 + count * (i + 1) / n, first_row = RIGHT_OR_FAULT(late_row, 55, 0);
+    for (int64_t t0 = span.t0 + count * i / n, t1; t0 < end; t0 = t1) {
+      t1 = smaller(end, t0 + several);
+      add_dx(call, mem, b0, rows, t0, t1, mem.deltas.from(first_row + t0 - span.t0));
+    }
+  });
 }
 
 // The weight gradients of some panels of each block; after the last span summed over the slices.
